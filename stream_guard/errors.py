@@ -1,0 +1,135 @@
+"""Every error that Stream Guard raises, in one tree.
+
+::
+
+    StreamGuardError
+    |-- OperatorError            the set-up is wrong; fix it and start again        exit 2
+    |   |-- SettingsError        a setting is unknown, malformed or contradictory
+    |   `-- PolicyError          a policy or the routes cannot be used
+    |-- BrokerError              Kafka is unreachable or refused what we need       exit 3
+    |-- EngineError              the engine did not start, or died                  exit 4
+    |-- LimitError               a limit that protects the operator was passed      exit 5
+    `-- RecordError              one record's own fault: it becomes a dead letter
+        |-- TombstoneError       null value
+        |-- TooLargeError        over ``post.max_text_bytes`` or ``post.max_record_bytes``
+        |-- TooDeepError         nested deeper than ``post.max_depth``
+        |-- EncodingError        not UTF-8
+        |-- JsonError            not JSON
+        |-- CloudEventError      says that it is a CloudEvent and is not one
+        |-- MissingFieldError    a required field is not there
+        |-- FieldTypeError       a field has the wrong type
+        `-- PromptError          the engine cannot take a prompt made of this post
+
+A record's error has a ``reason``: a short, stable word for metric labels and dead-letter headers.
+Messages never contain text of a post, since they reach logs.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+EXIT_CLEAN = 0
+EXIT_USAGE = 2
+EXIT_BROKER = 3
+EXIT_ENGINE = 4
+EXIT_LIMIT = 5
+
+
+class StreamGuardError(Exception):
+    """The root: catches everything that Stream Guard raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class OperatorError(StreamGuardError):
+    """The set-up is wrong; the message names what and the remedy."""
+
+    exit_code = EXIT_USAGE
+
+
+class SettingsError(OperatorError):
+    """A setting is unknown, malformed or contradicts another."""
+
+
+class PolicyError(OperatorError):
+    """A policy or the routes cannot be used; the message names the file."""
+
+
+class BrokerError(StreamGuardError):
+    """Kafka cannot be reached, or refused something that we cannot do without."""
+
+    exit_code = EXIT_BROKER
+
+
+class EngineError(StreamGuardError):
+    """The engine did not start, or died while it had work."""
+
+    exit_code = EXIT_ENGINE
+
+
+class LimitError(StreamGuardError):
+    """A limit was passed past which going on would do harm."""
+
+    exit_code = EXIT_LIMIT
+
+
+class RecordError(StreamGuardError):
+    """One record's own fault: it becomes a dead letter and the stream goes on."""
+
+    reason: ClassVar[str] = "record"
+    stage: ClassVar[str] = "parse"
+
+
+class TombstoneError(RecordError):
+    """The record's value is null."""
+
+    reason = "tombstone"
+
+
+class TooLargeError(RecordError):
+    """The record or its text is over the limit in bytes."""
+
+    reason = "too_large"
+
+
+class TooDeepError(RecordError):
+    """The document is nested deeper than the limit."""
+
+    reason = "too_deep"
+
+
+class EncodingError(RecordError):
+    """The value is not UTF-8."""
+
+    reason = "encoding"
+
+
+class JsonError(RecordError):
+    """The value is not JSON."""
+
+    reason = "json"
+
+
+class CloudEventError(RecordError):
+    """The record says that it is a CloudEvent, and breaks its specification."""
+
+    reason = "cloud_event"
+
+
+class MissingFieldError(RecordError):
+    """A required field is not there."""
+
+    reason = "missing_field"
+
+
+class FieldTypeError(RecordError):
+    """A field is there and has the wrong type."""
+
+    reason = "field_type"
+
+
+class PromptError(RecordError):
+    """The engine cannot take a prompt made of this post (for one, it is too long)."""
+
+    reason = "prompt"
+    stage = "judge"

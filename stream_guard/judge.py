@@ -1,0 +1,92 @@
+"""What a judge is asked, and what it answers: plain data, shared by every judge. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from stream_guard.errors import RecordError
+    from stream_guard.policy import Policy
+    from stream_guard.post import Post
+
+type Decision = Literal["violates", "safe", "undetermined"]
+type Effort = Literal["low", "medium", "high"]
+type FinishReason = Literal["stop", "length", "error", "none"]
+type ParseStatus = Literal[
+    "ok",  # exactly the shape that was asked for
+    "repaired",  # read leniently: the meaning was clear, the form was not
+    "category_dropped",  # the answer named a category or rule id that the policy does not have
+    "malformed",  # no answer could be read, after every retry
+    "empty",  # the final channel was missing or empty, after every retry
+    "truncated",  # ran into a token limit before an answer, after every retry
+    "timeout",  # no answer before the request's deadline
+    "not_applicable",  # the tier that decided reads no model output
+]
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What was decided, checked against the policy's own categories and rule ids."""
+
+    decision: Decision
+    category: str | None = None
+    rule_ids: tuple[str, ...] = ()
+    rationale: str | None = None
+    parse_status: ParseStatus = "ok"
+
+
+@dataclass(slots=True, frozen=True)
+class Provenance:
+    """How the answer came about; counts are tokens, summed over attempts where they were spent."""
+
+    tier: str
+    model: str
+    revision: str | None = None
+    engine_version: str | None = None
+    effort: Effort | None = None
+    prompt_sha256: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    finish_reason: FinishReason = "none"
+    attempts: int = 1
+    degraded: tuple[str, ...] = ()
+
+
+@dataclass(slots=True, eq=False)
+class JudgeRequest:
+    """One post under one policy.
+
+    Attributes:
+        id: unique in this process.
+        post, policy: what to judge, and by what.
+        trace_headers: W3C headers (``traceparent``) of the span to hang the engine's under, or
+            None when the record is not sampled.
+        context: the asker's own; comes back untouched.
+    """
+
+    id: str
+    post: Post
+    policy: Policy
+    trace_headers: dict[str, str] | None = None
+    context: object = None
+
+
+@dataclass(slots=True, eq=False)
+class Judgement:
+    """The outcome of one request: an answer, or the post's own fault.
+
+    Exactly one of ``answer`` and ``error`` is set. Death of the engine is neither: the request is
+    then never delivered, and :meth:`stream_guard.ports.Judge.wait_failed` says why.
+    """
+
+    request: JudgeRequest
+    answer: Answer | None = None
+    error: RecordError | None = None
+    provenance: Provenance | None = None
+    confidence: float | None = None
+    confidence_method: str | None = None
+    started_ns: int = 0
+    finished_ns: int = 0
+    notes: dict[str, str] = field(default_factory=dict)

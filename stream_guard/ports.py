@@ -1,0 +1,154 @@
+"""The edges of the program as Protocols: where records come from, who judges, where verdicts go.
+
+The core and the pipeline know these and nothing behind them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_guard.judge import Judgement, JudgeRequest
+    from stream_guard.policy import PolicySet
+
+
+class Partition(NamedTuple):
+    """A topic's partition; equal to, and hashing like, aiokafka's ``TopicPartition``."""
+
+    topic: str
+    partition: int
+
+
+class Record(Protocol):
+    """The slice of a Kafka record that is used; aiokafka's ``ConsumerRecord`` has it."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class Outgoing(NamedTuple):
+    """A record to be produced. ``context`` is the sender's own and comes back on acknowledgement."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    context: object
+
+
+class RebalanceListener(Protocol):
+    """Told by a source, on its own task, what it gains and what it is about to lose."""
+
+    async def on_assigned(self, partitions: Sequence[Partition]) -> None: ...
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """Return once what can be finished is; after it the partitions are another member's."""
+
+
+class Source(Protocol):
+    """Records in, positions committed back. One task polls; no call is cancelled inside."""
+
+    async def start(self, listener: RebalanceListener) -> None:
+        """Join the group.
+
+        Raises:
+            BrokerError: the broker cannot be reached, or a topic is missing.
+        """
+
+    async def poll(
+        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+    ) -> Mapping[Partition, Sequence[Record]]:
+        """Records of these partitions, in offset order, as soon as there are any.
+
+        With no partitions: nothing is taken; the membership is kept and the time waited out.
+        """
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Commit next-offsets-to-read.
+
+        Raises:
+            BrokerError: it did not succeed in time, or the group has moved on.
+        """
+
+    def assigned(self) -> Sequence[Partition]: ...
+
+    async def stop(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """Records out."""
+
+    async def start(self) -> None:
+        """Raises BrokerError: the broker cannot be reached."""
+
+    def publish(
+        self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
+    ) -> None:
+        """Queue records for sending; each is later passed, once, to ``acknowledged``, in lists.
+
+        Sending is retried, with the producer rebuilt where need be, until it succeeds or
+        :meth:`wait_failed` returns; nothing is dropped.
+        """
+
+    async def flush(self) -> None:
+        """Return once everything queued has been acknowledged."""
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once there is one after which nothing more will be sent."""
+
+    async def stop(self) -> None: ...
+
+
+class Judge(Protocol):
+    """Judges posts. Requests run side by side; outcomes come in any order."""
+
+    async def start(self, policies: PolicySet) -> None:
+        """Return when ready to judge by any of these policies without a cold start.
+
+        Raises:
+            EngineError: it cannot start; the message names the setting and the remedy.
+        """
+
+    def submit(
+        self,
+        requests: Sequence[JudgeRequest],
+        deliver: Callable[[Sequence[Judgement]], None],
+    ) -> None:
+        """Take requests; each comes back, once, in some call of ``deliver`` on the event loop."""
+
+    def cancel(self, requests: Sequence[JudgeRequest]) -> None:
+        """Stop work on these, if any is left; they are not delivered any more."""
+
+    def in_flight(self) -> int:
+        """Requests taken and not yet delivered."""
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once the judge can judge no more."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Model, revision, engine and version, for the start-up line."""
+
+    async def close(self) -> None: ...
+
+
+class Clock(Protocol):
+    """Time, so that tests can own it."""
+
+    def wall_ns(self) -> int:
+        """Unix time in ns."""
+
+    def monotonic_s(self) -> float:
+        """A clock that never goes back, in s."""
