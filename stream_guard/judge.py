@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from stream_guard.errors import RecordError
     from stream_guard.policy import Policy
     from stream_guard.post import Post
 
-type Decision = Literal["violates", "safe", "undetermined"]
-type Effort = Literal["low", "medium", "high"]
-type FinishReason = Literal["stop", "length", "error", "none"]
-type ParseStatus = Literal[
+Decision: TypeAlias = Literal["violates", "safe", "undetermined"]
+Effort: TypeAlias = Literal["low", "medium", "high"]
+FinishReason: TypeAlias = Literal["stop", "length", "error", "none"]
+ParseStatus: TypeAlias = Literal[
     "ok",  # exactly the shape that was asked for
     "repaired",  # read leniently: the meaning was clear, the form was not
     "category_dropped",  # the answer named a category or rule id that the policy does not have

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from stream_guard.settings import PostSettings
 
-type Headers = Sequence[tuple[str, bytes]]
+Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
 
 _STRUCTURED: Final = b"application/cloudevents+json"
 _MISSING: Final = object()
