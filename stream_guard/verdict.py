@@ -1,0 +1,149 @@
+"""Verdicts: their deterministic ids, their JSON, their CloudEvents headers. Pure.
+
+What it must never do: make an id of anything but topic, partition, offset, policy id and policy sha256,
+so that the same record under the same policy always has the same verdict id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+if TYPE_CHECKING:
+    from stream_guard.judge import Answer, Judgement
+    from stream_guard.policy import Policy
+    from stream_guard.ports import Record
+
+SCHEMA_VERSION: Final = "1.0"
+EVENT_TYPE: Final = "dev.stream-guard.verdict.v1"
+DATA_SCHEMA: Final = "https://stream-guard.dev/schemas/verdict-1.0.json"
+_CONTENT_TYPE: Final = b"application/json"
+
+Headers = list[tuple[str, bytes]]
+
+
+def verdict_id(topic: str, partition: int, offset: int, policy_id: str, policy_sha256: str) -> str:
+    """Return 32 hex digits (128 bits of SHA-256) that name one record's verdict under one policy text."""
+    # Kafka topic names and slugs hold no newline, so the joined form is unambiguous.
+    name = f"{topic}\n{partition}\n{offset}\n{policy_id}\n{policy_sha256}"
+    return hashlib.sha256(name.encode()).hexdigest()[:32]
+
+
+def needs_review(answer: Answer) -> bool:
+    """Whether a person should look: nothing was decided, or the answer had to be mended to be read."""
+    return answer.decision == "undetermined" or answer.parse_status not in ("ok", "not_applicable")
+
+
+def recommended_action(answer: Answer, policy: Policy) -> str:
+    """Return what enforcement is advised to do: ``none``, ``review`` or the policy's own action."""
+    if answer.decision == "safe":
+        return "none"
+    return policy.action if answer.decision == "violates" else "review"
+
+
+def _key_text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode("utf-8", "backslashreplace")
+
+
+def build_verdict(
+    record: Record, judgement: Judgement, *, consumed_ms: int, published_ms: int
+) -> dict[str, Any]:
+    """Return a verdict as the JSON Schema describes it.
+
+    Args:
+        record: where the post came from.
+        judgement: with an answer.
+        consumed_ms: when the record was read, Unix time in ms.
+        published_ms: when the verdict was handed to the producer, Unix time in ms.
+    """
+    answer, provenance = judgement.answer, judgement.provenance
+    assert answer is not None, "a judgement with an error becomes a dead letter"
+    assert provenance is not None, "a judge says how it came to its answer"
+    post, policy = judgement.request.post, judgement.request.policy
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
+        "decision": answer.decision,
+        "action": recommended_action(answer, policy),
+        "needs_review": needs_review(answer),
+        "source": {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "key": _key_text(record.key),
+            "timestamp_ms": record.timestamp,
+        },
+        "content": {
+            "id": post.id,
+            "sha256": post.sha256,
+            "author": post.author,
+            "tenant": post.tenant,
+            "language": post.language,
+        },
+        "policy": {
+            "id": policy.id,
+            "version": policy.version,
+            "sha256": policy.sha256,
+            "category": answer.category,
+            "rule_ids": answer.rule_ids,
+            "rationale": answer.rationale,
+        },
+        "confidence": {"value": judgement.confidence, "method": judgement.confidence_method},
+        "provenance": {
+            "tier": provenance.tier,
+            "model": provenance.model,
+            "revision": provenance.revision,
+            "engine_version": provenance.engine_version,
+            "effort": provenance.effort,
+            "prompt_sha256": provenance.prompt_sha256,
+            "prompt_tokens": provenance.prompt_tokens,
+            "cached_tokens": provenance.cached_tokens,
+            "output_tokens": provenance.output_tokens,
+            "finish_reason": provenance.finish_reason,
+            "parse_status": answer.parse_status,
+            "attempts": provenance.attempts,
+            "degraded": provenance.degraded,
+        },
+        "timing": {
+            "event": record.timestamp if post.created_at_ms is None else post.created_at_ms,
+            "consumed": consumed_ms,
+            "judged": judgement.finished_ns // 1_000_000,
+            "published": published_ms,
+        },
+    }
+
+
+def encode_verdict(verdict: dict[str, Any]) -> bytes:
+    """Return a verdict's bytes."""
+    return orjson.dumps(verdict)
+
+
+class EventHeaders:
+    """CloudEvents 1.0 headers, binary mode (Kafka protocol binding), for a list of verdicts made at one time."""
+
+    def __init__(self, published_ms: int) -> None:
+        moment = datetime.fromtimestamp(published_ms / 1_000, UTC)
+        self._time = ("ce_time", moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode())
+
+    def make(self, verdict: dict[str, Any], traceparent: str) -> Headers:
+        """Return the headers of one verdict.
+
+        Args:
+            verdict: as :func:`build_verdict` makes it.
+            traceparent: W3C trace context of the span that publishes it.
+        """
+        source = verdict["source"]
+        return [
+            ("content-type", _CONTENT_TYPE),
+            ("ce_specversion", b"1.0"),
+            ("ce_type", EVENT_TYPE.encode()),
+            ("ce_dataschema", DATA_SCHEMA.encode()),
+            ("ce_id", verdict["id"].encode()),
+            ("ce_source", f"/stream-guard/{source['topic']}/{source['partition']}".encode()),
+            ("ce_subject", verdict["content"]["id"].encode("utf-8", "replace")),
+            self._time,
+            ("traceparent", traceparent.encode()),
+        ]
