@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from stream_guard.ports import Record
 
 SCHEMA_VERSION: Final = "1.0"
-EVENT_TYPE: Final = "dev.stream-guard.verdict.v1"
-DATA_SCHEMA: Final = "https://stream-guard.dev/schemas/verdict-1.0.json"
+EVENT_TYPE: Final = "stream_guard.verdict.v1"
+DATA_SCHEMA: Final = "urn:stream-guard:schema:verdict:1.0"
 _CONTENT_TYPE: Final = b"application/json"
 
 Headers = list[tuple[str, bytes]]

@@ -1,0 +1,80 @@
+"""Every metric, with a line of meaning each. Labels take values from bounded sets only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_RECORDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+
+
+class Metrics:
+    """The metrics of one consumer, in one registry (by default the one that vLLM uses too)."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self.registry = registry
+        # Records read from input topics.
+        self.records = Counter("stream_guard_records", "Records read.", ["topic"], registry=registry)
+        # Verdicts acknowledged by the broker.
+        self.verdicts = Counter(
+            "stream_guard_verdicts",
+            "Verdicts acknowledged by the broker.",
+            ["policy", "decision", "tier"],
+            registry=registry,
+        )
+        # Dead letters acknowledged by the broker.
+        self.dead_letters = Counter(
+            "stream_guard_dead_letters",
+            "Dead letters acknowledged by the broker.",
+            ["reason"],
+            registry=registry,
+        )
+        # Work abandoned at a drain's deadline; another member, or this one after a restart, reads it again.
+        self.abandoned = Counter(
+            "stream_guard_abandoned_records",
+            "Records given up at a rebalance or stop; they are read again.",
+            registry=registry,
+        )
+        # Tokens, by direction: prompt, cached (part of prompt), output.
+        self.tokens = Counter("stream_guard_tokens", "Tokens of the engine.", ["kind"], registry=registry)
+        # Positions committed, by outcome: ok, failed.
+        self.commits = Counter("stream_guard_commits", "Commits.", ["outcome"], registry=registry)
+        # Assignments that the group gave us.
+        self.rebalances = Counter("stream_guard_rebalances", "Assignments received.", registry=registry)
+        # Times that the producer was thrown away and made again.
+        self.producer_rebuilds = Counter(
+            "stream_guard_producer_rebuilds", "Producers rebuilt after an error.", registry=registry
+        )
+        # Records read and not finished.
+        self.in_flight = Gauge("stream_guard_in_flight_records", "Records in flight.", registry=registry)
+        # Partitions assigned to this member.
+        self.partitions = Gauge("stream_guard_assigned_partitions", "Partitions assigned.", registry=registry)
+        # Posts handed to the judge together.
+        self.batch_records = Histogram(
+            "stream_guard_batch_posts", "Posts of one micro-batch.", buckets=_RECORDS, registry=registry
+        )
+        # From reading a record to handing its verdict to the producer.
+        self.seconds = Histogram(
+            "stream_guard_process_seconds",
+            "Seconds from reading a record to its verdict.",
+            buckets=_SECONDS,
+            registry=registry,
+        )
+        # Always 1: the labels say what runs.
+        self.build = Gauge("stream_guard_build_info", "What runs.", ["version", "model", "engine"], registry=registry)
+
+    def count_verdicts(self, counts: Mapping[tuple[str, str, str], int]) -> None:
+        """Add counts by (policy, decision, tier): a list at a time, since a label look-up costs a microsecond."""
+        for labels, count in counts.items():
+            self.verdicts.labels(*labels).inc(count)
+
+    def observe_seconds(self, seconds: Iterable[float]) -> None:
+        """Add durations of records, in seconds."""
+        observe = self.seconds.observe
+        for value in seconds:
+            observe(value)
