@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
     from stream_guard.errors import RecordError
     from stream_guard.policy import Policy
     from stream_guard.post import Post
@@ -64,6 +66,7 @@ class JudgeRequest:
         trace_headers: W3C headers (``traceparent``) of the span to hang the engine's under, or
             None when the record is not sampled.
         context: the asker's own; comes back untouched.
+        span: the asker's, open while the request is judged; None when the record is not sampled.
     """
 
     id: str
@@ -71,6 +74,7 @@ class JudgeRequest:
     policy: Policy
     trace_headers: dict[str, str] | None = None
     context: object = None
+    span: Span | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -1,0 +1,275 @@
+"""The story: record -> post -> policies of its topic -> judge -> verdict -> publish -> finished.
+
+Works on lists of records, with no task per record. What it must never do: finish a record before everything
+that it owes is acknowledged by the broker, or wait for one post on behalf of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from stream_guard.batching import Batcher
+from stream_guard.dead_letters import build_dead_letter
+from stream_guard.errors import RecordError
+from stream_guard.flow import BYTES_PER_TOKEN, Flow
+from stream_guard.judge import Judgement, JudgeRequest
+from stream_guard.ports import Outgoing, Partition, Record
+from stream_guard.verdict import EventHeaders, build_verdict, encode_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from opentelemetry.trace import Span
+
+    from stream_guard.offsets import PartitionOffsets
+    from stream_guard.policy import Policy, PolicySet
+    from stream_guard.ports import Clock, Judge, Publisher
+    from stream_guard.post import PostParser
+    from stream_guard.settings import Settings
+    from stream_guard.telemetry.metrics import Metrics
+    from stream_guard.telemetry.traces import RecordTrace, Tracing
+
+
+class Work:
+    """One record on its way: what it still owes, and what it weighs."""
+
+    __slots__ = ("abandoned", "consumed_ns", "offsets", "owed", "record", "requests", "size_bytes", "tokens", "trace")
+
+    def __init__(self, record: Record, offsets: PartitionOffsets, consumed_ns: int, trace: RecordTrace) -> None:
+        self.record = record
+        self.offsets = offsets
+        self.consumed_ns = consumed_ns
+        self.trace = trace
+        self.owed = 0
+        self.size_bytes = len(record.value or b"") + 200  # and what Python and the headers take, roughly
+        self.tokens = 0
+        self.abandoned = False
+        self.requests: list[JudgeRequest] = []
+
+
+class Owed:
+    """One verdict or dead letter that a record owes, from when it is built until it is acknowledged."""
+
+    __slots__ = ("built_ns", "label", "work")
+
+    def __init__(self, work: Work, label: tuple[str, str, str] | str, built_ns: int) -> None:
+        self.work = work
+        self.label = label  # (policy, decision, tier) of a verdict; the reason of a dead letter
+        self.built_ns = built_ns
+
+
+class Pipeline:
+    """Takes records, and finishes each once it owes nothing.
+
+    Args:
+        settings: all sections; the sections ``kafka`` and ``batching`` are used.
+        policies: the snapshot to judge by.
+        parser, judge, publisher, clock, metrics, tracing: the parts.
+
+    Attributes:
+        flow: what is in flight.
+        progress: set whenever a record was finished; whoever waits clears it first.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policies: PolicySet,
+        *,
+        parser: PostParser,
+        judge: Judge,
+        publisher: Publisher,
+        clock: Clock,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> None:
+        self._kafka = settings.kafka
+        self._policies = policies
+        self._routes: dict[str, tuple[Policy, ...]] = {}
+        self._parser = parser
+        self._judge = judge
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
+        self._tracing = tracing
+        self._batcher = Batcher(settings.batching.size_max, settings.batching.age_max_ms / 1_000)
+        self._ids = itertools.count(1)
+        self._live: dict[Partition, dict[int, Work]] = {}
+        self.flow = Flow(settings.batching)
+        self.progress = asyncio.Event()
+
+    def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
+        """Take a partition's records, in offset order: parse, route, and hand to the batcher."""
+        if not records:
+            return
+        offsets.receive([record.offset for record in records])
+        topic = offsets.partition.topic
+        policies = self._routes.get(topic)
+        if policies is None:
+            policies = self._routes[topic] = self._policies.route(topic)
+        policy_tokens = sum(len(policy.text) for policy in policies) // BYTES_PER_TOKEN
+        now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
+        live = self._live.setdefault(offsets.partition, {})
+        dead: list[Outgoing] = []
+        begin, parse, offer, enter = self._tracing.begin, self._parser.parse, self._batcher.offer, self.flow.enter
+        for record in records:
+            work = Work(record, offsets, now_ns, begin(record, now_ns))
+            live[record.offset] = work
+            try:
+                post = parse(record.value, record.headers)
+            except RecordError as error:
+                work.owed = 1
+                enter(work.size_bytes, 0)
+                dead.append(self._dead_letter(work, error, None, now_ns))
+                continue
+            work.owed = len(policies)
+            work.tokens = policy_tokens + len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
+            enter(work.size_bytes, work.tokens)
+            for policy in policies:
+                request = JudgeRequest(str(next(self._ids)), post, policy, None, work)
+                work.requests.append(request)
+                offer(request, now_s)
+        self._metrics.records.labels(topic).inc(len(records))
+        if dead:
+            self._publisher.publish(dead, self._acknowledged)
+
+    def dispatch(self, *, flush: bool = False) -> None:
+        """Hand to the judge what is due; with ``flush``, everything that waits."""
+        batches = self._batcher.flush() if flush else self._batcher.due(self._clock.monotonic_s())
+        if not batches:
+            return
+        now_ns = self._clock.wall_ns()
+        for batch in batches:
+            wanted = [request for request in batch if not _work_of(request).abandoned]
+            for request in wanted:
+                work = _work_of(request)
+                if work.trace.span is not None:
+                    self._begin_judging(work.trace.span, request, work.consumed_ns, now_ns)
+            if wanted:
+                self._metrics.batch_records.observe(len(wanted))
+                self._judge.submit(wanted, self._judged)
+
+    def next_due_s(self) -> float | None:
+        """Return when :meth:`dispatch` has something to do, on the monotonic clock."""
+        return self._batcher.next_due_s()
+
+    def unfinished(self, partitions: Iterable[Partition]) -> int:
+        """Return how many records of these partitions still owe something."""
+        return sum(len(self._live.get(partition, ())) for partition in partitions)
+
+    def abandon(self, partitions: Iterable[Partition]) -> int:
+        """Give up what is left of these partitions, whose next owner reads it again; return the count.
+
+        What was already handed to the publisher may still be produced: its id is the same next time.
+        """
+        count = 0
+        cancelled: list[JudgeRequest] = []
+        for partition in partitions:
+            for work in self._live.pop(partition, {}).values():
+                work.abandoned = True
+                cancelled.extend(work.requests)
+                self.flow.leave(work.size_bytes, work.tokens)
+                if work.trace.span is not None:
+                    work.trace.span.set_attribute("stream_guard.abandoned", True)
+                    work.trace.span.end()
+                count += 1
+        if cancelled:
+            self._judge.cancel(cancelled)
+        if count:
+            self._metrics.abandoned.inc(count)
+            self.progress.set()
+        return count
+
+    def _judged(self, judgements: Sequence[Judgement]) -> None:
+        now_ns = self._clock.wall_ns()
+        now_ms = now_ns // 1_000_000
+        events = EventHeaders(now_ms)
+        topic = self._kafka.verdict_topic
+        outgoing: list[Outgoing] = []
+        tokens: Counter[str] = Counter()
+        for judgement in judgements:
+            work = _work_of(judgement.request)
+            span = judgement.request.span
+            if span is not None:
+                self._tracing.judged(span, judgement)
+            if work.abandoned:
+                continue
+            policy_id = judgement.request.policy.id
+            if judgement.error is not None:
+                outgoing.append(self._dead_letter(work, judgement.error, policy_id, now_ns))
+                continue
+            verdict = build_verdict(
+                work.record, judgement, consumed_ms=work.consumed_ns // 1_000_000, published_ms=now_ms
+            )
+            provenance = verdict["provenance"]
+            if provenance["output_tokens"]:
+                tokens.update(
+                    prompt=provenance["prompt_tokens"],
+                    cached=provenance["cached_tokens"],
+                    output=provenance["output_tokens"],
+                )
+            owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"]), now_ns)
+            headers = events.make(verdict, work.trace.traceparent)
+            outgoing.append(Outgoing(topic, work.record.key, encode_verdict(verdict), headers, owed))
+        for kind, count in tokens.items():
+            self._metrics.tokens.labels(kind).inc(count)
+        if outgoing:
+            self._publisher.publish(outgoing, self._acknowledged)
+
+    def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
+        verdicts: Counter[tuple[str, str, str]] = Counter()
+        seconds: list[float] = []
+        now_ns = self._clock.wall_ns()
+        for sent in outgoing:
+            owed = sent.context
+            assert isinstance(owed, Owed)
+            work, label = owed.work, owed.label
+            if isinstance(label, tuple):
+                verdicts[label] += 1
+            else:
+                self._metrics.dead_letters.labels(label).inc()
+            seconds.append((now_ns - work.consumed_ns) / 1e9)
+            span = work.trace.span
+            if span is not None:
+                name = label[0] if isinstance(label, tuple) else ""
+                self._tracing.child(span, f"publish {sent.topic}", name, owed.built_ns, now_ns)
+            work.owed -= 1
+            if work.owed == 0 and not work.abandoned:
+                self._finish(work, span, now_ns)
+        self._metrics.count_verdicts(verdicts)
+        self._metrics.observe_seconds(seconds)
+        self.progress.set()
+
+    def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
+        offset = work.record.offset
+        del self._live[work.offsets.partition][offset]
+        work.offsets.finish(offset)
+        self.flow.leave(work.size_bytes, work.tokens)
+        if span is not None:
+            span.end(now_ns)
+
+    def _dead_letter(self, work: Work, error: RecordError, policy_id: str | None, now_ns: int) -> Outgoing:
+        if work.trace.span is not None:
+            work.trace.span.set_attribute("error.type", error.reason)
+        return build_dead_letter(
+            work.record,
+            error,
+            topic=self._kafka.dead_letter_topic,
+            group=self._kafka.group_id,
+            failed_ms=now_ns // 1_000_000,
+            policy_id=policy_id,
+            bytes_max=self._kafka.dead_letter_bytes_max,
+            context=Owed(work, error.reason, now_ns),
+        )
+
+    def _begin_judging(self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int) -> None:
+        request.span = self._tracing.judging(parent, request, consumed_ns, now_ns)
+
+
+def _work_of(request: JudgeRequest) -> Work:
+    work = request.context
+    assert isinstance(work, Work)
+    return work
