@@ -1,0 +1,1 @@
+"""The edge to Kafka: a source of records and a publisher, on aiokafka. Never imports the pipeline."""

@@ -1,0 +1,90 @@
+"""What every Kafka client of ours is told about how to connect. Secrets leave their wrappers only here."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from aiokafka.abc import AbstractTokenProvider
+from aiokafka.helpers import create_ssl_context
+
+from stream_guard.errors import SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_guard.settings import KafkaSettings, SecuritySettings
+
+
+class HookTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka ships no types
+    """Asks the operator's function for a token, in a thread where it is not async."""
+
+    def __init__(self, hook: Callable[[], Any]) -> None:
+        self._hook = hook
+
+    async def token(self) -> str:
+        """Return a token for SASL OAUTHBEARER."""
+        if inspect.iscoroutinefunction(self._hook):
+            return str(await self._hook())
+        return str(await asyncio.to_thread(self._hook))
+
+
+def connection_options(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the options that consumers, producers and admin clients share.
+
+    Raises:
+        SettingsError: a certificate cannot be read, or the token hook cannot be imported.
+    """
+    security = settings.security
+    options: dict[str, Any] = {
+        "bootstrap_servers": settings.bootstrap_servers,
+        "client_id": settings.client_id,
+        "request_timeout_ms": settings.request_timeout_ms,
+        "retry_backoff_ms": settings.retry_backoff_ms,
+        "metadata_max_age_ms": settings.metadata_max_age_ms,
+        "security_protocol": security.protocol,
+    }
+    if security.protocol in ("SSL", "SASL_SSL"):
+        options["ssl_context"] = _ssl_context(security)
+    if security.sasl_mechanism is not None:
+        options["sasl_mechanism"] = security.sasl_mechanism
+        if security.sasl_mechanism == "OAUTHBEARER":
+            assert security.oauth_token_hook is not None, "checked by the settings"
+            options["sasl_oauth_token_provider"] = HookTokenProvider(_import_hook(security.oauth_token_hook))
+        else:
+            assert security.password is not None, "checked by the settings"
+            options["sasl_plain_username"] = security.username
+            options["sasl_plain_password"] = security.password.get_secret_value()
+    return options
+
+
+def _ssl_context(security: SecuritySettings) -> ssl.SSLContext:
+    password = security.ssl_key_password
+    try:
+        context: ssl.SSLContext = create_ssl_context(
+            cafile=None if security.ssl_cafile is None else str(security.ssl_cafile),
+            certfile=None if security.ssl_certfile is None else str(security.ssl_certfile),
+            keyfile=None if security.ssl_keyfile is None else str(security.ssl_keyfile),
+            password=None if password is None else password.get_secret_value(),
+        )
+    except (OSError, ssl.SSLError) as error:
+        message = f"kafka.security: a certificate or key cannot be read: {error}"
+        raise SettingsError(message) from error
+    context.check_hostname = security.ssl_check_hostname
+    return context
+
+
+def _import_hook(name: str) -> Callable[[], Any]:
+    module_name, _, attribute = name.partition(":")
+    try:
+        hook = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError) as error:
+        message = f"kafka.security.oauth_token_hook: {name!r} cannot be imported: {error}; e.g. my_auth:token"
+        raise SettingsError(message) from error
+    if not callable(hook):
+        message = f"kafka.security.oauth_token_hook: {name!r} is not a function"
+        raise SettingsError(message)
+    return hook  # type: ignore[no-any-return] # checked to be callable
