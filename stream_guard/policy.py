@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
 from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from stream_guard.judge import Effort
 
-__all__ = ["Category", "Policy", "PolicySet", "Taxonomy", "make_policy"]
+__all__ = ["POLICY_BYTES_MAX", "Category", "Policy", "PolicySet", "Taxonomy", "make_policy"]
+
+POLICY_BYTES_MAX: Final = 262_144
+"""The largest ``policy.md``, in bytes: several times what a model can follow."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -45,21 +48,45 @@ class Policy:
     action: str = "review"
 
 
-def make_policy(policy_id: str, content: bytes, *, effort: Effort = "low",
-                reasoning_tokens_max: int = 512) -> Policy:
+def make_policy(
+    policy_id: str,
+    content: bytes,
+    *,
+    effort: Effort = "low",
+    reasoning_tokens_max: int = 512,
+    source: str | None = None,
+) -> Policy:
     """Make a policy of a ``policy.md`` file's bytes.
 
+    Args:
+        policy_id: the folder's name.
+        content: the file's bytes; their sha256 is the policy's identity.
+        effort: how long the model should reason.
+        reasoning_tokens_max: in tokens.
+        source: the file's name in error messages; by default ``<policy_id>/policy.md``.
+
     Raises:
-        PolicyError: it is empty or not UTF-8.
+        PolicyError: it is empty, too large, not UTF-8, or holds a NUL character.
     """
+    source = source or f"{policy_id}/policy.md"
+    if len(content) > POLICY_BYTES_MAX:
+        message = (
+            f"{source}: over {POLICY_BYTES_MAX:,} bytes; a policy is read with every post, and "
+            "400 to 600 tokens work best: shorten it, or split it into several policies"
+        )
+        raise PolicyError(message)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        message = f"policy {policy_id!r}: line {line} is not UTF-8; save the file as UTF-8"
+        message = f"{source}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8"
         raise PolicyError(message) from error
     if not text.strip():
-        message = f"policy {policy_id!r} is empty; write the policy or remove its folder"
+        message = f"{source}: empty; write the policy, or remove its folder"
+        raise PolicyError(message)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        message = f"{source}:{line}: holds a NUL character; remove it, or save the file as UTF-8"
         raise PolicyError(message)
     sha256 = hashlib.sha256(content).hexdigest()
     return Policy(

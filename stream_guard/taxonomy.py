@@ -3,26 +3,49 @@
 Published policies have no front matter. They name their categories in headings (``ARS1 - Promotion``),
 their rules in lists (``ARS1.a Encouragement``) and the label of each section on a line of its own
 (``Output: `INVALID```). What cannot be read falls back to violates / safe.
+
+What it must never do: invent a category or a rule id that is only mentioned and nowhere defined.
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
-# A category is capital letters and digits, as in ARS0, DC2, H1; a rule is one with a dotted suffix.
-_RULE: Final = re.compile(r"\b([A-Z]{1,8}\d{1,3})\.([a-z0-9]{1,3})\b")
-_CATEGORY: Final = re.compile(r"\b([A-Z]{1,8}\d{1,3})\b(?!\.[a-z0-9])")
-_HEADING: Final = re.compile(r"^#{1,6}\s+(.*)$", re.MULTILINE)
-_DEFINED: Final = re.compile(
-    r"^\s*(?:[-*+]|\d+[.)])?\s*[`*_\"']*([A-Z]{1,8}\d{1,3})[`*_\"']*\s*[:=\u2013\u2014-]\s*(.+)$",
-    re.MULTILINE,
+from stream_guard.policy_labels import (
+    ANSWER_WORDS,
+    LabelPair,
+    find_label_pairs,
+    label_stance,
+    output_labels,
 )
-_OUTPUT: Final = re.compile(r"^\W*(?:output|label|verdict|answer)\W*:\W*(\w+)\W*$", re.IGNORECASE | re.MULTILINE)
-_VIOLATES_WORDS: Final = frozenset({"invalid", "violates", "violation", "violating", "1", "yes", "true", "unsafe", "disallowed", "block"})
-_SAFE_WORDS: Final = frozenset({"valid", "safe", "0", "no", "false", "allowed", "allow", "ok", "none"})
-_SAFE_HEADING: Final = re.compile(r"\b(allowed|safe|permitted|not a violation|non-violating|acceptable)\b", re.IGNORECASE)
+from stream_guard.policy_text import read_definitions, read_sections, stance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stream_guard.policy_text import Section
+
+__all__ = ["Category", "Found", "Taxonomy", "infer_taxonomy"]
+
+# Look-arounds on Latin letters and digits, since a word boundary is none beside Chinese or Japanese.
+_RULE: Final = re.compile(
+    r"(?<![A-Za-z0-9.])([A-Z]{1,8}\d{1,3})\.([a-z]{1,2}|\d{1,3})(?![A-Za-z0-9]|\.\d)"
+)
+_CODE: Final = re.compile(r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})(?![A-Za-z0-9]|\.[a-z0-9]|-[A-Za-z0-9])")
+_ITEM: Final = re.compile(r"^\s*(?:[#>|*+-]+\s*|\d{1,3}[.)]\s+){0,3}[`*_\"'(\[]{0,4}")
+_WORD_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*")
+_SERIES: Final = re.compile(r"[A-Z]+")
+_CODE_SECTION: Final = re.compile(
+    r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|cat\u00e9gor|categor\u00ed|\u30ab\u30c6\u30b4\u30ea|\u7c7b\u522b|\u5206\u7c7b|"
+    r"\u043a\u0430\u0442\u0435\u0433\u043e\u0440",
+    re.IGNORECASE,
+)
+_TITLE_END: Final = re.compile(r"[)\]]\W*$")
+_SEPARATOR: Final = re.compile(r"^[`*_\"'\s]*[-\u2013\u2014:.|]?\s*[`*_]*\s*")
+
+What = Literal["violates_label", "safe_label", "category", "violates", "rule_id"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -35,6 +58,23 @@ class Category:
 
 
 @dataclass(slots=True, frozen=True)
+class Found:
+    """Where one thing was read.
+
+    Attributes:
+        what: the kind of thing; ``violates`` is a category's being violating or not.
+        value: the thing itself; for ``violates``, the category's code.
+        line: in the text, from 1; 0 where it is in no line, but a fallback.
+        how: in a few words, for people.
+    """
+
+    what: What
+    value: str
+    line: int
+    how: str
+
+
+@dataclass(slots=True, frozen=True)
 class Taxonomy:
     """What answers may name.
 
@@ -42,13 +82,182 @@ class Taxonomy:
         categories: in the text's order; empty where the text names none.
         rule_ids: in the text's order; each begins with its category's code and a dot.
         violates_label, safe_label: the words that the text itself uses.
+        found: where each of these was found.
     """
 
     categories: tuple[Category, ...] = ()
     rule_ids: tuple[str, ...] = ()
     violates_label: str = "violates"
     safe_label: str = "safe"
+    found: tuple[Found, ...] = field(default=(), compare=False)
 
     def category(self, code: str) -> Category | None:
         """Return the category of this code, or None where the policy has none such."""
         return next((c for c in self.categories if c.code == code), None)
+
+    def where(self, what: What, value: str) -> Found | None:
+        """Return where this was found, or None where it was not looked for."""
+        return next((f for f in self.found if f.what == what and f.value == value), None)
+
+
+# How sure each sign of a category's being violating or safe is; the first there is wins.
+_SIGNS: Final = ("output line", "heading", "meaning", "enclosing heading", "number 0", "assumed")
+
+
+class _Mention(NamedTuple):
+    """A place that defines a category, and the sign there of its violating, if any."""
+
+    code: str
+    title: str
+    line: int
+    how: str
+    sure: bool  # else it counts only where another code has the same letters: H1 and H2
+    violates: bool | None
+    sign: str
+    sign_line: int
+
+
+def infer_taxonomy(text: str) -> Taxonomy:
+    """Read labels, categories and rule ids out of a policy's text; falls back to violates / safe."""
+    sections = read_sections(text)
+    pairs = find_label_pairs(sections)
+    pair = pairs[0] if pairs else LabelPair("violates", "safe", 0, "nothing found: the fallback")
+    rules = _rules(sections)
+    mentions = _believed([*_mentions(sections, pair), *_of_rules(sections, rules)])
+    found = [
+        Found("violates_label", pair.violates, pair.line, pair.how),
+        Found("safe_label", pair.safe, pair.line, pair.how),
+    ]
+    categories = []
+    for code in dict.fromkeys(mention.code for mention in mentions):
+        own = [mention for mention in mentions if mention.code == code]
+        violates, sign, sign_line = _leaning(own)
+        categories.append(Category(code, next((m.title for m in own if m.title), code), violates))
+        found.append(Found("category", code, own[0].line, own[0].how))
+        found.append(Found("violates", code, sign_line, sign))
+    found.extend(Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items())
+    return Taxonomy(tuple(categories), tuple(rules), pair.violates, pair.safe, tuple(found))
+
+
+def _leaning(mentions: Sequence[_Mention]) -> tuple[bool, str, int]:
+    """Return whether a category violates, by the surest sign, with the sign and its line."""
+    for sign in _SIGNS[:4]:
+        for mention in mentions:
+            if mention.sign == sign and mention.violates is not None:
+                return mention.violates, sign, mention.sign_line
+    code = mentions[0].code
+    digits = code.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
+    if digits.isdigit() and int(digits) == 0:
+        return False, "its number is 0, by custom the safe one", mentions[0].line
+    return True, "assumed: the text does not say", 0
+
+
+def _believed(mentions: Sequence[_Mention]) -> list[_Mention]:
+    """Keep what is sure, and what forms a series with something else or itself was named sure."""
+    series: dict[str, set[str]] = {}
+    for mention in mentions:
+        series.setdefault(_letters(mention.code), set()).add(mention.code)
+    sure = {mention.code for mention in mentions if mention.sure}
+    return [m for m in mentions if m.code in sure or len(series[_letters(m.code)]) > 1]
+
+
+def _letters(code: str) -> str:
+    match = _SERIES.match(code)
+    return match[0] if match else code
+
+
+def _rules(sections: Sequence[Section]) -> dict[str, int]:
+    """Return the rule ids that begin a line, an item or a table's row, with the line."""
+    rules: dict[str, int] = {}
+    for section in sections:
+        if match := _RULE.match(section.title.lstrip("`*_(\"'[")):
+            rules.setdefault(match[0], section.line)
+        for line in section.lines:
+            if line.in_code:
+                continue
+            start = _ITEM.match(line.text)
+            if match := _RULE.match(line.text, start.end() if start else 0):
+                rules.setdefault(match[0], line.number)
+    return rules
+
+
+def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_Mention]:
+    """Yield the category of each rule id, for texts that name categories nowhere else."""
+    seen: set[str] = set()
+    for rule, line in rules.items():
+        code = rule.partition(".")[0]
+        if code in seen:
+            continue
+        seen.add(code)
+        section = next(s for s in reversed(sections) if s.line <= line)
+        yield _Mention(code, section.title, line, "prefix of a rule id", True,
+                       stance(section.title), "enclosing heading", section.line)
+
+
+def _mentions(sections: Sequence[Section], pair: LabelPair) -> Iterator[_Mention]:
+    for index, section in enumerate(sections):
+        yield from _of_heading(sections, index, pair)
+        yield from _of_definitions(section, pair)
+
+
+def _of_heading(sections: Sequence[Section], index: int, pair: LabelPair) -> Iterator[_Mention]:
+    """Yield the category that a heading names, with the label of the section's output line."""
+    section = sections[index]
+    match = _CODE.search(section.title)
+    if match is None:
+        return
+    before, after = section.title[: match.start()], section.title[match.end() :]
+    alone = not before.strip("`*_(\"'[ ")
+    sure = before.rstrip("`*_\"' ").endswith(("(", "[", "-", "\u2013", "\u2014", ":")) or (
+        alone and (not after.strip("`*_)\"'] ") or after.lstrip("`*_ ")[:1] in set("-\u2013\u2014:.|"))
+    )
+    if not sure and not alone:
+        return
+    title = _TITLE_END.sub("", _SEPARATOR.sub("", after, count=1)).strip("`*_ ")
+    title = title or before.strip("`*_([-\u2013\u2014: ")
+    violates, sign, line = stance(section.title), "heading", section.line
+    labels = _labels_under(sections, index, pair)
+    if len({label for label, _ in labels}) == 1:
+        (violates, line), sign = labels[0], "output line"
+    elif violates is None:
+        violates, sign = _first_stance(section.parents), "enclosing heading"
+    yield _Mention(match[1], title, section.line, "heading", sure, violates, sign, line)
+
+
+def _labels_under(sections: Sequence[Section], index: int, pair: LabelPair) -> list[tuple[bool, int]]:
+    """Return the output lines under a heading and its sub-headings, as (violates, line)."""
+    found: list[tuple[bool, int]] = []
+    level = sections[index].level
+    for section in sections[index:]:
+        if section is not sections[index] and section.level <= level:
+            break
+        for word, line in output_labels(section.lines):
+            leaning = {pair.violates: True, pair.safe: False}.get(word, label_stance(word))
+            if leaning is not None:
+                found.append((leaning, line))
+    return found
+
+
+def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
+    """Yield the categories that list items and table rows of a section define."""
+    about_codes = any(_CODE_SECTION.search(title) for title in (section.title, *section.parents))
+    about_answers = about_codes or ANSWER_WORDS.search(section.title) is not None
+    for item in read_definitions(section.lines):
+        if item.term in {pair.violates, pair.safe} or label_stance(item.term) is not None:
+            continue
+        series = _CODE.fullmatch(item.term)
+        words = about_codes and _WORD_CODE.fullmatch(item.term) is not None
+        if series is None and not (words and (item.marked or item.term.isupper())):
+            continue
+        if series is None and item.meaning.casefold().startswith(("meaning", "definition", "description")):
+            continue  # a table's head
+        title, violates, sign = item.meaning.split(" | ")[0], stance(item.meaning), "meaning"
+        if violates is None:
+            violates, sign = _first_stance((section.title, *reversed(section.parents))), "enclosing heading"
+        yield _Mention(item.term, title.rstrip(". "), item.line, "definition",
+                       about_answers or (item.marked and series is not None), violates, sign,
+                       item.line if sign == "meaning" else section.line)
+
+
+def _first_stance(titles: Sequence[str]) -> bool | None:
+    return next((leaning for title in titles if (leaning := stance(title)) is not None), None)

@@ -1,0 +1,158 @@
+"""Which two words a policy's text uses for "violates" and "safe", and where it says so. Pure.
+
+What it must never do: guess from one half of a pair; a pair that is not stated is not inferred.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.policy_text import read_definitions, stance
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from stream_guard.policy_text import Line, Section
+
+__all__ = ["ANSWER_WORDS", "LabelPair", "find_label_pairs", "label_stance", "output_labels"]
+
+_VIOLATES_WORDS: Final = frozenset(
+    "invalid violates violation violating violated violate 1 yes true unsafe disallowed block blocked"
+    " remove reject rejected deny flag flagged harmful spam toxic bad"
+    " versto\u00df verst\u00f6\u00dft infraction infracci\u00f3n infringe enfreint \u9055\u53cd \u8fdd\u89c4"
+    " \u043d\u0430\u0440\u0443\u0448\u0435\u043d\u0438\u0435 \u043d\u0430\u0440\u0443\u0448\u0430\u0435\u0442".split()
+)
+_SAFE_WORDS: Final = frozenset(
+    "valid safe 0 no false allowed allow ok okay none keep pass approve approved accept permitted"
+    " harmless ham benign good clean compliant no_violation not_violating non-violating"
+    " erlaubt zul\u00e4ssig sicher autoris\u00e9 s\u00fbr permitido seguro \u5b89\u5168 \u8a31\u53ef"
+    " \u043d\u043e\u0440\u043c\u0430 \u0434\u043e\u043f\u0443\u0441\u0442\u0438\u043c\u043e \u0431\u0435\u0437\u043e\u043f\u0430\u0441\u043d\u043e".split()
+)
+ANSWER_WORDS: Final = re.compile(
+    r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|emit|"
+    r"antwort\w*|ausgabe|gib|r\u00e9pon\w+|sortie|responde\w*|respuesta|salida|devuelve\w*|rispond\w+)\b|"
+    r"\u51fa\u529b|\u56de\u7b54|\u56de\u7b54|\u5224\u5b9a|\u8f93\u51fa|\u043e\u0442\u0432\u0435\u0442|\u0432\u044b\u0432\u043e\u0434",
+    re.IGNORECASE,
+)
+_OUTPUT: Final = re.compile(
+    r"^\W{0,8}(?:output|label|verdict|answer|ausgabe|sortie|salida|\u51fa\u529b|\u8f93\u51fa)[*_`\s]{0,4}[:\uff1a]"
+    r"\W{0,8}([\w-]{1,40})\W{0,8}$",
+    re.IGNORECASE,
+)
+_QUOTED: Final = re.compile(
+    r"`([^`\s]{1,40})`|\"([^\"\s]{1,40})\"|\u201c([^\u201d\s]{1,40})\u201d|\u00ab\s?([^\u00bb\s]{1,40})\s?\u00bb"
+    r"|\*\*([^*\s]{1,40})\*\*|'([^'\s]{1,40})'|\u300c([^\u300d\s]{1,40})\u300d"
+)
+_BARE: Final = re.compile(r"(?<![\w.-])([\w-]{1,40})(?![\w-])")
+_JSON_KEY: Final = re.compile(
+    r"\"(violation|violates|is_violation|violating|flagged|unsafe|label|verdict|decision|result|answer)\""
+    r"\s{0,8}:\s{0,8}([^,}\n]{1,80})",
+    re.IGNORECASE,
+)
+_BOOLEAN_KEYS: Final = frozenset({"violation", "violates", "is_violation", "violating", "flagged", "unsafe"})
+
+
+@dataclass(slots=True, frozen=True)
+class LabelPair:
+    """The words for violating and safe, and the line (from 1) and manner in which they were found."""
+
+    violates: str
+    safe: str
+    line: int
+    how: str
+
+
+def label_stance(word: str) -> bool | None:
+    """Return True where a label's own word says violating, False where safe, None where neither."""
+    folded = word.casefold()
+    if folded in _VIOLATES_WORDS:
+        return True
+    return False if folded in _SAFE_WORDS else None
+
+
+def output_labels(lines: Iterable[Line]) -> Iterator[tuple[str, int]]:
+    """Yield the label and line of each ``Output: LABEL`` that stands on a line of its own."""
+    for line in lines:
+        if match := _OUTPUT.match(line.text):
+            yield match[1].strip("_"), line.number
+
+
+class _Pairs:
+    """Collects a pair per manner: the first word of each kind."""
+
+    def __init__(self) -> None:
+        self.pairs: list[LabelPair] = []
+
+    def offer(self, words: Iterable[tuple[str, bool | None, int]], how: str) -> None:
+        """Add a pair where the words (word, violates, line) hold one of each kind."""
+        kinds: dict[bool, tuple[str, int]] = {}
+        for word, violates, line in words:
+            if violates is not None:
+                kinds.setdefault(violates, (word, line))
+        if len(kinds) == 2:  # noqa: PLR2004 - one of each
+            line = min(kinds[True][1], kinds[False][1])
+            self.pairs.append(LabelPair(kinds[True][0], kinds[False][0], line, how))
+
+
+def _quoted(text: str) -> Iterator[tuple[str, bool | None]]:
+    """Yield quoted words of a line, each with what it or the words after it lean to."""
+    matches = list(_QUOTED.finditer(text))
+    for index, match in enumerate(matches):
+        word = next(group for group in match.groups() if group)
+        end = matches[index + 1].start() if index + 1 < len(matches) else len(text)
+        own = label_stance(word)
+        yield word, own if own is not None else stance(text[match.end() : end], first=True)
+
+
+def _json_pairs(text: str) -> Iterator[tuple[str, bool | None]]:
+    for key, value in _JSON_KEY.findall(text):
+        words = [w for w in _BARE.findall(value) if label_stance(w) is not None]
+        if key.casefold() in _BOOLEAN_KEYS and words:
+            # One value shows the type, and with it the other value.
+            pair = ("true", "false") if words[0] in {"true", "false"} else ("1", "0")
+            if words[0] in {"true", "false", "0", "1"}:
+                yield from ((pair[0], True), (pair[1], False))
+                continue
+        yield from ((word, label_stance(word)) for word in words)
+
+
+def find_label_pairs(sections: Iterable[Section]) -> tuple[LabelPair, ...]:
+    """Return every statement of a pair, the most trustworthy manner first."""
+    sections = tuple(sections)
+    found = _Pairs()
+    outputs: list[tuple[str, bool | None, int]] = []
+    defined: list[tuple[str, bool | None, int]] = []
+    for section in sections:
+        for word, line in output_labels(section.lines):
+            own = label_stance(word)
+            outputs.append((word, own if own is not None else stance(section.title), line))
+        for item in read_definitions(section.lines):
+            if (own := label_stance(item.term)) is not None:
+                leaning = stance(item.meaning, first=True)
+                numeric = item.term in {"0", "1"}  # could be anything unless the meaning says so
+                defined.append((item.term, leaning if numeric else own, item.line))
+    found.offer(outputs, "output lines")
+    for manner in ("json", "quoted", "bare"):
+        for section in sections:
+            about_answers = ANSWER_WORDS.search(section.title) is not None
+            for line in section.lines:
+                _offer_line(found, line, manner, about_answers=about_answers)
+    found.offer(defined, "definitions")
+    return tuple(found.pairs)
+
+
+def _offer_line(found: _Pairs, line: Line, manner: str, *, about_answers: bool) -> None:
+    text = line.text
+    if manner == "json":
+        found.offer(((w, v, line.number) for w, v in _json_pairs(text)), "JSON")
+        return
+    if not about_answers and ANSWER_WORDS.search(text) is None:
+        return
+    if manner == "quoted":
+        found.offer(((w, v, line.number) for w, v in _quoted(text)), "quoted words")
+        return
+    # Unquoted words count only as written in capitals or as digits: "safe" is also plain English.
+    words = [w for w in _BARE.findall(text) if w.isupper() or w in {"0", "1"}]
+    found.offer(((w, label_stance(w), line.number) for w in words), "words in capitals")

@@ -1,0 +1,218 @@
+"""Policies from disk: ``<path>/<slug>/policy.md`` and ``<path>/routes.yaml`` become a PolicySet.
+
+Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so that
+a set is always made of one consistent reading. What it must never do: return part of a set.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+
+from stream_guard.errors import PolicyError
+from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
+from stream_guard.policy_yaml import YAML_BYTES_MAX, Document, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from stream_guard.judge import Effort
+
+__all__ = [
+    "POLICIES_MAX", "PolicyFiles", "build_policies", "load_policies", "read_policy_files",
+]
+
+POLICIES_MAX: Final = 500
+_SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+# What Kafka allows in a topic's name.
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
+_POLICY_FILE: Final = "policy.md"
+_ROUTES_FILE: Final = "routes.yaml"
+
+
+@dataclass(slots=True, frozen=True)
+class PolicyFiles:
+    """One reading of a policies folder.
+
+    Attributes:
+        path: the folder, for messages.
+        policies: bytes of each ``policy.md``, by slug, in the order of the slugs.
+        routes: bytes of ``routes.yaml``, or None where there is none.
+    """
+
+    path: Path
+    policies: Mapping[str, bytes] = field(default_factory=dict)
+    routes: bytes | None = None
+
+
+def load_policies(
+    path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> PolicySet:
+    """Read and check a folder of policies.
+
+    Without ``routes.yaml``, a folder of one policy has it as the default; a folder of several is
+    refused, since nobody said which posts each is for.
+
+    Args:
+        path: the folder.
+        effort: of every policy that does not say otherwise.
+        reasoning_tokens_max: likewise, in tokens.
+
+    Raises:
+        PolicyError: something is missing or wrong; the message names file, line and remedy.
+    """
+    return build_policies(
+        read_policy_files(path), effort=effort, reasoning_tokens_max=reasoning_tokens_max
+    )
+
+
+def read_policy_files(path: Path) -> PolicyFiles:
+    """Read a folder of policies, and nothing of other names in it.
+
+    Entries that begin with ``.`` or ``_`` are passed over (``..data`` of a ConfigMap, ``.git``).
+
+    Raises:
+        PolicyError: the folder or a ``policy.md`` is missing, unreadable or too large.
+    """
+    try:
+        entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    except FileNotFoundError as error:
+        message = f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
+        raise PolicyError(message) from error
+    except NotADirectoryError as error:
+        message = f"{path}: a file; set policies.path to the folder that holds <slug>/policy.md"
+        raise PolicyError(message) from error
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror}); give this user the right to read it"
+        raise PolicyError(message) from error
+    slugs = [name for name in entries if not name.startswith((".", "_"))]
+    if len(slugs) > POLICIES_MAX:
+        message = f"{path}: {len(slugs)} policies, over the limit of {POLICIES_MAX}; set policies.path to one set"
+        raise PolicyError(message)
+    policies: dict[str, bytes] = {}
+    for slug in slugs:
+        content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
+        if content is None:
+            message = f"{path / slug}: has no {_POLICY_FILE}; write it, or remove the folder"
+            raise PolicyError(message)
+        policies[slug] = content
+    return PolicyFiles(path, policies, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+
+
+def _read(path: Path, bytes_max: int) -> bytes | None:
+    """Return a file's bytes (one over the limit is enough to be refused later), None where missing."""
+    try:
+        with path.open("rb") as file:
+            return file.read(bytes_max + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
+        raise PolicyError(message) from error
+
+
+def build_policies(
+    files: PolicyFiles, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> PolicySet:
+    """Make sense of a reading; pure.
+
+    Raises:
+        PolicyError: as :func:`load_policies`.
+    """
+    if not files.policies:
+        message = f"{files.path}: no policies; write one as {files.path / 'SLUG' / _POLICY_FILE}"
+        raise PolicyError(message)
+    _check_ids(files)
+    policies = {
+        slug: make_policy(
+            slug,
+            content,
+            effort=effort,
+            reasoning_tokens_max=reasoning_tokens_max,
+            source=str(files.path / slug / _POLICY_FILE),
+        )
+        for slug, content in files.policies.items()
+    }
+    if files.routes is None:
+        return PolicySet(policies, default=_only(files, policies))
+    return _with_routes(read_yaml(files.routes, str(files.path / _ROUTES_FILE)), policies)
+
+
+def _check_ids(files: PolicyFiles) -> None:
+    """Refuse names that are no ids, and ids that are one to people and to some file systems."""
+    by_folded: dict[str, str] = {}
+    for slug in files.policies:
+        if _SLUG.fullmatch(slug) is None:
+            message = (
+                f"{files.path / slug}: the folder's name is the policy's id, and may hold Latin letters, "
+                "digits, '.', '_' and '-', up to 100; rename it"
+            )
+            raise PolicyError(message)
+        folded = unicodedata.normalize("NFKC", slug).casefold()
+        if folded in by_folded:
+            message = (
+                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id but for "
+                "capitals; rename one of the folders"
+            )
+            raise PolicyError(message)
+        by_folded[folded] = slug
+
+
+def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]:
+    if len(policies) == 1:
+        return tuple(policies)
+    example = f"default: [{next(iter(policies))}]"
+    message = (
+        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say which judge "
+        f"which topic, for example {example!r}"
+    )
+    raise PolicyError(message)
+
+
+def _is_topic(name: str) -> str:
+    if _TOPIC.fullmatch(name) is None:
+        message = "not a topic's name: Latin letters, digits, '.', '_' and '-', up to 249"
+        raise ValueError(message)
+    return name
+
+
+_Slugs = Annotated[list[StrictStr], Field(min_length=1, max_length=POLICIES_MAX)]
+_Topic = Annotated[StrictStr, AfterValidator(_is_topic)]
+
+
+class _Routes(BaseModel):
+    """``routes.yaml``."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    default: _Slugs | None = None
+    topics: dict[_Topic, _Slugs] = Field(default_factory=dict)
+
+
+def _with_routes(document: Document, policies: Mapping[str, Policy]) -> PolicySet:
+    routes = document.check(_Routes)
+    known = ", ".join(sorted(policies))
+    for path, slugs in [
+        (("default",), routes.default or []),
+        *((("topics", topic), slugs) for topic, slugs in routes.topics.items()),
+    ]:
+        for index, slug in enumerate(slugs):
+            if slug not in policies:
+                message = f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
+                raise document.error((*path, index), message)
+            if slug in slugs[:index]:
+                message = f"the policy {slug!r} is there twice; keep one"
+                raise document.error((*path, index), message)
+    if routes.default is None and not routes.topics:
+        raise document.error((), f"routes nothing; add for example 'default: [{next(iter(policies))}]'")
+    return PolicySet(
+        policies,
+        {topic: tuple(slugs) for topic, slugs in routes.topics.items()},
+        tuple(routes.default or ()),
+    )
