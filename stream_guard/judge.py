@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
@@ -93,4 +93,3 @@ class Judgement:
     confidence_method: str | None = None
     started_ns: int = 0
     finished_ns: int = 0
-    notes: dict[str, str] = field(default_factory=dict)
