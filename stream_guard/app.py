@@ -1,0 +1,248 @@
+"""The composition root: build the parts, run them, drain them.
+
+What it must never do: exit zero after a part has failed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from stream_guard.clock import SystemClock
+from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
+from stream_guard.errors import EngineError, SettingsError
+from stream_guard.kafka.consumer import KafkaSource, check_topics
+from stream_guard.kafka.producer import KafkaPublisher
+from stream_guard.pipeline import Pipeline
+from stream_guard.policy_store import load_policies
+from stream_guard.post import PostParser
+from stream_guard.probes import Health, ProbeServer
+from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.traces import Tracing
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable
+
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from stream_guard.policy import PolicySet
+    from stream_guard.ports import Judge
+    from stream_guard.settings import EngineSettings, Settings
+
+_log = structlog.get_logger(__name__)
+
+
+def package_version() -> str:
+    """Return the installed version, or ``0+unknown`` from a bare checkout."""
+    try:
+        return version("stream-guard")
+    except PackageNotFoundError:
+        return "0+unknown"
+
+
+def make_judge(settings: EngineSettings) -> Judge:
+    """Return the judge that ``engine.kind`` names."""
+    if settings.kind == "scripted":
+        from stream_guard.engine.scripted import ScriptedJudge
+
+        return ScriptedJudge()
+    from stream_guard.engine.vllm_engine import VllmJudge
+
+    return VllmJudge(settings)
+
+
+def read_policies(settings: Settings) -> PolicySet:
+    """Return the policies at ``policies.path``. Raises PolicyError."""
+    return load_policies(
+        settings.policies.path,
+        effort=settings.engine.effort,
+        reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+    )
+
+
+def check_routes(policies: PolicySet, topics: Iterable[str]) -> None:
+    """Raise PolicyError where a topic has neither a route nor a default."""
+    for topic in topics:
+        policies.route(topic)
+
+
+class App:
+    """One consumer, from its start to its stop.
+
+    Args:
+        settings: all sections.
+        judge: instead of the one that the settings name.
+        exporter: instead of the endpoint that the settings name.
+        metrics: instead of the process's own registry.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        judge: Judge | None = None,
+        exporter: SpanExporter | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        self.settings = settings
+        self.judge = judge or make_judge(settings.engine)
+        self.metrics = metrics or Metrics()
+        self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
+        self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
+        self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
+        self._stop = asyncio.Event()
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to drain and return."""
+        self._stop.set()
+
+    async def run(self) -> None:
+        """Run until :meth:`stop`, SIGTERM or SIGINT, then drain.
+
+        Raises:
+            StreamGuardError: a part failed; what was not committed is read again after a restart.
+        """
+        settings = self.settings
+        policies = read_policies(settings)
+        _log.info(
+            "starting",
+            version=package_version(),
+            model=settings.engine.model,
+            engine=settings.engine.kind,
+            policies={policy.id: policy.version for policy in policies.policies.values()},
+            topics=list(settings.kafka.topics) or settings.kafka.topic_pattern,
+            group=settings.kafka.group_id,
+            bootstrap_servers=settings.kafka.bootstrap_servers,
+        )
+        check_routes(policies, await check_topics(settings.kafka))
+        publisher = KafkaPublisher(settings.kafka, settings.delivery, self.metrics)
+        source = KafkaSource(settings.kafka, settings.delivery)
+        clock = SystemClock()
+        pipeline = Pipeline(
+            settings,
+            policies,
+            parser=PostParser(settings.post),
+            judge=self.judge,
+            publisher=publisher,
+            clock=clock,
+            metrics=self.metrics,
+            tracing=self.tracing,
+        )
+        consumer = Consumer(source, pipeline, settings.delivery, clock=clock, metrics=self.metrics)
+        self.health.turns = lambda: consumer.turns
+        with self._signals():
+            try:
+                await self._listen()
+                await publisher.start()
+                await source.start(consumer)
+                self.health.joined = True
+                await self._watch(consumer, publisher, policies)
+            finally:
+                self.health.stopping = True
+                await self._close(source, publisher)
+
+    async def _listen(self) -> None:
+        http = self.settings.http
+        try:
+            await self.probes.start()
+        except OSError as error:
+            message = (
+                f"http.port (STREAM_GUARD_HTTP__PORT): cannot listen on {http.host}:{http.port}: "
+                f"{error.strerror}; choose another, or 0 for a free one"
+            )
+            raise SettingsError(message) from error
+
+    async def _watch(self, consumer: Consumer, publisher: KafkaPublisher, policies: PolicySet) -> None:
+        """Run the parts until a stop is asked for or one of them fails; then drain."""
+        tasks: dict[str, asyncio.Task[Any]] = {}
+
+        def begin(name: str, work: Coroutine[Any, Any, Any]) -> None:
+            tasks[name] = asyncio.create_task(work, name=name)
+
+        begin("stop", self._stop.wait())
+        begin("consumer", consumer.run())
+        begin("publisher", publisher.wait_failed())
+        begin("engine", self._start_judge(policies))
+        try:
+            while True:
+                done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+                if tasks["engine"] in done and not tasks["engine"].exception():
+                    self._report_ready()
+                    consumer.release()
+                    tasks.pop("engine")
+                    begin("judge", self.judge.wait_failed())
+                    continue
+                break
+            self.health.stopping = True
+            failure = _failure_of(tasks)
+            if failure is not None:
+                raise failure
+            _log.info("draining", in_flight=self.judge.in_flight(), drain_timeout_s=self.settings.delivery.drain_timeout_s)
+            consumer.stop()
+            # A poll that hangs in a rebalance does not keep us: the drain has the deadline.
+            await asyncio.wait([tasks["consumer"]], timeout=2 * POLL_TIMEOUT_MS / 1_000)
+            abandoned = await consumer.drain()
+            _log.info("stopped", abandoned=abandoned)
+        finally:
+            for task in tasks.values():
+                task.cancel()
+            await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _start_judge(self, policies: PolicySet) -> None:
+        timeout_s = self.settings.engine.start_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.judge.start(policies)
+        except TimeoutError as error:
+            message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
+            raise EngineError(message) from error
+
+    def _report_ready(self) -> None:
+        about = dict(self.judge.describe())
+        self.health.engine_ready = True
+        self.health.details["engine"] = about
+        self.metrics.build.labels(package_version(), about.get("model", ""), about.get("engine", "")).set(1)
+        _log.info("ready", http_port=self.probes.port, **about)
+
+    async def _close(self, source: KafkaSource, publisher: KafkaPublisher) -> None:
+        await source.stop()
+        await publisher.stop()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self.settings.delivery.stop_timeout_s):
+                await self.judge.close()
+        await self.probes.stop()
+        await asyncio.to_thread(self.tracing.close)
+
+    @contextlib.contextmanager
+    def _signals(self) -> Any:  # noqa: ANN401 - a generator made a context manager
+        loop = asyncio.get_running_loop()
+        caught = (signal.SIGTERM, signal.SIGINT)
+        try:
+            for number in caught:
+                loop.add_signal_handler(number, self.stop)
+        except (RuntimeError, ValueError):  # not the main thread: the caller stops us instead
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number in caught:
+                loop.remove_signal_handler(number)
+
+
+def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:
+    for name, task in tasks.items():
+        if not task.done() or task.cancelled():
+            continue
+        error = task.exception()
+        if error is not None:
+            return error
+        if name in ("publisher", "judge"):
+            failure: BaseException = task.result()
+            return failure
+    return None
