@@ -1,0 +1,157 @@
+"""The command line: commands only, no logic. Exit codes are those of :mod:`stream_guard.errors`."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import orjson
+import typer
+from rich.console import Console
+
+from stream_guard.errors import EXIT_BROKER, EXIT_CLEAN, EXIT_ENGINE, EXIT_LIMIT, EXIT_USAGE, StreamGuardError
+from stream_guard.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+app = typer.Typer(
+    name="stream-guard",
+    help="Judge a stream of posts under written policies: posts in from Kafka, verdicts out.",
+    epilog=(
+        f"Exit codes: {EXIT_CLEAN} clean, {EXIT_USAGE} usage or settings, {EXIT_BROKER} broker, "
+        f"{EXIT_ENGINE} engine, {EXIT_LIMIT} stopped by a limit."
+    ),
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+)
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", metavar="FILE", help="Settings as TOML; the environment wins over it."),
+]
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's own signature
+    if value:
+        from stream_guard.app import package_version
+
+        out.print(f"stream-guard {package_version()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command(epilog="Example: STREAM_GUARD_KAFKA__TOPICS='[\"posts\"]' stream-guard run --config guard.toml")
+def run(config: ConfigOption = None) -> None:
+    """Read posts, judge them, publish verdicts, until SIGTERM or SIGINT; then drain."""
+    from stream_guard.app import App
+    from stream_guard.telemetry.logs import configure_logs
+
+    settings = load_settings(config)
+    configure_logs(settings.telemetry)
+
+    async def go() -> None:
+        await App(settings).run()
+
+    _run(go(), fast=True)
+
+
+@app.command(epilog="Example: stream-guard check --config guard.toml")
+def check(config: ConfigOption = None) -> None:
+    """Check settings, policies, broker, topics and model: each a tick, or the reason why not."""
+    from stream_guard.checks import run_checks
+
+    failed = None
+    for result in run_checks(config):
+        mark = "[green]✓[/]" if result.error is None else "[red]✗[/]"
+        out.print(f"{mark} {result.name}: ", end="")
+        out.print(result.detail if result.error is None else str(result.error), markup=False)
+        failed = failed or result.error
+    if failed is not None:
+        raise typer.Exit(failed.exit_code)
+
+
+@app.command("config", epilog="Example: stream-guard config --schema > settings.schema.json")
+def show_config(
+    config: ConfigOption = None,
+    *,
+    schema: Annotated[bool, typer.Option("--schema", help="Show the settings' JSON Schema instead.")] = False,
+) -> None:
+    """Show the effective settings as JSON; secrets are masked."""
+    document: Any = Settings.model_json_schema() if schema else load_settings(config).model_dump(mode="json")
+    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
+
+
+@app.command(epilog="Example: stream-guard produce posts.jsonl posts")
+def produce(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One post a line, sent as it is; - for stdin.")],
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    config: ConfigOption = None,
+    key: Annotated[str, typer.Option(help="JSON pointer of the record's key; empty for none.")] = "/author",
+) -> None:
+    """Send posts from a file to a topic."""
+    from stream_guard.kafka.tools import produce_lines
+
+    count = _run(produce_lines(load_settings(config).kafka, file, topic, key))
+    err.print(f"sent {count} records to {topic}")
+
+
+@app.command(epilog="Example: stream-guard tail --json | jq 'select(.decision == \"violates\")'")
+def tail(
+    config: ConfigOption = None,
+    *,
+    json: Annotated[bool, typer.Option("--json", help="Each verdict as its JSON, one a line.")] = False,
+    beginning: Annotated[bool, typer.Option("--from-beginning", help="All that the topic holds, first.")] = False,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Stop after so many; 0 for never.")] = 0,
+) -> None:
+    """Show verdicts as they come, as readable lines."""
+    from stream_guard.kafka.tools import tail_verdicts
+    from stream_guard.lines import verdict_line
+
+    async def go() -> None:
+        async for value in tail_verdicts(load_settings(config).kafka, from_beginning=beginning, limit=limit):
+            if json:
+                sys.stdout.write(value.decode("utf-8", "replace") + "\n")
+                sys.stdout.flush()
+            else:
+                out.print(verdict_line(orjson.loads(value)), soft_wrap=True)
+
+    _run(go())
+
+
+def _run(work: Coroutine[Any, Any, Any], *, fast: bool = False) -> Any:  # noqa: ANN401 - what the work returns
+    loop_factory = None
+    if fast:
+        import uvloop
+
+        loop_factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        return runner.run(work)
+
+
+def main() -> None:
+    """Run a command; an error of ours is one line and its exit code, never a stack trace."""
+    try:
+        app(standalone_mode=True)
+    except StreamGuardError as error:
+        err.print(f"stream-guard: {error}", markup=False, soft_wrap=True)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()
