@@ -171,10 +171,11 @@ class App:
         try:
             while True:
                 done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
-                if tasks["engine"] in done and not tasks["engine"].exception():
+                engine = tasks.get("engine")
+                if done == {engine} and engine is not None and not engine.exception():
                     self._report_ready()
                     consumer.release()
-                    tasks.pop("engine")
+                    del tasks["engine"]
                     begin("judge", self.judge.wait_failed())
                     continue
                 break

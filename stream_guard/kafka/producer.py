@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
-    AuthorizationError,
+    ClusterAuthorizationFailedError,
     KafkaError,
     MessageSizeTooLargeError,
     ProducerClosed,
     RecordListTooLargeError,
+    TopicAuthorizationFailedError,
 )
 from aiokafka.partitioner import murmur2
 
@@ -41,7 +42,12 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 # No retry helps against these: the broker's or the topic's settings must change.
-_FATAL: Final = (AuthorizationError, MessageSizeTooLargeError, RecordListTooLargeError)
+_FATAL: Final = (
+    ClusterAuthorizationFailedError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 if TYPE_CHECKING:
     _Queued = tuple[Outgoing, Callable[[Sequence[Outgoing]], None]]

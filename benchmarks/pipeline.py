@@ -1,0 +1,226 @@
+"""Stream Guard against a bare aiokafka loop, on one broker, in one run.
+
+(a) a bare loop: reads, parses, builds a verdict of the same size with as many headers, sends, commits each second;
+(b) Stream Guard with a judge that answers at once, guarantees and telemetry on (1 % of records traced).
+
+Prints both rates, the ratio b/a of each pair, their median, and the growth of memory from a stream to one ten times
+as long. Each side is a process of its own, and is timed from the first record that it reads to its last commit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+
+PARTITIONS = 4
+_ROOT = Path(__file__).resolve().parent.parent
+
+
+def post(number: int) -> bytes:
+    """Return a post of about 270 bytes."""
+    return orjson.dumps({
+        "id": f"post-{number:08d}",
+        "text": f"This is post number {number:08d}, written to be as long as posts are, and about nothing much. " * 2,
+        "author": f"author-{number % 1_000}",
+        "language": "en",
+    })
+
+
+async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> None:
+    """Create topics and fill one of them."""
+    admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
+    await admin.start()
+    await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in topics])
+    await admin.close()
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=5, max_batch_size=1 << 18, acks="all")
+    await producer.start()
+    for number in range(count):
+        await producer.send(filled, post(number), key=b"author-%d" % (number % 1_000))
+    await producer.flush()
+    await producer.stop()
+
+
+def _settings(bootstrap: str, source: str, sink: str, dead: str) -> Any:
+    from stream_guard.settings import Settings
+
+    return Settings(
+        kafka={"bootstrap_servers": bootstrap, "topics": [source], "verdict_topic": sink, "dead_letter_topic": dead,
+               "group_id": f"bench-{uuid.uuid4().hex}"},
+        engine={"kind": "scripted"},
+        policies={"path": _ROOT / "policies"},
+        telemetry={"trace_ratio": 0.01, "log_level": "warning"},
+        http={"host": "127.0.0.1", "port": 0},
+    )
+
+
+async def bare(settings: Any, count: int) -> float:
+    """Run (a); return records/s."""
+    from stream_guard.engine.scripted import ScriptedJudge
+    from stream_guard.app import read_policies
+    from stream_guard.judge import JudgeRequest
+    from stream_guard.post import PostParser
+    from stream_guard.verdict import EventHeaders, build_verdict, encode_verdict
+
+    kafka = settings.kafka
+    consumer = AIOKafkaConsumer(
+        kafka.topics[0], bootstrap_servers=kafka.bootstrap_servers, group_id=kafka.group_id, enable_auto_commit=False,
+        auto_offset_reset="earliest", max_partition_fetch_bytes=kafka.max_partition_fetch_bytes,
+        fetch_max_bytes=kafka.fetch_max_bytes,
+    )
+    producer = AIOKafkaProducer(
+        bootstrap_servers=kafka.bootstrap_servers, enable_idempotence=True, linger_ms=kafka.linger_ms,
+        max_batch_size=kafka.batch_bytes_max, compression_type=kafka.compression_type,
+    )
+    # A template of the same size: one real verdict and its headers, made once.
+    policies = read_policies(settings)
+    judge = ScriptedJudge()
+    await judge.start(policies)
+    made: list[Any] = []
+    request = JudgeRequest("1", PostParser(settings.post).parse(post(0), []), policies.route(kafka.topics[0])[0])
+    judge.submit([request], made.extend)
+    await consumer.start()
+    await producer.start()
+    done, started, committed, template, headers = 0, 0.0, time.monotonic(), {}, []
+    while done < count:
+        for records in (await consumer.getmany(timeout_ms=500, max_records=500)).values():
+            started = started or time.monotonic()
+            if not template:
+                template = build_verdict(records[0], made[0], consumed_ms=1, published_ms=1)
+                headers = EventHeaders(1_700_000_000_000).make(template, "00-" + "a" * 32 + "-" + "b" * 16 + "-00")
+            for record in records:
+                parsed = orjson.loads(record.value)
+                verdict = dict(template)
+                verdict["id"] = f"{record.topic}-{record.partition}-{record.offset}".ljust(32)
+                verdict["content"] = {**template["content"], "id": parsed["id"], "author": parsed["author"]}
+                await producer.send(kafka.verdict_topic, encode_verdict(verdict), key=record.key, headers=headers)
+            done += len(records)
+        if time.monotonic() - committed > 1:
+            await producer.flush()
+            await consumer.commit()
+            committed = time.monotonic()
+    await producer.flush()
+    await consumer.commit()
+    rate = count / (time.monotonic() - started)
+    await producer.stop()
+    await consumer.stop()
+    return rate
+
+
+async def guard(settings: Any, count: int) -> float:
+    """Run (b); return records/s."""
+    from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+
+    from stream_guard.app import App
+    from stream_guard.pipeline import Pipeline
+
+    class Discard(SpanExporter):
+        def export(self, spans: Any) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    app = App(settings, exporter=Discard())
+    started = 0.0
+    accept = Pipeline.accept
+
+    def timed_accept(self: Pipeline, offsets: Any, records: Any) -> None:
+        nonlocal started
+        started = started or time.monotonic()
+        accept(self, offsets, records)
+
+    Pipeline.accept = timed_accept  # type: ignore[method-assign]
+    task = asyncio.create_task(app.run())
+    while _verdicts(app) < count:
+        if task.done():
+            task.result()
+        await asyncio.sleep(0.02)
+    app.stop()
+    seconds = time.monotonic() - started
+    await task
+    return count / seconds
+
+
+def _verdicts(app: Any) -> float:
+    return sum(s.value for m in app.metrics.verdicts.collect() for s in m.samples if s.name.endswith("_total"))
+
+
+def _child(side: str, bootstrap: str, count: int, topics: list[str]) -> None:
+    import uvloop
+
+    settings = _settings(bootstrap, *topics)
+    work = bare(settings, count) if side == "bare" else guard(settings, count)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        rate = runner.run(work)
+    sys.stdout.write(json.dumps({"rate": rate, "rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}) + "\n")
+
+
+def _measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, float]:
+    sink, dead = f"{side}-{uuid.uuid4().hex}", f"dead-{uuid.uuid4().hex}"
+    asyncio.run(fill(bootstrap, [sink, dead], sink, 0))
+    command = [sys.executable, "-m", "benchmarks.pipeline", "--child", side, "--bootstrap", bootstrap,
+               "--count", str(count), "--topics", json.dumps([source, sink, dead])]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=_ROOT, timeout=600, text=True)  # noqa: S603
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
+    source = f"bench-{uuid.uuid4().hex}"
+    print(f"filling {count} posts of {len(post(0))} bytes over {PARTITIONS} partitions")
+    asyncio.run(fill(bootstrap, [source], source, count))
+    ratios = []
+    small_kib = 0.0
+    for pair in range(1, pairs + 1):
+        a = _measure("bare", bootstrap, count, source)
+        b = _measure("guard", bootstrap, count, source)
+        ratios.append(b["rate"] / a["rate"])
+        small_kib = b["rss_kib"]
+        print(f"pair {pair}: bare {a['rate']:,.0f}/s, stream guard {b['rate']:,.0f}/s, ratio {ratios[-1]:.2f}")
+    median = statistics.median(ratios)
+    print(f"median ratio {median:.2f} (aim 0.60, must reach 0.50)")
+    if growth > 1:
+        long = f"bench-{uuid.uuid4().hex}"
+        asyncio.run(fill(bootstrap, [long], long, count * growth))
+        large_kib = _measure("guard", bootstrap, count * growth, long)["rss_kib"]
+        share = large_kib / small_kib - 1
+        print(f"peak resident size {small_kib / 1024:.0f} MiB after {count} posts, {large_kib / 1024:.0f} MiB after "
+              f"{count * growth}: {share:+.0%} (must be within 20 %)")
+        if share > 0.2:  # noqa: PLR2004 - the bound that is printed
+            return 1
+    return 0 if median >= 0.5 else 1  # noqa: PLR2004 - the bound that is printed
+
+
+def main() -> int:
+    """Run the comparison, or one side of it in a process of its own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=60_000, help="posts (default 60000)")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs (default 3)")
+    parser.add_argument("--growth", type=int, default=10, help="times as many posts for memory; 1 skips it")
+    parser.add_argument("--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("bare", "guard"), help=argparse.SUPPRESS)
+    parser.add_argument("--topics", type=json.loads, default=[], help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        _child(options.child, options.bootstrap, options.count, options.topics)
+        return 0
+    from stream_guard.testing.broker import start_broker
+
+    with start_broker() as broker:
+        print(broker.description)
+        return _compare(broker.bootstrap_servers, options.count, options.pairs, options.growth)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

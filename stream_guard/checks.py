@@ -1,0 +1,84 @@
+"""``stream-guard check``: what a start needs, tried one by one, each a tick or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stream_guard.errors import StreamGuardError
+from stream_guard.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stream_guard.policy import PolicySet
+
+
+@dataclass(slots=True, frozen=True)
+class CheckResult:
+    """One check: ``error`` is None where it passed."""
+
+    name: str
+    detail: str = ""
+    error: StreamGuardError | None = None
+
+
+def run_checks(config: Path | None) -> Iterator[CheckResult]:
+    """Yield each check's result as it is known; without settings there is nothing further to check."""
+    from stream_guard.app import read_policies
+    from stream_guard.kafka.consumer import check_topics, existing_topics
+
+    try:
+        settings = load_settings(config)
+    except StreamGuardError as error:
+        yield CheckResult("settings", error=error)
+        return
+    yield CheckResult("settings", f"read {config}" if config else "read the environment")
+    policies: PolicySet | None = None
+    try:
+        policies = read_policies(settings)
+    except StreamGuardError as error:
+        yield CheckResult("policies", error=error)
+    else:
+        names = ", ".join(f"{policy.id}@{policy.version}" for policy in policies.policies.values())
+        yield CheckResult("policies", names)
+    try:
+        there = asyncio.run(existing_topics(settings.kafka))
+    except StreamGuardError as error:
+        yield CheckResult("broker", error=error)
+    else:
+        yield CheckResult("broker", f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
+        try:
+            topics = asyncio.run(check_topics(settings.kafka))
+        except StreamGuardError as error:
+            yield CheckResult("topics", error=error)
+        else:
+            yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
+            if policies is not None:
+                yield _check("routes", partial(_routes, policies, topics))
+    yield _check("model", partial(_model, settings))
+
+
+def _check(name: str, work: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, work())
+    except StreamGuardError as error:
+        return CheckResult(name, error=error)
+
+
+def _routes(policies: PolicySet, topics: set[str]) -> str:
+    from stream_guard.app import check_routes
+
+    check_routes(policies, topics)
+    return "every topic has its policies"
+
+
+def _model(settings: Settings) -> str:
+    if settings.engine.kind == "scripted":
+        return "engine.kind is scripted: no model is loaded"
+    from stream_guard.engine.tokenizer import probe_model
+
+    return str(probe_model(settings.engine))
