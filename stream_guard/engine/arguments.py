@@ -96,6 +96,8 @@ def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[st
         # vLLM dies by a trace without statistics, and no one reads its log lines here.
         "disable_log_stats": "otlp_traces_endpoint" not in settings.extra,
         "enable_log_requests": False,
+        # Not "auto", which may fall back to a backend that reads the grammar otherwise.
+        "structured_outputs_config": {"backend": "xgrammar"},
     }
     if settings.kv_cache_memory_bytes is not None:
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_memory_bytes
