@@ -1,0 +1,86 @@
+"""Starts vLLM's engine process from a fork server, which imports vLLM while the main process does so too.
+
+vLLM itself knows two ways. ``spawn`` imports everything a second time, after the first: 20 s more on two cores.
+``fork`` copies a process in which an event loop, sockets to Kafka and threads are running. A fork server has
+neither fault. What it must never do: override ``VLLM_WORKER_MULTIPROC_METHOD`` where the operator has set it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.context
+import multiprocessing.forkserver
+import os
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+METHOD_VARIABLE: Final = "VLLM_WORKER_MULTIPROC_METHOD"
+_PRELOAD: Final = [
+    "stream_guard.engine.core_preload",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.model_executor.models.gpt_oss",
+    "xgrammar",
+]
+
+
+class EngineProcess(multiprocessing.context.ForkServerProcess):
+    """A process with the environment of its maker at its start, not that of the fork server."""
+
+    _environment: dict[str, str]
+
+    def start(self) -> None:
+        """Take down the environment, then start."""
+        self._environment = dict(os.environ)
+        super().start()
+
+    def run(self) -> None:
+        """In the new process: take over the environment, then do the work."""
+        os.environ.update(self._environment)
+        super().run()
+
+
+class EngineContext(multiprocessing.context.ForkServerContext):
+    """A fork server's context whose processes are :class:`EngineProcess`."""
+
+    Process = EngineProcess  # type: ignore[assignment]
+
+
+def start_server(preload: list[str]) -> bool:
+    """Start the fork server, which begins to import; return False where the operator wants another way.
+
+    Args:
+        preload: modules to import there besides vLLM's.
+    """
+    if METHOD_VARIABLE in os.environ:
+        return False
+    multiprocessing.forkserver.set_forkserver_preload([*_PRELOAD, *preload])
+    multiprocessing.forkserver.ensure_running()
+    return True
+
+
+@contextlib.contextmanager
+def from_server() -> Iterator[None]:
+    """Within it, vLLM starts its engine process from the fork server."""
+    from vllm.v1.engine import utils
+
+    # vLLM sets it while it reads its configuration on a CPU; left there it would pass for the operator's.
+    os.environ.pop(METHOD_VARIABLE, None)
+    context: Any = EngineContext()
+    before = utils.get_mp_context
+    utils.get_mp_context = lambda: context
+    try:
+        yield
+    finally:
+        utils.get_mp_context = before
+
+
+def stop_server() -> None:
+    """Stop the fork server; a later start makes another."""
+    server = multiprocessing.forkserver._forkserver  # noqa: SLF001 - it has no public stop
+    stop = getattr(server, "_stop", None)
+    if stop is not None:
+        stop()

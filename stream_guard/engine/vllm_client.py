@@ -1,0 +1,267 @@
+"""vLLM's AsyncLLM in this process, reduced to what a judge needs: token ids in, one completion out.
+
+The only module that imports vLLM, and only once an engine is built. What it must never do: read an aborted
+completion as a finished one, or block the event loop while the engine starts or stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from stream_guard.engine import core_process
+from stream_guard.engine.arguments import (
+    engine_arguments,
+    known_arguments,
+    prepare_environment,
+    require_vllm,
+)
+from stream_guard.errors import EngineError, PromptError, StreamGuardError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vllm import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from stream_guard.judge import FinishReason
+    from stream_guard.settings import EngineSettings
+
+_T = TypeVar("_T")
+PROBE_TIMEOUT_S: Final = 30
+"""An engine that answers no call for so long, while posts time out, hangs."""
+_REMEDIES: Final = (
+    ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
+    ("KV cache", "lower engine.max_model_len, or raise engine.gpu_memory_utilization or engine.kv_cache_memory_bytes"),
+    ("memory", "lower engine.gpu_memory_utilization, or set engine.kv_cache_memory_bytes"),
+    ("max_num_batched_tokens", "raise engine.max_num_batched_tokens"),
+    ("tensor", "check engine.tensor_parallel_size against the number of GPUs"),
+    ("dtype", "check engine.dtype"),
+)
+
+
+class Completion(NamedTuple):
+    """What the engine made of one prompt.
+
+    Attributes:
+        ids: the tokens, the stop token among them.
+        finish_reason: ``none`` where it was aborted, which is never an answer.
+        cached_tokens: tokens of the prompt that the prefix cache had.
+        logprobs: per token, where they were asked for.
+    """
+
+    ids: Sequence[int]
+    finish_reason: FinishReason
+    cached_tokens: int
+    logprobs: Any
+
+
+_FAILED: Final = Completion((), "error", 0, None)
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """Run blocking work in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as caught:  # noqa: BLE001 - handed over to the awaiting task
+            error = caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="stream-guard-engine", daemon=True).start()
+    return await future
+
+
+class VllmClient:
+    """One engine, from :meth:`start` to :meth:`close`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._engine: AsyncLLM | None = None
+        self._building: asyncio.Task[AsyncLLM] | None = None
+        self._served = False
+        self._traced = "otlp_traces_endpoint" in settings.extra
+        self.version = ""
+
+    async def start(self) -> None:
+        """Return when the engine is up.
+
+        Raises:
+            EngineError: vLLM is not installed or did not start.
+        """
+        self.version = require_vllm()
+        prepare_environment(self._settings)
+        self._served = core_process.start_server([])
+        # A task of its own: cancelled while it builds, we still learn of the engine, and can stop it.
+        self._building = asyncio.create_task(in_thread(self._build), name="engine build")
+        engine = await asyncio.shield(self._building)
+        self._engine = engine
+        # Asked for inside the first request, this would never be answered by an engine killed just then.
+        await engine.get_supported_tasks()
+
+    def _build(self) -> AsyncLLM:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs))
+        try:
+            config = AsyncEngineArgs(**arguments).create_engine_config()
+            with core_process.from_server() if self._served else contextlib.nullcontext():
+                return AsyncLLM.from_vllm_config(config, disable_log_stats=arguments["disable_log_stats"])
+        except StreamGuardError:
+            raise
+        except Exception as error:
+            raise EngineError(_start_message(error)) from error
+
+    def sampling_params(
+        self, *, tag: str | None, tokens_max: int, digits: tuple[int, int] | None, extra_args: dict[str, Any] | None = None
+    ) -> SamplingParams:
+        """Return parameters for one kind of completion; they may serve any number of them.
+
+        Args:
+            tag: a structural tag, or None for a completion without bounds but its length.
+            tokens_max: of the completion.
+            digits: ids of the tokens whose probabilities to return at each position.
+            extra_args: handed to logits processors.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        return SamplingParams(
+            max_tokens=tokens_max,
+            temperature=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,
+            skip_special_tokens=False,
+            skip_clone=True,
+            structured_outputs=StructuredOutputsParams(structural_tag=tag) if tag is not None else None,
+            logprob_token_ids=list(digits) if digits is not None else None,
+            flat_logprobs=digits is not None,
+            extra_args=extra_args,
+        )
+
+    @property
+    def model_len_max(self) -> int:
+        """Longest prompt and completion together, in tokens, as the engine itself has it."""
+        return int(self._running().model_config.max_model_len)
+
+    async def generate(
+        self, ids: list[int], params: SamplingParams, request_id: str, trace_headers: dict[str, str] | None
+    ) -> Completion:
+        """Complete a prompt; cancelling it stops the engine's work on it.
+
+        Raises:
+            PromptError: the engine refuses the prompt.
+            EngineError: the engine is dead.
+        """
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        outputs = self._running().generate(
+            tokens_input(ids), params, request_id, trace_headers=trace_headers if self._traced else None
+        )
+        try:
+            async for output in outputs:
+                completion = output.outputs[0]
+                reason = completion.finish_reason
+                return Completion(
+                    completion.token_ids,
+                    reason if reason in ("stop", "length", "error") else "none",
+                    output.num_cached_tokens or 0,
+                    completion.logprobs,
+                )
+        except VLLMClientError as error:
+            # Its message may quote what it was given: only its kind is passed on.
+            message = f"the engine refused a prompt of {len(ids)} tokens ({type(error).__name__})"
+            raise PromptError(message) from error
+        except EngineDeadError as error:
+            raise EngineError(_DEAD) from error
+        except EngineGenerateError:
+            return _FAILED
+        return _FAILED
+
+    def is_dead(self) -> bool:
+        """Return whether the engine's process has died."""
+        return self._engine is not None and bool(self._engine.errored)
+
+    async def wait_dead(self) -> EngineError:
+        """Return once the engine's process has died."""
+        engine = self._running()
+        while not engine.errored:
+            # The handler ends with the engine; while it has not begun, or ends late, look ourselves.
+            handler = {engine.output_handler} if engine.output_handler and not engine.output_handler.done() else set()
+            if handler:
+                await asyncio.wait(handler, timeout=1)
+            else:
+                await asyncio.sleep(0.2)
+        return EngineError(_DEAD)
+
+    async def answers(self) -> bool:
+        """Return whether the engine still answers a call; one that hangs does not."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._running().is_sleeping()
+        except TimeoutError:
+            return False
+        except Exception:  # noqa: BLE001 - a dead engine raises one of many; wait_dead tells of it
+            return not self.is_dead()
+        return True
+
+    async def close(self) -> None:
+        """Stop the engine, or what has become of it, and its fork server."""
+        building, self._building = self._building, None
+        engine, self._engine = self._engine, None
+        if building is not None and engine is None:
+            (result,) = await asyncio.gather(building, return_exceptions=True)
+            engine = None if isinstance(result, BaseException) else result
+        if engine is not None:
+            await in_thread(engine.shutdown)
+        if self._served:
+            self._served = False
+            await in_thread(core_process.stop_server)
+
+    def _running(self) -> AsyncLLM:
+        if self._engine is None:
+            message = "the engine is not running"
+            raise EngineError(message)
+        return self._engine
+
+
+_DEAD: Final = "the engine's process died; vLLM's log above, or the kernel's (out of memory), says why"
+
+
+def violation_probability(logprobs: Any, position: int, digits: tuple[int, int]) -> float | None:  # noqa: ANN401
+    """Return P("1") of P("0") + P("1") at a position; None where either is missing."""
+    if logprobs is None or position >= len(logprobs):
+        return None
+    at = logprobs[position]
+    zero, one = (at.get(digit) for digit in digits)
+    if zero is None or one is None:
+        return None
+    weights = [math.exp(value.logprob) if value.logprob > -math.inf else 0.0 for value in (zero, one)]
+    total = sum(weights)
+    return weights[1] / total if total > 0 else None
+
+
+def _start_message(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = " ".join(lines)[:500] or type(error).__name__
+    remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log")
+    return f"vLLM did not start ({type(error).__name__}): {what}; {remedy}"

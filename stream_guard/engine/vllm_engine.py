@@ -1,0 +1,390 @@
+"""The judge that asks gpt-oss-safeguard, through vLLM in this process.
+
+Requests wait in a queue of our own and are fed to the engine up to a limit, each for itself: a slow post holds
+back no other, and the engine batches without gaps. What it must never do: take an aborted completion for an
+answer, retry without end, or go on pretending once the engine has died or hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_guard.answer import read_answer, violation_position
+from stream_guard.engine.grammar import Limits, completion_tokens_max, structural_tag
+from stream_guard.engine.tokenizer import load_tokenizer, read_config
+from stream_guard.engine.vllm_client import PROBE_TIMEOUT_S, VllmClient, in_thread, violation_probability
+from stream_guard.errors import EngineError, PromptError
+from stream_guard.judge import Answer, Judgement, Provenance
+from stream_guard.post import Post
+from stream_guard.prompt import PromptBuilder
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from vllm import SamplingParams
+
+    from stream_guard.engine.tokenizer import HarmonyTokenizer
+    from stream_guard.engine.vllm_client import Completion
+    from stream_guard.errors import RecordError
+    from stream_guard.judge import FinishReason, JudgeRequest
+    from stream_guard.policy import Policy, PolicySet
+    from stream_guard.prompt import PolicyPrefix
+    from stream_guard.settings import EngineSettings
+
+TIER: Final = "safeguard"
+CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
+"""P(violation) by the answer's 0 or 1, given this reasoning: it saturates, so calibrate it on labelled posts."""
+PLANS_MAX: Final = 512
+BUILT_PER_TURN_MAX: Final = 16
+"""Prompts built before the event loop gets a turn."""
+_RETRIED: Final = frozenset({"malformed", "empty", "truncated"})
+
+
+@dataclass(slots=True, frozen=True)
+class Attempt:
+    """How one try is made: its sampling parameters, and the most tokens that they allow."""
+
+    params: SamplingParams
+    tokens_max: int
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """All that is the same for every post under one policy."""
+
+    prefix: PolicyPrefix
+    attempts: tuple[Attempt, ...]
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    request: JudgeRequest
+    deliver: Callable[[Sequence[Judgement]], None]
+    prompt: list[int] = field(default_factory=list)
+    task: asyncio.Task[None] | None = None
+
+
+@dataclass(slots=True)
+class _Spent:
+    """Tokens spent on one post, over its attempts."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    attempts: int = 0
+    finish_reason: FinishReason = "none"
+
+
+class VllmJudge:
+    """Judges with the model that the settings name; see :class:`stream_guard.ports.Judge`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._client = VllmClient(settings)
+        self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
+        self._tokens_max = settings.in_flight_tokens_max
+        self._jobs: dict[str, _Job] = {}
+        self._queue: deque[_Job] = deque()
+        self._running: set[_Job] = set()
+        self._running_tokens = 0
+        self._done: list[tuple[_Job, Judgement]] = []
+        self._plans: OrderedDict[Policy, Plan] = OrderedDict()
+        self._wake = asyncio.Event()
+        self._failed: asyncio.Future[BaseException] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+        self._ids = itertools.count()
+        self._model_len_max = settings.max_model_len
+        self._digits: tuple[int, int] | None = None
+        self._tokenizer: HarmonyTokenizer
+        self._builder: PromptBuilder
+
+    # Life
+
+    async def start(self, policies: PolicySet) -> None:
+        """Start the engine and try every policy once, so that no post meets a cold start."""
+        self._failed = asyncio.get_running_loop().create_future()
+        read = asyncio.create_task(in_thread(self._read_model))
+        try:
+            # What is wrong with the model shows in a second; vLLM would say so after twenty, less plainly.
+            await read
+            await self._client.start()
+            self._model_len_max = self._client.model_len_max
+            self._tasks = [
+                asyncio.create_task(self._feed(), name="engine feed"),
+                asyncio.create_task(self._watch(), name="engine watch"),
+            ]
+            for policy in policies.policies.values():
+                await self._warm_up(policy)
+        except BaseException:
+            if not read.done():
+                await asyncio.gather(read, return_exceptions=True)
+            raise
+
+    def _read_model(self) -> None:
+        read_config(self._settings)
+        self._tokenizer = load_tokenizer(self._settings)
+        self._builder = PromptBuilder(self._tokenizer, self._tokenizer.control, self._settings.prompt_date)
+        zero, one = self._tokenizer.token_id("0"), self._tokenizer.token_id("1")
+        self._digits = (zero, one) if zero is not None and one is not None else None
+
+    async def _warm_up(self, policy: Policy) -> None:
+        """Compile the policy's grammars, and put its prefix into the engine's cache."""
+        plan = self._plan(policy)
+        prompt = self._builder.build(Post(id="", text="warm-up", sha256="", text_bytes=0), plan.prefix)
+        first = plan.attempts[0]
+        if len(prompt) + first.tokens_max > self._model_len_max:
+            message = (
+                f"policy {policy.id!r} takes {len(prompt)} tokens and its answer up to {first.tokens_max}, over the "
+                f"engine's {self._model_len_max}; raise engine.max_model_len, or shorten the policy"
+            )
+            raise EngineError(message)
+        for attempt in plan.attempts:
+            params = attempt.params.clone()
+            params.max_tokens = 1
+            completion = await self._client.generate(prompt, params, f"warm-up-{next(self._ids)}", None)
+            if completion.finish_reason not in ("length", "stop"):
+                message = f"policy {policy.id!r}: the engine cannot complete its prompt ({completion.finish_reason})"
+                raise EngineError(message)
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error after which nothing more is delivered."""
+        assert self._failed is not None, "start() comes first"
+        return await asyncio.shield(self._failed)
+
+    def describe(self) -> Mapping[str, str]:
+        """Name the model, its revision, and the engine's build."""
+        return {
+            "engine": "vllm",
+            "version": self._client.version,
+            "model": self._settings.model,
+            "revision": self._settings.revision or "",
+        }
+
+    async def close(self) -> None:
+        """Drop what is in flight and stop the engine; no process of it is left."""
+        tasks = [*self._tasks, *(job.task for job in self._running if job.task)]
+        self._jobs.clear()
+        self._queue.clear()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._client.close()
+
+    async def _watch(self) -> None:
+        self._fail(await self._client.wait_dead())
+
+    def _fail(self, error: BaseException) -> None:
+        """Deliver nothing any more, and say why."""
+        assert self._failed is not None
+        self._done.clear()
+        if not self._failed.done():
+            self._failed.set_result(error)
+
+    def _has_failed(self) -> bool:
+        return self._failed is not None and self._failed.done()
+
+    # Requests
+
+    def submit(
+        self, requests: Sequence[JudgeRequest], deliver: Callable[[Sequence[Judgement]], None]
+    ) -> None:
+        """Queue requests; each comes back in some call of ``deliver``."""
+        for request in requests:
+            job = _Job(request, deliver)
+            self._jobs[request.id] = job
+            self._queue.append(job)
+        self._wake.set()
+
+    def cancel(self, requests: Sequence[JudgeRequest]) -> None:
+        """Stop work on these; none of them is delivered any more."""
+        for request in requests:
+            job = self._jobs.pop(request.id, None)
+            if job is not None and job.task is not None:
+                job.task.cancel()
+
+    def in_flight(self) -> int:
+        """Requests taken and not yet delivered."""
+        return len(self._jobs)
+
+    async def _feed(self) -> None:
+        """Admit queued requests to the engine while there is room."""
+        built = 0
+        while True:
+            if not self._queue or not self._has_room():
+                self._wake.clear()
+                await self._wake.wait()
+                built = 0
+                continue
+            job = self._queue.popleft()
+            if self._jobs.get(job.request.id) is not job or self._has_failed():
+                continue
+            self._admit(job)
+            built += 1
+            if built % BUILT_PER_TURN_MAX == 0:
+                await asyncio.sleep(0)
+
+    def _has_room(self) -> bool:
+        if len(self._running) >= self._requests_max:
+            return False
+        return self._tokens_max is None or self._running_tokens < self._tokens_max
+
+    def _admit(self, job: _Job) -> None:
+        """Build the prompt and give it to the engine, or settle what cannot be given."""
+        started_ns = time.time_ns()
+        try:
+            plan = self._plan(job.request.policy)
+            job.prompt = self._builder.build(job.request.post, plan.prefix)
+            answer_max = plan.attempts[0].tokens_max
+            if len(job.prompt) + answer_max > self._model_len_max:
+                message = (
+                    f"the prompt has {len(job.prompt)} tokens and the answer up to {answer_max}, over the engine's "
+                    f"{self._model_len_max} (engine.max_model_len)"
+                )
+                raise PromptError(message)
+        except PromptError as error:
+            self._settle(job, Judgement(job.request, error=error, started_ns=started_ns, finished_ns=time.time_ns()))
+            return
+        self._running.add(job)
+        self._running_tokens += len(job.prompt)
+        job.task = asyncio.create_task(self._run(job, plan, started_ns))
+        job.task.add_done_callback(lambda _: self._release(job))
+
+    def _release(self, job: _Job) -> None:
+        self._running.discard(job)
+        self._running_tokens -= len(job.prompt)
+        self._wake.set()
+
+    def _settle(self, job: _Job, judgement: Judgement) -> None:
+        """Deliver with all else that is settled in this turn of the event loop."""
+        if not self._done:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._done.append((job, judgement))
+
+    def _flush(self) -> None:
+        done, self._done = self._done, []
+        groups: dict[Callable[[Sequence[Judgement]], None], list[Judgement]] = {}
+        for job, judgement in done:
+            # Cancelled in the meantime: not delivered any more.
+            if self._jobs.get(job.request.id) is job:
+                del self._jobs[job.request.id]
+                groups.setdefault(job.deliver, []).append(judgement)
+        for deliver, judgements in groups.items():
+            deliver(judgements)
+
+    # One post
+
+    async def _run(self, job: _Job, plan: Plan, started_ns: int) -> None:
+        spent = _Spent()
+        confidence: float | None = None
+        error: RecordError | None = None
+        answer: Answer | None = None
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                answer, confidence = await self._judge(job, plan, spent)
+        except TimeoutError:
+            if not await self._client.answers():
+                message = (
+                    f"the engine hangs: it finished nothing of a post within {self._settings.request_timeout_s:g} s "
+                    f"(engine.request_timeout_s), nor answered a call within {PROBE_TIMEOUT_S} s"
+                )
+                self._fail(EngineError(message))
+                return
+            answer = Answer("undetermined", parse_status="timeout")
+        except PromptError as caught:
+            error = caught
+        except EngineError as caught:
+            self._fail(caught)
+            return
+        if self._client.is_dead():
+            return
+        self._settle(
+            job,
+            Judgement(
+                job.request,
+                answer=answer,
+                error=error,
+                provenance=self._provenance(job.request.policy, plan, spent),
+                confidence=confidence,
+                confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
+                started_ns=started_ns,
+                finished_ns=time.time_ns(),
+            ),
+        )
+
+    async def _judge(self, job: _Job, plan: Plan, spent: _Spent) -> tuple[Answer, float | None]:
+        """Try until an answer can be read, each time with a smaller budget."""
+        answer = Answer("undetermined", parse_status="malformed")
+        taxonomy, tokenizer = job.request.policy.taxonomy, self._tokenizer
+        for attempt in plan.attempts:
+            spent.attempts += 1
+            spent.prompt_tokens += len(job.prompt)
+            completion = await self._client.generate(
+                job.prompt, self._params(job, attempt), f"{job.request.id}-{next(self._ids)}", job.request.trace_headers
+            )
+            ids = list(completion.ids)
+            spent.finish_reason = completion.finish_reason
+            spent.cached_tokens += completion.cached_tokens
+            spent.output_tokens += len(ids)
+            if completion.finish_reason not in ("stop", "length"):
+                # "none" is an abort that we did not ask for, "error" a grammar gone wrong: neither answers.
+                answer = Answer("undetermined", parse_status="malformed")
+                continue
+            reading = read_answer(
+                ids, taxonomy, tokenizer.control, tokenizer, complete=completion.finish_reason == "stop"
+            )
+            answer = reading.answer
+            if answer.parse_status not in _RETRIED:
+                return answer, self._confidence(completion, reading)
+        return answer, None
+
+    def _params(self, job: _Job, attempt: Attempt) -> SamplingParams:  # noqa: ARG002 - tests script the job
+        return attempt.params
+
+    def _confidence(self, completion: Completion, reading: Any) -> float | None:  # noqa: ANN401
+        if self._digits is None or completion.logprobs is None:
+            return None
+        position = violation_position(reading, self._digits, self._tokenizer)
+        if position is None:
+            return None
+        return violation_probability(completion.logprobs, position, self._digits)
+
+    def _plan(self, policy: Policy) -> Plan:
+        """Return what all posts under a policy have in common, made once."""
+        plan = self._plans.get(policy)
+        if plan is None:
+            plan = self._plans[policy] = self._make_plan(policy)
+            while len(self._plans) > PLANS_MAX:
+                self._plans.popitem(last=False)
+        return plan
+
+    def _make_plan(self, policy: Policy) -> Plan:
+        attempts = []
+        budget = policy.reasoning_tokens_max
+        for _ in range(self._settings.attempts_max):
+            limits = Limits(budget, self._settings.rationale_tokens_max)
+            tokens_max = completion_tokens_max(policy.taxonomy, limits)
+            tag = structural_tag(policy.taxonomy, self._tokenizer.control, limits)
+            params = self._client.sampling_params(tag=tag, tokens_max=tokens_max, digits=self._digits)
+            attempts.append(Attempt(params, tokens_max))
+            budget = max(1, budget // 2)
+        return Plan(self._builder.prefix(policy, policy.effort), tuple(attempts))
+
+    def _provenance(self, policy: Policy, plan: Plan, spent: _Spent) -> Provenance:
+        return Provenance(
+            tier=TIER,
+            model=self._settings.model,
+            revision=self._settings.revision,
+            engine_version=self._client.version,
+            effort=policy.effort,
+            prompt_sha256=plan.prefix.sha256,
+            prompt_tokens=spent.prompt_tokens,
+            cached_tokens=spent.cached_tokens,
+            output_tokens=spent.output_tokens,
+            finish_reason=spent.finish_reason,
+            attempts=max(1, spent.attempts),
+        )

@@ -1,0 +1,124 @@
+"""Harmony, the format that gpt-oss models read and write, at the level of token ids. Pure.
+
+What it must never do: take a marker's id from anywhere but the model's own tokenizer, or look for
+markers in text. Source of the format: OpenAI's ``harmony`` documentation; the system message's
+words are those of the official renderer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+MARKERS: Final = (
+    "<|start|>",
+    "<|message|>",
+    "<|channel|>",
+    "<|constrain|>",
+    "<|end|>",
+    "<|return|>",
+    "<|call|>",
+)
+CHANNELS: Final = ("analysis", "commentary", "final")
+
+
+class Tokenizer(Protocol):
+    """The slice of a tokenizer that is used."""
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text; no text in it ever becomes a marker."""
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of ids, with replacement characters where the bytes are not UTF-8."""
+
+
+@dataclass(slots=True, frozen=True)
+class ControlTokens:
+    """Ids of the markers in one model's vocabulary.
+
+    Attributes:
+        start, message, channel, constrain, end, return_, call: one id each.
+        every: ids of all the vocabulary's control tokens, these and the rest.
+    """
+
+    start: int
+    message: int
+    channel: int
+    constrain: int
+    end: int
+    return_: int
+    call: int
+    every: frozenset[int]
+
+
+class Message(NamedTuple):
+    """One message of a completion.
+
+    Attributes:
+        channel: first word after the channel marker, or "" where there is none.
+        first: position of the content's first token in the completion.
+        ids: the content's tokens.
+        whole: whether its header is as it should be and an end marker closes it.
+    """
+
+    channel: str
+    first: int
+    ids: Sequence[int]
+    whole: bool
+
+
+def split_messages(ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokenizer) -> list[Message]:
+    """Split a completion, which begins behind ``<|start|>assistant``, into its messages; never raises."""
+    ends = (tokens.end, tokens.return_, tokens.call, tokens.start)
+    messages: list[Message] = []
+    begin = 0
+    for position, token in enumerate([*ids, tokens.start]):
+        if token not in ends:
+            continue
+        if position > begin:
+            closed = position < len(ids) and token != tokens.start
+            if message := _read_message(ids, begin, position, closed, tokens, tokenizer):
+                messages.append(message)
+        begin = position + 1
+    return messages
+
+
+def _read_message(
+    ids: Sequence[int], begin: int, end: int, closed: bool, tokens: ControlTokens, tokenizer: Tokenizer
+) -> Message | None:
+    """Read one message of ``ids[begin:end]``; None for a header with nothing behind it."""
+    part = list(ids[begin:end])
+    if tokens.message in part:
+        at = part.index(tokens.message)
+        header = part[:at]
+        content = part[at + 1 :]
+        # A marker inside the content is another header without its start: the last one counts.
+        while tokens.channel in content and tokens.message in content[content.index(tokens.channel) :]:
+            opened = content.index(tokens.channel)
+            at_next = content.index(tokens.message, opened)
+            header = content[opened:at_next]
+            content, closed = content[at_next + 1 :], False
+        words = _header_words(header, tokens, tokenizer)
+        channel = words[0] if words else ""
+        return Message(channel, end - len(content), content, closed and channel in CHANNELS)
+    if tokens.channel not in part:
+        # No marker at all: text behind ``assistant``, or a bare role name between messages.
+        text = tokenizer.decode(part).strip()
+        return None if text in ("", "assistant") else Message("", begin, part, whole=False)
+    # The message marker was forgotten: the channel's name runs into the text.
+    content = part[part.index(tokens.channel) + 1 :]
+    text = tokenizer.decode(content).lstrip()
+    channel = next((name for name in CHANNELS if text.startswith(name)), "")
+    return Message(channel, end - len(content), content, whole=False)
+
+
+def _header_words(header: list[int], tokens: ControlTokens, tokenizer: Tokenizer) -> list[str]:
+    if tokens.channel not in header:
+        return []
+    named = header[len(header) - header[::-1].index(tokens.channel) :]
+    if tokens.constrain in named:
+        named = named[: named.index(tokens.constrain)]
+    return tokenizer.decode([token for token in named if token not in tokens.every]).split()
