@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = "1.0"
 EVENT_TYPE: Final = "stream_guard.verdict.v1"
 DATA_SCHEMA: Final = "urn:stream-guard:schema:verdict:1.0"
-_CONTENT_TYPE: Final = b"application/json"
+_CONSTANT_HEADERS: Final = (
+    ("content-type", b"application/json"),
+    ("ce_specversion", b"1.0"),
+    ("ce_type", EVENT_TYPE.encode()),
+    ("ce_dataschema", DATA_SCHEMA.encode()),
+)
 
 Headers = list[tuple[str, bytes]]
 
@@ -126,6 +131,7 @@ class EventHeaders:
 
     def __init__(self, published_ms: int) -> None:
         moment = datetime.fromtimestamp(published_ms / 1_000, UTC)
+        self._sources: dict[tuple[str, int], tuple[str, bytes]] = {}
         self._time = ("ce_time", moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode())
 
     def make(self, verdict: dict[str, Any], traceparent: str) -> Headers:
@@ -136,13 +142,14 @@ class EventHeaders:
             traceparent: W3C trace context of the span that publishes it.
         """
         source = verdict["source"]
+        place = source["topic"], source["partition"]
+        source_header = self._sources.get(place)
+        if source_header is None:
+            source_header = self._sources[place] = ("ce_source", f"/stream-guard/{place[0]}/{place[1]}".encode())
         return [
-            ("content-type", _CONTENT_TYPE),
-            ("ce_specversion", b"1.0"),
-            ("ce_type", EVENT_TYPE.encode()),
-            ("ce_dataschema", DATA_SCHEMA.encode()),
+            *_CONSTANT_HEADERS,
             ("ce_id", verdict["id"].encode()),
-            ("ce_source", f"/stream-guard/{source['topic']}/{source['partition']}".encode()),
+            source_header,
             ("ce_subject", verdict["content"]["id"].encode("utf-8", "replace")),
             self._time,
             ("traceparent", traceparent.encode()),

@@ -2,15 +2,46 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 _RECORDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+
+
+class BulkHistogram(Collector):
+    """A histogram that takes a value with a count: prometheus_client's own takes one at a time, at 2 us each.
+
+    Args:
+        name, documentation: as in the exposition format.
+        bounds: upper bounds of the buckets, ascending, without infinity.
+    """
+
+    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+        self._name = name
+        self._documentation = documentation
+        self._bounds = tuple(bounds)
+        self._counts = [0] * (len(bounds) + 1)
+        self._sum = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        """Add a value that was seen ``count`` times."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
+
+    def collect(self) -> Iterator[HistogramMetricFamily]:
+        """Yield the family, with cumulative buckets."""
+        bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
+        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
+        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
 
 
 class Metrics:
@@ -59,12 +90,10 @@ class Metrics:
             "stream_guard_batch_posts", "Posts of one micro-batch.", buckets=_RECORDS, registry=registry
         )
         # From reading a record to handing its verdict to the producer.
-        self.seconds = Histogram(
-            "stream_guard_process_seconds",
-            "Seconds from reading a record to its verdict.",
-            buckets=_SECONDS,
-            registry=registry,
+        self.seconds = BulkHistogram(
+            "stream_guard_process_seconds", "Seconds from reading a record to its verdict.", _SECONDS
         )
+        registry.register(self.seconds)
         # Always 1: the labels say what runs.
         self.build = Gauge("stream_guard_build_info", "What runs.", ["version", "model", "engine"], registry=registry)
 
@@ -72,9 +101,3 @@ class Metrics:
         """Add counts by (policy, decision, tier): a list at a time, since a label look-up costs a microsecond."""
         for labels, count in counts.items():
             self.verdicts.labels(*labels).inc(count)
-
-    def observe_seconds(self, seconds: Iterable[float]) -> None:
-        """Add durations of records, in seconds."""
-        observe = self.seconds.observe
-        for value in seconds:
-            observe(value)
