@@ -110,7 +110,6 @@ class Pipeline:
         policies = self._routes.get(topic)
         if policies is None:
             policies = self._routes[topic] = self._policies.route(topic)
-        policy_tokens = sum(len(policy.text) for policy in policies) // BYTES_PER_TOKEN
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         live = self._live.setdefault(offsets.partition, {})
         dead: list[Outgoing] = []
@@ -126,7 +125,7 @@ class Pipeline:
                 dead.append(self._dead_letter(work, error, None, now_ns))
                 continue
             work.owed = len(policies)
-            work.tokens = policy_tokens + len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
+            work.tokens = len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
             enter(work.size_bytes, work.tokens)
             for policy in policies:
                 request = JudgeRequest(str(next(self._ids)), post, policy, None, work)

@@ -124,7 +124,7 @@ class KafkaSettings(_Section):
     """Of what we produce."""
     linger_ms: int = Field(5, ge=0)
     """How long a batch of verdicts waits for company."""
-    batch_bytes_max: int = Field(512 << 10, ge=16_384)
+    batch_bytes_max: int = Field(900_000, ge=16_384)
     """Upper bound of one batch of verdicts, in bytes before compression; below the topic's limit."""
     dead_letter_bytes_max: int = Field(900_000, ge=1_024)
     """A larger dead letter has its value cut to this and says so; its source record is named."""
@@ -236,13 +236,13 @@ class BatchingSettings(_Section):
     """A post waits no longer than this for company."""
     poll_records_max: int = Field(500, ge=1)
     """Records taken by one poll."""
-    in_flight_records_max: int = Field(4_000, ge=1)
+    in_flight_records_max: int = Field(10_000, ge=1)
     """Records read and not yet finished, over all partitions; above it nothing is polled."""
     in_flight_bytes_max: int = Field(64 << 20, ge=1 << 16)
     """Bytes of the same."""
-    in_flight_tokens_max: int = Field(4_000_000, ge=64)
-    """Prompt tokens of the same, estimated at a token for four bytes of policy and post."""
-    partition_in_flight_max: int = Field(2_000, ge=1)
+    in_flight_tokens_max: int = Field(2_000_000, ge=64)
+    """Tokens of the same, estimated at one for four bytes of a post, times its policies, whose own text is shared."""
+    partition_in_flight_max: int = Field(5_000, ge=1)
     """Records of one partition in flight."""
     partition_span_max: int = Field(20_000, ge=1)
     """Finished records that one unfinished record at a partition's head may hold back."""

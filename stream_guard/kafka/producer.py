@@ -49,8 +49,13 @@ _FATAL: Final = (
     TopicAuthorizationFailedError,
 )
 
+# Waves under way at once: one is built while the broker writes another. aiokafka keeps a partition's batches in order.
+_WAVES_MAX: Final = 4
+_WAVE_RECORDS: Final = 2_000
+
 if TYPE_CHECKING:
     _Queued = tuple[Outgoing, Callable[[Sequence[Outgoing]], None]]
+    _Outcome = tuple[list[_Queued], BaseException | None]
 
 
 class KafkaPublisher:
@@ -142,25 +147,40 @@ class KafkaPublisher:
                 await self._wake.wait()
                 if self._settings.linger_ms and len(self._queue) < 256:  # noqa: PLR2004 - a fair batch already
                     await asyncio.sleep(self._settings.linger_ms / 1_000)
-                self._wake.clear()
-                await self._send_queued()
+                await self._send_waves()
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # noqa: BLE001 - handed to whoever waits for a failure
             if not self._failed.done():
                 self._failed.set_result(error)
 
-    async def _send_queued(self) -> None:
-        """Send all that is queued, again and again until the broker has it."""
-        queued = list(self._queue)
-        self._queue.clear()
-        while queued:
-            failed, error = await self._send(queued)
-            if error is None:
-                self._failing_since_s = None
-                return
-            await self._recover(error, len(failed))
-            queued = failed
+    async def _send_waves(self) -> None:
+        """Send all that is queued, some waves at a time, until the broker has it."""
+        waves: set[asyncio.Task[_Outcome]] = set()
+        try:
+            while self._queue or waves:
+                while self._queue and len(waves) < _WAVES_MAX:
+                    count = min(len(self._queue), _WAVE_RECORDS)
+                    wave = [self._queue.popleft() for _ in range(count)]
+                    waves.add(asyncio.create_task(self._send(wave)))
+                self._wake.clear()
+                woken = asyncio.create_task(self._wake.wait())
+                await asyncio.wait({*waves, woken}, return_when=asyncio.FIRST_COMPLETED)
+                woken.cancel()
+                if any(wave.done() and wave.result()[1] for wave in waves):
+                    await self._settle(waves)
+                waves = {wave for wave in waves if not wave.done()}
+        finally:
+            for wave in waves:
+                wave.cancel()
+
+    async def _settle(self, waves: set[asyncio.Task[_Outcome]]) -> None:
+        """After a failure: let the other waves end, put back what failed, and make the producer anew."""
+        outcomes = await asyncio.gather(*waves)
+        failed = [item for items, _ in outcomes for item in items]
+        error = next(error for _, error in outcomes if error is not None)
+        self._queue.extendleft(reversed(failed))
+        await self._recover(error, len(failed))
 
     async def _recover(self, error: BaseException, count: int) -> None:
         """Wait, and make the producer anew; raise where that cannot help or has gone on for too long."""
@@ -190,7 +210,7 @@ class KafkaPublisher:
                 self._metrics.producer_rebuilds.inc()
                 return
 
-    async def _send(self, queued: list[_Queued]) -> tuple[list[_Queued], BaseException | None]:
+    async def _send(self, queued: list[_Queued]) -> _Outcome:
         """Send once; return what was not acknowledged, in order, and the first error."""
         assert self._producer is not None, "start() comes first"
         waiting: list[tuple[asyncio.Future[Any], list[_Queued]]] = []
@@ -216,6 +236,7 @@ class KafkaPublisher:
                 error = error or future.exception()
                 failed.extend(batch)
             else:
+                self._failing_since_s = None
                 self._acknowledge(batch)
         if failed and error is None:
             error = TimeoutError("some records were not sent")
