@@ -1,0 +1,41 @@
+# `make` alone lists what there is. Everything is kept in .venv and .cache; nothing global is touched.
+
+PYTHON ?= python3
+BIN := .venv/bin
+# The environment is made again when what it is made of changes, by content rather than by date.
+STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format requirements bench-pipeline clean
+
+help: ## what there is
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
+
+$(STAMP):
+	@$(PYTHON) tools/install.py $(STAMP)
+
+install: $(STAMP) ## make .venv and install everything into it (CPU build)
+
+demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
+	@$(BIN)/python -m stream_guard.demo
+
+test: lint ## everything: ruff, mypy, then the tests, the fast ones first
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff and mypy only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(STAMP) ## let ruff rewrite what it can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
+	@$(BIN)/python -m benchmarks.pipeline
+
+requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
+	tools/compile_requirements.sh
+
+clean: ## remove the environment, the caches and the demo's output
+	rm -rf .venv .cache build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

