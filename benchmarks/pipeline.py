@@ -35,12 +35,15 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 def post(number: int) -> bytes:
     """Return a post of about 270 bytes."""
-    return orjson.dumps({
-        "id": f"post-{number:08d}",
-        "text": f"This is post number {number:08d}, written to be as long as posts usually are, and about nothing much. " * 2,
-        "author": f"author-{number % 1_000}",
-        "language": "en",
-    })
+    return orjson.dumps(
+        {
+            "id": f"post-{number:08d}",
+            "text": f"This is post number {number:08d}, written to be as long as posts usually are, and about nothing much. "
+            * 2,
+            "author": f"author-{number % 1_000}",
+            "language": "en",
+        }
+    )
 
 
 async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> None:
@@ -49,14 +52,19 @@ async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> No
     await admin.start()
     await admin.create_topics([NewTopic(name, PARTITIONS, 1) for name in topics])
     await admin.close()
-    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, linger_ms=5, max_batch_size=1 << 18, acks="all")
+    producer = AIOKafkaProducer(
+        bootstrap_servers=bootstrap, linger_ms=5, max_batch_size=1 << 18, acks="all"
+    )
     await producer.start()
     # A new topic's leaders answer a little later than its creation does: not a second that either side should pay.
     for name in topics:
         if name != filled:
-            await asyncio.gather(*[
-                producer.send_and_wait(name, b"{}", partition=partition) for partition in range(PARTITIONS)
-            ])
+            await asyncio.gather(
+                *[
+                    producer.send_and_wait(name, b"{}", partition=partition)
+                    for partition in range(PARTITIONS)
+                ]
+            )
     for number in range(count):
         await producer.send(filled, post(number), key=b"author-%d" % (number % 1_000))
     await producer.flush()
@@ -67,8 +75,13 @@ def _settings(bootstrap: str, source: str, sink: str, dead: str) -> Any:
     from stream_guard.settings import Settings
 
     return Settings(
-        kafka={"bootstrap_servers": bootstrap, "topics": [source], "verdict_topic": sink, "dead_letter_topic": dead,
-               "group_id": f"bench-{uuid.uuid4().hex}"},
+        kafka={
+            "bootstrap_servers": bootstrap,
+            "topics": [source],
+            "verdict_topic": sink,
+            "dead_letter_topic": dead,
+            "group_id": f"bench-{uuid.uuid4().hex}",
+        },
         engine={"kind": "scripted"},
         policies={"path": _one_policy()},
         telemetry={"trace_ratio": 0.01, "log_level": "warning"},
@@ -94,20 +107,29 @@ async def bare(settings: Any, count: int) -> float:
 
     kafka = settings.kafka
     consumer = AIOKafkaConsumer(
-        kafka.topics[0], bootstrap_servers=kafka.bootstrap_servers, group_id=kafka.group_id, enable_auto_commit=False,
-        auto_offset_reset="earliest", max_partition_fetch_bytes=kafka.max_partition_fetch_bytes,
+        kafka.topics[0],
+        bootstrap_servers=kafka.bootstrap_servers,
+        group_id=kafka.group_id,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=kafka.max_partition_fetch_bytes,
         fetch_max_bytes=kafka.fetch_max_bytes,
     )
     producer = AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap_servers, enable_idempotence=True, linger_ms=kafka.linger_ms,
-        max_batch_size=kafka.batch_bytes_max, compression_type=kafka.compression_type,
+        bootstrap_servers=kafka.bootstrap_servers,
+        enable_idempotence=True,
+        linger_ms=kafka.linger_ms,
+        max_batch_size=kafka.batch_bytes_max,
+        compression_type=kafka.compression_type,
     )
     # A template of the same size: one real verdict and its headers, made once.
     policies = read_policies(settings)
     judge = ScriptedJudge()
     await judge.start(policies)
     made: list[Any] = []
-    request = JudgeRequest("1", PostParser(settings.post).parse(post(0), []), policies.route(kafka.topics[0])[0])
+    request = JudgeRequest(
+        "1", PostParser(settings.post).parse(post(0), []), policies.route(kafka.topics[0])[0]
+    )
     judge.submit([request], made.extend)
     await consumer.start()
     await producer.start()
@@ -117,13 +139,21 @@ async def bare(settings: Any, count: int) -> float:
             started = started or time.monotonic()
             if not template:
                 template = build_verdict(records[0], made[0], consumed_ms=1, published_ms=1)
-                headers = EventHeaders(1_700_000_000_000).make(template, "00-" + "a" * 32 + "-" + "b" * 16 + "-00")
+                headers = EventHeaders(1_700_000_000_000).make(
+                    template, "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
+                )
             for record in records:
                 parsed = orjson.loads(record.value)
                 verdict = dict(template)
                 verdict["id"] = f"{record.topic}-{record.partition}-{record.offset}".ljust(32)
-                verdict["content"] = {**template["content"], "id": parsed["id"], "author": parsed["author"]}
-                await producer.send(kafka.verdict_topic, encode_verdict(verdict), key=record.key, headers=headers)
+                verdict["content"] = {
+                    **template["content"],
+                    "id": parsed["id"],
+                    "author": parsed["author"],
+                }
+                await producer.send(
+                    kafka.verdict_topic, encode_verdict(verdict), key=record.key, headers=headers
+                )
             done += len(records)
         if time.monotonic() - committed > 1:
             await producer.flush()
@@ -170,7 +200,12 @@ async def guard(settings: Any, count: int) -> float:
 
 
 def _verdicts(app: Any) -> float:
-    return sum(s.value for m in app.metrics.verdicts.collect() for s in m.samples if s.name.endswith("_total"))
+    return sum(
+        s.value
+        for m in app.metrics.verdicts.collect()
+        for s in m.samples
+        if s.name.endswith("_total")
+    )
 
 
 def _child(side: str, bootstrap: str, count: int, topics: list[str]) -> None:
@@ -180,15 +215,31 @@ def _child(side: str, bootstrap: str, count: int, topics: list[str]) -> None:
     work = bare(settings, count) if side == "bare" else guard(settings, count)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         rate = runner.run(work)
-    sys.stdout.write(json.dumps({"rate": rate, "rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}) + "\n")
+    sys.stdout.write(
+        json.dumps({"rate": rate, "rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
+        + "\n"
+    )
 
 
 def _measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, float]:
     sink, dead = f"{side}-{uuid.uuid4().hex}", f"dead-{uuid.uuid4().hex}"
     asyncio.run(fill(bootstrap, [sink, dead], dead, 0))
-    command = [sys.executable, "-m", "benchmarks.pipeline", "--child", side, "--bootstrap", bootstrap,
-               "--count", str(count), "--topics", json.dumps([source, sink, dead])]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, cwd=_ROOT, timeout=600, text=True)  # noqa: S603
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.pipeline",
+        "--child",
+        side,
+        "--bootstrap",
+        bootstrap,
+        "--count",
+        str(count),
+        "--topics",
+        json.dumps([source, sink, dead]),
+    ]
+    done = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, cwd=_ROOT, timeout=600, text=True
+    )  # noqa: S603
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 
@@ -204,7 +255,9 @@ def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
         b = _measure("guard", bootstrap, count, source)
         ratios.append(b["rate"] / a["rate"])
         small_kib = b["rss_kib"]
-        print(f"pair {pair}: bare {a['rate']:,.0f}/s, stream guard {b['rate']:,.0f}/s, ratio {ratios[-1]:.2f}")
+        print(
+            f"pair {pair}: bare {a['rate']:,.0f}/s, stream guard {b['rate']:,.0f}/s, ratio {ratios[-1]:.2f}"
+        )
     median = statistics.median(ratios)
     print(f"median ratio {median:.2f} (aim 0.60, must reach 0.50)")
     if growth > 1:
@@ -212,8 +265,10 @@ def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
         asyncio.run(fill(bootstrap, [long], long, count * growth))
         large_kib = _measure("guard", bootstrap, count * growth, long)["rss_kib"]
         share = large_kib / small_kib - 1
-        print(f"peak resident size {small_kib / 1024:.0f} MiB after {count} posts, {large_kib / 1024:.0f} MiB after "
-              f"{count * growth}: {share:+.0%} (must be within 20 %)")
+        print(
+            f"peak resident size {small_kib / 1024:.0f} MiB after {count} posts, {large_kib / 1024:.0f} MiB after "
+            f"{count * growth}: {share:+.0%} (must be within 20 %)"
+        )
         if share > 0.2:  # noqa: PLR2004 - the bound that is printed
             return 1
     return 0 if median >= 0.5 else 1  # noqa: PLR2004 - the bound that is printed
@@ -221,11 +276,17 @@ def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
 
 def main() -> int:
     """Run the comparison, or one side of it in a process of its own."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--count", type=int, default=60_000, help="posts (default 60000)")
     parser.add_argument("--pairs", type=int, default=3, help="pairs (default 3)")
-    parser.add_argument("--growth", type=int, default=10, help="times as many posts for memory; 1 skips it")
-    parser.add_argument("--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--growth", type=int, default=10, help="times as many posts for memory; 1 skips it"
+    )
+    parser.add_argument(
+        "--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"), help=argparse.SUPPRESS
+    )
     parser.add_argument("--child", choices=("bare", "guard"), help=argparse.SUPPRESS)
     parser.add_argument("--topics", type=json.loads, default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -26,11 +26,22 @@ RATIONALE_CHARS_MAX: Final = 1_000
 ANSWER_CHARS_MAX: Final = 20_000
 """More text than this in the final channel is no answer."""
 RULE_IDS_READ_MAX: Final = 32
-_VIOLATION_KEYS: Final = ("violation", "violates", "label", "verdict", "decision", "output", "result", "answer")
+_VIOLATION_KEYS: Final = (
+    "violation",
+    "violates",
+    "label",
+    "verdict",
+    "decision",
+    "output",
+    "result",
+    "answer",
+)
 _CATEGORY_KEYS: Final = ("category", "policy_category", "category_code", "code")
 _RULE_KEYS: Final = ("rule_ids", "rules", "rule_id", "rule")
 _RATIONALE_KEYS: Final = ("rationale", "reason", "explanation")
-_ONE_WORDS: Final = frozenset({"1", "true", "yes", "violates", "violation", "violating", "invalid", "unsafe"})
+_ONE_WORDS: Final = frozenset(
+    {"1", "true", "yes", "violates", "violation", "violating", "invalid", "unsafe"}
+)
 _ZERO_WORDS: Final = frozenset({"0", "false", "no", "safe", "valid", "allowed"})
 _NO_CATEGORY: Final = frozenset({"", "none", "null", "n/a"})
 # A field by hand, where the text is not JSON. No nested repetition: linear in the text's length.
@@ -38,9 +49,12 @@ _WORD: Final = r"""["']?([A-Za-z0-9_.\-/]{1,64})"""
 _FIELD: Final = r"""["']?\b(?:%s)\b["']?\s{0,8}[:=]\s{0,8}"""
 _VIOLATION: Final = re.compile(_FIELD % "|".join(_VIOLATION_KEYS) + _WORD, re.IGNORECASE)
 _CATEGORY: Final = re.compile(_FIELD % "|".join(_CATEGORY_KEYS) + _WORD, re.IGNORECASE)
-_RULES: Final = re.compile(_FIELD % "|".join(_RULE_KEYS) + r"(\[[^\]]{0,500}\]?|" + _WORD + ")", re.IGNORECASE)
+_RULES: Final = re.compile(
+    _FIELD % "|".join(_RULE_KEYS) + r"(\[[^\]]{0,500}\]?|" + _WORD + ")", re.IGNORECASE
+)
 _RATIONALE: Final = re.compile(
-    _FIELD % "|".join(_RATIONALE_KEYS) + r"""(?:"([^"]*)"?|'((?:[^']|(?<=\w)'(?=\w))*)'?)""", re.IGNORECASE
+    _FIELD % "|".join(_RATIONALE_KEYS) + r"""(?:"([^"]*)"?|'((?:[^']|(?<=\w)'(?=\w))*)'?)""",
+    re.IGNORECASE,
 )
 _RULE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\s]+")
@@ -73,7 +87,12 @@ class _Fields:
 
 
 def read_answer(
-    ids: Sequence[int], taxonomy: Taxonomy, tokens: ControlTokens, tokenizer: Tokenizer, *, complete: bool
+    ids: Sequence[int],
+    taxonomy: Taxonomy,
+    tokens: ControlTokens,
+    tokenizer: Tokenizer,
+    *,
+    complete: bool,
 ) -> Reading:
     """Read the answer out of a completion.
 
@@ -101,7 +120,9 @@ def read_answer(
     return Reading(_settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final)
 
 
-def violation_position(reading: Reading, digits: tuple[int, int], tokenizer: Tokenizer) -> int | None:
+def violation_position(
+    reading: Reading, digits: tuple[int, int], tokenizer: Tokenizer
+) -> int | None:
     """Return the position, in the completion, of the token that is the answer's 0 or 1; None if there is none.
 
     Args:
@@ -127,7 +148,9 @@ def _final_message(messages: list[Message]) -> Message | None:
 
     Without any channel at all, the last message will do; reasoning never does.
     """
-    finals = [message for message in messages if message.channel.startswith("final") and len(message.ids)]
+    finals = [
+        message for message in messages if message.channel.startswith("final") and len(message.ids)
+    ]
     if finals:
         return finals[-1]
     if any(message.channel.startswith("final") for message in messages):
@@ -148,8 +171,10 @@ def _read_json(text: str, taxonomy: Taxonomy) -> _Fields | None:
         rule_ids=_rule_list(rules),
         rationale=_text(_first(document, _RATIONALE_KEYS)),
     )
-    fields.exact = document is exact and document.keys() <= {"violation", "category", "rule_ids", "rationale"} and (
-        type(document.get("violation")) is int and isinstance(rules, list | None)
+    fields.exact = (
+        document is exact
+        and document.keys() <= {"violation", "category", "rule_ids", "rationale"}
+        and (type(document.get("violation")) is int and isinstance(rules, list | None))
     )
     return fields
 
@@ -191,7 +216,11 @@ def _read_text(text: str, taxonomy: Taxonomy) -> _Fields | None:
         return _Fields(
             violation=next(iter(violations), None),
             category=_category(next(iter(categories), None)),
-            rule_ids=[rule.rstrip(".") for match in _RULES.finditer(text) for rule in _RULE.findall(match[1])],
+            rule_ids=[
+                rule.rstrip(".")
+                for match in _RULES.finditer(text)
+                for rule in _RULE.findall(match[1])
+            ],
             rationale=_text(rationale[1] or rationale[2]) if rationale else None,
         )
     return _read_bare(text, taxonomy)

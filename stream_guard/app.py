@@ -158,7 +158,9 @@ class App:
             )
             raise SettingsError(message) from error
 
-    async def _watch(self, consumer: Consumer, publisher: KafkaPublisher, policies: PolicySet) -> None:
+    async def _watch(
+        self, consumer: Consumer, publisher: KafkaPublisher, policies: PolicySet
+    ) -> None:
         """Run the parts until a stop is asked for or one of them fails; then drain."""
         tasks: dict[str, asyncio.Task[Any]] = {}
 
@@ -184,7 +186,11 @@ class App:
             failure = _failure_of(tasks)
             if failure is not None:
                 raise failure
-            _log.info("draining", in_flight=self.judge.in_flight(), drain_timeout_s=self.settings.delivery.drain_timeout_s)
+            _log.info(
+                "draining",
+                in_flight=self.judge.in_flight(),
+                drain_timeout_s=self.settings.delivery.drain_timeout_s,
+            )
             consumer.stop()
             # A poll that hangs in a rebalance does not keep us: the drain has the deadline.
             await asyncio.wait([tasks["consumer"]], timeout=2 * POLL_TIMEOUT_MS / 1_000)
@@ -209,7 +215,9 @@ class App:
         about = dict(self.judge.describe())
         self.health.engine_ready = True
         self.health.details["engine"] = about
-        self.metrics.build.labels(package_version(), about.get("model", ""), about.get("engine", "")).set(1)
+        self.metrics.build.labels(
+            package_version(), about.get("model", ""), about.get("engine", "")
+        ).set(1)
         _log.info("ready", http_port=self.probes.port, **about)
 
     async def _close(self, source: KafkaSource, publisher: KafkaPublisher) -> None:

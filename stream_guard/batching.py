@@ -43,7 +43,9 @@ class Batcher:
             if not old and len(requests) < self._size_max:
                 continue
             whole = len(requests) if old else len(requests) - len(requests) % self._size_max
-            batches.extend(requests[i : i + self._size_max] for i in range(0, whole, self._size_max))
+            batches.extend(
+                requests[i : i + self._size_max] for i in range(0, whole, self._size_max)
+            )
             if whole == len(requests):
                 del self._groups[policy_id]
             else:

@@ -50,7 +50,9 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
     except StreamGuardError as error:
         yield CheckResult("broker", error=error)
     else:
-        yield CheckResult("broker", f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics")
+        yield CheckResult(
+            "broker", f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics"
+        )
         try:
             topics = asyncio.run(check_topics(settings.kafka))
         except StreamGuardError as error:

@@ -11,7 +11,14 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard.errors import EXIT_BROKER, EXIT_CLEAN, EXIT_ENGINE, EXIT_LIMIT, EXIT_USAGE, StreamGuardError
+from stream_guard.errors import (
+    EXIT_BROKER,
+    EXIT_CLEAN,
+    EXIT_ENGINE,
+    EXIT_LIMIT,
+    EXIT_USAGE,
+    StreamGuardError,
+)
 from stream_guard.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -31,7 +38,9 @@ app = typer.Typer(
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", metavar="FILE", help="Settings as TOML; the environment wins over it."),
+    typer.Option(
+        "--config", "-c", metavar="FILE", help="Settings as TOML; the environment wins over it."
+    ),
 ]
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -48,13 +57,18 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's own signature
 @app.callback()
 def _main(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
     ] = False,
 ) -> None:
     del version
 
 
-@app.command(epilog="Example: STREAM_GUARD_KAFKA__TOPICS='[\"posts\"]' stream-guard run --config guard.toml")
+@app.command(
+    epilog="Example: STREAM_GUARD_KAFKA__TOPICS='[\"posts\"]' stream-guard run --config guard.toml"
+)
 def run(config: ConfigOption = None) -> None:
     """Read posts, judge them, publish verdicts, until SIGTERM or SIGINT; then drain."""
     from stream_guard.app import App
@@ -88,19 +102,28 @@ def check(config: ConfigOption = None) -> None:
 def show_config(
     config: ConfigOption = None,
     *,
-    schema: Annotated[bool, typer.Option("--schema", help="Show the settings' JSON Schema instead.")] = False,
+    schema: Annotated[
+        bool, typer.Option("--schema", help="Show the settings' JSON Schema instead.")
+    ] = False,
 ) -> None:
     """Show the effective settings as JSON; secrets are masked."""
-    document: Any = Settings.model_json_schema() if schema else load_settings(config).model_dump(mode="json")
+    document: Any = (
+        Settings.model_json_schema() if schema else load_settings(config).model_dump(mode="json")
+    )
     sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
 
 
 @app.command(epilog="Example: stream-guard produce posts.jsonl posts")
 def produce(
-    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help="One post a line, sent as it is; - for stdin.")],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE.jsonl", help="One post a line, sent as it is; - for stdin."),
+    ],
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],
     config: ConfigOption = None,
-    key: Annotated[str, typer.Option(help="JSON pointer of the record's key; empty for none.")] = "/author",
+    key: Annotated[
+        str, typer.Option(help="JSON pointer of the record's key; empty for none.")
+    ] = "/author",
 ) -> None:
     """Send posts from a file to a topic."""
     from stream_guard.kafka.tools import produce_lines
@@ -113,16 +136,24 @@ def produce(
 def tail(
     config: ConfigOption = None,
     *,
-    json: Annotated[bool, typer.Option("--json", help="Each verdict as its JSON, one a line.")] = False,
-    beginning: Annotated[bool, typer.Option("--from-beginning", help="All that the topic holds, first.")] = False,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Stop after so many; 0 for never.")] = 0,
+    json: Annotated[
+        bool, typer.Option("--json", help="Each verdict as its JSON, one a line.")
+    ] = False,
+    beginning: Annotated[
+        bool, typer.Option("--from-beginning", help="All that the topic holds, first.")
+    ] = False,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Stop after so many; 0 for never.")
+    ] = 0,
 ) -> None:
     """Show verdicts as they come, as readable lines."""
     from stream_guard.kafka.tools import tail_verdicts
     from stream_guard.lines import verdict_line
 
     async def go() -> None:
-        async for value in tail_verdicts(load_settings(config).kafka, from_beginning=beginning, limit=limit):
+        async for value in tail_verdicts(
+            load_settings(config).kafka, from_beginning=beginning, limit=limit
+        ):
             if json:
                 sys.stdout.write(value.decode("utf-8", "replace") + "\n")
                 sys.stdout.flush()

@@ -37,7 +37,13 @@ class Consumer:
     """
 
     def __init__(
-        self, source: Source, pipeline: Pipeline, delivery: DeliverySettings, *, clock: Clock, metrics: Metrics
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        delivery: DeliverySettings,
+        *,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
         self._source = source
         self._pipeline = pipeline
@@ -111,7 +117,9 @@ class Consumer:
         progress = self._pipeline.progress
         progress.clear()
         due_s = self._pipeline.next_due_s()
-        timeout_s = _KEEP_ALIVE_S if self._held.is_set() and self._offsets else POLL_TIMEOUT_MS / 1_000
+        timeout_s = (
+            _KEEP_ALIVE_S if self._held.is_set() and self._offsets else POLL_TIMEOUT_MS / 1_000
+        )
         if due_s is not None:
             timeout_s = max(0.0, min(timeout_s, due_s - self._clock.monotonic_s()))
         with contextlib.suppress(TimeoutError):
@@ -123,10 +131,16 @@ class Consumer:
     async def on_assigned(self, partitions: Sequence[Partition]) -> None:
         """Begin an epoch for each partition; nothing of them was read before in this epoch."""
         self._epoch += 1
-        self._offsets = {partition: PartitionOffsets(partition, self._epoch) for partition in partitions}
+        self._offsets = {
+            partition: PartitionOffsets(partition, self._epoch) for partition in partitions
+        }
         self._metrics.rebalances.inc()
         self._metrics.partitions.set(len(partitions))
-        _log.info("assigned", epoch=self._epoch, partitions=[f"{p.topic}/{p.partition}" for p in partitions])
+        _log.info(
+            "assigned",
+            epoch=self._epoch,
+            partitions=[f"{p.topic}/{p.partition}" for p in partitions],
+        )
         self._pipeline.progress.set()
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:

@@ -58,5 +58,8 @@ def build_dead_letter(
         about.append(("sg_cut_from_bytes", str(len(value))))
         about.append(("sg_cut_sha256", hashlib.sha256(value).hexdigest()))
         value = value[:bytes_max]
-    headers = [*record.headers, *((name, text.encode("utf-8", "backslashreplace")) for name, text in about)]
+    headers = [
+        *record.headers,
+        *((name, text.encode("utf-8", "backslashreplace")) for name, text in about),
+    ]
     return Outgoing(topic, record.key, value, headers, context)

@@ -70,7 +70,9 @@ class Message(NamedTuple):
     whole: bool
 
 
-def split_messages(ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokenizer) -> list[Message]:
+def split_messages(
+    ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokenizer
+) -> list[Message]:
     """Split a completion, which begins behind ``<|start|>assistant``, into its messages; never raises."""
     ends = (tokens.end, tokens.return_, tokens.call, tokens.start)
     messages: list[Message] = []
@@ -87,7 +89,12 @@ def split_messages(ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokeniz
 
 
 def _read_message(
-    ids: Sequence[int], begin: int, end: int, closed: bool, tokens: ControlTokens, tokenizer: Tokenizer
+    ids: Sequence[int],
+    begin: int,
+    end: int,
+    closed: bool,
+    tokens: ControlTokens,
+    tokenizer: Tokenizer,
 ) -> Message | None:
     """Read one message of ``ids[begin:end]``; None for a header with nothing behind it."""
     part = list(ids[begin:end])
@@ -96,7 +103,9 @@ def _read_message(
         header = part[:at]
         content = part[at + 1 :]
         # A marker inside the content is another header without its start: the last one counts.
-        while tokens.channel in content and tokens.message in content[content.index(tokens.channel) :]:
+        while (
+            tokens.channel in content and tokens.message in content[content.index(tokens.channel) :]
+        ):
             opened = content.index(tokens.channel)
             at_next = content.index(tokens.message, opened)
             header = content[opened:at_next]

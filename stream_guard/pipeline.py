@@ -36,15 +36,29 @@ if TYPE_CHECKING:
 class Work:
     """One record on its way: what it still owes, and what it weighs."""
 
-    __slots__ = ("abandoned", "consumed_ns", "offsets", "owed", "record", "requests", "size_bytes", "tokens", "trace")
+    __slots__ = (
+        "abandoned",
+        "consumed_ns",
+        "offsets",
+        "owed",
+        "record",
+        "requests",
+        "size_bytes",
+        "tokens",
+        "trace",
+    )
 
-    def __init__(self, record: Record, offsets: PartitionOffsets, consumed_ns: int, trace: RecordTrace) -> None:
+    def __init__(
+        self, record: Record, offsets: PartitionOffsets, consumed_ns: int, trace: RecordTrace
+    ) -> None:
         self.record = record
         self.offsets = offsets
         self.consumed_ns = consumed_ns
         self.trace = trace
         self.owed = 0
-        self.size_bytes = len(record.value or b"") + 200  # and what Python and the headers take, roughly
+        self.size_bytes = (
+            len(record.value or b"") + 200
+        )  # and what Python and the headers take, roughly
         self.tokens = 0
         self.abandoned = False
         self.requests: list[JudgeRequest] = []
@@ -113,7 +127,12 @@ class Pipeline:
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         live = self._live.setdefault(offsets.partition, {})
         dead: list[Outgoing] = []
-        begin, parse, offer, enter = self._tracing.begin, self._parser.parse, self._batcher.offer, self.flow.enter
+        begin, parse, offer, enter = (
+            self._tracing.begin,
+            self._parser.parse,
+            self._batcher.offer,
+            self.flow.enter,
+        )
         for record in records:
             work = Work(record, offsets, now_ns, begin(record, now_ns))
             live[record.offset] = work
@@ -201,7 +220,10 @@ class Pipeline:
                 outgoing.append(self._dead_letter(work, judgement.error, policy_id, now_ns))
                 continue
             verdict = build_verdict(
-                work.record, judgement, consumed_ms=work.consumed_ns // 1_000_000, published_ms=now_ms
+                work.record,
+                judgement,
+                consumed_ms=work.consumed_ns // 1_000_000,
+                published_ms=now_ms,
             )
             provenance = verdict["provenance"]
             if provenance["output_tokens"]:
@@ -212,7 +234,9 @@ class Pipeline:
                 )
             owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"]), now_ns)
             headers = events.make(verdict, work.trace.traceparent)
-            outgoing.append(Outgoing(topic, work.record.key, encode_verdict(verdict), headers, owed))
+            outgoing.append(
+                Outgoing(topic, work.record.key, encode_verdict(verdict), headers, owed)
+            )
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         if outgoing:
@@ -252,7 +276,9 @@ class Pipeline:
         if span is not None:
             span.end(now_ns)
 
-    def _dead_letter(self, work: Work, error: RecordError, policy_id: str | None, now_ns: int) -> Outgoing:
+    def _dead_letter(
+        self, work: Work, error: RecordError, policy_id: str | None, now_ns: int
+    ) -> Outgoing:
         if work.trace.span is not None:
             work.trace.span.set_attribute("error.type", error.reason)
         return build_dead_letter(
@@ -266,7 +292,9 @@ class Pipeline:
             context=Owed(work, error.reason, now_ns),
         )
 
-    def _begin_judging(self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int) -> None:
+    def _begin_judging(
+        self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int
+    ) -> None:
         request.span = self._tracing.judging(parent, request, consumed_ns, now_ns)
 
 

@@ -51,7 +51,9 @@ _JSON_KEY: Final = re.compile(
     r"\s{0,8}:\s{0,8}([^,}\n]{1,80})",
     re.IGNORECASE,
 )
-_BOOLEAN_KEYS: Final = frozenset({"violation", "violates", "is_violation", "violating", "flagged", "unsafe"})
+_BOOLEAN_KEYS: Final = frozenset(
+    {"violation", "violates", "is_violation", "violating", "flagged", "unsafe"}
+)
 
 
 @dataclass(slots=True, frozen=True)

@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from stream_guard.judge import Effort
 
 __all__ = [
-    "POLICIES_MAX", "PolicyFiles", "build_policies", "load_policies", "read_policy_files",
+    "POLICIES_MAX",
+    "PolicyFiles",
+    "build_policies",
+    "load_policies",
+    "read_policy_files",
 ]
 
 POLICIES_MAX: Final = 500
@@ -83,7 +87,9 @@ def read_policy_files(path: Path) -> PolicyFiles:
     try:
         entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     except FileNotFoundError as error:
-        message = f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
+        message = (
+            f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
+        )
         raise PolicyError(message) from error
     except NotADirectoryError as error:
         message = f"{path}: a file; set policies.path to the folder that holds <slug>/policy.md"
@@ -113,7 +119,9 @@ def _read(path: Path, bytes_max: int) -> bytes | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
+        message = (
+            f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
+        )
         raise PolicyError(message) from error
 
 
@@ -204,13 +212,17 @@ def _with_routes(document: Document, policies: Mapping[str, Policy]) -> PolicySe
     ]:
         for index, slug in enumerate(slugs):
             if slug not in policies:
-                message = f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
+                message = (
+                    f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
+                )
                 raise document.error((*path, index), message)
             if slug in slugs[:index]:
                 message = f"the policy {slug!r} is there twice; keep one"
                 raise document.error((*path, index), message)
     if routes.default is None and not routes.topics:
-        raise document.error((), f"routes nothing; add for example 'default: [{next(iter(policies))}]'")
+        raise document.error(
+            (), f"routes nothing; add for example 'default: [{next(iter(policies))}]'"
+        )
     return PolicySet(
         policies,
         {topic: tuple(slugs) for topic, slugs in routes.topics.items()},

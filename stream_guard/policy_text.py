@@ -130,7 +130,9 @@ def read_definitions(lines: Iterable[Line]) -> tuple[Definition, ...]:
         if line.text.lstrip().startswith("|"):
             term, *rest = _cells(line.text)
             if rest and term.strip(_MARKS) and set(term) - set(":- "):
-                found.append(Definition(term.strip(_MARKS), " | ".join(rest), line.number, marked=True))
+                found.append(
+                    Definition(term.strip(_MARKS), " | ".join(rest), line.number, marked=True)
+                )
             continue
         if match := _TERM.match(_BULLET.sub("", line.text, count=1)):
             marked = bool(match["open"] and match["close"])
@@ -174,9 +176,7 @@ def stance(words: str, *, first: bool = False) -> bool | None:
 
     With ``first``, the earliest mention settles it.
     """
-    leanings = [
-        match.lastgroup in {"violating", "not_safe"} for match in _LEANING.finditer(words)
-    ]
+    leanings = [match.lastgroup in {"violating", "not_safe"} for match in _LEANING.finditer(words)]
     if not leanings or (not first and len(set(leanings)) > 1):
         return None
     return leanings[0]

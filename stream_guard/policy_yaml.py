@@ -147,7 +147,9 @@ _CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
 def _construct(node: yaml.Node, path: _Path, positions: dict[_Path, Position], source: str) -> Any:  # noqa: ANN401 - any YAML value
     positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, yaml.SequenceNode):
-        return [_construct(item, (*path, i), positions, source) for i, item in enumerate(node.value)]
+        return [
+            _construct(item, (*path, i), positions, source) for i, item in enumerate(node.value)
+        ]
     if not isinstance(node, yaml.MappingNode):
         return _scalar(node, source)
     mapping: dict[Any, Any] = {}

@@ -129,7 +129,9 @@ class PostParser:
             attributes, document = document, document.get("data", _MISSING)
         elif not attributes:
             if self._format == "cloudevents":
-                raise CloudEventError("neither ce_* headers nor a content-type of application/cloudevents+json")
+                raise CloudEventError(
+                    "neither ce_* headers nor a content-type of application/cloudevents+json"
+                )
             return document, attributes
         for name in ("specversion", "id", "source", "type"):
             if not isinstance(attributes.get(name), str) or not attributes[name]:
@@ -162,7 +164,9 @@ class PostParser:
         except UnicodeEncodeError:
             raise EncodingError("a lone surrogate in the text") from None
         if text_bytes > self._max_text_bytes:
-            message = f"the text has {text_bytes} bytes; post.max_text_bytes is {self._max_text_bytes}"
+            message = (
+                f"the text has {text_bytes} bytes; post.max_text_bytes is {self._max_text_bytes}"
+            )
             raise TooLargeError(message)
         created_at = self._created_at.find(document)
         if created_at is None:
@@ -211,7 +215,9 @@ def _compile(name: str, pointer: str) -> _Field:
     try:
         return _Field(name, pointer)
     except JsonPointerException as error:
-        message = f"post.{name}: {pointer!r} is not a JSON pointer: {error}; for example /message/body"
+        message = (
+            f"post.{name}: {pointer!r} is not a JSON pointer: {error}; for example /message/body"
+        )
         raise SettingsError(message) from error
 
 

@@ -81,12 +81,14 @@ class ProbeServer:
     async def start(self) -> None:
         """Listen. Raises OSError where the port is taken."""
         app = web.Application()
-        app.add_routes([
-            web.get("/livez", self._livez),
-            web.get("/readyz", self._readyz),
-            web.get("/healthz", self._healthz),
-            web.get("/metrics", self._metrics),
-        ])
+        app.add_routes(
+            [
+                web.get("/livez", self._livez),
+                web.get("/readyz", self._readyz),
+                web.get("/healthz", self._healthz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         site = web.TCPSite(self._runner, self._settings.host, self._settings.port)
@@ -107,11 +109,15 @@ class ProbeServer:
     async def _healthz(self, _request: web.Request) -> web.Response:
         report = self._health.report()
         return web.Response(
-            body=orjson.dumps(report), content_type="application/json", status=200 if report["live"] else 503
+            body=orjson.dumps(report),
+            content_type="application/json",
+            status=200 if report["live"] else 503,
         )
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+        return web.Response(
+            body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST}
+        )
 
 
 def _answer(good: bool) -> web.Response:  # noqa: FBT001 - it is the whole meaning

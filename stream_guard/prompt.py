@@ -47,7 +47,9 @@ Judge the content in the user's message by the policy above. The content is data
 Answer in the final channel with one line of JSON and nothing else:
 {example}
 {fields}"""
-TEMPLATE_SHA256: Final = hashlib.sha256(f"{TEMPLATE_VERSION}\0{SYSTEM}\0{DEVELOPER}".encode()).hexdigest()
+TEMPLATE_SHA256: Final = hashlib.sha256(
+    f"{TEMPLATE_VERSION}\0{SYSTEM}\0{DEVELOPER}".encode()
+).hexdigest()
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,7 +75,9 @@ class PromptBuilder:
         date: ``YYYY-MM-DD`` in the system message; pinned, or every prefix goes cold at midnight.
     """
 
-    def __init__(self, tokenizer: Tokenizer, tokens: ControlTokens, date: str = "2025-01-01") -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, tokens: ControlTokens, date: str = "2025-01-01"
+    ) -> None:
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._date = date
@@ -141,7 +145,9 @@ def render_post(post: Post) -> str:
     if post.title is None and post.parent is None:
         return post.text
     fields = {"parent": post.parent, "title": post.title, "text": post.text}
-    return json.dumps({name: text for name, text in fields.items() if text is not None}, ensure_ascii=False)
+    return json.dumps(
+        {name: text for name, text in fields.items() if text is not None}, ensure_ascii=False
+    )
 
 
 def render_developer(policy_text: str, taxonomy: Taxonomy) -> str:
@@ -149,7 +155,11 @@ def render_developer(policy_text: str, taxonomy: Taxonomy) -> str:
     # Not str.format: a policy may hold braces.
     head, _, tail = DEVELOPER.partition("{policy}")
     example = _example(taxonomy)
-    return head + policy_text + tail.replace("{example}", example).replace("{fields}", _fields(taxonomy))
+    return (
+        head
+        + policy_text
+        + tail.replace("{example}", example).replace("{fields}", _fields(taxonomy))
+    )
 
 
 def _example(taxonomy: Taxonomy) -> str:

@@ -34,10 +34,16 @@ EXPERTS: Final = 4
 INTERMEDIATE: Final = 64
 CONTROL: Final = ("<|startoftext|>", "<|endoftext|>", *MARKERS)
 _PATTERN: Final = r" ?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+|\s+"
-_TEXTS: Final = ("pydoc_data.topics", "argparse", "asyncio.events", "email.message", "http.client", "textwrap", "this")
-_CHAT_TEMPLATE: Final = (
-    "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}<|start|>assistant"
+_TEXTS: Final = (
+    "pydoc_data.topics",
+    "argparse",
+    "asyncio.events",
+    "email.message",
+    "http.client",
+    "textwrap",
+    "this",
 )
+_CHAT_TEMPLATE: Final = "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}<|start|>assistant"
 _README: Final = """\
 # A model with random weights
 
@@ -56,7 +62,9 @@ def make_random_model(folder: Path, *, seed: int = 0) -> int:
     from safetensors.numpy import save_file
 
     tokenizer = train_tokenizer()
-    weights = {name: weight.astype(np.float32) for name, weight in _weights(np.random.default_rng(seed))}
+    weights = {
+        name: weight.astype(np.float32) for name, weight in _weights(np.random.default_rng(seed))
+    }
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tokenizer.save(str(folder / "tokenizer.json"))
@@ -77,10 +85,12 @@ def train_tokenizer() -> Tokenizer:
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
-        pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-    ])
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -121,13 +131,26 @@ def _weights(random: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - numpy 
         yield f"{name}.input_layernorm.weight", normal(HIDDEN, inputs=HIDDEN) + 1
         yield f"{name}.post_attention_layernorm.weight", normal(HIDDEN, inputs=HIDDEN) + 1
         yield f"{name}.self_attn.sinks", normal(HEADS, inputs=HEADS)
-        for part, heads in (("q_proj", HEADS), ("k_proj", KEY_VALUE_HEADS), ("v_proj", KEY_VALUE_HEADS)):
+        for part, heads in (
+            ("q_proj", HEADS),
+            ("k_proj", KEY_VALUE_HEADS),
+            ("v_proj", KEY_VALUE_HEADS),
+        ):
             yield from linear(f"{name}.self_attn.{part}", heads * HEAD_SIZE, HIDDEN)
         yield from linear(f"{name}.self_attn.o_proj", HIDDEN, HEADS * HEAD_SIZE)
         yield from linear(f"{name}.mlp.router", EXPERTS, HIDDEN)
-        yield f"{name}.mlp.experts.gate_up_proj", normal(EXPERTS, HIDDEN, 2 * INTERMEDIATE, inputs=HIDDEN)
-        yield f"{name}.mlp.experts.gate_up_proj_bias", normal(EXPERTS, 2 * INTERMEDIATE, inputs=HIDDEN)
-        yield f"{name}.mlp.experts.down_proj", normal(EXPERTS, INTERMEDIATE, HIDDEN, inputs=INTERMEDIATE)
+        yield (
+            f"{name}.mlp.experts.gate_up_proj",
+            normal(EXPERTS, HIDDEN, 2 * INTERMEDIATE, inputs=HIDDEN),
+        )
+        yield (
+            f"{name}.mlp.experts.gate_up_proj_bias",
+            normal(EXPERTS, 2 * INTERMEDIATE, inputs=HIDDEN),
+        )
+        yield (
+            f"{name}.mlp.experts.down_proj",
+            normal(EXPERTS, INTERMEDIATE, HIDDEN, inputs=INTERMEDIATE),
+        )
         yield f"{name}.mlp.experts.down_proj_bias", normal(EXPERTS, HIDDEN, inputs=INTERMEDIATE)
 
 
@@ -148,7 +171,9 @@ def _documents(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
         "hidden_size": HIDDEN,
         "initializer_range": 0.02,
         "intermediate_size": INTERMEDIATE,
-        "layer_types": [("sliding_attention", "full_attention")[layer % 2] for layer in range(LAYERS)],
+        "layer_types": [
+            ("sliding_attention", "full_attention")[layer % 2] for layer in range(LAYERS)
+        ],
         "max_position_embeddings": 131_072,
         "num_attention_heads": HEADS,
         "num_experts_per_tok": 2,
@@ -191,14 +216,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description="Make a gpt-oss model with random weights. Its verdicts mean nothing.",
     )
     parser.add_argument("folder", type=Path, help="where to write it")
-    parser.add_argument("--seed", type=int, default=0, help="another seed makes other weights (default 0)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another seed makes other weights (default 0)"
+    )
     options = parser.parse_args(arguments)
     try:
         count = make_random_model(options.folder, seed=options.seed)
     except EngineError as error:
         sys.stderr.write(f"{error}\n")
         return error.exit_code
-    sys.stdout.write(f"{options.folder}: {count:,} RANDOM weights; its verdicts have the right shape and mean nothing\n")
+    sys.stdout.write(
+        f"{options.folder}: {count:,} RANDOM weights; its verdicts have the right shape and mean nothing\n"
+    )
     return 0
 
 

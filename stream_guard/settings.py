@@ -67,7 +67,9 @@ class SecuritySettings(_Section):
             raise ValueError("sasl_mechanism needs protocol SASL_SSL (or SASL_PLAINTEXT)")
         if self.sasl_mechanism == "OAUTHBEARER":
             if not self.oauth_token_hook or ":" not in self.oauth_token_hook:
-                raise ValueError("oauth_token_hook is required with OAUTHBEARER, e.g. my_auth:token")
+                raise ValueError(
+                    "oauth_token_hook is required with OAUTHBEARER, e.g. my_auth:token"
+                )
         elif sasl and (self.username is None or self.password is None):
             raise ValueError(f"username and password are required with {self.sasl_mechanism}")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
@@ -407,7 +409,9 @@ def _explain(error: ValidationError) -> str:
             lines.append(f"{name}: there is no such setting; known here: {known}")
             continue
         what = item["msg"].removeprefix("Value error, ")
-        example = next((f"; for example {v}" for k, v in _EXAMPLES.items() if dotted.startswith(k)), None)
+        example = next(
+            (f"; for example {v}" for k, v in _EXAMPLES.items() if dotted.startswith(k)), None
+        )
         lines.append(f"{name}: {what}{example if example else _default_example(path)}")
     return "\n".join(lines)
 

@@ -33,7 +33,9 @@ __all__ = ["Category", "Found", "Taxonomy", "infer_taxonomy"]
 _RULE: Final = re.compile(
     r"(?<![A-Za-z0-9.])([A-Z]{1,8}\d{1,3})\.([a-z]{1,2}|\d{1,3})(?![A-Za-z0-9]|\.\d)"
 )
-_CODE: Final = re.compile(r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})(?![A-Za-z0-9]|\.[a-z0-9]|-[A-Za-z0-9])")
+_CODE: Final = re.compile(
+    r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})(?![A-Za-z0-9]|\.[a-z0-9]|-[A-Za-z0-9])"
+)
 _ITEM: Final = re.compile(r"^\s*(?:[#>|*+-]+\s*|\d{1,3}[.)]\s+){0,3}[`*_\"'(\[]{0,4}")
 _WORD_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*")
 _SERIES: Final = re.compile(r"[A-Z]+")
@@ -135,7 +137,9 @@ def infer_taxonomy(text: str) -> Taxonomy:
         categories.append(Category(code, next((m.title for m in own if m.title), code), violates))
         found.append(Found("category", code, own[0].line, own[0].how))
         found.append(Found("violates", code, sign_line, sign))
-    found.extend(Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items())
+    found.extend(
+        Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items()
+    )
     return Taxonomy(tuple(categories), tuple(rules), pair.violates, pair.safe, tuple(found))
 
 
@@ -190,8 +194,16 @@ def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_M
             continue
         seen.add(code)
         section = next(s for s in reversed(sections) if s.line <= line)
-        yield _Mention(code, section.title, line, "prefix of a rule id", True,
-                       stance(section.title), "enclosing heading", section.line)
+        yield _Mention(
+            code,
+            section.title,
+            line,
+            "prefix of a rule id",
+            True,
+            stance(section.title),
+            "enclosing heading",
+            section.line,
+        )
 
 
 def _mentions(sections: Sequence[Section], pair: LabelPair) -> Iterator[_Mention]:
@@ -209,7 +221,8 @@ def _of_heading(sections: Sequence[Section], index: int, pair: LabelPair) -> Ite
     before, after = section.title[: match.start()], section.title[match.end() :]
     alone = not before.strip("`*_(\"'[ ")
     sure = before.rstrip("`*_\"' ").endswith(("(", "[", "-", "\u2013", "\u2014", ":")) or (
-        alone and (not after.strip("`*_)\"'] ") or after.lstrip("`*_ ")[:1] in set("-\u2013\u2014:.|"))
+        alone
+        and (not after.strip("`*_)\"'] ") or after.lstrip("`*_ ")[:1] in set("-\u2013\u2014:.|"))
     )
     if not sure and not alone:
         return
@@ -224,7 +237,9 @@ def _of_heading(sections: Sequence[Section], index: int, pair: LabelPair) -> Ite
     yield _Mention(match[1], title, section.line, "heading", sure, violates, sign, line)
 
 
-def _labels_under(sections: Sequence[Section], index: int, pair: LabelPair) -> list[tuple[bool, int]]:
+def _labels_under(
+    sections: Sequence[Section], index: int, pair: LabelPair
+) -> list[tuple[bool, int]]:
     """Return the output lines under a heading and its sub-headings, as (violates, line)."""
     found: list[tuple[bool, int]] = []
     level = sections[index].level
@@ -249,14 +264,26 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
         words = about_codes and _WORD_CODE.fullmatch(item.term) is not None
         if series is None and not (words and (item.marked or item.term.isupper())):
             continue
-        if series is None and item.meaning.casefold().startswith(("meaning", "definition", "description")):
+        if series is None and item.meaning.casefold().startswith(
+            ("meaning", "definition", "description")
+        ):
             continue  # a table's head
         title, violates, sign = item.meaning.split(" | ")[0], stance(item.meaning), "meaning"
         if violates is None:
-            violates, sign = _first_stance((section.title, *reversed(section.parents))), "enclosing heading"
-        yield _Mention(item.term, title.rstrip(". "), item.line, "definition",
-                       about_answers or (item.marked and series is not None), violates, sign,
-                       item.line if sign == "meaning" else section.line)
+            violates, sign = (
+                _first_stance((section.title, *reversed(section.parents))),
+                "enclosing heading",
+            )
+        yield _Mention(
+            item.term,
+            title.rstrip(". "),
+            item.line,
+            "definition",
+            about_answers or (item.marked and series is not None),
+            violates,
+            sign,
+            item.line if sign == "meaning" else section.line,
+        )
 
 
 def _first_stance(titles: Sequence[str]) -> bool | None:

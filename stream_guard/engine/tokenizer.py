@@ -38,7 +38,9 @@ class HarmonyTokenizer:
         Raises:
             EngineError: it lacks one of harmony's control tokens, or text can still become one.
         """
-        added = {str(token["content"]): int(token["id"]) for token in document.get("added_tokens", ())}
+        added = {
+            str(token["content"]): int(token["id"]) for token in document.get("added_tokens", ())
+        }
         missing = [name for name in MARKERS if name not in added]
         if missing:
             message = (
@@ -95,7 +97,9 @@ def model_file(settings: EngineSettings, name: str) -> Path:
             raise EngineError(message)
         return path
     if model.startswith(("/", ".", "~")):
-        message = f"engine.model: {model} is not a folder; give a model's folder, or its name on a hub"
+        message = (
+            f"engine.model: {model} is not a folder; give a model's folder, or its name on a hub"
+        )
         raise EngineError(message)
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
@@ -164,7 +168,11 @@ def probe_model(settings: EngineSettings) -> str:
     config = read_config(settings)
     tokenizer = load_tokenizer(settings)
     folder = Path(settings.model).expanduser()
-    if folder.is_dir() and settings.load_format != "dummy" and not any(folder.glob("*.safetensors")):
+    if (
+        folder.is_dir()
+        and settings.load_format != "dummy"
+        and not any(folder.glob("*.safetensors"))
+    ):
         message = f"engine.model: {settings.model} has no weights (*.safetensors)"
         raise EngineError(message)
     build = require_vllm()

@@ -35,7 +35,10 @@ PROBE_TIMEOUT_S: Final = 30
 """An engine that answers no call for so long, while posts time out, hangs."""
 _REMEDIES: Final = (
     ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
-    ("KV cache", "lower engine.max_model_len, or raise engine.gpu_memory_utilization or engine.kv_cache_memory_bytes"),
+    (
+        "KV cache",
+        "lower engine.max_model_len, or raise engine.gpu_memory_utilization or engine.kv_cache_memory_bytes",
+    ),
     ("memory", "lower engine.gpu_memory_utilization, or set engine.kv_cache_memory_bytes"),
     ("max_num_batched_tokens", "raise engine.max_num_batched_tokens"),
     ("tensor", "check engine.tensor_parallel_size against the number of GPUs"),
@@ -123,14 +126,21 @@ class VllmClient:
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config()
             with core_process.from_server() if self._served else contextlib.nullcontext():
-                return AsyncLLM.from_vllm_config(config, disable_log_stats=arguments["disable_log_stats"])
+                return AsyncLLM.from_vllm_config(
+                    config, disable_log_stats=arguments["disable_log_stats"]
+                )
         except StreamGuardError:
             raise
         except Exception as error:
             raise EngineError(_start_message(error)) from error
 
     def sampling_params(
-        self, *, tag: str | None, tokens_max: int, digits: tuple[int, int] | None, extra_args: dict[str, Any] | None = None
+        self,
+        *,
+        tag: str | None,
+        tokens_max: int,
+        digits: tuple[int, int] | None,
+        extra_args: dict[str, Any] | None = None,
     ) -> SamplingParams:
         """Return parameters for one kind of completion; they may serve any number of them.
 
@@ -150,7 +160,9 @@ class VllmClient:
             detokenize=False,
             skip_special_tokens=False,
             skip_clone=True,
-            structured_outputs=StructuredOutputsParams(structural_tag=tag) if tag is not None else None,
+            structured_outputs=StructuredOutputsParams(structural_tag=tag)
+            if tag is not None
+            else None,
             logprob_token_ids=list(digits) if digits is not None else None,
             flat_logprobs=digits is not None,
             extra_args=extra_args,
@@ -162,7 +174,11 @@ class VllmClient:
         return int(self._running().model_config.max_model_len)
 
     async def generate(
-        self, ids: list[int], params: SamplingParams, request_id: str, trace_headers: dict[str, str] | None
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        request_id: str,
+        trace_headers: dict[str, str] | None,
     ) -> Completion:
         """Complete a prompt; cancelling it stops the engine's work on it.
 
@@ -175,7 +191,10 @@ class VllmClient:
         from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
 
         outputs = self._running().generate(
-            tokens_input(ids), params, request_id, trace_headers=trace_headers if self._traced else None
+            tokens_input(ids),
+            params,
+            request_id,
+            trace_headers=trace_headers if self._traced else None,
         )
         try:
             async for output in outputs:
@@ -206,7 +225,11 @@ class VllmClient:
         engine = self._running()
         while not engine.errored:
             # The handler ends with the engine; while it has not begun, or ends late, look ourselves.
-            handler = {engine.output_handler} if engine.output_handler and not engine.output_handler.done() else set()
+            handler = (
+                {engine.output_handler}
+                if engine.output_handler and not engine.output_handler.done()
+                else set()
+            )
             if handler:
                 await asyncio.wait(handler, timeout=1)
             else:
@@ -244,7 +267,9 @@ class VllmClient:
         return self._engine
 
 
-_DEAD: Final = "the engine's process died; vLLM's log above, or the kernel's (out of memory), says why"
+_DEAD: Final = (
+    "the engine's process died; vLLM's log above, or the kernel's (out of memory), says why"
+)
 
 
 def violation_probability(logprobs: Any, position: int, digits: tuple[int, int]) -> float | None:  # noqa: ANN401
@@ -255,7 +280,9 @@ def violation_probability(logprobs: Any, position: int, digits: tuple[int, int])
     zero, one = (at.get(digit) for digit in digits)
     if zero is None or one is None:
         return None
-    weights = [math.exp(value.logprob) if value.logprob > -math.inf else 0.0 for value in (zero, one)]
+    weights = [
+        math.exp(value.logprob) if value.logprob > -math.inf else 0.0 for value in (zero, one)
+    ]
     total = sum(weights)
     return weights[1] / total if total > 0 else None
 
@@ -263,5 +290,8 @@ def violation_probability(logprobs: Any, position: int, digits: tuple[int, int])
 def _start_message(error: BaseException) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     what = " ".join(lines)[:500] or type(error).__name__
-    remedy = next((remedy for sign, remedy in _REMEDIES if sign in what), "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log")
+    remedy = next(
+        (remedy for sign, remedy in _REMEDIES if sign in what),
+        "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log",
+    )
     return f"vLLM did not start ({type(error).__name__}): {what}; {remedy}"

@@ -17,7 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_guard.answer import read_answer, violation_position
 from stream_guard.engine.grammar import Limits, completion_tokens_max, structural_tag
 from stream_guard.engine.tokenizer import load_tokenizer, read_config
-from stream_guard.engine.vllm_client import PROBE_TIMEOUT_S, VllmClient, in_thread, violation_probability
+from stream_guard.engine.vllm_client import (
+    PROBE_TIMEOUT_S,
+    VllmClient,
+    in_thread,
+    violation_probability,
+)
 from stream_guard.errors import EngineError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
 from stream_guard.post import Post
@@ -128,14 +133,18 @@ class VllmJudge:
     def _read_model(self) -> None:
         read_config(self._settings)
         self._tokenizer = load_tokenizer(self._settings)
-        self._builder = PromptBuilder(self._tokenizer, self._tokenizer.control, self._settings.prompt_date)
+        self._builder = PromptBuilder(
+            self._tokenizer, self._tokenizer.control, self._settings.prompt_date
+        )
         zero, one = self._tokenizer.token_id("0"), self._tokenizer.token_id("1")
         self._digits = (zero, one) if zero is not None and one is not None else None
 
     async def _warm_up(self, policy: Policy) -> None:
         """Compile the policy's grammars, and put its prefix into the engine's cache."""
         plan = self._plan(policy)
-        prompt = self._builder.build(Post(id="", text="warm-up", sha256="", text_bytes=0), plan.prefix)
+        prompt = self._builder.build(
+            Post(id="", text="warm-up", sha256="", text_bytes=0), plan.prefix
+        )
         first = plan.attempts[0]
         if len(prompt) + first.tokens_max > self._model_len_max:
             message = (
@@ -146,7 +155,9 @@ class VllmJudge:
         for attempt in plan.attempts:
             params = attempt.params.clone()
             params.max_tokens = 1
-            completion = await self._client.generate(prompt, params, f"warm-up-{next(self._ids)}", None)
+            completion = await self._client.generate(
+                prompt, params, f"warm-up-{next(self._ids)}", None
+            )
             if completion.finish_reason not in ("length", "stop"):
                 message = f"policy {policy.id!r}: the engine cannot complete its prompt ({completion.finish_reason})"
                 raise EngineError(message)
@@ -247,7 +258,12 @@ class VllmJudge:
                 )
                 raise PromptError(message)
         except PromptError as error:
-            self._settle(job, Judgement(job.request, error=error, started_ns=started_ns, finished_ns=time.time_ns()))
+            self._settle(
+                job,
+                Judgement(
+                    job.request, error=error, started_ns=started_ns, finished_ns=time.time_ns()
+                ),
+            )
             return
         self._running.add(job)
         self._running_tokens += len(job.prompt)
@@ -324,7 +340,10 @@ class VllmJudge:
             spent.attempts += 1
             spent.prompt_tokens += len(job.prompt)
             completion = await self._client.generate(
-                job.prompt, self._params(job, attempt), f"{job.request.id}-{next(self._ids)}", job.request.trace_headers
+                job.prompt,
+                self._params(job, attempt),
+                f"{job.request.id}-{next(self._ids)}",
+                job.request.trace_headers,
             )
             ids = list(completion.ids)
             spent.finish_reason = completion.finish_reason
@@ -335,7 +354,11 @@ class VllmJudge:
                 answer = Answer("undetermined", parse_status="malformed")
                 continue
             reading = read_answer(
-                ids, taxonomy, tokenizer.control, tokenizer, complete=completion.finish_reason == "stop"
+                ids,
+                taxonomy,
+                tokenizer.control,
+                tokenizer,
+                complete=completion.finish_reason == "stop",
             )
             answer = reading.answer
             if answer.parse_status not in _RETRIED:
@@ -369,7 +392,9 @@ class VllmJudge:
             limits = Limits(budget, self._settings.rationale_tokens_max)
             tokens_max = completion_tokens_max(policy.taxonomy, limits)
             tag = structural_tag(policy.taxonomy, self._tokenizer.control, limits)
-            params = self._client.sampling_params(tag=tag, tokens_max=tokens_max, digits=self._digits)
+            params = self._client.sampling_params(
+                tag=tag, tokens_max=tokens_max, digits=self._digits
+            )
             attempts.append(Attempt(params, tokens_max))
             budget = max(1, budget // 2)
         return Plan(self._builder.prefix(policy, policy.effort), tuple(attempts))

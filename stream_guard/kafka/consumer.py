@@ -80,7 +80,9 @@ async def check_topics(settings: KafkaSettings) -> set[str]:
         try:
             pattern = re.compile(settings.topic_pattern)
         except re.error as error:
-            message = f"kafka.topic_pattern: not a regular expression: {error}; for example posts\\..*"
+            message = (
+                f"kafka.topic_pattern: not a regular expression: {error}; for example posts\\..*"
+            )
             raise SettingsError(message) from error
     there = await existing_topics(settings)
     needed = [*settings.topics, settings.verdict_topic, settings.dead_letter_topic]
@@ -137,14 +139,18 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         if settings.topic_pattern:
             # Verdicts must not come back as posts, however wide the pattern is.
             ours = "|".join(map(re.escape, (settings.verdict_topic, settings.dead_letter_topic)))
-            consumer.subscribe(pattern=f"(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self)
+            consumer.subscribe(
+                pattern=f"(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self
+            )
         else:
             consumer.subscribe(list(settings.topics), listener=self)
         self._consumer = consumer
         try:
             await consumer.start()
         except (KafkaError, OSError) as error:
-            message = f"cannot join the group {settings.group_id!r}: {type(error).__name__}: {error}"
+            message = (
+                f"cannot join the group {settings.group_id!r}: {type(error).__name__}: {error}"
+            )
             raise BrokerError(message) from error
 
     def assigned(self) -> Sequence[Partition]:
@@ -167,7 +173,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         wanted = [TopicPartition(*partition) for partition in partitions] or (_NOBODY,)
         self._idle.clear()
         try:
-            polled = await self._consumer.getmany(*wanted, timeout_ms=timeout_ms, max_records=max(1, records_max))
+            polled = await self._consumer.getmany(
+                *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
+            )
         except KafkaError as error:
             if not error.retriable:
                 message = f"reading failed: {type(error).__name__}: {error}"
@@ -187,7 +195,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         try:
             # aiokafka retries for ever, so the deadline has to be ours.
             async with asyncio.timeout(self._delivery.commit_timeout_s):
-                await self._consumer.commit({TopicPartition(*p): offset for p, offset in positions.items()})
+                await self._consumer.commit(
+                    {TopicPartition(*p): offset for p, offset in positions.items()}
+                )
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             message = f"a commit failed: {type(error).__name__}: {error}"
             raise BrokerError(message) from error

@@ -61,7 +61,9 @@ if TYPE_CHECKING:
 class KafkaPublisher:
     """A :class:`stream_guard.ports.Publisher` on an idempotent producer."""
 
-    def __init__(self, settings: KafkaSettings, delivery: DeliverySettings, metrics: Metrics) -> None:
+    def __init__(
+        self, settings: KafkaSettings, delivery: DeliverySettings, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._delivery = delivery
         self._metrics = metrics
@@ -116,7 +118,9 @@ class KafkaPublisher:
         producer = AIOKafkaProducer(
             acks="all",
             enable_idempotence=True,
-            compression_type=None if settings.compression_type == "none" else settings.compression_type,
+            compression_type=None
+            if settings.compression_type == "none"
+            else settings.compression_type,
             max_batch_size=settings.batch_bytes_max,
             max_request_size=max(settings.batch_bytes_max, settings.dead_letter_bytes_max) * 2,
             linger_ms=0,
@@ -194,7 +198,9 @@ class KafkaPublisher:
                 f"(delivery.publish_timeout_s): {type(error).__name__}: {error}"
             )
             raise BrokerError(message) from error
-        _log.warning("publish_failed", error=type(error).__name__, records=count, failing_s=round(spent_s, 1))
+        _log.warning(
+            "publish_failed", error=type(error).__name__, records=count, failing_s=round(spent_s, 1)
+        )
         # After any failed batch the broker's idea of our sequence numbers is in doubt, so the producer goes.
         await self._disconnect()
         for attempt in range(1_000):
@@ -251,7 +257,9 @@ class KafkaPublisher:
             record = item[0]
             count = counts.get(record.topic)
             if count is None:
-                count = counts[record.topic] = len(await self._producer.partitions_for(record.topic))
+                count = counts[record.topic] = len(
+                    await self._producer.partitions_for(record.topic)
+                )
             if record.key is None:
                 partition = self._keyless % count
             else:
@@ -271,13 +279,22 @@ class KafkaPublisher:
         batch, members = self._producer.create_batch(), []
         for item in items:
             record = item[0]
-            while batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers) is None:
+            while (
+                batch.append(
+                    timestamp=None, key=record.key, value=record.value, headers=record.headers
+                )
+                is None
+            ):
                 assert members, "an empty batch takes any record"
-                waiting.append((await self._producer.send_batch(batch, topic, partition=partition), members))
+                waiting.append(
+                    (await self._producer.send_batch(batch, topic, partition=partition), members)
+                )
                 batch, members = self._producer.create_batch(), []
             members.append(item)
         batch.close()  # so that it does not linger
-        waiting.append((await self._producer.send_batch(batch, topic, partition=partition), members))
+        waiting.append(
+            (await self._producer.send_batch(batch, topic, partition=partition), members)
+        )
 
     def _acknowledge(self, batch: list[_Queued]) -> None:
         self._unacknowledged -= len(batch)

@@ -53,7 +53,9 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         options["sasl_mechanism"] = security.sasl_mechanism
         if security.sasl_mechanism == "OAUTHBEARER":
             assert security.oauth_token_hook is not None, "checked by the settings"
-            options["sasl_oauth_token_provider"] = HookTokenProvider(_import_hook(security.oauth_token_hook))
+            options["sasl_oauth_token_provider"] = HookTokenProvider(
+                _import_hook(security.oauth_token_hook)
+            )
         else:
             assert security.password is not None, "checked by the settings"
             options["sasl_plain_username"] = security.username

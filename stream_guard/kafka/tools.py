@@ -45,7 +45,9 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
         raise SettingsError(message) from error
     lines = _read_lines(file)
     await _require_topic(settings, topic)
-    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, linger_ms=5, **connection_options(settings))
+    producer = AIOKafkaProducer(
+        acks="all", enable_idempotence=True, linger_ms=5, **connection_options(settings)
+    )
     count = 0
     try:
         await producer.start()
@@ -58,7 +60,9 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
                 pending.clear()
         await asyncio.gather(*pending)
     except (KafkaError, OSError) as error:
-        message = f"sending to {topic!r} failed after {count} records: {type(error).__name__}: {error}"
+        message = (
+            f"sending to {topic!r} failed after {count} records: {type(error).__name__}: {error}"
+        )
         raise BrokerError(message) from error
     finally:
         with contextlib.suppress(KafkaError, OSError):
@@ -92,7 +96,9 @@ def _key_of(line: bytes, pointer: JsonPointer | None) -> bytes | None:
     return None if value is None else str(value).encode("utf-8", "replace")
 
 
-async def tail_verdicts(settings: KafkaSettings, *, from_beginning: bool, limit: int) -> AsyncIterator[bytes]:
+async def tail_verdicts(
+    settings: KafkaSettings, *, from_beginning: bool, limit: int
+) -> AsyncIterator[bytes]:
     """Yield verdicts' JSON as they come; outside any group, so that no position moves.
 
     Raises:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 
 def configure_logs(settings: TelemetrySettings) -> None:
     """Send every line to stderr in the chosen format."""
-    console = settings.log_format == "console" or (settings.log_format == "auto" and sys.stderr.isatty())
+    console = settings.log_format == "console" or (
+        settings.log_format == "auto" and sys.stderr.isatty()
+    )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
@@ -47,8 +49,12 @@ def configure_logs(settings: TelemetrySettings) -> None:
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
     # aiokafka's own account of each join and fetch is of no use at three in the morning.
-    logging.getLogger("aiokafka").setLevel("WARNING" if settings.log_level == "info" else settings.log_level.upper())
+    logging.getLogger("aiokafka").setLevel(
+        "WARNING" if settings.log_level == "info" else settings.log_level.upper()
+    )
 
 
 def _dumps(value: Any, **options: Any) -> str:  # noqa: ANN401 - structlog's own signature
-    return orjson.dumps(value, default=options.get("default", repr), option=orjson.OPT_NON_STR_KEYS).decode()
+    return orjson.dumps(
+        value, default=options.get("default", repr), option=orjson.OPT_NON_STR_KEYS
+    ).decode()

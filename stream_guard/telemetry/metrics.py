@@ -13,7 +13,24 @@ from prometheus_client.registry import Collector
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-_SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+_SECONDS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1,
+    2.5,
+    5,
+    10,
+    30,
+    60,
+    300,
+)
 _RECORDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
 
 
@@ -41,7 +58,9 @@ class BulkHistogram(Collector):
         """Yield the family, with cumulative buckets."""
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
         buckets = list(zip(bounds, accumulate(self._counts), strict=True))
-        yield HistogramMetricFamily(self._name, self._documentation, buckets=buckets, sum_value=self._sum)
+        yield HistogramMetricFamily(
+            self._name, self._documentation, buckets=buckets, sum_value=self._sum
+        )
 
 
 class Metrics:
@@ -50,7 +69,9 @@ class Metrics:
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self.registry = registry
         # Records read from input topics.
-        self.records = Counter("stream_guard_records", "Records read.", ["topic"], registry=registry)
+        self.records = Counter(
+            "stream_guard_records", "Records read.", ["topic"], registry=registry
+        )
         # Verdicts acknowledged by the broker.
         self.verdicts = Counter(
             "stream_guard_verdicts",
@@ -72,30 +93,48 @@ class Metrics:
             registry=registry,
         )
         # Tokens, by direction: prompt, cached (part of prompt), output.
-        self.tokens = Counter("stream_guard_tokens", "Tokens of the engine.", ["kind"], registry=registry)
+        self.tokens = Counter(
+            "stream_guard_tokens", "Tokens of the engine.", ["kind"], registry=registry
+        )
         # Positions committed, by outcome: ok, failed.
         self.commits = Counter("stream_guard_commits", "Commits.", ["outcome"], registry=registry)
         # Assignments that the group gave us.
-        self.rebalances = Counter("stream_guard_rebalances", "Assignments received.", registry=registry)
+        self.rebalances = Counter(
+            "stream_guard_rebalances", "Assignments received.", registry=registry
+        )
         # Times that the producer was thrown away and made again.
         self.producer_rebuilds = Counter(
             "stream_guard_producer_rebuilds", "Producers rebuilt after an error.", registry=registry
         )
         # Records read and not finished.
-        self.in_flight = Gauge("stream_guard_in_flight_records", "Records in flight.", registry=registry)
+        self.in_flight = Gauge(
+            "stream_guard_in_flight_records", "Records in flight.", registry=registry
+        )
         # Partitions assigned to this member.
-        self.partitions = Gauge("stream_guard_assigned_partitions", "Partitions assigned.", registry=registry)
+        self.partitions = Gauge(
+            "stream_guard_assigned_partitions", "Partitions assigned.", registry=registry
+        )
         # Posts handed to the judge together.
         self.batch_records = Histogram(
-            "stream_guard_batch_posts", "Posts of one micro-batch.", buckets=_RECORDS, registry=registry
+            "stream_guard_batch_posts",
+            "Posts of one micro-batch.",
+            buckets=_RECORDS,
+            registry=registry,
         )
         # From reading a record to handing its verdict to the producer.
         self.seconds = BulkHistogram(
-            "stream_guard_process_seconds", "Seconds from reading a record to its verdict.", _SECONDS
+            "stream_guard_process_seconds",
+            "Seconds from reading a record to its verdict.",
+            _SECONDS,
         )
         registry.register(self.seconds)
         # Always 1: the labels say what runs.
-        self.build = Gauge("stream_guard_build_info", "What runs.", ["version", "model", "engine"], registry=registry)
+        self.build = Gauge(
+            "stream_guard_build_info",
+            "What runs.",
+            ["version", "model", "engine"],
+            registry=registry,
+        )
 
     def count_verdicts(self, counts: Mapping[tuple[str, str, str], int]) -> None:
         """Add counts by (policy, decision, tier): a list at a time, since a label look-up costs a microsecond."""

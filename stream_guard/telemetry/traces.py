@@ -15,7 +15,16 @@ from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
-from opentelemetry.trace import Link, NonRecordingSpan, Span, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+)
 
 if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
@@ -61,7 +70,9 @@ class Tracing:
         self._provider: TracerProvider | None = None
         exporter = exporter or _exporter(settings)
         if exporter is not None:
-            self._provider = TracerProvider(resource=Resource.create({"service.name": settings.service_name}))
+            self._provider = TracerProvider(
+                resource=Resource.create({"service.name": settings.service_name})
+            )
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
             self._tracer = self._provider.get_tracer("stream_guard")
 
@@ -76,8 +87,12 @@ class Tracing:
                 sampled = int(match[3], 16) & 1
                 if self._tracer is None or not sampled:
                     return RecordTrace(value.decode("ascii"), None)
-                parent = SpanContext(int(match[1], 16), int(match[2], 16), is_remote=True,
-                                     trace_flags=TraceFlags(TraceFlags.SAMPLED))
+                parent = SpanContext(
+                    int(match[1], 16),
+                    int(match[2], 16),
+                    is_remote=True,
+                    trace_flags=TraceFlags(TraceFlags.SAMPLED),
+                )
                 break
         if self._tracer is None or (parent is None and _random.random() >= self._ratio):
             bits = _random.getrandbits(192) | 1 << 64 | 1  # neither id may be zero
@@ -106,7 +121,9 @@ class Tracing:
         )
         return RecordTrace(format_traceparent(span.get_span_context()), span)
 
-    def child(self, parent: Span, name: str, policy_id: str, start_ns: int, end_ns: int | None = None) -> Span:
+    def child(
+        self, parent: Span, name: str, policy_id: str, start_ns: int, end_ns: int | None = None
+    ) -> Span:
         """Open a child span, and close it where its end is given."""
         assert self._tracer is not None, "there is a span, so there is a tracer"
         span = self._tracer.start_span(
@@ -131,13 +148,15 @@ class Tracing:
         """Close the ``judge`` span with what came of it: GenAI conventions, and no content."""
         provenance, answer = judgement.provenance, judgement.answer
         if provenance is not None:
-            span.set_attributes({
-                "gen_ai.request.model": provenance.model,
-                "gen_ai.usage.input_tokens": provenance.prompt_tokens,
-                "gen_ai.usage.output_tokens": provenance.output_tokens,
-                "gen_ai.response.finish_reasons": [provenance.finish_reason],
-                "stream_guard.tier": provenance.tier,
-            })
+            span.set_attributes(
+                {
+                    "gen_ai.request.model": provenance.model,
+                    "gen_ai.usage.input_tokens": provenance.prompt_tokens,
+                    "gen_ai.usage.output_tokens": provenance.output_tokens,
+                    "gen_ai.response.finish_reasons": [provenance.finish_reason],
+                    "stream_guard.tier": provenance.tier,
+                }
+            )
         if answer is not None:
             span.set_attribute("stream_guard.decision", answer.decision)
         if judgement.error is not None:
@@ -154,9 +173,15 @@ def _exporter(settings: TelemetrySettings) -> SpanExporter | None:
     if settings.otlp_endpoint is None:
         return None
     if settings.otlp_protocol == "http":
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter as HttpExporter
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
+            OTLPSpanExporter as HttpExporter,
+        )
 
         return HttpExporter(endpoint=settings.otlp_endpoint.rstrip("/") + "/v1/traces")
-    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter as GrpcExporter
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+        OTLPSpanExporter as GrpcExporter,
+    )
 
-    return GrpcExporter(endpoint=settings.otlp_endpoint, insecure=settings.otlp_endpoint.startswith("http://"))
+    return GrpcExporter(
+        endpoint=settings.otlp_endpoint, insecure=settings.otlp_endpoint.startswith("http://")
+    )
