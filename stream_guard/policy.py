@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
+from stream_guard.policy_text import decode_utf8
 from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 
 if TYPE_CHECKING:
@@ -75,12 +76,7 @@ def make_policy(
             "400 to 600 tokens work best: shorten it, or split it into several policies"
         )
         raise PolicyError(message)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"{source}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8"
-        raise PolicyError(message) from error
+    text = decode_utf8(content, source)
     if not text.strip():
         message = f"{source}: empty; write the policy, or remove its folder"
         raise PolicyError(message)

@@ -1,7 +1,7 @@
 """Policies from disk: ``<path>/<slug>/policy.md`` and ``<path>/routes.yaml`` become a PolicySet.
 
-Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so that
-a set is always made of one consistent reading. What it must never do: return part of a set.
+Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so
+that a set is always made of one consistent reading. What it must never do: return part of a set.
 """
 
 from __future__ import annotations
@@ -25,7 +25,11 @@ if TYPE_CHECKING:
     from stream_guard.judge import Effort
 
 __all__ = [
-    "POLICIES_MAX", "PolicyFiles", "build_policies", "load_policies", "read_policy_files",
+    "POLICIES_MAX",
+    "PolicyFiles",
+    "build_policies",
+    "load_policies",
+    "read_policy_files",
 ]
 
 POLICIES_MAX: Final = 500
@@ -83,7 +87,9 @@ def read_policy_files(path: Path) -> PolicyFiles:
     try:
         entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     except FileNotFoundError as error:
-        message = f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
+        message = (
+            f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
+        )
         raise PolicyError(message) from error
     except NotADirectoryError as error:
         message = f"{path}: a file; set policies.path to the folder that holds <slug>/policy.md"
@@ -93,7 +99,10 @@ def read_policy_files(path: Path) -> PolicyFiles:
         raise PolicyError(message) from error
     slugs = [name for name in entries if not name.startswith((".", "_"))]
     if len(slugs) > POLICIES_MAX:
-        message = f"{path}: {len(slugs)} policies, over the limit of {POLICIES_MAX}; set policies.path to one set"
+        message = (
+            f"{path}: {len(slugs)} policies, over the limit of {POLICIES_MAX}; "
+            "set policies.path to one set"
+        )
         raise PolicyError(message)
     policies: dict[str, bytes] = {}
     for slug in slugs:
@@ -106,14 +115,16 @@ def read_policy_files(path: Path) -> PolicyFiles:
 
 
 def _read(path: Path, bytes_max: int) -> bytes | None:
-    """Return a file's bytes (one over the limit is enough to be refused later), None where missing."""
+    """Return a file's bytes (one over the limit, to be refused later), or None where missing."""
     try:
         with path.open("rb") as file:
             return file.read(bytes_max + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
+        message = (
+            f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
+        )
         raise PolicyError(message) from error
 
 
@@ -150,15 +161,15 @@ def _check_ids(files: PolicyFiles) -> None:
     for slug in files.policies:
         if _SLUG.fullmatch(slug) is None:
             message = (
-                f"{files.path / slug}: the folder's name is the policy's id, and may hold Latin letters, "
-                "digits, '.', '_' and '-', up to 100; rename it"
+                f"{files.path / slug}: the folder's name is the policy's id, and may hold "
+                "Latin letters, digits, '.', '_' and '-', up to 100; rename it"
             )
             raise PolicyError(message)
         folded = unicodedata.normalize("NFKC", slug).casefold()
         if folded in by_folded:
             message = (
-                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id but for "
-                "capitals; rename one of the folders"
+                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id "
+                "but for capitals; rename one of the folders"
             )
             raise PolicyError(message)
         by_folded[folded] = slug
@@ -169,8 +180,8 @@ def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]
         return tuple(policies)
     example = f"default: [{next(iter(policies))}]"
     message = (
-        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say which judge "
-        f"which topic, for example {example!r}"
+        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say "
+        f"which judge which topic, for example {example!r}"
     )
     raise PolicyError(message)
 
@@ -204,13 +215,17 @@ def _with_routes(document: Document, policies: Mapping[str, Policy]) -> PolicySe
     ]:
         for index, slug in enumerate(slugs):
             if slug not in policies:
-                message = f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
+                message = (
+                    f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
+                )
                 raise document.error((*path, index), message)
             if slug in slugs[:index]:
                 message = f"the policy {slug!r} is there twice; keep one"
                 raise document.error((*path, index), message)
     if routes.default is None and not routes.topics:
-        raise document.error((), f"routes nothing; add for example 'default: [{next(iter(policies))}]'")
+        raise document.error(
+            (), f"routes nothing; add for example 'default: [{next(iter(policies))}]'"
+        )
     return PolicySet(
         policies,
         {topic: tuple(slugs) for topic, slugs in routes.topics.items()},

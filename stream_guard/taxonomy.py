@@ -1,8 +1,8 @@
 """What a bare policy text says about its own labels: categories, rule ids, and which violate. Pure.
 
-Published policies have no front matter. They name their categories in headings (``ARS1 - Promotion``),
-their rules in lists (``ARS1.a Encouragement``) and the label of each section on a line of its own
-(``Output: `INVALID```). What cannot be read falls back to violates / safe.
+Published policies have no front matter. They name their categories in headings (``ARS1 -
+Promotion``), their rules in lists (``ARS1.a Encouragement``) and the label of each section on a
+line of its own (``Output: `INVALID```). What cannot be read falls back to violates / safe.
 
 What it must never do: invent a category or a rule id that is only mentioned and nowhere defined.
 """
@@ -29,17 +29,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Category", "Found", "Taxonomy", "infer_taxonomy"]
 
-# Look-arounds on Latin letters and digits, since a word boundary is none beside Chinese or Japanese.
+# Look-arounds on Latin letters and digits, since beside Chinese there is no word boundary.
 _RULE: Final = re.compile(
     r"(?<![A-Za-z0-9.])([A-Z]{1,8}\d{1,3})\.([a-z]{1,2}|\d{1,3})(?![A-Za-z0-9]|\.\d)"
 )
-_CODE: Final = re.compile(r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})(?![A-Za-z0-9]|\.[a-z0-9]|-[A-Za-z0-9])")
+_CODE: Final = re.compile(
+    r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})(?![A-Za-z0-9]|\.[a-z0-9]|-[A-Za-z0-9])"
+)
 _ITEM: Final = re.compile(r"^\s*(?:[#>|*+-]+\s*|\d{1,3}[.)]\s+){0,3}[`*_\"'(\[]{0,4}")
 _WORD_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*")
 _SERIES: Final = re.compile(r"[A-Z]+")
 _CODE_SECTION: Final = re.compile(
-    r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|cat\u00e9gor|categor\u00ed|\u30ab\u30c6\u30b4\u30ea|\u7c7b\u522b|\u5206\u7c7b|"
-    r"\u043a\u0430\u0442\u0435\u0433\u043e\u0440",
+    r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|catégor|categorí|カテゴリ|类别|分类|"
+    r"категор",
     re.IGNORECASE,
 )
 _TITLE_END: Final = re.compile(r"[)\]]\W*$")
@@ -100,6 +102,8 @@ class Taxonomy:
         return next((f for f in self.found if f.what == what and f.value == value), None)
 
 
+_FALLBACK: Final = LabelPair("violates", "safe", 0, 0, "the fallback: the text states no labels")
+
 # How sure each sign of a category's being violating or safe is; the first there is wins.
 _SIGNS: Final = ("output line", "heading", "meaning", "enclosing heading", "number 0", "assumed")
 
@@ -118,15 +122,15 @@ class _Mention(NamedTuple):
 
 
 def infer_taxonomy(text: str) -> Taxonomy:
-    """Read labels, categories and rule ids out of a policy's text; falls back to violates / safe."""
+    """Read labels, categories and rule ids out of a text; falls back to violates / safe."""
     sections = read_sections(text)
     pairs = find_label_pairs(sections)
-    pair = pairs[0] if pairs else LabelPair("violates", "safe", 0, "nothing found: the fallback")
+    pair = pairs[0] if pairs else _FALLBACK
     rules = _rules(sections)
     mentions = _believed([*_mentions(sections, pair), *_of_rules(sections, rules)])
     found = [
-        Found("violates_label", pair.violates, pair.line, pair.how),
-        Found("safe_label", pair.safe, pair.line, pair.how),
+        Found("violates_label", pair.violates, pair.violates_line, pair.how),
+        Found("safe_label", pair.safe, pair.safe_line, pair.how),
     ]
     categories = []
     for code in dict.fromkeys(mention.code for mention in mentions):
@@ -135,7 +139,9 @@ def infer_taxonomy(text: str) -> Taxonomy:
         categories.append(Category(code, next((m.title for m in own if m.title), code), violates))
         found.append(Found("category", code, own[0].line, own[0].how))
         found.append(Found("violates", code, sign_line, sign))
-    found.extend(Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items())
+    found.extend(
+        Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items()
+    )
     return Taxonomy(tuple(categories), tuple(rules), pair.violates, pair.safe, tuple(found))
 
 
@@ -190,8 +196,16 @@ def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_M
             continue
         seen.add(code)
         section = next(s for s in reversed(sections) if s.line <= line)
-        yield _Mention(code, section.title, line, "prefix of a rule id", True,
-                       stance(section.title), "enclosing heading", section.line)
+        yield _Mention(
+            code,
+            section.title,
+            line,
+            how="prefix of a rule id",
+            sure=True,
+            violates=stance(section.title),
+            sign="enclosing heading",
+            sign_line=section.line,
+        )
 
 
 def _mentions(sections: Sequence[Section], pair: LabelPair) -> Iterator[_Mention]:
@@ -209,7 +223,8 @@ def _of_heading(sections: Sequence[Section], index: int, pair: LabelPair) -> Ite
     before, after = section.title[: match.start()], section.title[match.end() :]
     alone = not before.strip("`*_(\"'[ ")
     sure = before.rstrip("`*_\"' ").endswith(("(", "[", "-", "\u2013", "\u2014", ":")) or (
-        alone and (not after.strip("`*_)\"'] ") or after.lstrip("`*_ ")[:1] in set("-\u2013\u2014:.|"))
+        alone
+        and (not after.strip("`*_)\"'] ") or after.lstrip("`*_ ")[:1] in set("-\u2013\u2014:.|"))
     )
     if not sure and not alone:
         return
@@ -224,7 +239,9 @@ def _of_heading(sections: Sequence[Section], index: int, pair: LabelPair) -> Ite
     yield _Mention(match[1], title, section.line, "heading", sure, violates, sign, line)
 
 
-def _labels_under(sections: Sequence[Section], index: int, pair: LabelPair) -> list[tuple[bool, int]]:
+def _labels_under(
+    sections: Sequence[Section], index: int, pair: LabelPair
+) -> list[tuple[bool, int]]:
     """Return the output lines under a heading and its sub-headings, as (violates, line)."""
     found: list[tuple[bool, int]] = []
     level = sections[index].level
@@ -249,14 +266,26 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
         words = about_codes and _WORD_CODE.fullmatch(item.term) is not None
         if series is None and not (words and (item.marked or item.term.isupper())):
             continue
-        if series is None and item.meaning.casefold().startswith(("meaning", "definition", "description")):
+        if series is None and item.meaning.casefold().startswith(
+            ("meaning", "definition", "description")
+        ):
             continue  # a table's head
         title, violates, sign = item.meaning.split(" | ")[0], stance(item.meaning), "meaning"
         if violates is None:
-            violates, sign = _first_stance((section.title, *reversed(section.parents))), "enclosing heading"
-        yield _Mention(item.term, title.rstrip(". "), item.line, "definition",
-                       about_answers or (item.marked and series is not None), violates, sign,
-                       item.line if sign == "meaning" else section.line)
+            violates, sign = (
+                _first_stance((section.title, *reversed(section.parents))),
+                "enclosing heading",
+            )
+        yield _Mention(
+            item.term,
+            title.rstrip(". "),
+            item.line,
+            "definition",
+            about_answers or (item.marked and series is not None),
+            violates,
+            sign,
+            item.line if sign == "meaning" else section.line,
+        )
 
 
 def _first_stance(titles: Sequence[str]) -> bool | None:
