@@ -7,21 +7,36 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
+from stream_guard.policy_meta import PolicyMeta
 from stream_guard.policy_text import decode_utf8
+from stream_guard.policy_yaml import read_yaml
 from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_guard.judge import Effort
+    from stream_guard.policy_meta import Thresholds, Tier, Undetermined
 
-__all__ = ["POLICY_BYTES_MAX", "Category", "Policy", "PolicySet", "Taxonomy", "make_policy"]
+__all__ = [
+    "CATEGORIES_MAX",
+    "POLICY_BYTES_MAX",
+    "RULE_IDS_MAX",
+    "Category",
+    "Policy",
+    "PolicySet",
+    "Taxonomy",
+    "make_policy",
+]
 
 POLICY_BYTES_MAX: Final = 262_144
 """The largest ``policy.md``, in bytes: several times what a model can follow."""
+CATEGORIES_MAX: Final = 200
+RULE_IDS_MAX: Final = 2_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -31,12 +46,17 @@ class Policy:
     Attributes:
         id: the folder's name (slug).
         version: the label that people use; by default the first 12 hex digits of ``sha256``.
-        sha256: hex digest of the file's bytes.
+        sha256: hex digest of ``policy.md``'s bytes; with a ``policy.yaml``, of those, a NUL and its
+            bytes: whatever changes how posts are judged changes it.
         text: the file's text, unmodified.
         taxonomy: its categories and rule ids, and which of them violate.
         effort: how long the model should reason.
         reasoning_tokens_max: the reasoning budget, in tokens; exact.
-        action: recommended to enforcement when a post violates.
+        action: recommended to enforcement when a post violates and its category names none.
+        tiers: which tiers a post passes, in order; None for those of the settings.
+        thresholds: of the classifier, or None for none.
+        undetermined: what enforcement should do with a post that could not be decided.
+        golden_set: name of a CSV file in the policy's folder, or None.
     """
 
     id: str
@@ -47,6 +67,15 @@ class Policy:
     effort: Effort = "low"
     reasoning_tokens_max: int = 512
     action: str = "review"
+    tiers: tuple[Tier, ...] | None = None
+    thresholds: Thresholds | None = None
+    undetermined: Undetermined = "hold"
+    golden_set: str | None = None
+
+    def action_for(self, code: str | None) -> str:
+        """Return the action to recommend for a post that violates in this category, if known."""
+        category = self.taxonomy.category(code) if code is not None else None
+        return category.action if category and category.action else self.action
 
 
 def make_policy(
@@ -56,18 +85,21 @@ def make_policy(
     effort: Effort = "low",
     reasoning_tokens_max: int = 512,
     source: str | None = None,
+    metadata: bytes | None = None,
 ) -> Policy:
-    """Make a policy of a ``policy.md`` file's bytes.
+    """Make a policy of a ``policy.md`` file's bytes, and of those of a ``policy.yaml`` beside it.
 
     Args:
         policy_id: the folder's name.
-        content: the file's bytes; their sha256 is the policy's identity.
+        content: the bytes of ``policy.md``.
         effort: how long the model should reason.
         reasoning_tokens_max: in tokens.
         source: the file's name in error messages; by default ``<policy_id>/policy.md``.
+        metadata: the bytes of ``policy.yaml``, or None where there is none.
 
     Raises:
-        PolicyError: it is empty, too large, not UTF-8, or holds a NUL character.
+        PolicyError: the text is empty, too large, not UTF-8, holds a NUL character or names too
+            many categories or rule ids; or the metadata does not fit its model.
     """
     source = source or f"{policy_id}/policy.md"
     if len(content) > POLICY_BYTES_MAX:
@@ -84,16 +116,41 @@ def make_policy(
         line = text.count("\n", 0, text.index("\0")) + 1
         message = f"{source}:{line}: holds a NUL character; remove it, or save the file as UTF-8"
         raise PolicyError(message)
-    sha256 = hashlib.sha256(content).hexdigest()
+    taxonomy = infer_taxonomy(text)
+    digest = hashlib.sha256(content)
+    meta = PolicyMeta()
+    if metadata is not None:
+        digest.update(b"\0" + metadata)
+        document = read_yaml(metadata, str(PurePath(source).with_name("policy.yaml")))
+        meta = document.check(PolicyMeta)
+        taxonomy = meta.apply(taxonomy, document)
+    _check_size(taxonomy, source)
+    sha256 = digest.hexdigest()
     return Policy(
         id=policy_id,
-        version=sha256[:12],
+        version=meta.version or sha256[:12],
         sha256=sha256,
         text=text,
-        taxonomy=infer_taxonomy(text),
-        effort=effort,
-        reasoning_tokens_max=reasoning_tokens_max,
+        taxonomy=taxonomy,
+        effort=meta.effort or effort,
+        reasoning_tokens_max=meta.reasoning_tokens_max or reasoning_tokens_max,
+        action=meta.action or "review",
+        tiers=tuple(meta.tiers) if meta.tiers else None,
+        thresholds=meta.thresholds,
+        undetermined=meta.undetermined or "hold",
+        golden_set=meta.golden_set,
     )
+
+
+def _check_size(taxonomy: Taxonomy, source: str) -> None:
+    """Refuse what would make the grammar of answers enormous."""
+    for what, number, limit in (
+        ("categories", len(taxonomy.categories), CATEGORIES_MAX),
+        ("rule ids", len(taxonomy.rule_ids), RULE_IDS_MAX),
+    ):
+        if number > limit:
+            message = f"{source}: {number} {what}, over the limit of {limit}; split the policy"
+            raise PolicyError(message)
 
 
 @dataclass(slots=True, frozen=True)

@@ -20,24 +20,83 @@ __all__ = ["ANSWER_WORDS", "LabelPair", "find_label_pairs", "label_stance", "out
 
 # Words that are labels by themselves, folded. One language a line.
 _VIOLATES_WORDS: Final = frozenset(
-    """
-    invalid violates violation violating violated violate 1 yes true unsafe disallowed block
-    blocked remove reject rejected deny flag flagged harmful spam toxic bad
-    verstoß verstösst verstößt
-    infraction infracción infringe enfreint
-    違反 违规
-    нарушение нарушает
-    """.split()
+    [
+        "invalid",
+        "violates",
+        "violation",
+        "violating",
+        "violated",
+        "violate",
+        "1",
+        "yes",
+        "true",
+        "unsafe",
+        "disallowed",
+        "block",
+        "blocked",
+        "remove",
+        "reject",
+        "rejected",
+        "deny",
+        "flag",
+        "flagged",
+        "harmful",
+        "spam",
+        "toxic",
+        "bad",
+        "verstoß",
+        "verstösst",
+        "verstößt",
+        "infraction",
+        "infracción",
+        "infringe",
+        "enfreint",
+        "違反",
+        "违规",
+        "нарушение",
+        "нарушает",
+    ]
 )
 _SAFE_WORDS: Final = frozenset(
-    """
-    valid safe 0 no false allowed allow ok okay none keep pass approve approved accept permitted
-    harmless ham benign good clean compliant no_violation not_violating non-violating
-    erlaubt zulässig sicher
-    autorisé sûr permitido seguro
-    安全 許可
-    норма допустимо безопасно
-    """.split()
+    [
+        "valid",
+        "safe",
+        "0",
+        "no",
+        "false",
+        "allowed",
+        "allow",
+        "ok",
+        "okay",
+        "none",
+        "keep",
+        "pass",
+        "approve",
+        "approved",
+        "accept",
+        "permitted",
+        "harmless",
+        "ham",
+        "benign",
+        "good",
+        "clean",
+        "compliant",
+        "no_violation",
+        "not_violating",
+        "non-violating",
+        "erlaubt",
+        "zulässig",
+        "sicher",
+        "autorisé",
+        "sûr",
+        "permitido",
+        "seguro",
+        "安全",
+        "許可",
+        "норма",
+        "допустимо",
+        "безопасно",
+    ]
 )
 ANSWER_WORDS: Final = re.compile(
     r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|"

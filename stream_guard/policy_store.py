@@ -37,6 +37,7 @@ _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 # What Kafka allows in a topic's name.
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _POLICY_FILE: Final = "policy.md"
+_METADATA_FILE: Final = "policy.yaml"
 _ROUTES_FILE: Final = "routes.yaml"
 
 
@@ -48,11 +49,15 @@ class PolicyFiles:
         path: the folder, for messages.
         policies: bytes of each ``policy.md``, by slug, in the order of the slugs.
         routes: bytes of ``routes.yaml``, or None where there is none.
+        metadata: bytes of each ``policy.yaml`` that there is, by slug.
+        names: what else lies in each policy's folder, by slug.
     """
 
     path: Path
     policies: Mapping[str, bytes] = field(default_factory=dict)
     routes: bytes | None = None
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 def load_policies(
@@ -105,13 +110,19 @@ def read_policy_files(path: Path) -> PolicyFiles:
         )
         raise PolicyError(message)
     policies: dict[str, bytes] = {}
+    metadata: dict[str, bytes] = {}
+    names: dict[str, frozenset[str]] = {}
     for slug in slugs:
         content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
         if content is None:
             message = f"{path / slug}: has no {_POLICY_FILE}; write it, or remove the folder"
             raise PolicyError(message)
         policies[slug] = content
-    return PolicyFiles(path, policies, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+        if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
+            metadata[slug] = declared
+        names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
+    routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
+    return PolicyFiles(path, policies, routes, metadata, names)
 
 
 def _read(path: Path, bytes_max: int) -> bytes | None:
@@ -147,9 +158,11 @@ def build_policies(
             effort=effort,
             reasoning_tokens_max=reasoning_tokens_max,
             source=str(files.path / slug / _POLICY_FILE),
+            metadata=files.metadata.get(slug),
         )
         for slug, content in files.policies.items()
     }
+    _check_golden_sets(files, policies)
     if files.routes is None:
         return PolicySet(policies, default=_only(files, policies))
     return _with_routes(read_yaml(files.routes, str(files.path / _ROUTES_FILE)), policies)
@@ -173,6 +186,14 @@ def _check_ids(files: PolicyFiles) -> None:
             )
             raise PolicyError(message)
         by_folded[folded] = slug
+
+
+def _check_golden_sets(files: PolicyFiles, policies: Mapping[str, Policy]) -> None:
+    for slug, policy in policies.items():
+        if policy.golden_set and policy.golden_set not in files.names.get(slug, frozenset()):
+            source = str(files.path / slug / _METADATA_FILE)
+            message = f"no file {policy.golden_set!r} in this folder; add it, or remove the key"
+            raise read_yaml(files.metadata[slug], source).error(("golden_set",), message)
 
 
 def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]:

@@ -38,6 +38,8 @@ _TERM: Final = re.compile(
     r"(?P<close>[`*_\"'”»]{0,4})\s*"
     r"(?::|=|->|=>|→|\uff1a|[-\u2013\u2014](?=\s))\**\s*(?P<meaning>\S.*)$"
 )
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")
+_HEADING_CHARACTERS_MAX: Final = 300  # keeps the patterns below, which may backtrack, cheap
 _SETEXT_LEVELS: Final = {"=": 1, "-": 2}
 _PSEUDO_LEVEL: Final = 7  # bold lines and capitals: below every real heading
 
@@ -99,23 +101,24 @@ def decode_utf8(content: bytes, source: str) -> str:
 
 def _heading(current: str, following: str, before: str) -> tuple[int, str] | None:
     """Return the heading's level and title, or None where the line is not a heading."""
+    stripped = current.strip()
+    if not stripped or len(current) > _HEADING_CHARACTERS_MAX:
+        return None
     if match := _ATX.match(current):
         return len(match[1]), match[2].strip("* ")
-    stripped = current.strip()
-    if not stripped or "|" in stripped:
+    if "|" in stripped:
         return None
     if (under := _UNDERLINE.match(following)) and stripped[0] not in "-*+>#":
         return _SETEXT_LEVELS[under[1][0]], stripped
     if match := _BOLD.match(stripped):
         return _PSEUDO_LEVEL, match[1].strip(":* ")
-    if not before.strip() and _CAPITALS.match(stripped):
-        return _PSEUDO_LEVEL, stripped.rstrip(": ")
-    return None
+    capitals = not before.strip() and _CAPITALS.match(stripped)
+    return (_PSEUDO_LEVEL, stripped.rstrip(": ")) if capitals else None
 
 
 def read_sections(text: str) -> tuple[Section, ...]:
     """Split a text at its headings; the first section has level 0 and no title."""
-    lines = text.splitlines()
+    lines = _LINE_END.split(text)  # splitlines would count lines otherwise than editors do
     sections: list[Section] = []
     trail: list[tuple[int, str]] = []  # the open headings, outermost first
     body: list[Line] = []

@@ -125,7 +125,7 @@ def _check_events(text: str, source: str) -> None:
     """Refuse, without recursion, what would make composing it deep or large."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             message = f"{source}:{line}: aliases (*name) are not taken; write the value out"
             raise PolicyError(message)

@@ -10,6 +10,7 @@ What it must never do: invent a category or a rule id that is only mentioned and
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from stream_guard.policy_text import Section
 
-__all__ = ["Category", "Found", "Taxonomy", "infer_taxonomy"]
+__all__ = ["Category", "Found", "Severity", "Taxonomy", "infer_taxonomy"]
 
 # Look-arounds on Latin letters and digits, since beside Chinese there is no word boundary.
 _RULE: Final = re.compile(
@@ -47,16 +48,22 @@ _CODE_SECTION: Final = re.compile(
 _TITLE_END: Final = re.compile(r"[)\]]\W*$")
 _SEPARATOR: Final = re.compile(r"^[`*_\"'\s]*[-\u2013\u2014:.|]?\s*[`*_]*\s*")
 
+Severity = Literal["low", "medium", "high", "critical"]
 What = Literal["violates_label", "safe_label", "category", "violates", "rule_id"]
 
 
 @dataclass(slots=True, frozen=True)
 class Category:
-    """One category: its code, what the text calls it, and whether it violates."""
+    """One category: its code, what the text calls it, and whether it violates.
+
+    ``severity`` and ``action`` (recommended to enforcement) come from ``policy.yaml`` alone.
+    """
 
     code: str
     title: str
     violates: bool
+    severity: Severity | None = None
+    action: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,12 +75,14 @@ class Found:
         value: the thing itself; for ``violates``, the category's code.
         line: in the text, from 1; 0 where it is in no line, but a fallback.
         how: in a few words, for people.
+        file: the line's file: ``policy.md`` or ``policy.yaml``.
     """
 
     what: What
     value: str
     line: int
     how: str
+    file: str = "policy.md"
 
 
 @dataclass(slots=True, frozen=True)
@@ -133,8 +142,10 @@ def infer_taxonomy(text: str) -> Taxonomy:
         Found("safe_label", pair.safe, pair.safe_line, pair.how),
     ]
     categories = []
-    for code in dict.fromkeys(mention.code for mention in mentions):
-        own = [mention for mention in mentions if mention.code == code]
+    by_code: dict[str, list[_Mention]] = {}
+    for mention in mentions:
+        by_code.setdefault(mention.code, []).append(mention)
+    for code, own in by_code.items():
         violates, sign, sign_line = _leaning(own)
         categories.append(Category(code, next((m.title for m in own if m.title), code), violates))
         found.append(Found("category", code, own[0].line, own[0].how))
@@ -190,12 +201,13 @@ def _rules(sections: Sequence[Section]) -> dict[str, int]:
 def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_Mention]:
     """Yield the category of each rule id, for texts that name categories nowhere else."""
     seen: set[str] = set()
+    starts = [section.line for section in sections]
     for rule, line in rules.items():
         code = rule.partition(".")[0]
         if code in seen:
             continue
         seen.add(code)
-        section = next(s for s in reversed(sections) if s.line <= line)
+        section = sections[bisect_right(starts, line) - 1]
         yield _Mention(
             code,
             section.title,

@@ -119,7 +119,11 @@ ONE = {"spam/policy.md": "No spam."}
         ({**ONE, "routes.yaml": ""}, "routes.yaml:1", "must be a mapping"),
         ({**ONE, "routes.yaml": "topics: {}"}, "routes.yaml:1", "routes nothing"),
         ({**ONE, "routes.yaml": b"default: [spam]\n# \xff"}, "routes.yaml:2", "not UTF-8"),
-        ({**ONE, "routes.yaml": "default: [spam]\n# \x01"}, "routes.yaml:2", "U+0001, which YAML forbids"),
+        (
+            {**ONE, "routes.yaml": "default: [spam]\n# \x01"},
+            "routes.yaml:2",
+            "U+0001, which YAML forbids",
+        ),
         ({**ONE, "routes.yaml": "default: &a [spam]\ntopics: {x: *a}"}, "routes.yaml:2", "aliases"),
         ({**ONE, "routes.yaml": "default: !!python/name:os.system x"}, "routes.yaml:1", "tags"),
         ({**ONE, "routes.yaml": "default: " + "[" * 50_000}, "routes.yaml:1", "nested deeper"),

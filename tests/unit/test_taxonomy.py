@@ -143,3 +143,26 @@ def test_every_rule_belongs_to_a_category() -> None:
     assert {rule.partition(".")[0] for rule in taxonomy.rule_ids} <= {
         c.code for c in taxonomy.categories
     }
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "# #",
+        "## H{n} - a\n",
+        "- Q{n}.a x\n",
+        "`a` ",
+        "not ",
+        "| a ",
+        "(",
+        "*",
+        '"label": "',
+        "1. ",
+        "Output: ",
+    ],
+)
+def test_hostile_text_is_read_in_linear_time(unit: str) -> None:
+    """A pattern that backtracks would keep this test from ever ending."""
+    text = "".join(unit.format(n=n % 1000) for n in range(200_000 // len(unit))) + "x"
+    assert infer_taxonomy(text).violates_label
+    assert infer_taxonomy("Answer " + text.replace("\n", " ")).violates_label
