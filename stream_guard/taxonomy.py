@@ -45,6 +45,8 @@ _CODE_SECTION: Final = re.compile(
     r"категор",
     re.IGNORECASE,
 )
+_PARTS: Final = re.compile(r"[|;,.:()]")
+_OUTRIGHT_WORDS_MAX: Final = 3
 _TITLE_END: Final = re.compile(r"[)\]]\W*$")
 _SEPARATOR: Final = re.compile(r"^[`*_\"'\s]*[-\u2013\u2014:.|]?\s*[`*_]*\s*")
 
@@ -282,7 +284,7 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
             ("meaning", "definition", "description")
         ):
             continue  # a table's head
-        title, violates, sign = item.meaning.split(" | ")[0], stance(item.meaning), "meaning"
+        title, violates, sign = item.meaning.split(" | ")[0], _meant(item.meaning), "meaning"
         if violates is None:
             violates, sign = (
                 _first_stance((section.title, *reversed(section.parents))),
@@ -290,7 +292,7 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
             )
         yield _Mention(
             item.term,
-            title.rstrip(". "),
+            title.strip("*_. "),
             item.line,
             "definition",
             about_answers or (item.marked and series is not None),
@@ -298,6 +300,21 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
             sign,
             item.line if sign == "meaning" else section.line,
         )
+
+
+def _meant(meaning: str) -> bool | None:
+    """Return what a meaning leans to; safe only where it says so outright.
+
+    "Adverts; permitted once a week" is no safe category, "Allowed discussion" and "News; allowed" are.
+    """
+    leaning = stance(meaning)
+    if leaning is not False:
+        return leaning
+    parts = [part.split() for part in _PARTS.split(meaning)]
+    outright = stance(" ".join(parts[0][:2])) is False or any(
+        len(part) <= _OUTRIGHT_WORDS_MAX and stance(" ".join(part)) is False for part in parts
+    )
+    return False if outright else None
 
 
 def _first_stance(titles: Sequence[str]) -> bool | None:

@@ -166,3 +166,45 @@ def test_hostile_text_is_read_in_linear_time(unit: str) -> None:
     text = "".join(unit.format(n=n % 1000) for n in range(200_000 // len(unit))) + "x"
     assert infer_taxonomy(text).violates_label
     assert infer_taxonomy("Answer " + text.replace("\n", " ")).violates_label
+
+
+WRITTEN = Path(__file__).parents[1] / "data" / "policies"
+EXPECTED: dict[str, tuple[str, str, dict[str, bool], int]] = {
+    # folder: violates label, safe label, categories and whether they violate, number of rule ids
+    "json-output": ("1", "0", {"H2": True, "H3": True, "H0": False}, 5),
+    "numeric-labels": ("1", "0", {}, 0),
+    "prose-only": ("violates", "safe", {}, 0),
+    "german": ("VERSTOSS", "ERLAUBT", {"B0": False, "B1": True}, 3),
+    "japanese": ("違反", "安全", {"S1": True, "S2": True, "S0": False}, 0),
+    "table": ("violates", "safe", {"SH0": False, "SH1": True, "SH2": True}, 3),
+    "word-categories": (
+        "unsafe",
+        "safe",
+        {"harassment": True, "harassment/threat": True, "self-promotion": True, "off_topic": False},
+        0,
+    ),
+    "capitals": ("VIOLATES", "SAFE", {"C1": True, "C2": True, "C0": False}, 0),
+    "french": ("infraction", "autorisé", {"A1": True, "A2": True, "A0": False}, 0),
+    "russian": ("нарушение", "допустимо", {"M1": True, "M0": False}, 3),
+    "keep-or-remove": ("REMOVE", "KEEP", {"R1": True, "R2": True}, 0),
+}
+
+
+def test_every_written_policy_is_expected_something_of() -> None:
+    assert {path.name for path in WRITTEN.iterdir()} == set(EXPECTED)
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_policies_written_in_quite_different_ways_are_read(name: str) -> None:
+    violates, safe, categories, rules = EXPECTED[name]
+    taxonomy = infer_taxonomy((WRITTEN / name / "policy.md").read_bytes().decode())
+    assert (taxonomy.violates_label, taxonomy.safe_label) == (violates, safe)
+    assert violating(taxonomy) == categories
+    assert len(taxonomy.rule_ids) == rules
+
+
+def test_line_numbers_are_those_of_an_editor_whatever_the_line_ends() -> None:
+    text = (WRITTEN / "keep-or-remove" / "policy.md").read_bytes().decode()
+    found = infer_taxonomy(text).where("category", "R2")
+    assert found is not None
+    assert found.line == 13
