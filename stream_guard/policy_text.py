@@ -22,6 +22,7 @@ __all__ = [
     "decode_utf8",
     "read_definitions",
     "read_sections",
+    "split_lines",
     "stance",
 ]
 
@@ -116,9 +117,14 @@ def _heading(current: str, following: str, before: str) -> tuple[int, str] | Non
     return (_PSEUDO_LEVEL, stripped.rstrip(": ")) if capitals else None
 
 
+def split_lines(text: str) -> list[str]:
+    """Return the lines as editors count them; ``str.splitlines`` counts otherwise."""
+    return _LINE_END.split(text)
+
+
 def read_sections(text: str) -> tuple[Section, ...]:
     """Split a text at its headings; the first section has level 0 and no title."""
-    lines = _LINE_END.split(text)  # splitlines would count lines otherwise than editors do
+    lines = split_lines(text)
     sections: list[Section] = []
     trail: list[tuple[int, str]] = []  # the open headings, outermost first
     body: list[Line] = []

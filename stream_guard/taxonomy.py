@@ -21,14 +21,22 @@ from stream_guard.policy_labels import (
     label_stance,
     output_labels,
 )
-from stream_guard.policy_text import read_definitions, read_sections, stance
+from stream_guard.policy_text import read_definitions, read_sections, split_lines, stance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stream_guard.policy_text import Section
 
-__all__ = ["Category", "Found", "Severity", "Taxonomy", "infer_taxonomy"]
+__all__ = [
+    "Category",
+    "Found",
+    "Severity",
+    "Taxonomy",
+    "defined_rules",
+    "infer_taxonomy",
+    "named_ids",
+]
 
 # Look-arounds on Latin letters and digits, since beside Chinese there is no word boundary.
 _RULE: Final = re.compile(
@@ -186,18 +194,31 @@ def _letters(code: str) -> str:
 
 
 def _rules(sections: Sequence[Section]) -> dict[str, int]:
-    """Return the rule ids that begin a line, an item or a table's row, with the line."""
     rules: dict[str, int] = {}
+    for rule, line in defined_rules(sections):
+        rules.setdefault(rule, line)
+    return rules
+
+
+def defined_rules(sections: Sequence[Section]) -> Iterator[tuple[str, int]]:
+    """Yield the rule ids that begin a heading, a line, an item or a table's row, with the line."""
     for section in sections:
         if match := _RULE.match(section.title.lstrip("`*_(\"'[")):
-            rules.setdefault(match[0], section.line)
+            yield match[0], section.line
         for line in section.lines:
             if line.in_code:
                 continue
             start = _ITEM.match(line.text)
             if match := _RULE.match(line.text, start.end() if start else 0):
-                rules.setdefault(match[0], line.number)
-    return rules
+                yield match[0], line.number
+
+
+def named_ids(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield everything that looks like a category or a rule id, with its line and column."""
+    for number, line in enumerate(split_lines(text), 1):
+        for pattern in (_RULE, _CODE):
+            for match in pattern.finditer(line):
+                yield match[0], number, match.start() + 1
 
 
 def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_Mention]:
@@ -305,7 +326,7 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
 def _meant(meaning: str) -> bool | None:
     """Return what a meaning leans to; safe only where it says so outright.
 
-    "Adverts; permitted once a week" is no safe category, "Allowed discussion" and "News; allowed" are.
+    "Adverts; permitted once a week" is not; "Allowed discussion" and "News; allowed" are.
     """
     leaning = stance(meaning)
     if leaning is not False:
