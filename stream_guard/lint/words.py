@@ -36,7 +36,7 @@ _DEFINITIONS: Final = re.compile(
 )
 _PRECEDENCE: Final = re.compile(
     r"precedence|priorit|escalat|ambigu|in doubt|when unsure|if unsure|two categories|"
-    r"several categories|both apply|choose the|wins\b|vorrang|zweifel|priorit\u00e9|doute|prioridad|"
+    r"several categories|both apply|choose the|wins\b|vorrang|zweifel|doute|"
     r"duda|優先|优先|приоритет|сомнен",
     re.IGNORECASE,
 )

@@ -166,7 +166,8 @@ def test_routes_are_linted() -> None:
     # Counted with the o200k_harmony vocabulary.
     [
         (
-            "次のどちらかを出力する: 「違反」または「安全」。ユーザーの投稿を次の方針に従って分類してください。",
+            "次のどちらかを出力する: 「違反」または「安全」。"
+            "ユーザーの投稿を次の方針に従って分類してください。",
             36,
         ),
         ((SHIPPED / "dangerous-content" / "policy.md").read_text(encoding="utf-8"), 1300),
