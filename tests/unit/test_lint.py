@@ -15,6 +15,10 @@ from stream_guard.policy_store import load_policies
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 WRITTEN = Path(__file__).parents[1] / "data" / "policies"
+JAPANESE = (
+    "次のどちらかを出力する: 「違反」または「安全」。"
+    "ユーザーの投稿を次の方針に従って分類してください。"
+)
 CLEAN = """\
 # Spam
 
@@ -166,8 +170,7 @@ def test_routes_are_linted() -> None:
     # Counted with the o200k_harmony vocabulary.
     [
         (
-            "次のどちらかを出力する: 「違反」または「安全」。"
-            "ユーザーの投稿を次の方針に従って分類してください。",
+            JAPANESE,
             36,
         ),
         ((SHIPPED / "dangerous-content" / "policy.md").read_text(encoding="utf-8"), 1300),
