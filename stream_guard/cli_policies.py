@@ -14,12 +14,14 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream_guard.errors import EXIT_USAGE, PolicyError
+from stream_guard.errors import EXIT_USAGE, PolicyError, RecordError
 from stream_guard.lint import CODES, lint_policies
 from stream_guard.lint.output import to_json, to_sarif, to_text
 from stream_guard.lint.tokens import token_counter
 from stream_guard.policy_report import describe_policy, list_lines, show_lines
 from stream_guard.policy_store import load_policies
+from stream_guard.post import PostParser
+from stream_guard.routing import RouteFacts
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -151,6 +153,52 @@ def show(
         return
     for line in show_lines(policy):
         out.print(line, markup=False, soft_wrap=True)
+
+
+def route(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE.jsonl", help="One post a line, as records hold them.")
+    ],
+    topic: Annotated[str, typer.Option("--topic", "-t", help="The topic that they come from.")],
+    header: Annotated[
+        list[str] | None, typer.Option("--header", metavar="NAME=VALUE", help="A record header.")
+    ] = None,
+    path: PathOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Say which policies would judge each post of a file, and which rule says so."""
+    parser = PostParser(load_settings(config).post)
+    headers = [read_header(text) for text in header or ()]
+    _, policies = load(path, config)
+    for number, line in enumerate(_lines(file), 1):
+        try:
+            post = parser.parse(line, headers)
+        except RecordError as error:
+            out.print(f"line {number}: a dead letter: {error}", markup=False, soft_wrap=True)
+            continue
+        facts = RouteFacts.of(topic, headers, orjson.loads(line), post)
+        routed = policies.route_post(facts)
+        told = ", ".join(f"{r.policy.id}@{r.policy.version} ({r.mode})" for r in routed)
+        out.print(f"line {number}: {post.id}: {told}", markup=False, soft_wrap=True)
+        for reason in policies.routing.explain(facts):
+            out.print(f"  {reason}", markup=False, soft_wrap=True)
+
+
+def read_header(text: str) -> tuple[str, bytes]:
+    """Return the header in ``NAME=VALUE``."""
+    name, separator, value = text.partition("=")
+    if not name or not separator:
+        message = f"--header {text!r}: write NAME=VALUE"
+        raise typer.BadParameter(message)
+    return name, value.encode()
+
+
+def _lines(file: Path) -> list[bytes]:
+    try:
+        return [line for line in file.read_bytes().splitlines() if line.strip()]
+    except OSError as error:
+        message = f"{file}: {error.strerror or error}"
+        raise typer.BadParameter(message) from error
 
 
 def _write_json(document: object) -> None:

@@ -14,6 +14,7 @@ from stream_guard.errors import PolicyError
 from stream_guard.policy_meta import PolicyMeta
 from stream_guard.policy_text import decode_utf8
 from stream_guard.policy_yaml import read_yaml
+from stream_guard.routing import NoRouteError, RouteFacts, Routing
 from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from stream_guard.judge import Effort
     from stream_guard.policy_meta import Thresholds, Tier, Undetermined
+    from stream_guard.routing import Mode, RoutedId
 
 __all__ = [
     "CATEGORIES_MAX",
@@ -154,41 +156,87 @@ def _check_size(taxonomy: Taxonomy, source: str) -> None:
 
 
 @dataclass(slots=True, frozen=True)
+class RoutedPolicy:
+    """A policy that judges a post.
+
+    Attributes:
+        policy: by which it is judged.
+        mode: ``live``; ``canary``: the verdict is to be marked; ``shadow``: never to be acted on.
+        stands_for: of a canary, the id of the policy that it stands in for.
+    """
+
+    policy: Policy
+    mode: Mode = "live"
+    stands_for: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
 class PolicySet:
     """A snapshot of all policies and routes.
 
     Attributes:
         policies: by id.
-        topics: ids of the policies that judge a topic's posts.
+        topics: ids of the policies that judge a topic's posts; names may be globs.
         default: ids of those for every other topic; may be empty.
+        routing: all routes, with rules, canaries and shadows; by default made of the two above.
     """
 
     policies: Mapping[str, Policy]
     topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default: tuple[str, ...] = ()
+    routing: Routing = field(default_factory=Routing)
 
     def __post_init__(self) -> None:
-        for where, ids in (("default", self.default), *self.topics.items()):
-            for policy_id in ids:
-                if policy_id not in self.policies:
-                    known = ", ".join(sorted(self.policies)) or "none"
-                    message = (
-                        f"routes.yaml: {where!r} names the policy {policy_id!r}, which does not "
-                        f"exist (known: {known})"
-                    )
-                    raise PolicyError(message)
+        if self.routing == Routing():
+            object.__setattr__(self, "routing", Routing((), self.topics, self.default))
+        for policy_id, where in self.routing.named().items():
+            if policy_id not in self.policies:
+                known = ", ".join(sorted(self.policies)) or "none"
+                message = (
+                    f"routes.yaml: {where} names the policy {policy_id!r}, which does not exist "
+                    f"(known: {known})"
+                )
+                raise PolicyError(message)
+
+    @classmethod
+    def of(cls, policies: Mapping[str, Policy], routing: Routing) -> PolicySet:
+        """Return a set with these routes. Raises PolicyError where one names no policy."""
+        return cls(policies, routing.topics, routing.default, routing)
 
     def route(self, topic: str) -> tuple[Policy, ...]:
-        """Return the policies that a post of this topic is judged by, in the order given.
+        """Return the policies that judge a topic's posts where no rule, canary or shadow applies.
 
         Raises:
             PolicyError: the topic has no route, and there is no default.
         """
-        ids = self.topics.get(topic) or self.default
-        if not ids:
-            message = (
-                f"topic {topic!r} has no route and there is no default; add it to routes.yaml, "
-                f"for example: topics: {{{topic}: [{next(iter(self.policies), 'SLUG')}]}}"
-            )
-            raise PolicyError(message)
-        return tuple(self.policies[policy_id] for policy_id in ids)
+        return tuple(routed.policy for routed in self.route_post(RouteFacts(topic)))
+
+    def route_post(self, facts: RouteFacts) -> tuple[RoutedPolicy, ...]:
+        """Return the policies that judge a post, in order, each once; never empty.
+
+        Raises:
+            PolicyError: the topic has no route, and there is no default.
+        """
+        try:
+            return self._resolve(self.routing.route(facts))
+        except NoRouteError as error:
+            raise self._no_route(facts.topic, error) from error
+
+    def route_topic(self, topic: str) -> tuple[RoutedPolicy, ...] | None:
+        """Return the policies of all posts of a topic, or None where they depend on the post.
+
+        Raises:
+            PolicyError: the topic has no route, and there is no default.
+        """
+        try:
+            routed = self.routing.fixed(topic)
+        except NoRouteError as error:
+            raise self._no_route(topic, error) from error
+        return None if routed is None else self._resolve(routed)
+
+    def _resolve(self, routed: tuple[RoutedId, ...]) -> tuple[RoutedPolicy, ...]:
+        return tuple(RoutedPolicy(self.policies[r.policy], r.mode, r.stands_for) for r in routed)
+
+    def _no_route(self, topic: str, error: NoRouteError) -> PolicyError:
+        example = f"topics: {{{topic}: [{next(iter(self.policies), 'SLUG')}]}}"
+        return PolicyError(f"{error}; add it to routes.yaml, for example: {example}")

@@ -10,13 +10,12 @@ import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Final
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
 from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
-from stream_guard.policy_yaml import YAML_BYTES_MAX, Document, read_yaml
+from stream_guard.policy_yaml import YAML_BYTES_MAX, read_yaml
+from stream_guard.routes_file import read_routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,8 +33,6 @@ __all__ = [
 
 POLICIES_MAX: Final = 500
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What Kafka allows in a topic's name.
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _POLICY_FILE: Final = "policy.md"
 _METADATA_FILE: Final = "policy.yaml"
 _ROUTES_FILE: Final = "routes.yaml"
@@ -165,7 +162,8 @@ def build_policies(
     _check_golden_sets(files, policies)
     if files.routes is None:
         return PolicySet(policies, default=_only(files, policies))
-    return _with_routes(read_yaml(files.routes, str(files.path / _ROUTES_FILE)), policies)
+    document = read_yaml(files.routes, str(files.path / _ROUTES_FILE))
+    return PolicySet.of(policies, read_routes(document, policies))
 
 
 def _check_ids(files: PolicyFiles) -> None:
@@ -205,50 +203,3 @@ def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]
         f"which judge which topic, for example {example!r}"
     )
     raise PolicyError(message)
-
-
-def _is_topic(name: str) -> str:
-    if _TOPIC.fullmatch(name) is None:
-        message = "not a topic's name: Latin letters, digits, '.', '_' and '-', up to 249"
-        raise ValueError(message)
-    return name
-
-
-_Slugs = Annotated[list[StrictStr], Field(min_length=1, max_length=POLICIES_MAX)]
-_Topic = Annotated[StrictStr, AfterValidator(_is_topic)]
-
-
-class _Routes(BaseModel):
-    """``routes.yaml``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    default: _Slugs | None = None
-    topics: dict[_Topic, _Slugs] = Field(default_factory=dict)
-
-
-def _with_routes(document: Document, policies: Mapping[str, Policy]) -> PolicySet:
-    routes = document.check(_Routes)
-    known = ", ".join(sorted(policies))
-    for path, slugs in [
-        (("default",), routes.default or []),
-        *((("topics", topic), slugs) for topic, slugs in routes.topics.items()),
-    ]:
-        for index, slug in enumerate(slugs):
-            if slug not in policies:
-                message = (
-                    f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
-                )
-                raise document.error((*path, index), message)
-            if slug in slugs[:index]:
-                message = f"the policy {slug!r} is there twice; keep one"
-                raise document.error((*path, index), message)
-    if routes.default is None and not routes.topics:
-        raise document.error(
-            (), f"routes nothing; add for example 'default: [{next(iter(policies))}]'"
-        )
-    return PolicySet(
-        policies,
-        {topic: tuple(slugs) for topic, slugs in routes.topics.items()},
-        tuple(routes.default or ()),
-    )

@@ -70,7 +70,7 @@ def lint_policies(
     for policy in policies.policies.values():
         source = f"{prefix}{policy.id}/policy.md"
         findings += lint_policy(policy, source=source, count_tokens=count_tokens)
-    routed = {*policies.default}.union(*policies.topics.values())
+    routed = policies.routing.named()
     findings += [
         CODES["SG201"].at(f"{prefix}routes.yaml", detail=f"no route names the policy {slug!r}")
         for slug in policies.policies
