@@ -19,7 +19,7 @@ from stream_guard.lint import CODES, lint_policies
 from stream_guard.lint.output import to_json, to_sarif, to_text
 from stream_guard.lint.tokens import token_counter
 from stream_guard.policy_report import describe_policy, list_lines, show_lines
-from stream_guard.policy_store import load_policies
+from stream_guard.policy_store import build_policies, read_policy_files, refuse_errors
 from stream_guard.post import PostParser
 from stream_guard.routing import RouteFacts
 from stream_guard.settings import load_settings
@@ -60,15 +60,23 @@ class LintFormat(StrEnum):
     sarif = "sarif"
 
 
-def load(path: Path | None, config: Path | None) -> tuple[Path, PolicySet]:
-    """Return the folder and its policies. Raises PolicyError."""
+def load(
+    path: Path | None, config: Path | None, *, lenient: bool = False
+) -> tuple[Path, PolicySet]:
+    """Return the folder and its policies; ``lenient`` takes what the linter calls an error.
+
+    Raises:
+        PolicyError: they cannot be read, or hold an error.
+    """
     settings = load_settings(config)
     folder = path or settings.policies.path
-    policies = load_policies(
-        folder,
+    policies = build_policies(
+        read_policy_files(folder),
         effort=settings.engine.effort,
         reasoning_tokens_max=settings.engine.reasoning_tokens_max,
     )
+    if not lenient:
+        refuse_errors(policies, folder)
     return folder, policies
 
 
@@ -90,7 +98,7 @@ def lint(
 ) -> None:
     """Say what is weak or wrong in the policies; exit 2 where something is an error."""
     try:
-        folder, policies = load(path, config)
+        folder, policies = load(path, config, lenient=True)
         findings = lint_policies(policies, folder=str(folder), count_tokens=token_counter())
     except PolicyError as error:
         findings = _unreadable(str(error))

@@ -179,12 +179,14 @@ class PolicySet:
         topics: ids of the policies that judge a topic's posts; names may be globs.
         default: ids of those for every other topic; may be empty.
         routing: all routes, with rules, canaries and shadows; by default made of the two above.
+        sha256: hex digest of all that it was made of; empty where it was not made of files.
     """
 
     policies: Mapping[str, Policy]
     topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default: tuple[str, ...] = ()
     routing: Routing = field(default_factory=Routing)
+    sha256: str = ""
 
     def __post_init__(self) -> None:
         if self.routing == Routing():
@@ -199,9 +201,9 @@ class PolicySet:
                 raise PolicyError(message)
 
     @classmethod
-    def of(cls, policies: Mapping[str, Policy], routing: Routing) -> PolicySet:
+    def of(cls, policies: Mapping[str, Policy], routing: Routing, sha256: str = "") -> PolicySet:
         """Return a set with these routes. Raises PolicyError where one names no policy."""
-        return cls(policies, routing.topics, routing.default, routing)
+        return cls(policies, routing.topics, routing.default, routing, sha256)
 
     def route(self, topic: str) -> tuple[Policy, ...]:
         """Return the policies that judge a topic's posts where no rule, canary or shadow applies.

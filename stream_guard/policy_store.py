@@ -6,6 +6,7 @@ that a set is always made of one consistent reading. What it must never do: retu
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
@@ -13,9 +14,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
+from stream_guard.lint import lint_policies
 from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
 from stream_guard.policy_yaml import YAML_BYTES_MAX, read_yaml
 from stream_guard.routes_file import read_routes
+from stream_guard.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,6 +32,7 @@ __all__ = [
     "build_policies",
     "load_policies",
     "read_policy_files",
+    "refuse_errors",
 ]
 
 POLICIES_MAX: Final = 500
@@ -56,6 +60,22 @@ class PolicyFiles:
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
+    @property
+    def sha256(self) -> str:
+        """Hex digest of every file's name and bytes."""
+        digest = hashlib.sha256()
+        contents: list[tuple[str, str, bytes | None]] = [("", _ROUTES_FILE, self.routes)]
+        for slug, text in self.policies.items():
+            contents += [
+                (slug, _POLICY_FILE, text),
+                (slug, _METADATA_FILE, self.metadata.get(slug)),
+            ]
+        for slug, name, content in contents:
+            if content is not None:
+                # Lengths keep one file's end apart from the next one's beginning.
+                digest.update(f"{slug}/{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()
+
 
 def load_policies(
     path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512
@@ -73,9 +93,23 @@ def load_policies(
     Raises:
         PolicyError: something is missing or wrong; the message names file, line and remedy.
     """
-    return build_policies(
+    policies = build_policies(
         read_policy_files(path), effort=effort, reasoning_tokens_max=reasoning_tokens_max
     )
+    refuse_errors(policies, path)
+    return policies
+
+
+def refuse_errors(policies: PolicySet, path: Path) -> None:
+    """Refuse policies in which the linter finds an error.
+
+    Raises:
+        PolicyError: names each error's file, line, code and remedy.
+    """
+    errors = [f for f in lint_policies(policies, folder=str(path)) if f.severity == "error"]
+    if errors:
+        lines = (f"{f.file}:{f.line}: {f.code}: {f.message}. {f.remedy}" for f in errors)
+        raise PolicyError("\n".join(lines))
 
 
 def read_policy_files(path: Path) -> PolicyFiles:
@@ -161,9 +195,10 @@ def build_policies(
     }
     _check_golden_sets(files, policies)
     if files.routes is None:
-        return PolicySet(policies, default=_only(files, policies))
+        routing = Routing(default=_only(files, policies))
+        return PolicySet.of(policies, routing, files.sha256)
     document = read_yaml(files.routes, str(files.path / _ROUTES_FILE))
-    return PolicySet.of(policies, read_routes(document, policies))
+    return PolicySet.of(policies, read_routes(document, policies), files.sha256)
 
 
 def _check_ids(files: PolicyFiles) -> None:

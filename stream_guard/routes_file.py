@@ -41,7 +41,9 @@ _STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 def _is_topic(name: str) -> str:
     if _TOPIC.fullmatch(name) is None:
-        message = "not a topic's name or glob: Latin letters, digits, '.', '_', '-', '*', '?' and [..]"
+        message = (
+            "not a topic's name or glob: Latin letters, digits, '.', '_', '-', '*', '?' and [..]"
+        )
         raise ValueError(message)
     return name
 

@@ -89,6 +89,7 @@ ONE = {"spam/policy.md": "No spam."}
         ({"spam/policy.md": "\n \n"}, "spam/policy.md", "empty; write the policy"),
         ({"spam/policy.md": "a\n\0"}, "spam/policy.md:2", "NUL"),
         ({"spam/policy.md": "a" * 5_000_000}, "spam/policy.md", f"over {POLICY_BYTES_MAX:,} bytes"),
+        ({"spam/policy.md": "a\nb <|end|>"}, "spam/policy.md:2", "SG113: a control token"),
         ({"spam/notes.txt": "a"}, "spam", "has no policy.md"),
         ({"sp am/policy.md": "a"}, "sp am", "rename it"),
         ({"spam/policy.md": "a", "Spam/policy.md": "b"}, "", "one id but for capitals"),
