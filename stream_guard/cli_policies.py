@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import asdict
 from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
@@ -18,6 +19,7 @@ from stream_guard.errors import EXIT_USAGE, PolicyError, RecordError
 from stream_guard.lint import CODES, lint_policies
 from stream_guard.lint.output import to_json, to_sarif, to_text
 from stream_guard.lint.tokens import token_counter
+from stream_guard.policy_diff import diff_lines, diff_policies
 from stream_guard.policy_report import describe_policy, list_lines, show_lines
 from stream_guard.policy_store import build_policies, read_policy_files, refuse_errors
 from stream_guard.post import PostParser
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="policies",
-    help="Check, list and show policies.",
+    help="Check, list, show and compare policies.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -160,6 +162,27 @@ def show(
         _write_json(describe_policy(policy))
         return
     for line in show_lines(policy):
+        out.print(line, markup=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: stream-guard policies diff policies.before policies")
+def diff(
+    before: Annotated[Path, typer.Argument(metavar="BEFORE", help="A folder of policies.")],
+    after: Annotated[
+        Path | None, typer.Argument(metavar="AFTER", help="Another; by default the settings' own.")
+    ] = None,
+    config: ConfigOption = None,
+    *,
+    json: JsonOption = False,
+) -> None:
+    """Show what differs between two sets: texts, metadata, routes."""
+    _, old = load(before, config, lenient=True)
+    _, new = load(after, config, lenient=True)
+    difference = diff_policies(old, new)
+    if json:
+        _write_json(asdict(difference))
+        return
+    for line in diff_lines(difference):
         out.print(line, markup=False, soft_wrap=True)
 
 
