@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from stream_guard.policy_yaml import Document
 
-__all__ = ["read_routes"]
+__all__ = ["RULES_MAX", "read_routes"]
 
-_RULES_MAX: Final = 1_000
+RULES_MAX: Final = 1_000
 _IDS_MAX: Final = 500
 # What Kafka allows in a topic's name, and what a glob adds to it.
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,249}")
@@ -146,7 +146,7 @@ class _Routes(BaseModel):
 
     default: _Slugs | None = None
     topics: dict[_Topic, _Slugs] = Field(default_factory=dict)
-    rules: Annotated[list[_Rule], Field(max_length=_RULES_MAX)] = Field(default_factory=list)
+    rules: Annotated[list[_Rule], Field(max_length=RULES_MAX)] = Field(default_factory=list)
     canaries: list[_Canary] = Field(default_factory=list)
     shadows: list[_Shadow] = Field(default_factory=list)
 

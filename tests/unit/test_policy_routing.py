@@ -15,7 +15,7 @@ from stream_guard.cli_policies import route
 from stream_guard.errors import PolicyError
 from stream_guard.policy import PolicySet, make_policy
 from stream_guard.policy_yaml import read_yaml
-from stream_guard.routes_file import read_routes
+from stream_guard.routes_file import RULES_MAX, read_routes
 from stream_guard.routing import (
     Canary,
     Condition,
@@ -376,6 +376,14 @@ def test_bad_routes_are_named_with_their_line(text: str, line: int, wanted: str)
         routing(text)
     assert str(caught.value).startswith(f"routes.yaml:{line}: ")
     assert wanted in str(caught.value)
+
+
+def test_too_many_rules_are_refused() -> None:
+    rules = "".join(
+        f"- {{name: r{n}, when: {{tenant: a}}, policies: [a]}}\n" for n in range(RULES_MAX + 1)
+    )
+    with pytest.raises(PolicyError, match=f"at most {RULES_MAX} items"):
+        routing(f"default: [a]\nrules:\n{rules}")
 
 
 @pytest.fixture

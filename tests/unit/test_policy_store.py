@@ -172,9 +172,10 @@ def test_topic_without_route_or_default_is_refused(tmp_path: Path) -> None:
         policies.route("b")
 
 
-def test_importing_policies_pulls_in_no_broker_engine_or_telemetry() -> None:
+@pytest.mark.parametrize("module", ["policy_store", "reload", "lint.output", "policy_diff"])
+def test_importing_policies_pulls_in_no_broker_engine_or_telemetry(module: str) -> None:
     code = (
-        "import sys, stream_guard.policy_store; "
+        f"import sys, stream_guard.{module}; "
         "print([m for m in ('aiokafka', 'vllm', 'torch', 'opentelemetry') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
