@@ -99,8 +99,8 @@ def _one_policy() -> Path:
 
 async def bare(settings: Any, count: int) -> float:
     """Run (a); return records/s."""
-    from stream_guard.engine.scripted import ScriptedJudge
     from stream_guard.app import read_policies
+    from stream_guard.engine.scripted import ScriptedJudge
     from stream_guard.judge import JudgeRequest
     from stream_guard.post import PostParser
     from stream_guard.verdict import EventHeaders, build_verdict, encode_verdict
@@ -239,7 +239,7 @@ def _measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, fl
     ]
     done = subprocess.run(
         command, check=True, stdout=subprocess.PIPE, cwd=_ROOT, timeout=600, text=True
-    )  # noqa: S603
+    )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     return result
 

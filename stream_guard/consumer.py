@@ -13,13 +13,12 @@ import structlog
 
 from stream_guard.errors import BrokerError
 from stream_guard.offsets import PartitionOffsets
-from stream_guard.ports import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from stream_guard.pipeline import Pipeline
-    from stream_guard.ports import Clock, Source
+    from stream_guard.ports import Clock, Partition, Source
     from stream_guard.settings import DeliverySettings
     from stream_guard.telemetry.metrics import Metrics
 

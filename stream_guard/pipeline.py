@@ -191,7 +191,7 @@ class Pipeline:
                 cancelled.extend(work.requests)
                 self.flow.leave(work.size_bytes, work.tokens)
                 if work.trace.span is not None:
-                    work.trace.span.set_attribute("stream_guard.abandoned", True)
+                    work.trace.span.set_attribute("stream_guard.abandoned", value=True)
                     work.trace.span.end()
                 count += 1
         if cancelled:

@@ -7,20 +7,38 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
+from stream_guard.policy_meta import PolicyMeta
+from stream_guard.policy_text import decode_utf8
+from stream_guard.policy_yaml import read_yaml
+from stream_guard.routing import NoRouteError, RouteFacts, Routing
 from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_guard.judge import Effort
+    from stream_guard.policy_meta import Thresholds, Tier, Undetermined
+    from stream_guard.routing import Mode, RoutedId
 
-__all__ = ["POLICY_BYTES_MAX", "Category", "Policy", "PolicySet", "Taxonomy", "make_policy"]
+__all__ = [
+    "CATEGORIES_MAX",
+    "POLICY_BYTES_MAX",
+    "RULE_IDS_MAX",
+    "Category",
+    "Policy",
+    "PolicySet",
+    "Taxonomy",
+    "make_policy",
+]
 
 POLICY_BYTES_MAX: Final = 262_144
 """The largest ``policy.md``, in bytes: several times what a model can follow."""
+CATEGORIES_MAX: Final = 200
+RULE_IDS_MAX: Final = 2_000
 
 
 @dataclass(slots=True, frozen=True)
@@ -30,12 +48,17 @@ class Policy:
     Attributes:
         id: the folder's name (slug).
         version: the label that people use; by default the first 12 hex digits of ``sha256``.
-        sha256: hex digest of the file's bytes.
+        sha256: hex digest of ``policy.md``'s bytes; with a ``policy.yaml``, of those, a NUL and its
+            bytes: whatever changes how posts are judged changes it.
         text: the file's text, unmodified.
         taxonomy: its categories and rule ids, and which of them violate.
         effort: how long the model should reason.
         reasoning_tokens_max: the reasoning budget, in tokens; exact.
-        action: recommended to enforcement when a post violates.
+        action: recommended to enforcement when a post violates and its category names none.
+        tiers: which tiers a post passes, in order; None for those of the settings.
+        thresholds: of the classifier, or None for none.
+        undetermined: what enforcement should do with a post that could not be decided.
+        golden_set: name of a CSV file in the policy's folder, or None.
     """
 
     id: str
@@ -46,6 +69,15 @@ class Policy:
     effort: Effort = "low"
     reasoning_tokens_max: int = 512
     action: str = "review"
+    tiers: tuple[Tier, ...] | None = None
+    thresholds: Thresholds | None = None
+    undetermined: Undetermined = "hold"
+    golden_set: str | None = None
+
+    def action_for(self, code: str | None) -> str:
+        """Return the action to recommend for a post that violates in this category, if known."""
+        category = self.taxonomy.category(code) if code is not None else None
+        return category.action if category and category.action else self.action
 
 
 def make_policy(
@@ -55,18 +87,21 @@ def make_policy(
     effort: Effort = "low",
     reasoning_tokens_max: int = 512,
     source: str | None = None,
+    metadata: bytes | None = None,
 ) -> Policy:
-    """Make a policy of a ``policy.md`` file's bytes.
+    """Make a policy of a ``policy.md`` file's bytes, and of those of a ``policy.yaml`` beside it.
 
     Args:
         policy_id: the folder's name.
-        content: the file's bytes; their sha256 is the policy's identity.
+        content: the bytes of ``policy.md``.
         effort: how long the model should reason.
         reasoning_tokens_max: in tokens.
         source: the file's name in error messages; by default ``<policy_id>/policy.md``.
+        metadata: the bytes of ``policy.yaml``, or None where there is none.
 
     Raises:
-        PolicyError: it is empty, too large, not UTF-8, or holds a NUL character.
+        PolicyError: the text is empty, too large, not UTF-8, holds a NUL character or names too
+            many categories or rule ids; or the metadata does not fit its model.
     """
     source = source or f"{policy_id}/policy.md"
     if len(content) > POLICY_BYTES_MAX:
@@ -75,12 +110,7 @@ def make_policy(
             "400 to 600 tokens work best: shorten it, or split it into several policies"
         )
         raise PolicyError(message)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"{source}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8"
-        raise PolicyError(message) from error
+    text = decode_utf8(content, source)
     if not text.strip():
         message = f"{source}: empty; write the policy, or remove its folder"
         raise PolicyError(message)
@@ -88,16 +118,56 @@ def make_policy(
         line = text.count("\n", 0, text.index("\0")) + 1
         message = f"{source}:{line}: holds a NUL character; remove it, or save the file as UTF-8"
         raise PolicyError(message)
-    sha256 = hashlib.sha256(content).hexdigest()
+    taxonomy = infer_taxonomy(text)
+    digest = hashlib.sha256(content)
+    meta = PolicyMeta()
+    if metadata is not None:
+        digest.update(b"\0" + metadata)
+        document = read_yaml(metadata, str(PurePath(source).with_name("policy.yaml")))
+        meta = document.check(PolicyMeta)
+        taxonomy = meta.apply(taxonomy, document)
+    _check_size(taxonomy, source)
+    sha256 = digest.hexdigest()
     return Policy(
         id=policy_id,
-        version=sha256[:12],
+        version=meta.version or sha256[:12],
         sha256=sha256,
         text=text,
-        taxonomy=infer_taxonomy(text),
-        effort=effort,
-        reasoning_tokens_max=reasoning_tokens_max,
+        taxonomy=taxonomy,
+        effort=meta.effort or effort,
+        reasoning_tokens_max=meta.reasoning_tokens_max or reasoning_tokens_max,
+        action=meta.action or "review",
+        tiers=tuple(meta.tiers) if meta.tiers else None,
+        thresholds=meta.thresholds,
+        undetermined=meta.undetermined or "hold",
+        golden_set=meta.golden_set,
     )
+
+
+def _check_size(taxonomy: Taxonomy, source: str) -> None:
+    """Refuse what would make the grammar of answers enormous."""
+    for what, number, limit in (
+        ("categories", len(taxonomy.categories), CATEGORIES_MAX),
+        ("rule ids", len(taxonomy.rule_ids), RULE_IDS_MAX),
+    ):
+        if number > limit:
+            message = f"{source}: {number} {what}, over the limit of {limit}; split the policy"
+            raise PolicyError(message)
+
+
+@dataclass(slots=True, frozen=True)
+class RoutedPolicy:
+    """A policy that judges a post.
+
+    Attributes:
+        policy: by which it is judged.
+        mode: ``live``; ``canary``: the verdict is to be marked; ``shadow``: never to be acted on.
+        stands_for: of a canary, the id of the policy that it stands in for.
+    """
+
+    policy: Policy
+    mode: Mode = "live"
+    stands_for: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -106,36 +176,69 @@ class PolicySet:
 
     Attributes:
         policies: by id.
-        topics: ids of the policies that judge a topic's posts.
+        topics: ids of the policies that judge a topic's posts; names may be globs.
         default: ids of those for every other topic; may be empty.
+        routing: all routes, with rules, canaries and shadows; by default made of the two above.
+        sha256: hex digest of all that it was made of; empty where it was not made of files.
     """
 
     policies: Mapping[str, Policy]
     topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default: tuple[str, ...] = ()
+    routing: Routing = field(default_factory=Routing)
+    sha256: str = ""
 
     def __post_init__(self) -> None:
-        for where, ids in (("default", self.default), *self.topics.items()):
-            for policy_id in ids:
-                if policy_id not in self.policies:
-                    known = ", ".join(sorted(self.policies)) or "none"
-                    message = (
-                        f"routes.yaml: {where!r} names the policy {policy_id!r}, which does not "
-                        f"exist (known: {known})"
-                    )
-                    raise PolicyError(message)
+        if self.routing == Routing():
+            object.__setattr__(self, "routing", Routing((), self.topics, self.default))
+        for policy_id, where in self.routing.named().items():
+            if policy_id not in self.policies:
+                known = ", ".join(sorted(self.policies)) or "none"
+                message = (
+                    f"routes.yaml: {where} names the policy {policy_id!r}, which does not exist "
+                    f"(known: {known})"
+                )
+                raise PolicyError(message)
+
+    @classmethod
+    def of(cls, policies: Mapping[str, Policy], routing: Routing, sha256: str = "") -> PolicySet:
+        """Return a set with these routes. Raises PolicyError where one names no policy."""
+        return cls(policies, routing.topics, routing.default, routing, sha256)
 
     def route(self, topic: str) -> tuple[Policy, ...]:
-        """Return the policies that a post of this topic is judged by, in the order given.
+        """Return the policies that judge a topic's posts where no rule, canary or shadow applies.
 
         Raises:
             PolicyError: the topic has no route, and there is no default.
         """
-        ids = self.topics.get(topic) or self.default
-        if not ids:
-            message = (
-                f"topic {topic!r} has no route and there is no default; add it to routes.yaml, "
-                f"for example: topics: {{{topic}: [{next(iter(self.policies), 'SLUG')}]}}"
-            )
-            raise PolicyError(message)
-        return tuple(self.policies[policy_id] for policy_id in ids)
+        return tuple(routed.policy for routed in self.route_post(RouteFacts(topic)))
+
+    def route_post(self, facts: RouteFacts) -> tuple[RoutedPolicy, ...]:
+        """Return the policies that judge a post, in order, each once; never empty.
+
+        Raises:
+            PolicyError: the topic has no route, and there is no default.
+        """
+        try:
+            return self._resolve(self.routing.route(facts))
+        except NoRouteError as error:
+            raise self._no_route(facts.topic, error) from error
+
+    def route_topic(self, topic: str) -> tuple[RoutedPolicy, ...] | None:
+        """Return the policies of all posts of a topic, or None where they depend on the post.
+
+        Raises:
+            PolicyError: the topic has no route, and there is no default.
+        """
+        try:
+            routed = self.routing.fixed(topic)
+        except NoRouteError as error:
+            raise self._no_route(topic, error) from error
+        return None if routed is None else self._resolve(routed)
+
+    def _resolve(self, routed: tuple[RoutedId, ...]) -> tuple[RoutedPolicy, ...]:
+        return tuple(RoutedPolicy(self.policies[r.policy], r.mode, r.stands_for) for r in routed)
+
+    def _no_route(self, topic: str, error: NoRouteError) -> PolicyError:
+        example = f"topics: {{{topic}: [{next(iter(self.policies), 'SLUG')}]}}"
+        return PolicyError(f"{error}; add it to routes.yaml, for example: {example}")

@@ -18,37 +18,105 @@ if TYPE_CHECKING:
 
 __all__ = ["ANSWER_WORDS", "LabelPair", "find_label_pairs", "label_stance", "output_labels"]
 
+# Words that are labels by themselves, folded. One language a line.
 _VIOLATES_WORDS: Final = frozenset(
-    "invalid violates violation violating violated violate 1 yes true unsafe disallowed block blocked"
-    " remove reject rejected deny flag flagged harmful spam toxic bad"
-    " versto\u00df verst\u00f6\u00dft infraction infracci\u00f3n infringe enfreint \u9055\u53cd \u8fdd\u89c4"
-    " \u043d\u0430\u0440\u0443\u0448\u0435\u043d\u0438\u0435 \u043d\u0430\u0440\u0443\u0448\u0430\u0435\u0442".split()
+    [
+        "invalid",
+        "violates",
+        "violation",
+        "violating",
+        "violated",
+        "violate",
+        "1",
+        "yes",
+        "true",
+        "unsafe",
+        "disallowed",
+        "block",
+        "blocked",
+        "remove",
+        "reject",
+        "rejected",
+        "deny",
+        "flag",
+        "flagged",
+        "harmful",
+        "spam",
+        "toxic",
+        "bad",
+        "verstoß",
+        "verstösst",
+        "verstößt",
+        "infraction",
+        "infracción",
+        "infringe",
+        "enfreint",
+        "違反",
+        "违规",
+        "нарушение",
+        "нарушает",
+    ]
 )
 _SAFE_WORDS: Final = frozenset(
-    "valid safe 0 no false allowed allow ok okay none keep pass approve approved accept permitted"
-    " harmless ham benign good clean compliant no_violation not_violating non-violating"
-    " erlaubt zul\u00e4ssig sicher autoris\u00e9 s\u00fbr permitido seguro \u5b89\u5168 \u8a31\u53ef"
-    " \u043d\u043e\u0440\u043c\u0430 \u0434\u043e\u043f\u0443\u0441\u0442\u0438\u043c\u043e \u0431\u0435\u0437\u043e\u043f\u0430\u0441\u043d\u043e".split()
+    [
+        "valid",
+        "safe",
+        "0",
+        "no",
+        "false",
+        "allowed",
+        "allow",
+        "ok",
+        "okay",
+        "none",
+        "keep",
+        "pass",
+        "approve",
+        "approved",
+        "accept",
+        "permitted",
+        "harmless",
+        "ham",
+        "benign",
+        "good",
+        "clean",
+        "compliant",
+        "no_violation",
+        "not_violating",
+        "non-violating",
+        "erlaubt",
+        "zulässig",
+        "sicher",
+        "autorisé",
+        "sûr",
+        "permitido",
+        "seguro",
+        "安全",
+        "許可",
+        "норма",
+        "допустимо",
+        "безопасно",
+    ]
 )
 ANSWER_WORDS: Final = re.compile(
-    r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|emit|"
-    r"antwort\w*|ausgabe|gib|r\u00e9pon\w+|sortie|responde\w*|respuesta|salida|devuelve\w*|rispond\w+)\b|"
-    r"\u51fa\u529b|\u56de\u7b54|\u56de\u7b54|\u5224\u5b9a|\u8f93\u51fa|\u043e\u0442\u0432\u0435\u0442|\u0432\u044b\u0432\u043e\u0434",
+    r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|"
+    r"emit|antwort\w*|ausgabe|gib|répon\w+|sortie|responde\w*|respuesta|salida|devuelve\w*|"
+    r"rispond\w+)\b|出力|回答|判定|输出|ответ|вывод",
     re.IGNORECASE,
 )
 _OUTPUT: Final = re.compile(
-    r"^\W{0,8}(?:output|label|verdict|answer|ausgabe|sortie|salida|\u51fa\u529b|\u8f93\u51fa)[*_`\s]{0,4}[:\uff1a]"
+    r"^\W{0,8}(?:output|label|verdict|answer|ausgabe|sortie|salida|出力|输出)[*_`\s]{0,4}[:\uff1a]"
     r"\W{0,8}([\w-]{1,40})\W{0,8}$",
     re.IGNORECASE,
 )
 _QUOTED: Final = re.compile(
-    r"`([^`\s]{1,40})`|\"([^\"\s]{1,40})\"|\u201c([^\u201d\s]{1,40})\u201d|\u00ab\s?([^\u00bb\s]{1,40})\s?\u00bb"
-    r"|\*\*([^*\s]{1,40})\*\*|'([^'\s]{1,40})'|\u300c([^\u300d\s]{1,40})\u300d"
+    r"`([^`\s]{1,40})`|\"([^\"\s]{1,40})\"|“([^”\s]{1,40})”|«\s?([^»\s]{1,40})\s?»"
+    r"|\*\*([^*\s]{1,40})\*\*|'([^'\s]{1,40})'|「([^」\s]{1,40})」"
 )
 _BARE: Final = re.compile(r"(?<![\w.-])([\w-]{1,40})(?![\w-])")
 _JSON_KEY: Final = re.compile(
-    r"\"(violation|violates|is_violation|violating|flagged|unsafe|label|verdict|decision|result|answer)\""
-    r"\s{0,8}:\s{0,8}([^,}\n]{1,80})",
+    r"\"(violation|violates|is_violation|violating|flagged|unsafe|label|verdict|decision|result|"
+    r"answer)\"\s{0,8}:\s{0,8}([^,}\n]{1,80})",
     re.IGNORECASE,
 )
 _BOOLEAN_KEYS: Final = frozenset(
@@ -58,11 +126,12 @@ _BOOLEAN_KEYS: Final = frozenset(
 
 @dataclass(slots=True, frozen=True)
 class LabelPair:
-    """The words for violating and safe, and the line (from 1) and manner in which they were found."""
+    """The words for violating and safe, the line of each (from 1), and how they were found."""
 
     violates: str
     safe: str
-    line: int
+    violates_line: int
+    safe_line: int
     how: str
 
 
@@ -90,12 +159,12 @@ class _Pairs:
     def offer(self, words: Iterable[tuple[str, bool | None, int]], how: str) -> None:
         """Add a pair where the words (word, violates, line) hold one of each kind."""
         kinds: dict[bool, tuple[str, int]] = {}
-        for word, violates, line in words:
-            if violates is not None:
-                kinds.setdefault(violates, (word, line))
+        for word, leaning, line in words:
+            if leaning is not None:
+                kinds.setdefault(leaning, (word, line))
         if len(kinds) == 2:  # noqa: PLR2004 - one of each
-            line = min(kinds[True][1], kinds[False][1])
-            self.pairs.append(LabelPair(kinds[True][0], kinds[False][0], line, how))
+            (violates, violates_line), (safe, safe_line) = kinds[True], kinds[False]
+            self.pairs.append(LabelPair(violates, safe, violates_line, safe_line, how))
 
 
 def _quoted(text: str) -> Iterator[tuple[str, bool | None]]:
@@ -127,9 +196,9 @@ def find_label_pairs(sections: Iterable[Section]) -> tuple[LabelPair, ...]:
     outputs: list[tuple[str, bool | None, int]] = []
     defined: list[tuple[str, bool | None, int]] = []
     for section in sections:
-        for word, line in output_labels(section.lines):
+        for word, number in output_labels(section.lines):
             own = label_stance(word)
-            outputs.append((word, own if own is not None else stance(section.title), line))
+            outputs.append((word, own if own is not None else stance(section.title), number))
         for item in read_definitions(section.lines):
             if (own := label_stance(item.term)) is not None:
                 leaning = stance(item.meaning, first=True)

@@ -1,22 +1,24 @@
 """Policies from disk: ``<path>/<slug>/policy.md`` and ``<path>/routes.yaml`` become a PolicySet.
 
-Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so that
-a set is always made of one consistent reading. What it must never do: return part of a set.
+Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so
+that a set is always made of one consistent reading. What it must never do: return part of a set.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import unicodedata
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Annotated, Final
-
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StrictStr
+from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import PolicyError
+from stream_guard.lint import lint_policies
 from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
-from stream_guard.policy_yaml import YAML_BYTES_MAX, Document, read_yaml
+from stream_guard.policy_yaml import YAML_BYTES_MAX, read_yaml
+from stream_guard.routes_file import read_routes
+from stream_guard.routing import Routing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,13 +32,13 @@ __all__ = [
     "build_policies",
     "load_policies",
     "read_policy_files",
+    "refuse_errors",
 ]
 
 POLICIES_MAX: Final = 500
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
-# What Kafka allows in a topic's name.
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _POLICY_FILE: Final = "policy.md"
+_METADATA_FILE: Final = "policy.yaml"
 _ROUTES_FILE: Final = "routes.yaml"
 
 
@@ -48,11 +50,31 @@ class PolicyFiles:
         path: the folder, for messages.
         policies: bytes of each ``policy.md``, by slug, in the order of the slugs.
         routes: bytes of ``routes.yaml``, or None where there is none.
+        metadata: bytes of each ``policy.yaml`` that there is, by slug.
+        names: what else lies in each policy's folder, by slug.
     """
 
     path: Path
     policies: Mapping[str, bytes] = field(default_factory=dict)
     routes: bytes | None = None
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of every file's name and bytes."""
+        digest = hashlib.sha256()
+        contents: list[tuple[str, str, bytes | None]] = [("", _ROUTES_FILE, self.routes)]
+        for slug, text in self.policies.items():
+            contents += [
+                (slug, _POLICY_FILE, text),
+                (slug, _METADATA_FILE, self.metadata.get(slug)),
+            ]
+        for slug, name, content in contents:
+            if content is not None:
+                # Lengths keep one file's end apart from the next one's beginning.
+                digest.update(f"{slug}/{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()
 
 
 def load_policies(
@@ -71,9 +93,23 @@ def load_policies(
     Raises:
         PolicyError: something is missing or wrong; the message names file, line and remedy.
     """
-    return build_policies(
+    policies = build_policies(
         read_policy_files(path), effort=effort, reasoning_tokens_max=reasoning_tokens_max
     )
+    refuse_errors(policies, path)
+    return policies
+
+
+def refuse_errors(policies: PolicySet, path: Path) -> None:
+    """Refuse policies in which the linter finds an error.
+
+    Raises:
+        PolicyError: names each error's file, line, code and remedy.
+    """
+    errors = [f for f in lint_policies(policies, folder=str(path)) if f.severity == "error"]
+    if errors:
+        lines = (f"{f.file}:{f.line}: {f.code}: {f.message}. {f.remedy}" for f in errors)
+        raise PolicyError("\n".join(lines))
 
 
 def read_policy_files(path: Path) -> PolicyFiles:
@@ -99,20 +135,29 @@ def read_policy_files(path: Path) -> PolicyFiles:
         raise PolicyError(message) from error
     slugs = [name for name in entries if not name.startswith((".", "_"))]
     if len(slugs) > POLICIES_MAX:
-        message = f"{path}: {len(slugs)} policies, over the limit of {POLICIES_MAX}; set policies.path to one set"
+        message = (
+            f"{path}: {len(slugs)} policies, over the limit of {POLICIES_MAX}; "
+            "set policies.path to one set"
+        )
         raise PolicyError(message)
     policies: dict[str, bytes] = {}
+    metadata: dict[str, bytes] = {}
+    names: dict[str, frozenset[str]] = {}
     for slug in slugs:
         content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
         if content is None:
             message = f"{path / slug}: has no {_POLICY_FILE}; write it, or remove the folder"
             raise PolicyError(message)
         policies[slug] = content
-    return PolicyFiles(path, policies, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+        if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
+            metadata[slug] = declared
+        names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
+    routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
+    return PolicyFiles(path, policies, routes, metadata, names)
 
 
 def _read(path: Path, bytes_max: int) -> bytes | None:
-    """Return a file's bytes (one over the limit is enough to be refused later), None where missing."""
+    """Return a file's bytes (one over the limit, to be refused later), or None where missing."""
     try:
         with path.open("rb") as file:
             return file.read(bytes_max + 1)
@@ -144,12 +189,16 @@ def build_policies(
             effort=effort,
             reasoning_tokens_max=reasoning_tokens_max,
             source=str(files.path / slug / _POLICY_FILE),
+            metadata=files.metadata.get(slug),
         )
         for slug, content in files.policies.items()
     }
+    _check_golden_sets(files, policies)
     if files.routes is None:
-        return PolicySet(policies, default=_only(files, policies))
-    return _with_routes(read_yaml(files.routes, str(files.path / _ROUTES_FILE)), policies)
+        routing = Routing(default=_only(files, policies))
+        return PolicySet.of(policies, routing, files.sha256)
+    document = read_yaml(files.routes, str(files.path / _ROUTES_FILE))
+    return PolicySet.of(policies, read_routes(document, policies), files.sha256)
 
 
 def _check_ids(files: PolicyFiles) -> None:
@@ -158,18 +207,26 @@ def _check_ids(files: PolicyFiles) -> None:
     for slug in files.policies:
         if _SLUG.fullmatch(slug) is None:
             message = (
-                f"{files.path / slug}: the folder's name is the policy's id, and may hold Latin letters, "
-                "digits, '.', '_' and '-', up to 100; rename it"
+                f"{files.path / slug}: the folder's name is the policy's id, and may hold "
+                "Latin letters, digits, '.', '_' and '-', up to 100; rename it"
             )
             raise PolicyError(message)
         folded = unicodedata.normalize("NFKC", slug).casefold()
         if folded in by_folded:
             message = (
-                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id but for "
-                "capitals; rename one of the folders"
+                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id "
+                "but for capitals; rename one of the folders"
             )
             raise PolicyError(message)
         by_folded[folded] = slug
+
+
+def _check_golden_sets(files: PolicyFiles, policies: Mapping[str, Policy]) -> None:
+    for slug, policy in policies.items():
+        if policy.golden_set and policy.golden_set not in files.names.get(slug, frozenset()):
+            source = str(files.path / slug / _METADATA_FILE)
+            message = f"no file {policy.golden_set!r} in this folder; add it, or remove the key"
+            raise read_yaml(files.metadata[slug], source).error(("golden_set",), message)
 
 
 def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]:
@@ -177,54 +234,7 @@ def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]
         return tuple(policies)
     example = f"default: [{next(iter(policies))}]"
     message = (
-        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say which judge "
-        f"which topic, for example {example!r}"
+        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say "
+        f"which judge which topic, for example {example!r}"
     )
     raise PolicyError(message)
-
-
-def _is_topic(name: str) -> str:
-    if _TOPIC.fullmatch(name) is None:
-        message = "not a topic's name: Latin letters, digits, '.', '_' and '-', up to 249"
-        raise ValueError(message)
-    return name
-
-
-_Slugs = Annotated[list[StrictStr], Field(min_length=1, max_length=POLICIES_MAX)]
-_Topic = Annotated[StrictStr, AfterValidator(_is_topic)]
-
-
-class _Routes(BaseModel):
-    """``routes.yaml``."""
-
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-    default: _Slugs | None = None
-    topics: dict[_Topic, _Slugs] = Field(default_factory=dict)
-
-
-def _with_routes(document: Document, policies: Mapping[str, Policy]) -> PolicySet:
-    routes = document.check(_Routes)
-    known = ", ".join(sorted(policies))
-    for path, slugs in [
-        (("default",), routes.default or []),
-        *((("topics", topic), slugs) for topic, slugs in routes.topics.items()),
-    ]:
-        for index, slug in enumerate(slugs):
-            if slug not in policies:
-                message = (
-                    f"no policy {slug!r}; correct it, or add {slug}/{_POLICY_FILE} (known: {known})"
-                )
-                raise document.error((*path, index), message)
-            if slug in slugs[:index]:
-                message = f"the policy {slug!r} is there twice; keep one"
-                raise document.error((*path, index), message)
-    if routes.default is None and not routes.topics:
-        raise document.error(
-            (), f"routes nothing; add for example 'default: [{next(iter(policies))}]'"
-        )
-    return PolicySet(
-        policies,
-        {topic: tuple(slugs) for topic, slugs in routes.topics.items()},
-        tuple(routes.default or ()),
-    )

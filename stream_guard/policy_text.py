@@ -10,10 +10,21 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.errors import PolicyError
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["Definition", "Line", "Section", "read_definitions", "read_sections", "stance"]
+__all__ = [
+    "Definition",
+    "Line",
+    "Section",
+    "decode_utf8",
+    "read_definitions",
+    "read_sections",
+    "split_lines",
+    "stance",
+]
 
 _ATX: Final = re.compile(r"^ {0,3}(#{1,6})\s+(.*?)\s*#*\s*$")
 _BOLD: Final = re.compile(r"^(?:\*\*|__)([^*_].{0,118}?)(?:\*\*|__):?\s*$")
@@ -21,12 +32,15 @@ _CAPITALS: Final = re.compile(r"^[A-Z][A-Z0-9 ,/&()'-]{2,60}:?\s*$")
 _UNDERLINE: Final = re.compile(r"^(=+|-{3,})\s*$")
 _FENCE: Final = re.compile(r"^ {0,3}(```|~~~)")
 _BULLET: Final = re.compile(r"^\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
-_MARKS: Final = "`*_\"' \u201c\u201d\u00ab\u00bb"
+_MARKS: Final = "`*_\"' “”«»"
 # The term of a definition: quoted or bold, or one bare word, before a separator.
 _TERM: Final = re.compile(
-    r"^(?P<open>[`*_\"'\u201c\u00ab]{0,4})(?P<term>[^\s`*\"'\u201d\u00bb:=|]{1,40})"
-    r"(?P<close>[`*_\"'\u201d\u00bb]{0,4})\s*(?::|=|->|=>|\u2192|\uff1a|[-\u2013\u2014](?=\s))\**\s*(?P<meaning>\S.*)$"
+    r"^(?P<open>[`*_\"'“«]{0,4})(?P<term>[^\s`*\"'”»:=|]{1,40})"
+    r"(?P<close>[`*_\"'”»]{0,4})\s*"
+    r"(?::|=|->|=>|→|\uff1a|[-\u2013\u2014](?=\s))\**\s*(?P<meaning>\S.*)$"
 )
+_LINE_END: Final = re.compile(r"\r\n|\n|\r")
+_HEADING_CHARACTERS_MAX: Final = 300  # keeps the patterns below, which may backtrack, cheap
 _SETEXT_LEVELS: Final = {"=": 1, "-": 2}
 _PSEUDO_LEVEL: Final = 7  # bold lines and capitals: below every real heading
 
@@ -72,25 +86,45 @@ class Definition:
     marked: bool
 
 
+def decode_utf8(content: bytes, source: str) -> str:
+    """Decode a file's bytes, without a byte order mark.
+
+    Raises:
+        PolicyError: not UTF-8; the message names the file (``source``) and the line.
+    """
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"{source}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8"
+        raise PolicyError(message) from error
+
+
 def _heading(current: str, following: str, before: str) -> tuple[int, str] | None:
     """Return the heading's level and title, or None where the line is not a heading."""
+    stripped = current.strip()
+    if not stripped or len(current) > _HEADING_CHARACTERS_MAX:
+        return None
     if match := _ATX.match(current):
         return len(match[1]), match[2].strip("* ")
-    stripped = current.strip()
-    if not stripped or "|" in stripped:
+    if "|" in stripped:
         return None
     if (under := _UNDERLINE.match(following)) and stripped[0] not in "-*+>#":
         return _SETEXT_LEVELS[under[1][0]], stripped
     if match := _BOLD.match(stripped):
         return _PSEUDO_LEVEL, match[1].strip(":* ")
-    if not before.strip() and _CAPITALS.match(stripped):
-        return _PSEUDO_LEVEL, stripped.rstrip(": ")
-    return None
+    capitals = not before.strip() and _CAPITALS.match(stripped)
+    return (_PSEUDO_LEVEL, stripped.rstrip(": ")) if capitals else None
+
+
+def split_lines(text: str) -> list[str]:
+    """Return the lines as editors count them; ``str.splitlines`` counts otherwise."""
+    return _LINE_END.split(text)
 
 
 def read_sections(text: str) -> tuple[Section, ...]:
     """Split a text at its headings; the first section has level 0 and no title."""
-    lines = text.splitlines()
+    lines = split_lines(text)
     sections: list[Section] = []
     trail: list[tuple[int, str]] = []  # the open headings, outermost first
     body: list[Line] = []
@@ -143,25 +177,25 @@ def read_definitions(lines: Iterable[Line]) -> tuple[Definition, ...]:
 # Several languages, since translated policies are common. Whole words; negations are read first.
 _NOT_VIOLATING: Final = (
     r"(?:not|no|non|never|doesn't|does not|do not|don't|without)[\s_-]+(?:an?\s+|any\s+|in\s+)?"
-    r"(?:violat\w*|harmful|prohibited|disallowed|unsafe)|kein(?:e|en)?\s+versto\u00df|pas\s+d.infraction|"
-    r"no\s+infringe|\u9055\u53cd(?:\u3057\u306a\u3044|\u306a\u3057|\u3067\u306f\u306a\u3044)|\u4e0d\u8fdd\u89c4|"
-    r"\u043d\u0435 \u043d\u0430\u0440\u0443\u0448\u0430\u0435\u0442"
+    r"(?:violat\w*|harmful|prohibited|disallowed|unsafe)|kein(?:e|en)?\s+verstoß|"
+    r"pas\s+d.infraction|no\s+infringe|違反(?:しない|なし|ではない)|不违规|"
+    r"не нарушает"
 )
 _NOT_SAFE: Final = (
-    r"(?:not|never|isn't|is not)[\s_-]+(?:be\s+)?(?:allowed|permitted|safe|acceptable|ok|okay|valid)|"
-    r"nicht\s+erlaubt|nicht\s+zul\u00e4ssig|non\s+autoris\u00e9\w*|no\s+permitid\w*|\u7981\u6b62|\u4e0d\u5141\u8bb8"
+    r"(?:not|never|isn't|is not)[\s_-]+(?:be\s+)?(?:allowed|permitted|safe|acceptable|ok|okay|"
+    r"valid)|nicht\s+erlaubt|nicht\s+zulässig|non\s+autorisé\w*|no\s+permitid\w*|禁止|不允许"
 )
 _VIOLATING: Final = (
-    r"violat\w*|disallowed|prohibited|forbidden|banned|invalid|unsafe|harmful|infring\w*|must be removed|"
-    r"versto\u00df\w*|verst\u00f6\u00dft|verboten\w*|unzul\u00e4ssig\w*|infraction\w*|interdit\w*|enfreint|"
-    r"infracci\u00f3n\w*|infringe|prohibid\w*|\u9055\u53cd|\u8fdd\u89c4|\u043d\u0430\u0440\u0443\u0448\w*|"
-    r"\u0437\u0430\u043f\u0440\u0435\u0449\w*|viola|proibid\w*"
+    r"violat\w*|disallowed|prohibited|forbidden|banned|invalid|unsafe|harmful|infring\w*|"
+    r"must be removed|verstoß\w*|verstößt|verboten\w*|unzulässig\w*|infraction\w*|"
+    r"interdit\w*|enfreint|infracción\w*|infringe|prohibid\w*|違反|违规|наруш\w*|"
+    r"запрещ\w*|viola|proibid\w*"
 )
 _SAFE: Final = (
-    r"allowed|safe|permitted|permissible|acceptable|valid|benign|compliant|innocuous|harmless|okay|ok|"
-    r"erlaubt\w*|zul\u00e4ssig\w*|unbedenklich\w*|autoris\u00e9\w*|permis\w{0,2}|permitid\w*|permesso|segur[oa]s?|"
-    r"\u5b89\u5168|\u8a31\u53ef|\u5141\u8bb8|\u8a31\u5bb9|\u0440\u0430\u0437\u0440\u0435\u0448\w*|"
-    r"\u0434\u043e\u043f\u0443\u0441\u0442\u0438\u043c\w*|permitid[oa]s?"
+    r"allowed|safe|permitted|permissible|acceptable|valid|benign|compliant|innocuous|harmless|okay|"
+    r"ok|erlaubt\w*|zulässig\w*|unbedenklich\w*|autorisé\w*|permis\w{0,2}|permitid\w*|permesso|"
+    r"segur[oa]s?|安全|許可|允许|許容|разреш\w*|"
+    r"допустим\w*|permitid[oa]s?"
 )
 _LEANING: Final = re.compile(
     # Scripts without spaces have no word boundary, hence the look-around on Latin letters only.

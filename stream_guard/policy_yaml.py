@@ -1,4 +1,4 @@
-"""YAML that knows its lines: read, checked against a model, and every fault named with its line. Pure.
+"""YAML that knows its lines: read, checked against a model, every fault named with its line. Pure.
 
 What it must never do: build anything but plain data, or spend more than the text's length on it
 (aliases can make a small file unfold into gigabytes, so there are none).
@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 
 from stream_guard.errors import PolicyError
+from stream_guard.policy_text import decode_utf8
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -98,12 +99,7 @@ def read_yaml(content: bytes, source: str) -> Document:
     if len(content) > YAML_BYTES_MAX:
         message = f"{source}: over {YAML_BYTES_MAX:,} bytes; shorten it"
         raise PolicyError(message)
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        message = f"{source}:{line}: not UTF-8 (byte {error.start}); save the file as UTF-8"
-        raise PolicyError(message) from error
+    text = decode_utf8(content, source)
     try:
         _check_events(text, source)
         node = yaml.compose(text, Loader=yaml.SafeLoader)
@@ -112,11 +108,15 @@ def read_yaml(content: bytes, source: str) -> Document:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 1
-        message = f"{source}:{line}: not valid YAML: {error.problem or error.context}; see indentation, colons and quotes"
+        message = (
+            f"{source}:{line}: not valid YAML: {error.problem or error.context}; "
+            "see indentation, colons and quotes"
+        )
         raise PolicyError(message) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        message = f"{source}:{line}: holds a character that YAML forbids (#x{ord(text[error.position]):x}); remove it"
+        code_point = f"U+{ord(text[error.position]):04X}"
+        message = f"{source}:{line}: holds {code_point}, which YAML forbids; remove it"
         raise PolicyError(message) from error
     return Document(source, value, positions)
 
@@ -125,7 +125,7 @@ def _check_events(text: str, source: str) -> None:
     """Refuse, without recursion, what would make composing it deep or large."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        line = event.start_mark.line + 1
+        line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
             message = f"{source}:{line}: aliases (*name) are not taken; write the value out"
             raise PolicyError(message)
@@ -144,7 +144,9 @@ def _check_events(text: str, source: str) -> None:
 _CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
 
 
-def _construct(node: yaml.Node, path: _Path, positions: dict[_Path, Position], source: str) -> Any:  # noqa: ANN401 - any YAML value
+def _construct(  # any YAML value
+    node: yaml.Node, path: _Path, positions: dict[_Path, Position], source: str
+) -> Any:  # noqa: ANN401
     positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
     if isinstance(node, yaml.SequenceNode):
         return [
@@ -169,7 +171,8 @@ def _construct(node: yaml.Node, path: _Path, positions: dict[_Path, Position], s
 
 def _scalar(node: yaml.Node, source: str) -> Any:  # noqa: ANN401 - any YAML scalar
     try:
-        return _CONSTRUCTOR.construct_object(node)  # type: ignore[no-untyped-call]
+        return _CONSTRUCTOR.construct_object(node)
     except ValueError as error:  # a date such as 2024-99-99
-        message = f"{source}:{node.start_mark.line + 1}: {node.value!r} cannot be read ({error}); quote it"
+        line = node.start_mark.line + 1
+        message = f"{source}:{line}: {node.value!r} cannot be read ({error}); quote it"
         raise PolicyError(message) from error

@@ -412,7 +412,7 @@ def _explain(error: ValidationError) -> str:
         example = next(
             (f"; for example {v}" for k, v in _EXAMPLES.items() if dotted.startswith(k)), None
         )
-        lines.append(f"{name}: {what}{example if example else _default_example(path)}")
+        lines.append(f"{name}: {what}{example or _default_example(path)}")
     return "\n".join(lines)
 
 

@@ -1,8 +1,8 @@
 """What a bare policy text says about its own labels: categories, rule ids, and which violate. Pure.
 
-Published policies have no front matter. They name their categories in headings (``ARS1 - Promotion``),
-their rules in lists (``ARS1.a Encouragement``) and the label of each section on a line of its own
-(``Output: `INVALID```). What cannot be read falls back to violates / safe.
+Published policies have no front matter. They name their categories in headings (``ARS1 -
+Promotion``), their rules in lists (``ARS1.a Encouragement``) and the label of each section on a
+line of its own (``Output: `INVALID```). What cannot be read falls back to violates / safe.
 
 What it must never do: invent a category or a rule id that is only mentioned and nowhere defined.
 """
@@ -10,6 +10,7 @@ What it must never do: invent a category or a rule id that is only mentioned and
 from __future__ import annotations
 
 import re
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
@@ -20,16 +21,24 @@ from stream_guard.policy_labels import (
     label_stance,
     output_labels,
 )
-from stream_guard.policy_text import read_definitions, read_sections, stance
+from stream_guard.policy_text import read_definitions, read_sections, split_lines, stance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from stream_guard.policy_text import Section
 
-__all__ = ["Category", "Found", "Taxonomy", "infer_taxonomy"]
+__all__ = [
+    "Category",
+    "Found",
+    "Severity",
+    "Taxonomy",
+    "defined_rules",
+    "infer_taxonomy",
+    "named_ids",
+]
 
-# Look-arounds on Latin letters and digits, since a word boundary is none beside Chinese or Japanese.
+# Look-arounds on Latin letters and digits, since beside Chinese there is no word boundary.
 _RULE: Final = re.compile(
     r"(?<![A-Za-z0-9.])([A-Z]{1,8}\d{1,3})\.([a-z]{1,2}|\d{1,3})(?![A-Za-z0-9]|\.\d)"
 )
@@ -40,23 +49,31 @@ _ITEM: Final = re.compile(r"^\s*(?:[#>|*+-]+\s*|\d{1,3}[.)]\s+){0,3}[`*_\"'(\[]{
 _WORD_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*")
 _SERIES: Final = re.compile(r"[A-Z]+")
 _CODE_SECTION: Final = re.compile(
-    r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|cat\u00e9gor|categor\u00ed|\u30ab\u30c6\u30b4\u30ea|\u7c7b\u522b|\u5206\u7c7b|"
-    r"\u043a\u0430\u0442\u0435\u0433\u043e\u0440",
+    r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|catégor|categorí|カテゴリ|类别|分类|"
+    r"категор",
     re.IGNORECASE,
 )
+_PARTS: Final = re.compile(r"[|;,.:()]")
+_OUTRIGHT_WORDS_MAX: Final = 3
 _TITLE_END: Final = re.compile(r"[)\]]\W*$")
 _SEPARATOR: Final = re.compile(r"^[`*_\"'\s]*[-\u2013\u2014:.|]?\s*[`*_]*\s*")
 
+Severity = Literal["low", "medium", "high", "critical"]
 What = Literal["violates_label", "safe_label", "category", "violates", "rule_id"]
 
 
 @dataclass(slots=True, frozen=True)
 class Category:
-    """One category: its code, what the text calls it, and whether it violates."""
+    """One category: its code, what the text calls it, and whether it violates.
+
+    ``severity`` and ``action`` (recommended to enforcement) come from ``policy.yaml`` alone.
+    """
 
     code: str
     title: str
     violates: bool
+    severity: Severity | None = None
+    action: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,12 +85,14 @@ class Found:
         value: the thing itself; for ``violates``, the category's code.
         line: in the text, from 1; 0 where it is in no line, but a fallback.
         how: in a few words, for people.
+        file: the line's file: ``policy.md`` or ``policy.yaml``.
     """
 
     what: What
     value: str
     line: int
     how: str
+    file: str = "policy.md"
 
 
 @dataclass(slots=True, frozen=True)
@@ -102,6 +121,8 @@ class Taxonomy:
         return next((f for f in self.found if f.what == what and f.value == value), None)
 
 
+_FALLBACK: Final = LabelPair("violates", "safe", 0, 0, "the fallback: the text states no labels")
+
 # How sure each sign of a category's being violating or safe is; the first there is wins.
 _SIGNS: Final = ("output line", "heading", "meaning", "enclosing heading", "number 0", "assumed")
 
@@ -120,19 +141,21 @@ class _Mention(NamedTuple):
 
 
 def infer_taxonomy(text: str) -> Taxonomy:
-    """Read labels, categories and rule ids out of a policy's text; falls back to violates / safe."""
+    """Read labels, categories and rule ids out of a text; falls back to violates / safe."""
     sections = read_sections(text)
     pairs = find_label_pairs(sections)
-    pair = pairs[0] if pairs else LabelPair("violates", "safe", 0, "nothing found: the fallback")
+    pair = pairs[0] if pairs else _FALLBACK
     rules = _rules(sections)
     mentions = _believed([*_mentions(sections, pair), *_of_rules(sections, rules)])
     found = [
-        Found("violates_label", pair.violates, pair.line, pair.how),
-        Found("safe_label", pair.safe, pair.line, pair.how),
+        Found("violates_label", pair.violates, pair.violates_line, pair.how),
+        Found("safe_label", pair.safe, pair.safe_line, pair.how),
     ]
     categories = []
-    for code in dict.fromkeys(mention.code for mention in mentions):
-        own = [mention for mention in mentions if mention.code == code]
+    by_code: dict[str, list[_Mention]] = {}
+    for mention in mentions:
+        by_code.setdefault(mention.code, []).append(mention)
+    for code, own in by_code.items():
         violates, sign, sign_line = _leaning(own)
         categories.append(Category(code, next((m.title for m in own if m.title), code), violates))
         found.append(Found("category", code, own[0].line, own[0].how))
@@ -171,38 +194,52 @@ def _letters(code: str) -> str:
 
 
 def _rules(sections: Sequence[Section]) -> dict[str, int]:
-    """Return the rule ids that begin a line, an item or a table's row, with the line."""
     rules: dict[str, int] = {}
+    for rule, line in defined_rules(sections):
+        rules.setdefault(rule, line)
+    return rules
+
+
+def defined_rules(sections: Sequence[Section]) -> Iterator[tuple[str, int]]:
+    """Yield the rule ids that begin a heading, a line, an item or a table's row, with the line."""
     for section in sections:
         if match := _RULE.match(section.title.lstrip("`*_(\"'[")):
-            rules.setdefault(match[0], section.line)
+            yield match[0], section.line
         for line in section.lines:
             if line.in_code:
                 continue
             start = _ITEM.match(line.text)
             if match := _RULE.match(line.text, start.end() if start else 0):
-                rules.setdefault(match[0], line.number)
-    return rules
+                yield match[0], line.number
+
+
+def named_ids(text: str) -> Iterator[tuple[str, int, int]]:
+    """Yield everything that looks like a category or a rule id, with its line and column."""
+    for number, line in enumerate(split_lines(text), 1):
+        for pattern in (_RULE, _CODE):
+            for match in pattern.finditer(line):
+                yield match[0], number, match.start() + 1
 
 
 def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_Mention]:
     """Yield the category of each rule id, for texts that name categories nowhere else."""
     seen: set[str] = set()
+    starts = [section.line for section in sections]
     for rule, line in rules.items():
         code = rule.partition(".")[0]
         if code in seen:
             continue
         seen.add(code)
-        section = next(s for s in reversed(sections) if s.line <= line)
+        section = sections[bisect_right(starts, line) - 1]
         yield _Mention(
             code,
             section.title,
             line,
-            "prefix of a rule id",
-            True,
-            stance(section.title),
-            "enclosing heading",
-            section.line,
+            how="prefix of a rule id",
+            sure=True,
+            violates=stance(section.title),
+            sign="enclosing heading",
+            sign_line=section.line,
         )
 
 
@@ -268,7 +305,7 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
             ("meaning", "definition", "description")
         ):
             continue  # a table's head
-        title, violates, sign = item.meaning.split(" | ")[0], stance(item.meaning), "meaning"
+        title, violates, sign = item.meaning.split(" | ")[0], _meant(item.meaning), "meaning"
         if violates is None:
             violates, sign = (
                 _first_stance((section.title, *reversed(section.parents))),
@@ -276,7 +313,7 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
             )
         yield _Mention(
             item.term,
-            title.rstrip(". "),
+            title.strip("*_. "),
             item.line,
             "definition",
             about_answers or (item.marked and series is not None),
@@ -284,6 +321,21 @@ def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
             sign,
             item.line if sign == "meaning" else section.line,
         )
+
+
+def _meant(meaning: str) -> bool | None:
+    """Return what a meaning leans to; safe only where it says so outright.
+
+    "Adverts; permitted once a week" is not; "Allowed discussion" and "News; allowed" are.
+    """
+    leaning = stance(meaning)
+    if leaning is not False:
+        return leaning
+    parts = [part.split() for part in _PARTS.split(meaning)]
+    outright = stance(" ".join(parts[0][:2])) is False or any(
+        len(part) <= _OUTRIGHT_WORDS_MAX and stance(" ".join(part)) is False for part in parts
+    )
+    return False if outright else None
 
 
 def _first_stance(titles: Sequence[str]) -> bool | None:

@@ -35,10 +35,8 @@ def check_python():
     """Stop, saying what to do, where this Python is too old."""
     if sys.version_info < PYTHON_MIN:
         sys.exit(
-            "Stream Guard needs Python 3.11 or newer; {} is {}.{}.\n"
-            "Name another one, for example: make PYTHON=python3.12".format(
-                sys.executable, sys.version_info[0], sys.version_info[1]
-            )
+            f"Stream Guard needs Python 3.11 or newer; {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}.\n"
+            "Name another one, for example: make PYTHON=python3.12"
         )
 
 
@@ -117,7 +115,7 @@ def install(python):
             for line in (REQUIREMENTS / "torch.in").read_text().splitlines()
             if line.startswith("torch==")
         )
-        say("installing {}+cpu from TORCH_INDEX_URL (not checked against hashes)".format(torch))
+        say(f"installing {torch}+cpu from TORCH_INDEX_URL (not checked against hashes)")
         execute([*uv, "--default-index", torch_index_url, torch + "+cpu"], env)
         say("installing the rest")
         execute([*exact, "-r", REQUIREMENTS / "cpu.txt"], env)

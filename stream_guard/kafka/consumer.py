@@ -215,13 +215,13 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
     # aiokafka's listener
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
-        """aiokafka calls this before it joins the group again."""
+        """Aiokafka calls this before it joins the group again."""
         self._generation += 1
         self._assigned = ()
         await self._tell("on_revoked", revoked)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
-        """aiokafka calls this once it has joined."""
+        """Aiokafka calls this once it has joined."""
         try:
             await self._idle.wait()  # a poll of the last generation; it returns within its time-out
             await self._seek_to_committed(assigned)

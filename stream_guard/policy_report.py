@@ -1,0 +1,123 @@
+"""What ``policies show`` and ``policies list`` say: a policy as plain data, and as lines. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_guard.policy import Policy, PolicySet
+    from stream_guard.taxonomy import Found, What
+
+__all__ = ["describe_policy", "list_lines", "show_lines"]
+
+
+def _place(found: Found | None) -> dict[str, Any] | None:
+    """Return where a thing was found, or None where it stands nowhere."""
+    if found is None:
+        return None
+    return {
+        "file": found.file if found.line else None,
+        "line": found.line or None,
+        "how": found.how,
+    }
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Return all that is known of a policy but its text; everything read has its ``found``."""
+    taxonomy = policy.taxonomy
+
+    def where(what: What, value: str) -> dict[str, Any] | None:
+        return _place(taxonomy.where(what, value))
+
+    return {
+        "id": policy.id,
+        "version": policy.version,
+        "sha256": policy.sha256,
+        "effort": policy.effort,
+        "reasoning_tokens_max": policy.reasoning_tokens_max,
+        "action": policy.action,
+        "undetermined": policy.undetermined,
+        "tiers": policy.tiers,
+        "thresholds": policy.thresholds.model_dump() if policy.thresholds else None,
+        "golden_set": policy.golden_set,
+        "labels": [
+            {
+                "decision": "violates",
+                "label": taxonomy.violates_label,
+                "found": where("violates_label", taxonomy.violates_label),
+            },
+            {
+                "decision": "safe",
+                "label": taxonomy.safe_label,
+                "found": where("safe_label", taxonomy.safe_label),
+            },
+        ],
+        "categories": [
+            {
+                "code": category.code,
+                "title": category.title,
+                "severity": category.severity,
+                "action": category.action,
+                "found": where("category", category.code),
+                "violates": category.violates,
+                "violates_found": where("violates", category.code),
+            }
+            for category in taxonomy.categories
+        ],
+        "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
+    }
+
+
+def show_lines(policy: Policy) -> Iterator[str]:
+    """Yield a policy's description as lines for people."""
+    described = describe_policy(policy)
+    for key in (
+        "id",
+        "version",
+        "sha256",
+        "effort",
+        "reasoning_tokens_max",
+        "action",
+        "undetermined",
+    ):
+        yield f"{key:<21} {described[key]}"
+    for key in ("tiers", "thresholds", "golden_set"):
+        if described[key] is not None:
+            yield f"{key:<21} {described[key]}"
+    yield "labels"
+    for label in described["labels"]:
+        yield f"  {label['label']:<12} {label['decision']:<9} {_told(label['found'])}"
+    yield f"categories ({len(described['categories'])})"
+    for category in described["categories"]:
+        decision = "violates" if category["violates"] else "safe"
+        extra = " ".join(filter(None, (category["severity"], category["action"])))
+        yield f"  {category['code']:<12} {decision:<9} {category['title']}{extra and f' ({extra})'}"
+        yield f"  {'':<12} named: {_told(category['found'])}"
+        yield f"  {'':<12} {decision}: {_told(category['violates_found'])}"
+    yield f"rule ids ({len(described['rule_ids'])})"
+    for rule in described["rule_ids"]:
+        yield f"  {rule['id']:<12} {_told(rule['found'])}"
+
+
+def _told(place: dict[str, Any] | None) -> str:
+    if place is None:
+        return ""
+    return f"{place['file']}:{place['line']} ({place['how']})" if place["line"] else place["how"]
+
+
+def list_lines(policies: PolicySet) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield a row a policy: id, version, labels, categories, and the topics that it judges."""
+    for policy in policies.policies.values():
+        taxonomy = policy.taxonomy
+        topics = [topic for topic, ids in policies.topics.items() if policy.id in ids]
+        topics += ["(default)"] if policy.id in policies.default else []
+        violating = [category.code for category in taxonomy.categories if category.violates]
+        yield (
+            policy.id,
+            policy.version,
+            f"{taxonomy.violates_label} / {taxonomy.safe_label}",
+            f"{len(taxonomy.categories)}, {len(violating)} violate",
+            ", ".join(topics) or "none",
+        )
