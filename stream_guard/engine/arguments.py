@@ -6,7 +6,9 @@ What it must never do: override what the operator has set, in ``engine.extra`` o
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
+import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -20,6 +22,9 @@ _DEFAULT_KV_CACHE_BYTES: Final = 256 << 20
 # For tests, development and the demo: the engine is ready in seconds, and a small model needs no more.
 _CPU_ARGUMENTS: Final = {"distributed_executor_backend": "uni", "enforce_eager": True}
 _CPU_ENVIRONMENT: Final = {
+    # Its warnings there are about what a GPU would have, and about the choices above.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TORCH_COMPILE_DISABLE": "1",
     # Else vLLM starts a third process for the worker, which imports everything once more.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
@@ -66,6 +71,13 @@ def prepare_environment(settings: EngineSettings) -> None:
         wanted["HF_HUB_OFFLINE"] = "1"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
+    quiet_vllm()
+
+
+def quiet_vllm() -> None:
+    """Hold vLLM's loggers to the level that it is told, also before it sets them up itself."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
+    logging.getLogger("vllm").setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "WARNING").upper())
 
 
 def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[str, Any]:
@@ -96,6 +108,7 @@ def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[st
         # vLLM dies by a trace without statistics, and no one reads its log lines here.
         "disable_log_stats": "otlp_traces_endpoint" not in settings.extra,
         "enable_log_requests": False,
+        "use_tqdm_on_load": False,
         # Not "auto", which may fall back to a backend that reads the grammar otherwise.
         "structured_outputs_config": {"backend": "xgrammar"},
     }

@@ -12,6 +12,8 @@ import multiprocessing
 import multiprocessing.context
 import multiprocessing.forkserver
 import os
+import signal
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
@@ -38,9 +40,18 @@ class EngineProcess(multiprocessing.context.ForkServerProcess):
         super().start()
 
     def run(self) -> None:
-        """In the new process: take over the environment, then do the work."""
+        """In the new process: take over the environment, then do the work until our maker dies."""
         os.environ.update(self._environment)
+        threading.Thread(target=_die_with_maker, name="parent watch", daemon=True).start()
         super().run()
+
+
+def _die_with_maker() -> None:
+    """End this process once its maker has ended; vLLM's would otherwise outlive one that was killed."""
+    maker = multiprocessing.parent_process()
+    if maker is not None:
+        maker.join()
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 class EngineContext(multiprocessing.context.ForkServerContext):

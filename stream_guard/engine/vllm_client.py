@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
@@ -97,7 +98,7 @@ class VllmClient:
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
         self._engine: AsyncLLM | None = None
-        self._building: asyncio.Task[AsyncLLM] | None = None
+        self._building: asyncio.Task[None] | None = None
         self._served = False
         self._traced = "otlp_traces_endpoint" in settings.extra
         self.version = ""
@@ -113,12 +114,11 @@ class VllmClient:
         self._served = core_process.start_server([])
         # A task of its own: cancelled while it builds, we still learn of the engine, and can stop it.
         self._building = asyncio.create_task(in_thread(self._build), name="engine build")
-        engine = await asyncio.shield(self._building)
-        self._engine = engine
+        await asyncio.shield(self._building)
         # Asked for inside the first request, this would never be answered by an engine killed just then.
-        await engine.get_supported_tasks()
+        await self._running().get_supported_tasks()
 
-    def _build(self) -> AsyncLLM:
+    def _build(self) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -126,7 +126,8 @@ class VllmClient:
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config()
             with core_process.from_server() if self._served else contextlib.nullcontext():
-                return AsyncLLM.from_vllm_config(
+                # Set here, not returned: a future that outlives us would keep the engine with it.
+                self._engine = AsyncLLM.from_vllm_config(
                     config, disable_log_stats=arguments["disable_log_stats"]
                 )
         except StreamGuardError:
@@ -249,16 +250,20 @@ class VllmClient:
 
     async def close(self) -> None:
         """Stop the engine, or what has become of it, and its fork server."""
-        building, self._building = self._building, None
-        engine, self._engine = self._engine, None
-        if building is not None and engine is None:
-            (result,) = await asyncio.gather(building, return_exceptions=True)
-            engine = None if isinstance(result, BaseException) else result
-        if engine is not None:
-            await in_thread(engine.shutdown)
+        await self._shut_down()
+        # Cycles hold the engine; left to the interpreter's end, its finalizer would fail there and say so.
+        gc.collect()
         if self._served:
             self._served = False
             await in_thread(core_process.stop_server)
+
+    async def _shut_down(self) -> None:
+        building, self._building = self._building, None
+        if building is not None:
+            await asyncio.gather(building, return_exceptions=True)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await in_thread(engine.shutdown)
 
     def _running(self) -> AsyncLLM:
         if self._engine is None:

@@ -184,6 +184,8 @@ class VllmJudge:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._tasks.clear()
+        del tasks
         await self._client.close()
 
     async def _watch(self) -> None:
