@@ -1,0 +1,1 @@
+"""Benchmarks: one command each, ratios of two things measured in one run."""

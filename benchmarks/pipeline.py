@@ -38,7 +38,7 @@ def post(number: int) -> bytes:
     return orjson.dumps(
         {
             "id": f"post-{number:08d}",
-            "text": f"This is post number {number:08d}, written to be as long as posts usually are, and about nothing much. "
+            "text": f"This is post number {number:08d}, written to be as long as posts are, and about nothing of note. "
             * 2,
             "author": f"author-{number % 1_000}",
             "language": "en",
@@ -175,7 +175,7 @@ async def guard(settings: Any, count: int) -> float:
     from stream_guard.pipeline import Pipeline
 
     class Discard(SpanExporter):
-        def export(self, spans: Any) -> SpanExportResult:
+        def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - it throws them away
             return SpanExportResult.SUCCESS
 
     app = App(settings, exporter=Discard())

@@ -98,6 +98,7 @@ def read_answer(
 
     Args:
         ids: the completion's tokens, behind ``<|start|>assistant``.
+        tokens, tokenizer: of the model that wrote them.
         taxonomy: what the answer may name.
         tokens, tokenizer: of the model.
         complete: whether the model ended by itself; an answer that was cut off is read only if its JSON is whole.
@@ -233,7 +234,7 @@ def _read_bare(text: str, taxonomy: Taxonomy) -> _Fields | None:
         rules = [word for word in words if word in taxonomy.rule_ids]
         return _Fields(category=codes.pop(), rule_ids=rules)
     # Prose holds "no" and "safe" in passing: a label counts only where it stands nearly alone.
-    if codes or not words or len(words) > 3:
+    if codes or not words or len(words) > 3:  # noqa: PLR2004 - as in "it is safe"
         return None
     labels = {_truth(word, taxonomy) for word in words} - {None}
     return _Fields(violation=labels.pop()) if len(labels) == 1 else None

@@ -56,6 +56,7 @@ def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's own signature
 
 @app.callback()
 def _main(
+    *,
     version: Annotated[
         bool,
         typer.Option(

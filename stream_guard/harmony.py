@@ -92,7 +92,7 @@ def _read_message(
     ids: Sequence[int],
     begin: int,
     end: int,
-    closed: bool,
+    closed: bool,  # noqa: FBT001 - private, and named at its calls
     tokens: ControlTokens,
     tokenizer: Tokenizer,
 ) -> Message | None:

@@ -116,13 +116,7 @@ class PostParser:
 
     def _open_cloud_event(self, document: Any, headers: Headers) -> tuple[Any, dict[str, Any]]:  # noqa: ANN401
         """Return a CloudEvent's data and attributes (CloudEvents 1.0, Kafka protocol binding)."""
-        attributes: dict[str, Any] = {}
-        content_type = b""
-        for name, raw in headers:
-            if name.startswith("ce_"):
-                attributes[name[3:]] = raw.decode("utf-8", "replace") if raw else ""
-            elif name.lower() == "content-type":
-                content_type = raw or b""
+        attributes, content_type = _event_attributes(headers)
         if content_type.startswith(_STRUCTURED):
             if not isinstance(document, dict):
                 raise CloudEventError("a structured CloudEvent is a JSON object")
@@ -183,6 +177,18 @@ class PostParser:
             parent,
             None if created_at is None else _time_ms(created_at, self._created_at.name),
         )
+
+
+def _event_attributes(headers: Headers) -> tuple[dict[str, Any], bytes]:
+    """Return the attributes in a record's ``ce_*`` headers, and its content type."""
+    attributes: dict[str, Any] = {}
+    content_type = b""
+    for name, raw in headers:
+        if name.startswith("ce_"):
+            attributes[name[3:]] = raw.decode("utf-8", "replace") if raw else ""
+        elif name.lower() == "content-type":
+            content_type = raw or b""
+    return attributes, content_type
 
 
 class _Field:

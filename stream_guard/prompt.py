@@ -176,15 +176,18 @@ def _fields(taxonomy: Taxonomy) -> str:
     violating = [category.code for category in taxonomy.categories if category.violates]
     safe = [category.code for category in taxonomy.categories if not category.violates]
     lines = [
-        f"- violation: 1 where the policy's label is {taxonomy.violates_label}"
-        f"{_listed(violating)}, 0 where it is {taxonomy.safe_label}{_listed(safe)}."
+        (
+            f"- violation: 1 where the policy's label is {taxonomy.violates_label}"
+            f"{_listed(violating)}, 0 where it is {taxonomy.safe_label}{_listed(safe)}."
+        )
     ]
     if taxonomy.categories:
         null = "" if violating and safe else "; null where none applies"
         lines.append(f"- category: the one code of the policy that fits best{null}.")
         if taxonomy.rule_ids:
             lines.append(
-                f"- rule_ids: up to {RULE_IDS_MAX} of that category's rule ids in the policy, best first; [] if none fits."
+                f"- rule_ids: up to {RULE_IDS_MAX} of that category's rule ids in the policy, best first; "
+                "[] if none fits."
             )
     lines.append("- rationale: one short sentence that names the deciding fact.")
     return "\n".join(lines)

@@ -35,7 +35,8 @@ def check_python():
     """Stop, saying what to do, where this Python is too old."""
     if sys.version_info < PYTHON_MIN:
         sys.exit(
-            f"Stream Guard needs Python 3.11 or newer; {sys.executable} is {sys.version_info[0]}.{sys.version_info[1]}.\n"
+            f"Stream Guard needs Python 3.11 or newer; {sys.executable} is "
+            f"{sys.version_info[0]}.{sys.version_info[1]}.\n"
             "Name another one, for example: make PYTHON=python3.12"
         )
 

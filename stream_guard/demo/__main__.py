@@ -70,6 +70,9 @@ def _environment(broker: Broker, policies: Path) -> dict[str, str]:
         "STREAM_GUARD_HTTP__HOST": "127.0.0.1",
         "STREAM_GUARD_HTTP__PORT": "0",
         "STREAM_GUARD_TELEMETRY__LOG_FORMAT": "json",
+        # A model this small gains nothing from threads, and they wait for each other on a busy machine.
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
 
 
@@ -146,11 +149,16 @@ async def _feed(broker: Broker) -> int:
     return len(posts) + len(BROKEN)
 
 
-async def _show(broker: Broker, owed: int, totals: Totals, process: asyncio.subprocess.Process) -> None:
+async def _show(
+    broker: Broker, owed: int, totals: Totals, process: asyncio.subprocess.Process
+) -> None:
     """Print verdicts and dead letters as they come, until all that is owed is there."""
     texts = {orjson.loads(value)["id"]: text for _, text, value in demo_posts()}
     consumer = AIOKafkaConsumer(
-        VERDICTS, DEAD_LETTERS, bootstrap_servers=broker.bootstrap_servers, auto_offset_reset="earliest"
+        VERDICTS,
+        DEAD_LETTERS,
+        bootstrap_servers=broker.bootstrap_servers,
+        auto_offset_reset="earliest",
     )
     await consumer.start()
     try:
@@ -158,7 +166,9 @@ async def _show(broker: Broker, owed: int, totals: Totals, process: asyncio.subp
             async with asyncio.timeout(_VERDICTS_S):
                 while len(totals.done) < owed:
                     if process.returncode is not None:
-                        raise EngineError("the consumer ended in the middle; see demo-output/consumer.log")
+                        raise EngineError(
+                            "the consumer ended in the middle; see demo-output/consumer.log"
+                        )
                     for records in (await consumer.getmany(timeout_ms=500)).values():
                         for record in records:
                             _show_one(record, texts, totals, file)
@@ -171,16 +181,25 @@ async def _show(broker: Broker, owed: int, totals: Totals, process: asyncio.subp
 def _show_one(record: Any, texts: dict[str, str], totals: Totals, file: Any) -> None:  # noqa: ANN401
     if record.topic == DEAD_LETTERS:
         headers = dict(record.headers)
-        place = (headers["sg_topic"].decode(), int(headers["sg_partition"]), int(headers["sg_offset"]))
+        place = (
+            headers["sg_topic"].decode(),
+            int(headers["sg_partition"]),
+            int(headers["sg_offset"]),
+        )
         totals.reasons[headers["sg_reason"].decode()] += 1
         totals.done.add((*place, ""))
-        console.print(f"{place[0]:<14} [yellow]dead letter[/]  {headers['sg_reason'].decode()}", soft_wrap=True)
+        console.print(
+            f"{place[0]:<14} [yellow]dead letter[/]  {headers['sg_reason'].decode()}",
+            soft_wrap=True,
+        )
         return
     verdict = orjson.loads(record.value)
     source = verdict["source"]
     file.write(record.value + b"\n")
     totals.decisions[verdict["decision"]] += 1
-    totals.done.add((source["topic"], source["partition"], source["offset"], verdict["policy"]["id"]))
+    totals.done.add(
+        (source["topic"], source["partition"], source["offset"], verdict["policy"]["id"])
+    )
     console.print(verdict_line(verdict, texts[verdict["content"]["id"]]))
 
 
@@ -196,12 +215,10 @@ async def _run(broker: Broker) -> int:
     policies_path = Path(os.environ.get("STREAM_GUARD_POLICIES__PATH", "policies"))
     policies = load_policies(policies_path)
     totals = Totals()
-    stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None, "asyncio runs us"
     loop.add_signal_handler(signal.SIGTERM, main.cancel)
-    del stop
     async with _consumer(_environment(broker, policies_path)) as process:
         await _until_ready(process, OUTPUT / "consumer.log")
         _say("feeding posts")
@@ -218,20 +235,32 @@ async def _run(broker: Broker) -> int:
 def _report(records: int, owed: int, totals: Totals, seconds: float, exit_code: int) -> int:
     verdicts = sum(totals.decisions.values())
     console.print()
-    console.print(f"{records} records in, {verdicts} verdicts and {sum(totals.reasons.values())} dead letters out, {seconds:.1f} s")
-    console.print("  " + ", ".join(f"{name} {count}" for name, count in sorted(totals.decisions.items())))
-    console.print("  dead letters: " + ", ".join(f"{name} {count}" for name, count in sorted(totals.reasons.items())))
+    console.print(
+        f"{records} records in, {verdicts} verdicts and {sum(totals.reasons.values())} dead letters out, "
+        f"{seconds:.1f} s"
+    )
+    console.print(
+        "  " + ", ".join(f"{name} {count}" for name, count in sorted(totals.decisions.items()))
+    )
+    console.print(
+        "  dead letters: "
+        + ", ".join(f"{name} {count}" for name, count in sorted(totals.reasons.items()))
+    )
     console.print(
         "[yellow]The model has random weights: these verdicts have the right shape and mean nothing.[/] On a GPU node\n"
         "STREAM_GUARD_ENGINE__MODEL=openai/gpt-oss-safeguard-20b is all that changes."
     )
-    console.print(f"The verdicts are in {OUTPUT / 'verdicts.jsonl'}, the consumer's log in {OUTPUT / 'consumer.log'}.")
+    console.print(
+        f"The verdicts are in {OUTPUT / 'verdicts.jsonl'}, the consumer's log in {OUTPUT / 'consumer.log'}."
+    )
     console.print("\nTry next:")
     console.print("  .venv/bin/stream-guard policies lint policies")
     console.print("  .venv/bin/stream-guard config")
     console.print("  .venv/bin/stream-guard run --help")
     if len(totals.done) != owed or exit_code != 0:
-        console.print(f"[red]accounted for {len(totals.done)} of {owed}; the consumer exited {exit_code}[/]")
+        console.print(
+            f"[red]accounted for {len(totals.done)} of {owed}; the consumer exited {exit_code}[/]"
+        )
         return 1
     return 0
 

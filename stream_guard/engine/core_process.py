@@ -57,7 +57,7 @@ def _die_with_maker() -> None:
 class EngineContext(multiprocessing.context.ForkServerContext):
     """A fork server's context whose processes are :class:`EngineProcess`."""
 
-    Process = EngineProcess  # type: ignore[assignment]
+    Process = EngineProcess
 
 
 def start_server(preload: list[str]) -> bool:
@@ -76,8 +76,9 @@ def start_server(preload: list[str]) -> bool:
 @contextlib.contextmanager
 def from_server() -> Iterator[None]:
     """Within it, vLLM starts its engine process from the fork server."""
-    from vllm.v1.engine import utils
+    from vllm.v1.engine import utils as vllm_utils
 
+    utils: Any = vllm_utils  # the name is vLLM's own import, so it is not exported
     # vLLM sets it while it reads its configuration on a CPU; left there it would pass for the operator's.
     os.environ.pop(METHOD_VARIABLE, None)
     context: Any = EngineContext()

@@ -48,8 +48,15 @@ class HarmonyTokenizer:
                 "such as openai/gpt-oss-safeguard-20b (engine.model)"
             )
             raise EngineError(message)
+        start, message_, channel, constrain, end, return_, call = (added[name] for name in MARKERS)
         self.control = ControlTokens(
-            *(added[name] for name in MARKERS),
+            start=start,
+            message=message_,
+            channel=channel,
+            constrain=constrain,
+            end=end,
+            return_=return_,
+            call=call,
             every=frozenset(added.values()),
         )
         document["added_tokens"] = []

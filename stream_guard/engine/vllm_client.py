@@ -11,7 +11,7 @@ import contextlib
 import gc
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
 
 from stream_guard.engine import core_process
 from stream_guard.engine.arguments import (
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 PROBE_TIMEOUT_S: Final = 30
+_REASONS: Final = ("stop", "length", "error")
 """An engine that answers no call for so long, while posts time out, hangs."""
 _REMEDIES: Final = (
     ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
@@ -200,10 +201,12 @@ class VllmClient:
         try:
             async for output in outputs:
                 completion = output.outputs[0]
-                reason = completion.finish_reason
+                reason: FinishReason = "none"
+                if completion.finish_reason in _REASONS:
+                    reason = cast("FinishReason", completion.finish_reason)
                 return Completion(
                     completion.token_ids,
-                    reason if reason in ("stop", "length", "error") else "none",
+                    reason,
                     output.num_cached_tokens or 0,
                     completion.logprobs,
                 )

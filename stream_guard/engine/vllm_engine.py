@@ -258,7 +258,7 @@ class VllmJudge:
                     f"the prompt has {len(job.prompt)} tokens and the answer up to {answer_max}, over the engine's "
                     f"{self._model_len_max} (engine.max_model_len)"
                 )
-                raise PromptError(message)
+                raise PromptError(message)  # noqa: TRY301 - settled as those that the builder raises
         except PromptError as error:
             self._settle(
                 job,

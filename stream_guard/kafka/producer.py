@@ -165,13 +165,13 @@ class KafkaPublisher:
             while self._queue or waves:
                 while self._queue and len(waves) < _WAVES_MAX:
                     count = min(len(self._queue), _WAVE_RECORDS)
-                    wave = [self._queue.popleft() for _ in range(count)]
-                    waves.add(asyncio.create_task(self._send(wave)))
+                    items = [self._queue.popleft() for _ in range(count)]
+                    waves.add(asyncio.create_task(self._send(items)))
                 self._wake.clear()
                 woken = asyncio.create_task(self._wake.wait())
                 await asyncio.wait({*waves, woken}, return_when=asyncio.FIRST_COMPLETED)
                 woken.cancel()
-                if any(wave.done() and wave.result()[1] for wave in waves):
+                if any(wave.done() and wave.result()[1] is not None for wave in waves):
                     await self._settle(waves)
                 waves = {wave for wave in waves if not wave.done()}
         finally:
@@ -260,10 +260,8 @@ class KafkaPublisher:
                 count = counts[record.topic] = len(
                     await self._producer.partitions_for(record.topic)
                 )
-            if record.key is None:
-                partition = self._keyless % count
-            else:
-                partition = (murmur2(record.key) & 0x7FFFFFFF) % count
+            hashed = self._keyless if record.key is None else murmur2(record.key) & 0x7FFFFFFF
+            partition = hashed % count
             groups.setdefault((record.topic, partition), []).append(item)
         self._keyless += 1
         return [(topic, partition, items) for (topic, partition), items in groups.items()]
@@ -276,7 +274,8 @@ class KafkaPublisher:
         waiting: list[tuple[asyncio.Future[Any], list[_Queued]]],
     ) -> None:
         assert self._producer is not None, "start() comes first"
-        batch, members = self._producer.create_batch(), []
+        batch = self._producer.create_batch()
+        members: list[_Queued] = []
         for item in items:
             record = item[0]
             while (

@@ -139,7 +139,7 @@ async def create_topics(
             message = f"topics refused: {refused}"
             raise BrokerError(message)
         async with asyncio.timeout(_START_S):
-            while not await _led(admin, names, partitions):
+            while not await _led(admin, names, partitions):  # noqa: ASYNC110 - the broker tells nobody
                 await asyncio.sleep(0.05)
     except (KafkaError, OSError, TimeoutError) as error:
         message = f"topics could not be created on {bootstrap}: {type(error).__name__}: {error}"
@@ -199,7 +199,7 @@ def _docker() -> Iterator[Broker]:
         container = KafkaContainer(DOCKER_IMAGE).with_kraft()
         container.start()
     except Exception as error:
-        message = f"BROKER=docker: no Docker engine can start {DOCKER_IMAGE}: {error}; unset BROKER for the embedded one"
+        message = f"BROKER=docker: no Docker engine can start {DOCKER_IMAGE}: {error}; unset it for the embedded"
         raise BrokerError(message) from error
     try:
         yield Broker(
