@@ -98,9 +98,9 @@ def read_answer(
 
     Args:
         ids: the completion's tokens, behind ``<|start|>assistant``.
-        tokens, tokenizer: of the model that wrote them.
         taxonomy: what the answer may name.
-        tokens, tokenizer: of the model.
+        tokens: the model's control tokens.
+        tokenizer: the model's.
         complete: whether the model ended by itself; an answer that was cut off is read only if its JSON is whole.
     """
     messages = split_messages(ids, tokens, tokenizer)

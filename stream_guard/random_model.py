@@ -43,7 +43,10 @@ _TEXTS: Final = (
     "textwrap",
     "this",
 )
-_CHAT_TEMPLATE: Final = "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}<|start|>assistant"
+_CHAT_TEMPLATE: Final = (
+    "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
+    "{% endfor %}<|start|>assistant"
+)
 _README: Final = """\
 # A model with random weights
 

@@ -1,0 +1,32 @@
+"""What tests share: a real broker, and topics of their own on it."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_guard.testing.broker import Broker, start_broker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """One real broker for the whole run; a missing one is a failure that says why, never a skip."""
+    with start_broker() as started:
+        yield started
+
+
+@pytest.fixture
+def new_topic(broker: Broker) -> Callable[..., str]:
+    """Return a function that makes a topic with a name of its own."""
+
+    def make(prefix: str = "topic", partitions: int = 2) -> str:
+        name = f"{prefix}-{uuid.uuid4().hex[:12]}"
+        broker.create_topics(name, partitions=partitions)
+        return name
+
+    return make

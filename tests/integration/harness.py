@@ -1,0 +1,161 @@
+"""Runs the real program as a process, feeds it by plain clients, and reads what comes out."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@dataclass
+class Deployment:
+    """Topics, and the environment of a consumer that reads and writes them."""
+
+    bootstrap: str
+    posts: str
+    verdicts: str
+    dead: str
+    extra: dict[str, str] = field(default_factory=dict)
+
+    def environment(self) -> dict[str, str]:
+        return {
+            **{k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")},
+            "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap,
+            "STREAM_GUARD_KAFKA__TOPICS": orjson.dumps([self.posts]).decode(),
+            "STREAM_GUARD_KAFKA__GROUP_ID": f"group-{self.posts}",
+            "STREAM_GUARD_KAFKA__VERDICT_TOPIC": self.verdicts,
+            "STREAM_GUARD_KAFKA__DEAD_LETTER_TOPIC": self.dead,
+            "STREAM_GUARD_KAFKA__SESSION_TIMEOUT_MS": "6000",
+            "STREAM_GUARD_KAFKA__HEARTBEAT_INTERVAL_MS": "500",
+            "STREAM_GUARD_POLICIES__PATH": str(ROOT / "policies"),
+            "STREAM_GUARD_ENGINE__KIND": "scripted",
+            "STREAM_GUARD_HTTP__HOST": "127.0.0.1",
+            "STREAM_GUARD_HTTP__PORT": "0",
+            "STREAM_GUARD_TELEMETRY__LOG_FORMAT": "json",
+            **self.extra,
+        }
+
+
+def deploy(bootstrap: str, new_topic: Callable[..., str], **extra: str) -> Deployment:
+    """Make topics for one test."""
+    return Deployment(
+        bootstrap, new_topic("posts"), new_topic("verdicts"), new_topic("dead"), extra
+    )
+
+
+class Running:
+    """The consumer's process, and its log."""
+
+    def __init__(self, deployment: Deployment, log: Path) -> None:
+        self.log = log
+        with log.open("ab") as file:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "stream_guard.cli", "run"],
+                env=deployment.environment(),
+                cwd=ROOT,
+                stderr=file,
+                stdout=file,
+            )
+
+    def wait_for(self, event: str, seconds: float = 120) -> dict[str, Any]:
+        """Return the log line of this event; fail, with the log's end, where it does not come."""
+        deadline_s = time.monotonic() + seconds
+        while time.monotonic() < deadline_s:
+            for line in self.log.read_bytes().splitlines():
+                if f'"event":"{event}"'.encode() in line:
+                    found: dict[str, Any] = orjson.loads(line)
+                    return found
+            assert self.process.poll() is None, f"ended early:\n{self.tail()}"
+            time.sleep(0.05)
+        raise AssertionError(f"no {event!r} within {seconds} s:\n{self.tail()}")
+
+    def tail(self) -> str:
+        return self.log.read_text("utf-8", "replace")[-3_000:]
+
+    def end(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
+        """Send a signal and return the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(seconds)
+
+
+@contextlib.contextmanager
+def running(deployment: Deployment, log: Path) -> Iterator[Running]:
+    """Run the consumer; whatever happens, it does not outlive the test."""
+    run = Running(deployment, log)
+    try:
+        yield run
+    finally:
+        if run.process.poll() is None:
+            run.process.kill()
+            run.process.wait()
+
+
+def post(number: int, text: str = "a post about nothing much") -> bytes:
+    return orjson.dumps(
+        {"id": f"p{number}", "text": f"{text} {number}", "author": f"a{number % 7}"}
+    )
+
+
+async def produce(bootstrap: str, topic: str, values: Iterable[bytes | None]) -> None:
+    """Send values by a plain producer that knows nothing of Stream Guard."""
+    producer = AIOKafkaProducer(bootstrap_servers=bootstrap, acks="all", linger_ms=5)
+    await producer.start()
+    try:
+        for number, value in enumerate(values):
+            await producer.send(topic, value, key=b"k%d" % (number % 5))
+        await producer.flush()
+    finally:
+        await producer.stop()
+
+
+async def read(
+    bootstrap: str, topics: Iterable[str], enough: Callable[[list[Any]], bool], seconds: float = 90
+) -> list[Any]:
+    """Return a plain reader's records of these topics once there are enough; fail where they do not come."""
+    consumer = AIOKafkaConsumer(
+        *topics,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        isolation_level="read_committed",
+    )
+    await consumer.start()
+    records: list[Any] = []
+    try:
+        async with asyncio.timeout(seconds):
+            while not enough(records):
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    records.extend(batch)
+    except TimeoutError:
+        raise AssertionError(f"only {len(records)} records came within {seconds} s") from None
+    finally:
+        await consumer.stop()
+    return records
+
+
+def owed_of(records: Iterable[Any]) -> set[tuple[int, int, str]]:
+    """Return (partition, offset, policy) of verdicts, and (partition, offset, '') of dead letters."""
+    done = set()
+    for record in records:
+        headers = dict(record.headers)
+        if "sg_reason" in headers:
+            done.add((int(headers["sg_partition"]), int(headers["sg_offset"]), ""))
+        else:
+            verdict = orjson.loads(record.value)
+            source = verdict["source"]
+            done.add((source["partition"], source["offset"], verdict["policy"]["id"]))
+    return done
