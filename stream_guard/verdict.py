@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -119,6 +120,13 @@ def build_verdict(
             "published": published_ms,
         },
     }
+
+
+def verdict_schema() -> dict[str, Any]:
+    """Return the published JSON Schema (2020-12) of a verdict, as it ships in this package."""
+    file = resources.files("stream_guard") / "schemas" / f"verdict-{SCHEMA_VERSION}.json"
+    schema: dict[str, Any] = orjson.loads(file.read_bytes())
+    return schema
 
 
 def encode_verdict(verdict: dict[str, Any]) -> bytes:

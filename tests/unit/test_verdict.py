@@ -1,0 +1,187 @@
+"""Verdicts: schema, ids, headers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import pytest
+from jsonschema import Draft202012Validator
+
+from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance
+from stream_guard.policy import make_policy
+from stream_guard.post import Post
+from stream_guard.verdict import (
+    EventHeaders,
+    build_verdict,
+    encode_verdict,
+    verdict_id,
+    verdict_schema,
+)
+
+POLICY = make_policy("spam", b"# Spam\nS1: Unwanted advertising\n")
+SCHEMA = Draft202012Validator(verdict_schema())
+MS_1970 = 0
+MS_2099 = 4_102_444_799_999
+TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
+
+
+@dataclass
+class FakeRecord:
+    """A record of a topic."""
+
+    topic: str = "posts"
+    partition: int = 3
+    offset: int = 41
+    timestamp: int = 1_700_000_000_000
+    key: bytes | None = b"k"
+    value: bytes | None = b"{}"
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+def make(
+    answer: Answer | None = None,
+    record: FakeRecord | None = None,
+    *,
+    now_ms: int = 1_700_000_000_500,
+    **post: Any,  # noqa: ANN401
+) -> dict[str, Any]:
+    request = JudgeRequest(
+        "1", Post(id="p1", text="t", sha256="0" * 64, text_bytes=1, **post), POLICY
+    )
+    judgement = Judgement(
+        request,
+        answer=answer or Answer("safe"),
+        provenance=Provenance(tier="model", model="m", effort="low"),
+        confidence=0.75,
+        confidence_method="logprobs",
+        finished_ns=now_ms * 1_000_000,
+    )
+    verdict: dict[str, Any] = orjson.loads(
+        encode_verdict(
+            build_verdict(
+                record or FakeRecord(), judgement, consumed_ms=now_ms, published_ms=now_ms
+            )
+        )
+    )
+    SCHEMA.validate(verdict)
+    return verdict
+
+
+def test_the_schema_is_a_schema_and_refuses_what_it_does_not_describe() -> None:
+    Draft202012Validator.check_schema(verdict_schema())
+    verdict = make()
+    for part in (verdict, *(v for v in verdict.values() if isinstance(v, dict))):
+        part["surprise"] = 1
+        assert not SCHEMA.is_valid(verdict)
+        del part["surprise"]
+        for name in list(part):
+            value = part.pop(name)
+            assert not SCHEMA.is_valid(verdict), f"{name} may be missing"
+            part[name] = value
+    assert SCHEMA.is_valid(verdict)
+
+
+def test_the_schema_describes_every_field() -> None:
+    def fields(schema: dict[str, Any]) -> list[dict[str, Any]]:
+        own = list(schema.get("properties", {}).values())
+        return own + [deep for each in own for deep in fields(each)]
+
+    described = fields(verdict_schema())
+    assert len(described) > 40
+    assert all(each.get("description") for each in described)
+
+
+@pytest.mark.parametrize(
+    ("answer", "action", "review"),
+    [
+        (Answer("violates", "S1", ("S1",), "an advert"), "review", False),
+        (Answer("violates", None, (), None, "category_dropped"), "review", True),
+        (Answer("safe"), "none", False),
+        (Answer("safe", parse_status="not_applicable"), "none", False),
+        (Answer("safe", parse_status="repaired"), "none", True),
+        (Answer("undetermined", parse_status="truncated"), "review", True),
+        (Answer("undetermined"), "review", True),
+    ],
+)
+def test_decisions_carry_the_advice(answer: Answer, action: str, review: bool) -> None:  # noqa: FBT001
+    verdict = make(answer)
+    assert (verdict["decision"], verdict["action"], verdict["needs_review"]) == (
+        answer.decision,
+        action,
+        review,
+    )
+    assert verdict["policy"]["rule_ids"] == list(answer.rule_ids)
+    assert verdict["policy"]["category"] == answer.category
+
+
+def test_the_id_is_the_same_every_time_and_across_releases() -> None:
+    assert make()["id"] == make(Answer("violates"))["id"]
+    # A fixed point: consumers keep ids for years.
+    assert verdict_id("posts", 0, 7, "spam", "ab" * 32) == "5d042c07dd6d915b027de5be91563e32"
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        ("posts2", 1, 2, "spam", "a" * 64),
+        ("posts", 2, 2, "spam", "a" * 64),
+        ("posts", 1, 3, "spam", "a" * 64),
+        ("posts", 1, 2, "spam2", "a" * 64),
+        ("posts", 1, 2, "spam", "b" * 64),
+        ("posts", 12, 2, "spam", "a" * 64),  # no mere concatenation
+    ],
+)
+def test_the_id_depends_on_each_of_its_parts(other: tuple[str, int, int, str, str]) -> None:
+    assert verdict_id("posts", 1, 2, "spam", "a" * 64) != verdict_id(*other)
+    assert verdict_id("posts", 1, 22, "spam", "a" * 64) != verdict_id(*other)
+
+
+@pytest.mark.parametrize(
+    ("key", "text"), [(None, None), (b"", ""), ("ü".encode(), "ü"), (b"a\xff\x00", "a\\xff\0")]
+)
+def test_keys_of_any_bytes_become_text(key: bytes | None, text: str | None) -> None:
+    assert make(record=FakeRecord(key=key))["source"]["key"] == text
+
+
+@pytest.mark.parametrize("moment", [MS_1970, MS_2099])
+def test_times_from_1970_to_2099(moment: int) -> None:
+    verdict = make(record=FakeRecord(timestamp=moment), now_ms=moment)
+    assert verdict["timing"] == dict.fromkeys(("event", "consumed", "judged", "published"), moment)
+
+
+def test_the_event_time_is_the_posts_own_where_it_has_one() -> None:
+    assert make(created_at_ms=0)["timing"]["event"] == 0
+
+
+def test_headers_are_a_cloud_event_in_binary_mode() -> None:
+    verdict = make()
+    headers = EventHeaders(MS_2099).make(verdict, TRACEPARENT)
+    assert dict(headers) == {
+        "content-type": b"application/json",
+        "ce_specversion": b"1.0",
+        "ce_type": b"stream_guard.verdict.v1",
+        "ce_dataschema": verdict_schema()["$id"].encode(),
+        "ce_id": verdict["id"].encode(),
+        "ce_source": b"/stream-guard/posts/3",
+        "ce_subject": b"p1",
+        "ce_time": b"2099-12-31T23:59:59.999Z",
+        "traceparent": TRACEPARENT.encode(),
+    }
+    assert len(headers) == 9
+
+
+def test_headers_of_one_moment_keep_their_places_apart() -> None:
+    events = EventHeaders(MS_1970)
+    made = [
+        dict(events.make(make(record=FakeRecord(topic=topic, partition=partition)), TRACEPARENT))
+        for topic, partition in (("a", 0), ("a", 1), ("b", 0), ("a", 0))
+    ]
+    assert [headers["ce_source"].rsplit(b"guard/", 1)[1] for headers in made] == [
+        b"a/0",
+        b"a/1",
+        b"b/0",
+        b"a/0",
+    ]
+    assert made[0]["ce_time"] == b"1970-01-01T00:00:00.000Z"
