@@ -22,6 +22,7 @@ import sys
 import tempfile
 import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -62,12 +63,15 @@ class Broker:
     nodes: list[KafkaNode] = field(default_factory=list)
 
     def create_topics(self, *names: str, partitions: int = 1) -> None:
-        """Create topics, replicated to every node, and wait for their leaders. Raises BrokerError."""
-        asyncio.run(
-            create_topics(
+        """Create topics, replicated to every node, and wait for their leaders. Raises BrokerError.
+
+        In a thread of its own, so that it may be called where an event loop runs; it blocks until done.
+        """
+        with ThreadPoolExecutor(1) as pool:
+            work = create_topics(
                 self.bootstrap_servers, names, partitions, replication=max(1, len(self.nodes))
             )
-        )
+            pool.submit(asyncio.run, work).result()
 
 
 class KafkaNode:
