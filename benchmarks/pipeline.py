@@ -1,6 +1,7 @@
 """Stream Guard against a bare aiokafka loop, on one broker, in one run.
 
 (a) a bare loop: reads, parses, builds a verdict of the same size with as many headers, sends, commits each second;
+    its ids and hashes are as random as real ones, so that both sides compress alike;
 (b) Stream Guard with a judge that answers at once, guarantees and telemetry on (1 % of records traced).
 
 Prints both rates, the ratio b/a of each pair, their median, and the growth of memory from a stream to one ten times
@@ -12,8 +13,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import atexit
+import hashlib
 import json
 import os
+import random
 import resource
 import shutil
 import statistics
@@ -38,7 +41,7 @@ def post(number: int) -> bytes:
     return orjson.dumps(
         {
             "id": f"post-{number:08d}",
-            "text": f"This is post number {number:08d}, written to be as long as posts are, and about nothing of note. "
+            "text": f"Post number {number:08d} is as long as posts are, and about nothing in particular today. "
             * 2,
             "author": f"author-{number % 1_000}",
             "language": "en",
@@ -139,20 +142,24 @@ async def bare(settings: Any, count: int) -> float:
             started = started or time.monotonic()
             if not template:
                 template = build_verdict(records[0], made[0], consumed_ms=1, published_ms=1)
-                headers = EventHeaders(1_700_000_000_000).make(
-                    template, "00-" + "a" * 32 + "-" + "b" * 16 + "-00"
-                )
+                headers = EventHeaders(1_700_000_000_000).make(template, "")[:-1]
             for record in records:
                 parsed = orjson.loads(record.value)
                 verdict = dict(template)
-                verdict["id"] = f"{record.topic}-{record.partition}-{record.offset}".ljust(32)
+                digest = hashlib.sha256(record.value).hexdigest()
+                verdict["id"] = digest[:32]
                 verdict["content"] = {
                     **template["content"],
                     "id": parsed["id"],
                     "author": parsed["author"],
+                    "sha256": digest,
                 }
+                trace = f"00-{random.getrandbits(192):048x}-00".encode()
                 await producer.send(
-                    kafka.verdict_topic, encode_verdict(verdict), key=record.key, headers=headers
+                    kafka.verdict_topic,
+                    encode_verdict(verdict),
+                    key=record.key,
+                    headers=[*headers, ("traceparent", trace)],
                 )
             done += len(records)
         if time.monotonic() - committed > 1:

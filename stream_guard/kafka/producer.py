@@ -15,6 +15,7 @@ import contextlib
 import random
 import time
 from collections import deque
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -52,6 +53,13 @@ _FATAL: Final = (
 # Waves under way at once: one is built while the broker writes another. aiokafka keeps a partition's batches in order.
 _WAVES_MAX: Final = 4
 _WAVE_RECORDS: Final = 2_000
+
+
+@lru_cache(maxsize=1 << 16)
+def _hash(key: bytes) -> int:
+    """Return the hash that Kafka's default partitioner takes; keys recur, and aiokafka's is pure Python."""
+    return int(murmur2(key)) & 0x7FFFFFFF
+
 
 if TYPE_CHECKING:
     _Queued = tuple[Outgoing, Callable[[Sequence[Outgoing]], None]]
@@ -260,7 +268,7 @@ class KafkaPublisher:
                 count = counts[record.topic] = len(
                     await self._producer.partitions_for(record.topic)
                 )
-            hashed = self._keyless if record.key is None else murmur2(record.key) & 0x7FFFFFFF
+            hashed = self._keyless if record.key is None else _hash(record.key)
             partition = hashed % count
             groups.setdefault((record.topic, partition), []).append(item)
         self._keyless += 1

@@ -96,7 +96,8 @@ class Tracing:
                 break
         if self._tracer is None or (parent is None and _random.random() >= self._ratio):
             bits = _random.getrandbits(192) | 1 << 64 | 1  # neither id may be zero
-            return RecordTrace(f"00-{bits >> 64:032x}-{bits & 0xFFFFFFFFFFFFFFFF:016x}-00", None)
+            ids = f"{bits:048x}"
+            return RecordTrace(f"00-{ids[:32]}-{ids[32:]}-00", None)
         return self._open(self._tracer, record, parent, consumed_ns)
 
     def _open(
