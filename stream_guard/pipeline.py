@@ -191,8 +191,7 @@ class Pipeline:
                 cancelled.extend(work.requests)
                 self.flow.leave(work.size_bytes, work.tokens)
                 if work.trace.span is not None:
-                    work.trace.span.set_attribute("stream_guard.abandoned", value=True)
-                    work.trace.span.end()
+                    _end_abandoned(work, work.trace.span)
                 count += 1
         if cancelled:
             self._judge.cancel(cancelled)
@@ -210,11 +209,11 @@ class Pipeline:
         tokens: Counter[str] = Counter()
         for judgement in judgements:
             work = _work_of(judgement.request)
+            if work.abandoned:
+                continue
             span = judgement.request.span
             if span is not None:
                 self._tracing.judged(span, judgement)
-            if work.abandoned:
-                continue
             policy_id = judgement.request.policy.id
             if judgement.error is not None:
                 outgoing.append(self._dead_letter(work, judgement.error, policy_id, now_ns))
@@ -296,6 +295,14 @@ class Pipeline:
         self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int
     ) -> None:
         request.span = self._tracing.judging(parent, request, consumed_ns, now_ns)
+
+
+def _end_abandoned(work: Work, span: Span) -> None:
+    for request in work.requests:
+        if request.span is not None and request.span.is_recording():  # not judged yet
+            request.span.end()
+    span.set_attribute("stream_guard.abandoned", value=True)
+    span.end()
 
 
 def _work_of(request: JudgeRequest) -> Work:

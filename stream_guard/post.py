@@ -263,11 +263,16 @@ def _check_depth(document: Any, max_depth: int) -> None:  # noqa: ANN401
 
 # Unix seconds reach this value in the year 5138, milliseconds did in 1973: a number above it is in ms.
 _SECONDS_MAX: Final = 100_000_000_000
+_YEAR_1_MS: Final = -62_135_596_800_000
+_YEAR_10000_MS: Final = 253_402_300_800_000
 
 
 def _time_ms(value: Any, name: str) -> int:  # noqa: ANN401
     if type(value) in (int, float) and math.isfinite(value):
-        return int(value if abs(value) >= _SECONDS_MAX else value * 1_000)
+        ms = int(value if abs(value) >= _SECONDS_MAX else value * 1_000)
+        # A number of any size is valid JSON; beyond 64 bits no verdict could carry it.
+        if _YEAR_1_MS <= ms < _YEAR_10000_MS:
+            return ms
     if isinstance(value, str):
         try:
             moment = datetime.fromisoformat(value)

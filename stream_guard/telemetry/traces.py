@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from stream_guard.ports import Record
     from stream_guard.settings import TelemetrySettings
 
-_TRACEPARENT: Final = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
+# Of zeros alone, neither id is valid.
+_TRACEPARENT: Final = re.compile(
+    rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+)
 _random = random.Random()  # noqa: S311 - ids, not secrets
 
 

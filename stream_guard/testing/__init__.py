@@ -1,5 +1,35 @@
-"""For tests, here and at users': a real broker from pip alone, and in-memory stand-ins for the edges."""
+"""For tests of your own: a broker, a judge and a clock that you control.
 
-from stream_guard.testing.broker import Broker, start_broker
+In memory and at once: :class:`MemoryBroker` with :class:`MemorySource` and :class:`MemoryPublisher`,
+:class:`ManualJudge`, :class:`ManualClock`. A real Kafka on this machine: :func:`start_broker`.
+"""
 
-__all__ = ["Broker", "start_broker"]
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_guard.testing.doubles import ManualClock, ManualJudge
+from stream_guard.testing.memory import MemoryBroker, MemoryPublisher, MemoryRecord, MemorySource
+
+if TYPE_CHECKING:
+    from stream_guard.testing.broker import Broker, start_broker
+
+__all__ = [
+    "Broker",
+    "ManualClock",
+    "ManualJudge",
+    "MemoryBroker",
+    "MemoryPublisher",
+    "MemoryRecord",
+    "MemorySource",
+    "start_broker",
+]
+
+
+def __getattr__(name: str) -> object:
+    # The real broker's helper imports a Kafka client, which what lives in memory has no need of.
+    if name in ("Broker", "start_broker"):
+        from stream_guard.testing import broker
+
+        return getattr(broker, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,140 @@
+"""A clock and a judge that a test moves by hand. They never move by themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from stream_guard.judge import Answer, Judgement, Provenance
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_guard.errors import RecordError
+    from stream_guard.judge import JudgeRequest
+    from stream_guard.policy import PolicySet
+
+_SAFE = Answer("safe", parse_status="not_applicable")
+_PROVENANCE = Provenance(tier="manual", model="manual")
+
+
+class ManualClock:
+    """A :class:`stream_guard.ports.Clock` that stands still until :meth:`advance`.
+
+    Args:
+        unix_ns: where it begins, Unix time in ns.
+    """
+
+    def __init__(self, unix_ns: int = 1_700_000_000_000_000_000) -> None:
+        self._unix_ns = unix_ns
+        self._monotonic_ns = 0
+
+    def wall_ns(self) -> int:
+        """Return Unix time in ns."""
+        return self._unix_ns
+
+    def monotonic_s(self) -> float:
+        """Return the time since it was made, in s."""
+        return self._monotonic_ns / 1e9
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass.
+
+        Raises:
+            ValueError: time does not go back.
+        """
+        if seconds < 0:
+            raise ValueError(f"time does not go back, not by {-seconds} s either")
+        self._unix_ns += round(seconds * 1e9)
+        self._monotonic_ns += round(seconds * 1e9)
+
+
+class ManualJudge:
+    """A :class:`stream_guard.ports.Judge` whose answers the test releases, one by one and in any order.
+
+    Attributes:
+        waiting: requests taken and not yet answered, in the order in which they came.
+        policies: what :meth:`start` was given; None before.
+    """
+
+    def __init__(self, clock: ManualClock | None = None) -> None:
+        self.waiting: list[JudgeRequest] = []
+        self.policies: PolicySet | None = None
+        self._clock = clock or ManualClock()
+        self._deliver: dict[str, Callable[[Sequence[Judgement]], None]] = {}
+        self._failed = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def start(self, policies: PolicySet) -> None:
+        """Take note of the policies."""
+        self.policies = policies
+
+    def submit(
+        self, requests: Sequence[JudgeRequest], deliver: Callable[[Sequence[Judgement]], None]
+    ) -> None:
+        """Take requests; each waits for :meth:`answer`."""
+        self.waiting.extend(requests)
+        self._deliver.update((request.id, deliver) for request in requests)
+
+    def answer(
+        self,
+        requests: Sequence[JudgeRequest] | None = None,
+        answer: Answer = _SAFE,
+        *,
+        error: RecordError | None = None,
+    ) -> None:
+        """Deliver an outcome for these waiting requests, or all, one list for each who asked.
+
+        Args:
+            requests: of :attr:`waiting`.
+            answer: what is decided for each.
+            error: instead of an answer: the posts' own fault.
+
+        Raises:
+            KeyError: a request is not waiting.
+        """
+        by_caller: dict[Callable[[Sequence[Judgement]], None], list[Judgement]] = {}
+        now_ns = self._clock.wall_ns()
+        for request in [*self.waiting] if requests is None else requests:
+            judgement = Judgement(
+                request,
+                answer=answer if error is None else None,
+                error=error,
+                provenance=_PROVENANCE,
+                started_ns=now_ns,
+                finished_ns=now_ns,
+            )
+            by_caller.setdefault(self._deliver.pop(request.id), []).append(judgement)
+            self.waiting.remove(request)
+        for deliver, judgements in by_caller.items():
+            deliver(judgements)
+
+    def cancel(self, requests: Sequence[JudgeRequest]) -> None:
+        """Forget these; those that are not waiting are passed over."""
+        for request in requests:
+            if self._deliver.pop(request.id, None) is not None:
+                self.waiting.remove(request)
+
+    def in_flight(self) -> int:
+        """Return the number of requests that wait."""
+        return len(self.waiting)
+
+    def fail(self, error: BaseException) -> None:
+        """Judge no more: :meth:`wait_failed` returns the error, and what waits is never delivered."""
+        self._failure = error
+        self._failed.set()
+        self.waiting.clear()
+        self._deliver.clear()
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once there is one."""
+        await self._failed.wait()
+        assert self._failure is not None, "fail() sets both"
+        return self._failure
+
+    def describe(self) -> Mapping[str, str]:
+        """Return what the start-up line shows."""
+        return {"engine": "manual", "model": "manual"}
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing to free."""

@@ -1,0 +1,367 @@
+"""Kafka in memory: a broker, a source and a publisher for tests that need no guarantee of a real one.
+
+They keep the contract of :mod:`stream_guard.ports` - order per partition, groups, committed positions, one
+acknowledgement for each record - and the same suite of tests runs over them and over a real broker. What they must
+never do: stand in for a real broker where a guarantee across a crash is claimed. Nothing here opens a file or a
+socket; everything lives on one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import zlib
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from stream_guard.errors import BrokerError
+from stream_guard.ports import Partition
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_guard.ports import Outgoing, RebalanceListener, Record
+
+
+@dataclass(slots=True, frozen=True)
+class MemoryRecord:
+    """A :class:`stream_guard.ports.Record`; ``timestamp`` is Unix time in ms."""
+
+    topic: str
+    partition: int
+    offset: int
+    timestamp: int = 0
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: list[tuple[str, bytes]] = field(default_factory=list)
+
+
+class _Log:
+    """One partition: its records by ascending offset, and the offset that comes next."""
+
+    __slots__ = ("end", "records")
+
+    def __init__(self) -> None:
+        self.records: list[MemoryRecord] = []
+        self.end = 0
+
+
+class MemoryBroker:
+    """Topics, partitions and groups in memory.
+
+    Topics have to be created before they are written or read, as on a broker that a platform runs. Equal keys go to
+    one partition, though not to the one that Kafka's own hash would choose.
+    """
+
+    def __init__(self) -> None:
+        self._topics: dict[str, list[_Log]] = {}
+        self._groups: dict[str, _Group] = {}
+        self._keyless: Counter[str] = Counter()
+        self._waiting: set[asyncio.Event] = set()
+
+    def create_topics(self, *names: str, partitions: int = 1) -> None:
+        """Create topics with this many partitions; one that exists already is left as it is."""
+        for name in names:
+            self._topics.setdefault(name, [_Log() for _ in range(partitions)])
+
+    def partitions(self, topic: str) -> list[Partition]:
+        """Return a topic's partitions.
+
+        Raises:
+            BrokerError: there is no such topic.
+        """
+        return [Partition(topic, number) for number in range(len(self._logs(topic)))]
+
+    def produce(
+        self,
+        topic: str,
+        value: bytes | None,
+        *,
+        key: bytes | None = None,
+        headers: Sequence[tuple[str, bytes]] = (),
+        partition: int | None = None,
+        timestamp_ms: int = 0,
+    ) -> MemoryRecord:
+        """Append a record and return it, with its offset.
+
+        Args:
+            topic: where to.
+            value: its value; None is a tombstone.
+            key: its key.
+            headers: its headers.
+            partition: by default that of the key; of records without a key, each in turn.
+            timestamp_ms: Unix time in ms.
+
+        Raises:
+            BrokerError: there is no such topic.
+        """
+        logs = self._logs(topic)
+        if partition is None:
+            number = self._keyless[topic] if key is None else zlib.crc32(key)
+            self._keyless[topic] += key is None
+            partition = number % len(logs)
+        log = logs[partition]
+        record = MemoryRecord(topic, partition, log.end, timestamp_ms, key, value, [*headers])
+        log.records.append(record)
+        log.end += 1
+        self._wake()
+        return record
+
+    def skip(self, partition: Partition, count: int) -> None:
+        """Leave a gap of this many offsets, as compaction and transaction markers do."""
+        self._logs(partition.topic)[partition.partition].end += count
+
+    def records(self, topic: str, partition: int | None = None) -> list[MemoryRecord]:
+        """Return a topic's records, or those of one partition, in offset order within each partition.
+
+        Raises:
+            BrokerError: there is no such topic.
+        """
+        logs = self._logs(topic)
+        chosen = logs if partition is None else [logs[partition]]
+        return [record for log in chosen for record in log.records]
+
+    def committed(self, group_id: str) -> dict[Partition, int]:
+        """Return a group's committed positions: the next offset to read, by partition."""
+        group = self._groups.get(group_id)
+        return {} if group is None else dict(group.positions)
+
+    async def rebalance(self, group_id: str) -> None:
+        """Take all partitions from a group's members and hand them out again, as when one joins or leaves."""
+        await self._group(group_id).rebalance()
+
+    def _group(self, group_id: str) -> _Group:
+        return self._groups.setdefault(group_id, _Group(self))
+
+    def _logs(self, topic: str) -> list[_Log]:
+        try:
+            return self._topics[topic]
+        except KeyError:
+            known = ", ".join(sorted(self._topics)) or "none"
+            raise BrokerError(f"there is no topic {topic!r} (known: {known})") from None
+
+    def _read(self, partition: Partition, position: int, count: int) -> list[MemoryRecord]:
+        log = self._logs(partition.topic)[partition.partition]
+        if position >= log.end:
+            return []
+        return [record for record in log.records if record.offset >= position][:count]
+
+    def _wake(self) -> None:
+        for event in self._waiting:
+            event.set()
+
+    async def _changed(self, timeout_s: float) -> None:
+        """Return after the next change, or the time-out."""
+        event = asyncio.Event()
+        self._waiting.add(event)
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await event.wait()
+        finally:
+            self._waiting.discard(event)
+
+
+class _Group:
+    """A consumer group: its members in the order in which they joined, and its committed positions."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.broker = broker
+        self.members: list[MemorySource] = []
+        self.positions: dict[Partition, int] = {}
+        self._changing = asyncio.Lock()
+
+    async def join(self, member: MemorySource) -> None:
+        self.members.append(member)
+        await self.rebalance()
+
+    async def leave(self, member: MemorySource) -> None:
+        if member in self.members:
+            self.members.remove(member)
+            await member._lose()  # noqa: SLF001 - one mechanism in two classes
+            await self.rebalance()
+
+    async def rebalance(self) -> None:
+        """Revoke everything, then share the topics' partitions out in turn, as Kafka's round robin does."""
+        async with self._changing:
+            for member in self.members:
+                await member._lose()  # noqa: SLF001
+            shares: list[list[Partition]] = [[] for _ in self.members]
+            for topic in sorted({topic for member in self.members for topic in member.topics}):
+                takers = [n for n, member in enumerate(self.members) if topic in member.topics]
+                for partition in self.broker.partitions(topic):
+                    shares[takers[partition.partition % len(takers)]].append(partition)
+            for member, share in zip(self.members, shares, strict=True):
+                await member._gain(tuple(share), self.positions)  # noqa: SLF001
+
+
+class MemorySource:
+    """A :class:`stream_guard.ports.Source`: one member of a group on a :class:`MemoryBroker`.
+
+    Args:
+        broker: what to read.
+        topics: names of topics, which must exist.
+        group_id: the group.
+    """
+
+    def __init__(
+        self, broker: MemoryBroker, topics: Sequence[str], group_id: str = "stream-guard"
+    ) -> None:
+        self.topics = tuple(topics)
+        self._broker = broker
+        self._group = broker._group(group_id)  # noqa: SLF001 - one mechanism in two classes
+        self._listener: RebalanceListener | None = None
+        self._assigned: tuple[Partition, ...] = ()
+        self._owned: tuple[Partition, ...] = ()  # still ours to commit while the listener drains
+        self._next: dict[Partition, int] = {}
+        self._generation = 0
+
+    async def start(self, listener: RebalanceListener) -> None:
+        """Join the group. Raises BrokerError: a topic is missing."""
+        for topic in self.topics:
+            self._broker.partitions(topic)
+        self._listener = listener
+        await self._group.join(self)
+
+    async def poll(
+        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+    ) -> Mapping[Partition, Sequence[Record]]:
+        """Return records as soon as there are any; see :meth:`stream_guard.ports.Source.poll`."""
+        generation = self._generation
+        taken = self._take(partitions, records_max)
+        if not taken and timeout_ms:
+            loop = asyncio.get_running_loop()
+            deadline_s = loop.time() + timeout_ms / 1_000
+            while not taken and (left_s := deadline_s - loop.time()) > 0:
+                await self._broker._changed(left_s)  # noqa: SLF001
+                if generation != self._generation:
+                    return {}
+                taken = self._take(partitions, records_max)
+        return taken
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Commit positions. Raises BrokerError: a partition is another member's now."""
+        for partition in positions:
+            if partition not in self._owned:
+                raise BrokerError(f"a commit failed: {partition} is not assigned to this member")
+        self._group.positions.update(positions)
+
+    def assigned(self) -> Sequence[Partition]:
+        """Return the partitions that are ours now."""
+        return self._assigned
+
+    async def stop(self) -> None:
+        """Leave the group; its other members share what was ours."""
+        await self._group.leave(self)
+
+    def _take(
+        self, partitions: Sequence[Partition], records_max: int
+    ) -> dict[Partition, list[MemoryRecord]]:
+        taken: dict[Partition, list[MemoryRecord]] = {}
+        room = records_max
+        for partition in partitions:
+            if room <= 0 or partition not in self._assigned:
+                continue
+            records = self._broker._read(partition, self._next[partition], room)  # noqa: SLF001
+            if records:
+                taken[partition] = records
+                self._next[partition] = records[-1].offset + 1
+                room -= len(records)
+        return taken
+
+    async def _lose(self) -> None:
+        self._generation += 1
+        lost, self._assigned = self._assigned, ()
+        self._broker._wake()  # noqa: SLF001
+        if lost and self._listener is not None:
+            await self._listener.on_revoked(lost)
+        self._owned = ()
+
+    async def _gain(self, share: tuple[Partition, ...], positions: Mapping[Partition, int]) -> None:
+        self._next = {partition: positions.get(partition, 0) for partition in share}
+        self._assigned = self._owned = share
+        assert self._listener is not None, "a member has started"
+        await self._listener.on_assigned(share)
+        self._broker._wake()  # noqa: SLF001
+
+
+class MemoryPublisher:
+    """A :class:`stream_guard.ports.Publisher` that writes to a :class:`MemoryBroker`.
+
+    Args:
+        broker: where to.
+        manual: records wait in ``pending`` until :meth:`acknowledge`; otherwise they are written and acknowledged
+            on the event loop's next turn.
+
+    Attributes:
+        pending: queued and not acknowledged, in order.
+    """
+
+    def __init__(self, broker: MemoryBroker, *, manual: bool = False) -> None:
+        self.pending: list[Outgoing] = []
+        self._broker = broker
+        self._manual = manual
+        self._callbacks: dict[int, Callable[[Sequence[Outgoing]], None]] = {}
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._failed = asyncio.Event()
+        self._failure: BaseException | None = None
+
+    async def start(self) -> None:
+        """Do nothing: there is nothing to connect to."""
+
+    def publish(
+        self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
+    ) -> None:
+        """Queue records; see :meth:`stream_guard.ports.Publisher.publish`."""
+        if not outgoing:
+            return
+        self.pending.extend(outgoing)
+        self._callbacks.update((id(record), acknowledged) for record in outgoing)
+        self._empty.clear()
+        if not self._manual:
+            asyncio.get_running_loop().call_soon(self._write, list(outgoing))
+
+    def acknowledge(self, outgoing: Sequence[Outgoing] | None = None) -> None:
+        """Write these pending records, or all, to their topics, and acknowledge them in one list per caller."""
+        self._write([*self.pending] if outgoing is None else outgoing)
+
+    def fail(self, error: BaseException) -> None:
+        """Send nothing more; :meth:`wait_failed` returns the error."""
+        self._failure = error
+        self._failed.set()
+
+    async def flush(self) -> None:
+        """Return once everything queued is acknowledged."""
+        await self._empty.wait()
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once there is one."""
+        await self._failed.wait()
+        assert self._failure is not None, "fail() sets both"
+        return self._failure
+
+    async def stop(self) -> None:
+        """Do nothing: what is pending stays so."""
+
+    def _write(self, outgoing: Sequence[Outgoing]) -> None:
+        by_caller: dict[Callable[[Sequence[Outgoing]], None], list[Outgoing]] = {}
+        written: set[int] = set()
+        for record in outgoing:
+            if self._failure is not None:
+                break
+            try:
+                self._broker.produce(
+                    record.topic, record.value, key=record.key, headers=record.headers
+                )
+            except BrokerError as error:
+                self.fail(error)
+                break
+            written.add(id(record))
+            by_caller.setdefault(self._callbacks.pop(id(record)), []).append(record)
+        self.pending = [record for record in self.pending if id(record) not in written]
+        for acknowledged, records in by_caller.items():
+            acknowledged(records)
+        if not self.pending:
+            self._empty.set()

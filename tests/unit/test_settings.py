@@ -1,0 +1,262 @@
+"""Settings: where values come from, what stops a start and what it says, and what is never shown."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_guard.errors import EXIT_USAGE, SettingsError
+from stream_guard.settings import SecuritySettings, Settings, env_name, load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HIDDEN = "hunter2-very-hidden"
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os
+
+    for name in list(os.environ):
+        if name.upper().startswith("STREAM_GUARD_"):
+            monkeypatch.delenv(name)
+
+
+def refused(config: Path | None = None) -> str:
+    with pytest.raises(SettingsError) as raised:
+        load_settings(config)
+    assert raised.value.exit_code == EXIT_USAGE
+    return str(raised.value)
+
+
+def test_the_defaults_are_valid_and_cannot_be_changed() -> None:
+    settings = load_settings()
+    assert settings == Settings()
+    with pytest.raises(ValueError, match="frozen"):
+        settings.kafka.group_id = "x"  # type: ignore[misc]
+
+
+def test_names_in_the_environment() -> None:
+    assert env_name("kafka", "security", "username") == "STREAM_GUARD_KAFKA__SECURITY__USERNAME"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("STREAM_GUARD_KAFKO__TOPICS", "[]", ["no section 'kafko'", "kafka, post, policies"]),
+        ("STREAM_GUARD_TOPICS", "[]", ["no section 'topics'", "STREAM_GUARD_KAFKA__GROUP_ID"]),
+        ("stream_guard_kafko__x", "1", ["stream_guard_kafko__x", "no section"]),
+        ("STREAM_GUARD_KAFKA__TOPIC", "[]", ["kafka.topic ", "no such setting", "topic_pattern"]),
+        (
+            "STREAM_GUARD_KAFKA__SECURITY__PASWORD",
+            HIDDEN,
+            ["kafka.security.pasword", "no such setting", "password"],
+        ),
+        ("STREAM_GUARD_HTTP__PORT", "seventy", ["http.port", "integer", "for example 8080"]),
+        ("STREAM_GUARD_HTTP__PORT", "65536", ["http.port", "65535"]),
+        ("STREAM_GUARD_BATCHING__SIZE_MAX", "0", ["batching.size_max", "for example 64"]),
+        ("STREAM_GUARD_ENGINE__EFFORT", "huge", ["engine.effort", "'low', 'medium' or 'high'"]),
+        ("STREAM_GUARD_ENGINE__PROMPT_DATE", "today", ["engine.prompt_date", "2025-01-01"]),
+        ("STREAM_GUARD_POST__TEXT", "text", ["post.text", "/message/body"]),
+        ("STREAM_GUARD_KAFKA__TOPICS", "posts", ["kafka", "JSON", '["posts"]']),
+        ("STREAM_GUARD_KAFKA__TOPICS", '{"a": 1}', ["kafka.topics", '["posts"]']),
+        ("STREAM_GUARD_KAFKA__GROUP_ID", "", ["kafka.group_id", "for example stream-guard"]),
+        ("STREAM_GUARD_TELEMETRY__TRACE_RATIO", "1.1", ["telemetry.trace_ratio", "0.01"]),
+    ],
+)
+def test_a_bad_value_names_the_setting_and_an_example(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, says: list[str]
+) -> None:
+    monkeypatch.setenv(name, value)
+    message = refused()
+    for words in says:
+        assert words in message
+    assert HIDDEN not in message
+
+
+def test_every_bad_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_GUARD_HTTP__PORT", "x")
+    monkeypatch.setenv("STREAM_GUARD_ENGINE__DTYPES", "x")
+    message = refused()
+    assert message.count("\n") == 1
+    assert "STREAM_GUARD_HTTP__PORT" in message
+    assert "STREAM_GUARD_ENGINE__DTYPES" in message
+
+
+def test_lists_and_tables_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__TOPICS", '["a", "b"]')
+    monkeypatch.setenv("STREAM_GUARD_ENGINE__EXTRA", '{"seed": 1, "deep": {"x": [true]}}')
+    settings = load_settings()
+    assert settings.kafka.topics == ("a", "b")
+    assert settings.engine.extra == {"seed": 1, "deep": {"x": [True]}}
+
+
+def test_the_environment_wins_over_the_file_name_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "guard.toml"
+    file.write_text('[kafka]\ngroup_id = "file"\ntopics = ["file"]\n[http]\nport = 1\n')
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__GROUP_ID", "environment")
+    settings = load_settings(file)
+    assert settings.kafka.group_id == "environment"
+    assert settings.kafka.topics == ("file",)
+    assert settings.http.port == 1
+    assert settings.kafka.client_id == "stream-guard"
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"[kafka\n", "not TOML"),
+        (b'[kafka]\nclient_id = "\xff"\n', "not TOML"),
+        (
+            b"[kafka]\ngroupid = 1\n",
+            "kafka.groupid (STREAM_GUARD_KAFKA__GROUPID): there is no such",
+        ),
+        (b"[kafkas]\n", "kafkas (STREAM_GUARD_KAFKAS): there is no such setting"),
+        (b"kafka = 1\n", "kafka"),
+        (b"[kafka.security]\npassword = 7\n", "kafka.security.password"),
+    ],
+)
+def test_a_bad_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "guard.toml"
+    file.write_bytes(content)
+    message = refused(file)
+    assert says in message
+    if "not TOML" in says:
+        assert str(file) in message
+
+
+def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
+    assert "No such file" in refused(tmp_path / "none.toml")
+    assert "directory" in refused(tmp_path)
+
+
+# Secrets
+
+
+def test_secrets_are_shown_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    security = {
+        "protocol": "SASL_SSL",
+        "sasl_mechanism": "PLAIN",
+        "username": "u",
+        "password": HIDDEN,
+        "ssl_key_password": HIDDEN + "2",
+    }
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__SECURITY", json.dumps(security))
+    settings = load_settings()
+    password = settings.kafka.security.password
+    assert password is not None
+    assert password.get_secret_value() == HIDDEN
+    shown = (
+        repr(settings),
+        str(settings),
+        settings.model_dump_json(),
+        json.dumps(settings.model_dump(mode="json")),
+        repr(settings.model_dump()),
+    )
+    assert not any(HIDDEN in text for text in shown)
+    assert "****" in shown[2]
+
+
+def test_a_contradiction_among_secrets_does_not_show_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    security = {"protocol": "SASL_SSL", "password": HIDDEN}
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__SECURITY", json.dumps(security))
+    message = refused()
+    assert "sasl_mechanism is required" in message
+    assert HIDDEN not in message
+
+
+def test_malformed_json_around_a_secret_does_not_show_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__SECURITY", '{"password": "' + HIDDEN)
+    with pytest.raises(SettingsError) as raised:
+        load_settings()
+    assert HIDDEN not in str(raised.value)
+
+
+# Combinations
+
+
+USER = {"username": "u", "password": "p"}
+HOOK = {"oauth_token_hook": "my.auth:token"}
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {},
+        {"protocol": "SSL"},
+        {"protocol": "SSL", "ssl_certfile": "c", "ssl_keyfile": "k"},
+        {"protocol": "SASL_PLAINTEXT", "sasl_mechanism": "PLAIN", **USER},
+        {"protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-256", **USER},
+        {"protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-512", **USER},
+        {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", **HOOK},
+    ],
+)
+def test_security_that_is_complete(values: dict[str, Any]) -> None:
+    assert SecuritySettings(**values).protocol == values.get("protocol", "PLAINTEXT")
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"protocol": "SASL_SSL"}, "sasl_mechanism is required"),
+        ({"sasl_mechanism": "PLAIN", **USER}, "needs protocol SASL_SSL"),
+        ({"protocol": "SSL", "sasl_mechanism": "PLAIN"}, "needs protocol SASL_SSL"),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN"}, "username and password"),
+        (
+            {"protocol": "SASL_SSL", "sasl_mechanism": "SCRAM-SHA-256", "username": "u"},
+            "username and password are required with SCRAM-SHA-256",
+        ),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER"}, "oauth_token_hook"),
+        (
+            {"protocol": "SASL_SSL", "sasl_mechanism": "OAUTHBEARER", "oauth_token_hook": "a.b"},
+            "oauth_token_hook",
+        ),
+        ({"protocol": "SASL_SSL", "sasl_mechanism": "GSSAPI"}, "SCRAM-SHA-256"),
+        ({"protocol": "SSL", "ssl_certfile": "c"}, "go together"),
+        ({"protocol": "SSL", "ssl_keyfile": "k"}, "go together"),
+    ],
+)
+def test_security_that_is_not(values: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        SecuritySettings(**values)
+
+
+@pytest.mark.parametrize(
+    ("values", "says"),
+    [
+        ({"KAFKA__TOPICS": '["a"]', "KAFKA__TOPIC_PATTERN": "a"}, "exclude each other"),
+        ({"KAFKA__HEARTBEAT_INTERVAL_MS": "15001"}, "third of session_timeout_ms"),
+        ({"KAFKA__TOPICS": '["stream-guard.verdicts"]'}, "read and written"),
+        ({"KAFKA__TOPICS": '["stream-guard.dead-letters"]'}, "read and written"),
+        ({"KAFKA__REBALANCE_TIMEOUT_MS": "29999"}, "drain_timeout_s by 5 s"),
+        ({"DELIVERY__DRAIN_TIMEOUT_S": "85.1"}, "drain_timeout_s by 5 s"),
+    ],
+)
+def test_settings_that_contradict_each_other(
+    monkeypatch: pytest.MonkeyPatch, values: dict[str, str], says: str
+) -> None:
+    for name, value in values.items():
+        monkeypatch.setenv("STREAM_GUARD_" + name, value)
+    assert says in refused()
+
+
+def test_the_drain_may_take_all_but_five_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__REBALANCE_TIMEOUT_MS", "30000")
+    assert load_settings().delivery.drain_timeout_s == 25
+
+
+def test_every_setting_says_what_it_is() -> None:
+    def undescribed(schema: dict[str, Any]) -> list[str]:
+        return [
+            f"{model}.{name}"
+            for model, part in schema["$defs"].items()
+            for name, field in part["properties"].items()
+            if not field.get("description", "$ref" in field and part["description"])
+        ]
+
+    assert undescribed(Settings.model_json_schema()) == []
