@@ -65,6 +65,11 @@ class Completion(NamedTuple):
 
 
 _FAILED: Final = Completion((), "error", 0, None)
+_REASONS: Final[dict[str | None, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "error": "error",
+}
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:
@@ -206,7 +211,7 @@ class VllmClient:
                     reason = cast("FinishReason", completion.finish_reason)
                 return Completion(
                     completion.token_ids,
-                    reason,
+                    _REASONS.get(reason, "none"),
                     output.num_cached_tokens or 0,
                     completion.logprobs,
                 )
