@@ -118,10 +118,11 @@ class PromptBuilder:
         if not tokens.every.isdisjoint(developer):
             message = f"policy {policy.id!r}: its text became a control token; the tokenizer is not safe to use"
             raise PolicyError(message)
+        head, body, end = tokens.start, tokens.message, tokens.end
         ids = (
-            *(tokens.start, *self._tokenizer.encode("system"), tokens.message, *system, tokens.end),
-            *(tokens.start, *self._tokenizer.encode("developer"), tokens.message, *developer, tokens.end),
-            *(tokens.start, *self._tokenizer.encode("user"), tokens.message),
+            *(head, *self._tokenizer.encode("system"), body, *system, end),
+            *(head, *self._tokenizer.encode("developer"), body, *developer, end),
+            *(head, *self._tokenizer.encode("user"), body),
         )
         return PolicyPrefix(ids, hash_ids(ids))
 

@@ -44,8 +44,8 @@ _TEXTS: Final = (
     "this",
 )
 _CHAT_TEMPLATE: Final = (
-    "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>{% endfor %}"
-    "<|start|>assistant"
+    "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
+    "{% endfor %}<|start|>assistant"
 )
 _README: Final = """\
 # A model with random weights

@@ -48,7 +48,6 @@ class HarmonyTokenizer:
                 "such as openai/gpt-oss-safeguard-20b (engine.model)"
             )
             raise EngineError(message)
-        start, message_, channel, constrain, end, return_, call = (added[name] for name in MARKERS)
         self.control = ControlTokens(
             start=added["<|start|>"],
             message=added["<|message|>"],

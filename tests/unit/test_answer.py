@@ -1,5 +1,7 @@
 """Answers are read leniently, never guessed, and never name what the policy does not have."""
 
+# ruff: noqa: ANN401, FBT001, FBT003 - untyped libraries' objects; drawn booleans; data by position
+
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

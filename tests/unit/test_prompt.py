@@ -1,5 +1,7 @@
 """A post cannot change the structure of its prompt; the prompt is what the model was trained on."""
 
+# ruff: noqa: ANN401 - untyped libraries' objects; drawn booleans; data by position
+
 from __future__ import annotations
 
 from pathlib import Path
