@@ -26,6 +26,7 @@ RATIONALE_CHARS_MAX: Final = 1_000
 ANSWER_CHARS_MAX: Final = 20_000
 """More text than this in the final channel is no answer."""
 RULE_IDS_READ_MAX: Final = 32
+BARE_WORDS_MAX: Final = 3
 _VIOLATION_KEYS: Final = (
     "violation",
     "violates",
@@ -45,9 +46,10 @@ _ONE_WORDS: Final = frozenset(
 _ZERO_WORDS: Final = frozenset({"0", "false", "no", "safe", "valid", "allowed"})
 _NO_CATEGORY: Final = frozenset({"", "none", "null", "n/a"})
 # A field by hand, where the text is not JSON. No nested repetition: linear in the text's length.
-_WORD: Final = r"""["']?([A-Za-z0-9_.\-/]{1,64})"""
+_WORD: Final = r"""["']?([A-Za-z0-9_.\-/]{1,64})(?![A-Za-z0-9_.\-/])"""
 _FIELD: Final = r"""["']?\b(?:%s)\b["']?\s{0,8}[:=]\s{0,8}"""
 _VIOLATION: Final = re.compile(_FIELD % "|".join(_VIOLATION_KEYS) + _WORD, re.IGNORECASE)
+_LABELLED: Final = re.compile(_FIELD % "|".join(_VIOLATION_KEYS), re.IGNORECASE)
 _CATEGORY: Final = re.compile(_FIELD % "|".join(_CATEGORY_KEYS) + _WORD, re.IGNORECASE)
 _RULES: Final = re.compile(
     _FIELD % "|".join(_RULE_KEYS) + r"(\[[^\]]{0,500}\]?|" + _WORD + ")", re.IGNORECASE
@@ -100,7 +102,7 @@ def read_answer(
         ids: the completion's tokens, behind ``<|start|>assistant``.
         taxonomy: what the answer may name.
         tokens: the model's control tokens.
-        tokenizer: the model's.
+        tokenizer: of the model.
         complete: whether the model ended by itself; an answer that was cut off is read only if its JSON is whole.
     """
     messages = split_messages(ids, tokens, tokenizer)
@@ -117,7 +119,7 @@ def read_answer(
         fields = _read_text(text, taxonomy)
     if fields is None:
         return Reading(_undetermined("malformed" if complete else "truncated"), final)
-    as_asked = final.channel == "final" and (final.whole or (complete and final is messages[-1]))
+    as_asked = final.channel == "final" and final.whole
     return Reading(_settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final)
 
 
@@ -224,7 +226,8 @@ def _read_text(text: str, taxonomy: Taxonomy) -> _Fields | None:
             ],
             rationale=_text(rationale[1] or rationale[2]) if rationale else None,
         )
-    return _read_bare(text, taxonomy)
+    # A label that is there and cannot be read is not to be found elsewhere in the text.
+    return None if _LABELLED.search(text) else _read_bare(text, taxonomy)
 
 
 def _read_bare(text: str, taxonomy: Taxonomy) -> _Fields | None:
@@ -234,7 +237,7 @@ def _read_bare(text: str, taxonomy: Taxonomy) -> _Fields | None:
         rules = [word for word in words if word in taxonomy.rule_ids]
         return _Fields(category=codes.pop(), rule_ids=rules)
     # Prose holds "no" and "safe" in passing: a label counts only where it stands nearly alone.
-    if codes or not words or len(words) > 3:  # noqa: PLR2004 - as in "it is safe"
+    if codes or not words or len(words) > BARE_WORDS_MAX:
         return None
     labels = {_truth(word, taxonomy) for word in words} - {None}
     return _Fields(violation=labels.pop()) if len(labels) == 1 else None

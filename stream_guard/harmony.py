@@ -7,7 +7,7 @@ words are those of the official renderer.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -42,6 +42,7 @@ class ControlTokens:
     Attributes:
         start, message, channel, constrain, end, return_, call: one id each.
         every: ids of all the vocabulary's control tokens, these and the rest.
+        closing: those that end a message; ``<|endoftext|>``, which has no place here, among them.
     """
 
     start: int
@@ -52,6 +53,11 @@ class ControlTokens:
     return_: int
     call: int
     every: frozenset[int]
+    closing: frozenset[int] = field(init=False)
+
+    def __post_init__(self) -> None:
+        inside = {self.message, self.channel, self.constrain}
+        object.__setattr__(self, "closing", self.every - inside)
 
 
 class Message(NamedTuple):
@@ -74,15 +80,16 @@ def split_messages(
     ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokenizer
 ) -> list[Message]:
     """Split a completion, which begins behind ``<|start|>assistant``, into its messages; never raises."""
-    ends = (tokens.end, tokens.return_, tokens.call, tokens.start)
     messages: list[Message] = []
     begin = 0
     for position, token in enumerate([*ids, tokens.start]):
-        if token not in ends:
+        if token not in tokens.closing:
             continue
         if position > begin:
             closed = position < len(ids) and token != tokens.start
-            if message := _read_message(ids, begin, position, closed, tokens, tokenizer):
+            if message := _read_message(
+                ids, begin, position, closed=closed, tokens=tokens, tokenizer=tokenizer
+            ):
                 messages.append(message)
         begin = position + 1
     return messages
@@ -92,7 +99,8 @@ def _read_message(
     ids: Sequence[int],
     begin: int,
     end: int,
-    closed: bool,  # noqa: FBT001 - private, and named at its calls
+    *,
+    closed: bool,
     tokens: ControlTokens,
     tokenizer: Tokenizer,
 ) -> Message | None:

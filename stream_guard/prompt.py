@@ -82,7 +82,7 @@ class PromptBuilder:
         self._tokens = tokens
         self._date = date
         self._prefixes: OrderedDict[tuple[str, Effort, Taxonomy], PolicyPrefix] = OrderedDict()
-        assistant = self._encode("assistant")
+        assistant = self._tokenizer.encode("assistant")
         self._suffix = [tokens.end, tokens.start, *assistant]
 
     def prefix(self, policy: Policy, effort: Effort) -> PolicyPrefix:
@@ -105,7 +105,7 @@ class PromptBuilder:
         Raises:
             PromptError: the post's text yields a control token.
         """
-        content = self._encode(render_post(post))
+        content = self._tokenizer.encode(render_post(post))
         if not self._tokens.every.isdisjoint(content):
             message = "the post's text became a control token; the tokenizer is not safe to use"
             raise PromptError(message)
@@ -113,23 +113,18 @@ class PromptBuilder:
 
     def _render(self, policy: Policy, effort: Effort) -> PolicyPrefix:
         tokens = self._tokens
-        system = self._encode(SYSTEM.format(date=self._date, effort=effort))
-        developer = self._encode(render_developer(policy.text, policy.taxonomy))
+        system = self._tokenizer.encode(SYSTEM.format(date=self._date, effort=effort))
+        developer = self._tokenizer.encode(render_developer(policy.text, policy.taxonomy))
         if not tokens.every.isdisjoint(developer):
             message = f"policy {policy.id!r}: its text became a control token; the tokenizer is not safe to use"
             raise PolicyError(message)
+        head, body, end = tokens.start, tokens.message, tokens.end
         ids = (
-            *(tokens.start, *self._encode("system"), tokens.message, *system, tokens.end),
-            *(tokens.start, *self._encode("developer"), tokens.message, *developer, tokens.end),
-            *(tokens.start, *self._encode("user"), tokens.message),
+            *(head, *self._tokenizer.encode("system"), body, *system, end),
+            *(head, *self._tokenizer.encode("developer"), body, *developer, end),
+            *(head, *self._tokenizer.encode("user"), body),
         )
         return PolicyPrefix(ids, hash_ids(ids))
-
-    def _encode(self, text: str) -> list[int]:
-        try:
-            return self._tokenizer.encode(text)
-        except UnicodeEncodeError:  # a lone surrogate, which has no UTF-8
-            return self._tokenizer.encode(text.encode("utf-8", "replace").decode())
 
 
 def hash_ids(ids: tuple[int, ...]) -> str:
@@ -175,19 +170,16 @@ def _example(taxonomy: Taxonomy) -> str:
 def _fields(taxonomy: Taxonomy) -> str:
     violating = [category.code for category in taxonomy.categories if category.violates]
     safe = [category.code for category in taxonomy.categories if not category.violates]
-    lines = [
-        (
-            f"- violation: 1 where the policy's label is {taxonomy.violates_label}"
-            f"{_listed(violating)}, 0 where it is {taxonomy.safe_label}{_listed(safe)}."
-        )
-    ]
+    one = f"{taxonomy.violates_label}{_listed(violating)}"
+    zero = f"{taxonomy.safe_label}{_listed(safe)}"
+    lines = [f"- violation: 1 where the policy's label is {one}, 0 where it is {zero}."]
     if taxonomy.categories:
         null = "" if violating and safe else "; null where none applies"
         lines.append(f"- category: the one code of the policy that fits best{null}.")
         if taxonomy.rule_ids:
             lines.append(
-                f"- rule_ids: up to {RULE_IDS_MAX} of that category's rule ids in the policy, best first; "
-                "[] if none fits."
+                f"- rule_ids: up to {RULE_IDS_MAX} of that category's rule ids in the policy, "
+                "best first; [] if none fits."
             )
     lines.append("- rationale: one short sentence that names the deciding fact.")
     return "\n".join(lines)

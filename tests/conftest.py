@@ -8,6 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_guard.testing.broker import Broker, start_broker
+from tests.vocabulary import (  # noqa: F401 - fixtures
+    full_model,
+    full_tokenizer,
+    harmony_encoding,
+    random_model,
+    vocabulary,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

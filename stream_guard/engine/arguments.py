@@ -93,7 +93,8 @@ def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[st
     unknown = sorted(settings.extra.keys() - known)
     if unknown:
         message = (
-            f"engine.extra: vLLM has no engine argument {unknown[0]!r}; see its AsyncEngineArgs"
+            f"engine.extra: vLLM has no engine argument {unknown[0]!r}; "
+            "see AsyncEngineArgs in vLLM's documentation"
         )
         raise EngineError(message)
     folder = Path(settings.model).expanduser()

@@ -78,7 +78,7 @@ def from_server() -> Iterator[None]:
     """Within it, vLLM starts its engine process from the fork server."""
     from vllm.v1.engine import utils as vllm_utils
 
-    utils: Any = vllm_utils  # the name is vLLM's own import, so it is not exported
+    utils: Any = vllm_utils  # it imports the function that is replaced, and does not export it
     # vLLM sets it while it reads its configuration on a CPU; left there it would pass for the operator's.
     os.environ.pop(METHOD_VARIABLE, None)
     context: Any = EngineContext()

@@ -48,15 +48,14 @@ class HarmonyTokenizer:
                 "such as openai/gpt-oss-safeguard-20b (engine.model)"
             )
             raise EngineError(message)
-        start, message_, channel, constrain, end, return_, call = (added[name] for name in MARKERS)
         self.control = ControlTokens(
-            start=start,
-            message=message_,
-            channel=channel,
-            constrain=constrain,
-            end=end,
-            return_=return_,
-            call=call,
+            start=added["<|start|>"],
+            message=added["<|message|>"],
+            channel=added["<|channel|>"],
+            constrain=added["<|constrain|>"],
+            end=added["<|end|>"],
+            return_=added["<|return|>"],
+            call=added["<|call|>"],
             every=frozenset(added.values()),
         )
         document["added_tokens"] = []
@@ -74,8 +73,13 @@ class HarmonyTokenizer:
             raise EngineError(message)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text. Raises UnicodeEncodeError on a lone surrogate."""
-        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Return the ids of a text; a lone surrogate, which has no UTF-8, becomes a question mark."""
+        try:
+            ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        except TypeError:
+            ids = self._tokenizer.encode(
+                text.encode("utf-8", "replace").decode(), add_special_tokens=False
+            ).ids
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:

@@ -11,7 +11,7 @@ import contextlib
 import gc
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from stream_guard.engine import core_process
 from stream_guard.engine.arguments import (
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 PROBE_TIMEOUT_S: Final = 30
-_REASONS: Final = ("stop", "length", "error")
 """An engine that answers no call for so long, while posts time out, hangs."""
 _REMEDIES: Final = (
     ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
@@ -65,6 +64,11 @@ class Completion(NamedTuple):
 
 
 _FAILED: Final = Completion((), "error", 0, None)
+_REASONS: Final[dict[str | None, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "error": "error",
+}
 
 
 async def in_thread(work: Callable[[], _T]) -> _T:
@@ -206,7 +210,7 @@ class VllmClient:
                     reason = cast("FinishReason", completion.finish_reason)
                 return Completion(
                     completion.token_ids,
-                    reason,
+                    _REASONS.get(reason, "none"),
                     output.num_cached_tokens or 0,
                     completion.logprobs,
                 )

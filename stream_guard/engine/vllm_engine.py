@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
-from collections import OrderedDict, deque
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_guard.answer import read_answer, violation_position
-from stream_guard.engine.grammar import Limits, completion_tokens_max, structural_tag
+from stream_guard.engine.plans import Planner
 from stream_guard.engine.tokenizer import load_tokenizer, read_config
 from stream_guard.engine.vllm_client import (
     PROBE_TIMEOUT_S,
@@ -23,7 +23,7 @@ from stream_guard.engine.vllm_client import (
     in_thread,
     violation_probability,
 )
-from stream_guard.errors import EngineError, PromptError
+from stream_guard.errors import EngineError, PolicyError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
 from stream_guard.post import Post
 from stream_guard.prompt import PromptBuilder
@@ -33,37 +33,21 @@ if TYPE_CHECKING:
 
     from vllm import SamplingParams
 
+    from stream_guard.engine.plans import Attempt, Plan
     from stream_guard.engine.tokenizer import HarmonyTokenizer
     from stream_guard.engine.vllm_client import Completion
     from stream_guard.errors import RecordError
     from stream_guard.judge import FinishReason, JudgeRequest
     from stream_guard.policy import Policy, PolicySet
-    from stream_guard.prompt import PolicyPrefix
     from stream_guard.settings import EngineSettings
 
 TIER: Final = "safeguard"
 CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
 """P(violation) by the answer's 0 or 1, given this reasoning: it saturates, so calibrate it on labelled posts."""
-PLANS_MAX: Final = 512
 BUILT_PER_TURN_MAX: Final = 16
 """Prompts built before the event loop gets a turn."""
+_WARM_UP: Final = Post(id="", text="warm-up", sha256="", text_bytes=0)
 _RETRIED: Final = frozenset({"malformed", "empty", "truncated"})
-
-
-@dataclass(slots=True, frozen=True)
-class Attempt:
-    """How one try is made: its sampling parameters, and the most tokens that they allow."""
-
-    params: SamplingParams
-    tokens_max: int
-
-
-@dataclass(slots=True, frozen=True)
-class Plan:
-    """All that is the same for every post under one policy."""
-
-    prefix: PolicyPrefix
-    attempts: tuple[Attempt, ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +82,6 @@ class VllmJudge:
         self._running: set[_Job] = set()
         self._running_tokens = 0
         self._done: list[tuple[_Job, Judgement]] = []
-        self._plans: OrderedDict[Policy, Plan] = OrderedDict()
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[BaseException] | None = None
         self._tasks: list[asyncio.Task[None]] = []
@@ -107,6 +90,7 @@ class VllmJudge:
         self._digits: tuple[int, int] | None = None
         self._tokenizer: HarmonyTokenizer
         self._builder: PromptBuilder
+        self._planner: Planner
 
     # Life
 
@@ -123,8 +107,7 @@ class VllmJudge:
                 asyncio.create_task(self._feed(), name="engine feed"),
                 asyncio.create_task(self._watch(), name="engine watch"),
             ]
-            for policy in policies.policies.values():
-                await self._warm_up(policy)
+            await self.prepare(policies)
         except BaseException:
             if not read.done():
                 await asyncio.gather(read, return_exceptions=True)
@@ -138,20 +121,33 @@ class VllmJudge:
         )
         zero, one = self._tokenizer.token_id("0"), self._tokenizer.token_id("1")
         self._digits = (zero, one) if zero is not None and one is not None else None
+        self._planner = Planner(
+            self._settings, self._builder, self._tokenizer.control, self._make_params
+        )
+
+    def _make_params(self, tag: str, tokens_max: int) -> SamplingParams:
+        return self._client.sampling_params(tag=tag, tokens_max=tokens_max, digits=self._digits)
+
+    async def prepare(self, policies: PolicySet) -> None:
+        """Compile every policy's grammars, and put its prefix into the engine's cache.
+
+        Raises:
+            PolicyError: a policy leaves no room for an answer.
+            EngineError: the engine cannot complete a policy's prompt.
+        """
+        for policy in policies.policies.values():
+            await self._warm_up(policy)
 
     async def _warm_up(self, policy: Policy) -> None:
-        """Compile the policy's grammars, and put its prefix into the engine's cache."""
-        plan = self._plan(policy)
-        prompt = self._builder.build(
-            Post(id="", text="warm-up", sha256="", text_bytes=0), plan.prefix
-        )
-        first = plan.attempts[0]
-        if len(prompt) + first.tokens_max > self._model_len_max:
+        plan = self._planner.plan(policy)
+        prompt = self._builder.build(_WARM_UP, plan.prefix)
+        answer_max = plan.attempts[0].tokens_max
+        if len(prompt) + answer_max > self._model_len_max:
             message = (
-                f"policy {policy.id!r} takes {len(prompt)} tokens and its answer up to {first.tokens_max}, over the "
-                f"engine's {self._model_len_max}; raise engine.max_model_len, or shorten the policy"
+                f"policy {policy.id!r} takes {len(prompt)} tokens and its answer up to {answer_max}, "
+                f"over the engine's {self._model_len_max}; raise engine.max_model_len, or shorten the policy"
             )
-            raise EngineError(message)
+            raise PolicyError(message)
         for attempt in plan.attempts:
             params = attempt.params.clone()
             params.max_tokens = 1
@@ -159,7 +155,10 @@ class VllmJudge:
                 prompt, params, f"warm-up-{next(self._ids)}", None
             )
             if completion.finish_reason not in ("length", "stop"):
-                message = f"policy {policy.id!r}: the engine cannot complete its prompt ({completion.finish_reason})"
+                message = (
+                    f"policy {policy.id!r}: the engine cannot complete its prompt "
+                    f"({completion.finish_reason})"
+                )
                 raise EngineError(message)
 
     async def wait_failed(self) -> BaseException:
@@ -250,15 +249,9 @@ class VllmJudge:
         """Build the prompt and give it to the engine, or settle what cannot be given."""
         started_ns = time.time_ns()
         try:
-            plan = self._plan(job.request.policy)
+            plan = self._planner.plan(job.request.policy)
             job.prompt = self._builder.build(job.request.post, plan.prefix)
-            answer_max = plan.attempts[0].tokens_max
-            if len(job.prompt) + answer_max > self._model_len_max:
-                message = (
-                    f"the prompt has {len(job.prompt)} tokens and the answer up to {answer_max}, over the engine's "
-                    f"{self._model_len_max} (engine.max_model_len)"
-                )
-                raise PromptError(message)  # noqa: TRY301 - settled as those that the builder raises
+            self._check_length(job.prompt, plan)
         except PromptError as error:
             self._settle(
                 job,
@@ -271,6 +264,15 @@ class VllmJudge:
         self._running_tokens += len(job.prompt)
         job.task = asyncio.create_task(self._run(job, plan, started_ns))
         job.task.add_done_callback(lambda _: self._release(job))
+
+    def _check_length(self, prompt: list[int], plan: Plan) -> None:
+        answer_max = plan.attempts[0].tokens_max
+        if len(prompt) + answer_max > self._model_len_max:
+            message = (
+                f"the prompt has {len(prompt)} tokens and the answer up to {answer_max}, over the "
+                f"engine's {self._model_len_max} (engine.max_model_len)"
+            )
+            raise PromptError(message)
 
     def _release(self, job: _Job) -> None:
         self._running.discard(job)
@@ -377,29 +379,6 @@ class VllmJudge:
         if position is None:
             return None
         return violation_probability(completion.logprobs, position, self._digits)
-
-    def _plan(self, policy: Policy) -> Plan:
-        """Return what all posts under a policy have in common, made once."""
-        plan = self._plans.get(policy)
-        if plan is None:
-            plan = self._plans[policy] = self._make_plan(policy)
-            while len(self._plans) > PLANS_MAX:
-                self._plans.popitem(last=False)
-        return plan
-
-    def _make_plan(self, policy: Policy) -> Plan:
-        attempts = []
-        budget = policy.reasoning_tokens_max
-        for _ in range(self._settings.attempts_max):
-            limits = Limits(budget, self._settings.rationale_tokens_max)
-            tokens_max = completion_tokens_max(policy.taxonomy, limits)
-            tag = structural_tag(policy.taxonomy, self._tokenizer.control, limits)
-            params = self._client.sampling_params(
-                tag=tag, tokens_max=tokens_max, digits=self._digits
-            )
-            attempts.append(Attempt(params, tokens_max))
-            budget = max(1, budget // 2)
-        return Plan(self._builder.prefix(policy, policy.effort), tuple(attempts))
 
     def _provenance(self, policy: Policy, plan: Plan, spent: _Spent) -> Provenance:
         return Provenance(
