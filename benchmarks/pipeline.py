@@ -41,7 +41,7 @@ def post(number: int) -> bytes:
     return orjson.dumps(
         {
             "id": f"post-{number:08d}",
-            "text": f"Post number {number:08d} is as long as posts are, and about nothing in particular today. "
+            "text": f"Post number {number:08d} is as long as posts tend to be on a weekday, and about nothing in particular. "
             * 2,
             "author": f"author-{number % 1_000}",
             "language": "en",

@@ -218,7 +218,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Aiokafka calls this before it joins the group again."""
         self._generation += 1
         self._assigned = ()
-        await self._tell("on_revoked", revoked)
+        if revoked:  # on the first join nothing is lost
+            await self._tell("on_revoked", revoked)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Aiokafka calls this once it has joined."""

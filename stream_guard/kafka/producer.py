@@ -177,8 +177,10 @@ class KafkaPublisher:
                     waves.add(asyncio.create_task(self._send(items)))
                 self._wake.clear()
                 woken = asyncio.create_task(self._wake.wait())
-                await asyncio.wait({*waves, woken}, return_when=asyncio.FIRST_COMPLETED)
-                woken.cancel()
+                try:
+                    await asyncio.wait({*waves, woken}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    woken.cancel()
                 if any(wave.done() and wave.result()[1] is not None for wave in waves):
                     await self._settle(waves)
                 waves = {wave for wave in waves if not wave.done()}
