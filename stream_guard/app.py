@@ -16,13 +16,14 @@ import structlog
 
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
-from stream_guard.errors import EngineError, SettingsError
+from stream_guard.errors import EngineError, PolicyError, SettingsError
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy_store import load_policies
 from stream_guard.post import PostParser
 from stream_guard.probes import Health, ProbeServer
+from stream_guard.reload import PolicyReloader
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from stream_guard.policy import PolicySet
     from stream_guard.ports import Judge
+    from stream_guard.reload import ReloadOutcome
     from stream_guard.settings import EngineSettings, Settings
 
 _log = structlog.get_logger(__name__)
@@ -66,8 +68,14 @@ def read_policies(settings: Settings) -> PolicySet:
     )
 
 
-def check_routes(policies: PolicySet, topics: Iterable[str]) -> None:
-    """Raise PolicyError where a topic has neither a route nor a default."""
+def check_routes(policies: PolicySet, topics: Iterable[str], settings: Settings) -> None:
+    """Raise PolicyError where a topic has neither a route nor a default, or shadows have no topic."""
+    if policies.routing.shadows and settings.kafka.shadow_topic is None:
+        message = (
+            f"{settings.policies.path / 'routes.yaml'}: has shadows, whose verdicts must stay apart from those that "
+            "are acted on; set kafka.shadow_topic (STREAM_GUARD_KAFKA__SHADOW_TOPIC), or remove shadows:"
+        )
+        raise PolicyError(message)
     for topic in topics:
         policies.route(topic)
 
@@ -115,12 +123,13 @@ class App:
             version=package_version(),
             model=settings.engine.model,
             engine=settings.engine.kind,
-            policies={policy.id: policy.version for policy in policies.policies.values()},
+            policies=_versions(policies),
             topics=list(settings.kafka.topics) or settings.kafka.topic_pattern,
             group=settings.kafka.group_id,
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
-        check_routes(policies, await check_topics(settings.kafka))
+        topics = await check_topics(settings.kafka)
+        check_routes(policies, topics, settings)
         publisher = KafkaPublisher(settings.kafka, settings.delivery, self.metrics)
         source = KafkaSource(settings.kafka, settings.delivery)
         clock = SystemClock()
@@ -136,13 +145,14 @@ class App:
         )
         consumer = Consumer(source, pipeline, settings.delivery, clock=clock, metrics=self.metrics)
         self.health.turns = lambda: consumer.turns
+        reloader = self._make_reloader(policies, pipeline, consumer, topics)
         with self._signals():
             try:
                 await self._listen()
                 await publisher.start()
                 await source.start(consumer)
                 self.health.joined = True
-                await self._watch(consumer, publisher, policies)
+                await self._watch(consumer, publisher, reloader)
             finally:
                 self.health.stopping = True
                 await self._close(source, publisher)
@@ -159,7 +169,7 @@ class App:
             raise SettingsError(message) from error
 
     async def _watch(
-        self, consumer: Consumer, publisher: KafkaPublisher, policies: PolicySet
+        self, consumer: Consumer, publisher: KafkaPublisher, reloader: PolicyReloader
     ) -> None:
         """Run the parts until a stop is asked for or one of them fails; then drain."""
         tasks: dict[str, asyncio.Task[Any]] = {}
@@ -170,7 +180,7 @@ class App:
         begin("stop", self._stop.wait())
         begin("consumer", consumer.run())
         begin("publisher", publisher.wait_failed())
-        begin("engine", self._start_judge(policies))
+        begin("engine", self._start_judge(reloader.live))
         try:
             while True:
                 done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
@@ -180,6 +190,8 @@ class App:
                     consumer.release()
                     del tasks["engine"]
                     begin("judge", self.judge.wait_failed())
+                    if self.settings.policies.reload:
+                        begin("policies", reloader.run())
                     continue
                 break
             self.health.stopping = True
@@ -209,6 +221,51 @@ class App:
         except TimeoutError as error:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
+
+    def _make_reloader(
+        self, policies: PolicySet, pipeline: Pipeline, consumer: Consumer, topics: set[str]
+    ) -> PolicyReloader:
+        """Return what takes edits of the policies live; ``topics`` are those of the start."""
+        settings = self.settings
+
+        async def prepare(edited: PolicySet) -> None:
+            assigned = {partition.topic for partition in consumer.assigned}
+            check_routes(edited, sorted(topics | assigned), settings)
+            await self.judge.prepare(edited)
+
+        def switch(edited: PolicySet) -> None:
+            pipeline.switch(edited)
+            self._show_policies(edited, None)
+
+        def report(outcome: ReloadOutcome) -> None:
+            self.metrics.policy_reloads.labels(outcome.kind).inc()
+            self._show_policies(reloader.live, outcome.message or None)
+            if outcome.kind == "refused":
+                _log.warning(
+                    "policies_refused", error=outcome.message, live=_versions(reloader.live)
+                )
+            elif outcome.kind == "switched":
+                _log.info(
+                    "policies_switched", changed=outcome.changed, live=_versions(reloader.live)
+                )
+            else:
+                _log.info("policies_restored", live=_versions(reloader.live))
+
+        self._show_policies(policies, None)
+        reloader = PolicyReloader(
+            settings.policies.path,
+            policies,
+            prepare=prepare,
+            switch=switch,
+            report=report,
+            effort=settings.engine.effort,
+            reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+        )
+        return reloader
+
+    def _show_policies(self, live: PolicySet, refused: str | None) -> None:
+        self.health.details["policies"] = _versions(live)
+        self.health.details["policies_refused"] = refused
 
     def _report_ready(self) -> None:
         _tune_garbage_collector()
@@ -244,6 +301,10 @@ class App:
         finally:
             for number in caught:
                 loop.remove_signal_handler(number)
+
+
+def _versions(policies: PolicySet) -> dict[str, str]:
+    return {policy.id: policy.version for policy in policies.policies.values()}
 
 
 def _tune_garbage_collector() -> None:

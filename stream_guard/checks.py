@@ -60,7 +60,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
         else:
             yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
             if policies is not None:
-                yield _check("routes", partial(_routes, policies, topics))
+                yield _check("routes", partial(_routes, policies, topics, settings))
     yield _check("model", partial(_model, settings))
 
 
@@ -71,10 +71,10 @@ def _check(name: str, work: Callable[[], str]) -> CheckResult:
         return CheckResult(name, error=error)
 
 
-def _routes(policies: PolicySet, topics: set[str]) -> str:
+def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
     from stream_guard.app import check_routes
 
-    check_routes(policies, topics)
+    check_routes(policies, topics, settings)
     return "every topic has its policies"
 
 

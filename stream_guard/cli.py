@@ -11,6 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
+from stream_guard import cli_policies
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
@@ -162,6 +163,12 @@ def tail(
                 out.print(verdict_line(orjson.loads(value)), soft_wrap=True)
 
     _run(go())
+
+
+app.add_typer(cli_policies.app)
+app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
+    cli_policies.route
+)
 
 
 def _run(work: Coroutine[Any, Any, Any], *, fast: bool = False) -> Any:  # noqa: ANN401 - what the work returns

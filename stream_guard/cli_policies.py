@@ -203,11 +203,11 @@ def route(
     _, policies = load(path, config)
     for number, line in enumerate(_lines(file), 1):
         try:
-            post = parser.parse(line, headers)
+            post, document = parser.parse_document(line, headers)
         except RecordError as error:
             out.print(f"line {number}: a dead letter: {error}", markup=False, soft_wrap=True)
             continue
-        facts = RouteFacts.of(topic, headers, orjson.loads(line), post)
+        facts = RouteFacts.of(topic, headers, document, post)
         routed = policies.route_post(facts)
         told = ", ".join(f"{r.policy.id}@{r.policy.version} ({r.mode})" for r in routed)
         out.print(f"line {number}: {post.id}: {told}", markup=False, soft_wrap=True)

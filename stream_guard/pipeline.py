@@ -17,6 +17,7 @@ from stream_guard.errors import RecordError
 from stream_guard.flow import BYTES_PER_TOKEN, Flow
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.ports import Outgoing, Partition, Record
+from stream_guard.routing import RouteFacts
 from stream_guard.verdict import EventHeaders, build_verdict, encode_verdict
 
 if TYPE_CHECKING:
@@ -27,18 +28,23 @@ if TYPE_CHECKING:
     from stream_guard.offsets import PartitionOffsets
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.ports import Clock, Judge, Publisher
-    from stream_guard.post import PostParser
+    from stream_guard.post import Post, PostParser
+    from stream_guard.routing import Mode
     from stream_guard.settings import Settings
     from stream_guard.telemetry.metrics import Metrics
     from stream_guard.telemetry.traces import RecordTrace, Tracing
 
 
 class Work:
-    """One record on its way: what it still owes, and what it weighs."""
+    """One record on its way: what it still owes, and what it weighs.
+
+    ``modes`` says, by policy id, how each of its policies came to judge it; None where all are live.
+    """
 
     __slots__ = (
         "abandoned",
         "consumed_ns",
+        "modes",
         "offsets",
         "owed",
         "record",
@@ -61,6 +67,7 @@ class Work:
         )  # and what Python and the headers take, roughly
         self.tokens = 0
         self.abandoned = False
+        self.modes: dict[str, Mode] | None = None
         self.requests: list[JudgeRequest] = []
 
 
@@ -69,9 +76,11 @@ class Owed:
 
     __slots__ = ("built_ns", "label", "work")
 
-    def __init__(self, work: Work, label: tuple[str, str, str] | str, built_ns: int) -> None:
+    def __init__(self, work: Work, label: tuple[str, str, str, str] | str, built_ns: int) -> None:
         self.work = work
-        self.label = label  # (policy, decision, tier) of a verdict; the reason of a dead letter
+        self.label = (
+            label  # (policy, decision, tier, mode) of a verdict; the reason of a dead letter
+        )
         self.built_ns = built_ns
 
 
@@ -80,7 +89,7 @@ class Pipeline:
 
     Args:
         settings: all sections; the sections ``kafka`` and ``batching`` are used.
-        policies: the snapshot to judge by.
+        policies: the snapshot to judge by, until :meth:`switch`.
         parser, judge, publisher, clock, metrics, tracing: the parts.
 
     Attributes:
@@ -102,7 +111,8 @@ class Pipeline:
     ) -> None:
         self._kafka = settings.kafka
         self._policies = policies
-        self._routes: dict[str, tuple[Policy, ...]] = {}
+        # By topic: the policies of all its posts, all live; None where they depend on the post.
+        self._routes: dict[str, tuple[Policy, ...] | None] = {}
         self._parser = parser
         self._judge = judge
         self._publisher = publisher
@@ -121,9 +131,7 @@ class Pipeline:
             return
         offsets.receive([record.offset for record in records])
         topic = offsets.partition.topic
-        policies = self._routes.get(topic)
-        if policies is None:
-            policies = self._routes[topic] = self._policies.route(topic)
+        fixed = self._routes[topic] if topic in self._routes else self._fix_route(topic)
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         live = self._live.setdefault(offsets.partition, {})
         dead: list[Outgoing] = []
@@ -137,7 +145,10 @@ class Pipeline:
             work = Work(record, offsets, now_ns, begin(record, now_ns))
             live[record.offset] = work
             try:
-                post = parse(record.value, record.headers)
+                if fixed is not None:
+                    post, policies = parse(record.value, record.headers), fixed
+                else:
+                    post, policies = self._route(work)
             except RecordError as error:
                 work.owed = 1
                 enter(work.size_bytes, 0)
@@ -153,6 +164,30 @@ class Pipeline:
         self._metrics.records.labels(topic).inc(len(records))
         if dead:
             self._publisher.publish(dead, self._acknowledged)
+
+    def switch(self, policies: PolicySet) -> None:
+        """Judge by these from the next record on; what was accepted keeps the policies that it began with."""
+        self._policies = policies
+        self._routes = {}
+
+    def _fix_route(self, topic: str) -> tuple[Policy, ...] | None:
+        routed = self._policies.route_topic(topic)
+        fixed = None
+        # Marks belong to a post: a topic's own routes have none.
+        if routed is not None and all(route.mode == "live" for route in routed):
+            fixed = tuple(route.policy for route in routed)
+        self._routes[topic] = fixed
+        return fixed
+
+    def _route(self, work: Work) -> tuple[Post, tuple[Policy, ...]]:
+        """Parse a record whose policies depend on the post. Raises RecordError."""
+        record = work.record
+        post, document = self._parser.parse_document(record.value, record.headers)
+        facts = RouteFacts.of(record.topic, record.headers, document, post)
+        routed = self._policies.route_post(facts)
+        if any(route.mode != "live" for route in routed):
+            work.modes = {route.policy.id: route.mode for route in routed}
+        return post, tuple(route.policy for route in routed)
 
     def dispatch(self, *, flush: bool = False) -> None:
         """Hand to the judge what is due; with ``flush``, everything that waits."""
@@ -204,7 +239,6 @@ class Pipeline:
         now_ns = self._clock.wall_ns()
         now_ms = now_ns // 1_000_000
         events = EventHeaders(now_ms)
-        topic = self._kafka.verdict_topic
         outgoing: list[Outgoing] = []
         tokens: Counter[str] = Counter()
         for judgement in judgements:
@@ -218,11 +252,13 @@ class Pipeline:
             if judgement.error is not None:
                 outgoing.append(self._dead_letter(work, judgement.error, policy_id, now_ns))
                 continue
+            mode: Mode = "live" if work.modes is None else work.modes[policy_id]
             verdict = build_verdict(
                 work.record,
                 judgement,
                 consumed_ms=work.consumed_ns // 1_000_000,
                 published_ms=now_ms,
+                route_mode=mode,
             )
             provenance = verdict["provenance"]
             if provenance["output_tokens"]:
@@ -231,8 +267,9 @@ class Pipeline:
                     cached=provenance["cached_tokens"],
                     output=provenance["output_tokens"],
                 )
-            owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"]), now_ns)
+            owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"], mode), now_ns)
             headers = events.make(verdict, work.trace.traceparent)
+            topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
             outgoing.append(
                 Outgoing(topic, work.record.key, encode_verdict(verdict), headers, owed)
             )
@@ -242,7 +279,7 @@ class Pipeline:
             self._publisher.publish(outgoing, self._acknowledged)
 
     def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
-        verdicts: Counter[tuple[str, str, str]] = Counter()
+        verdicts: Counter[tuple[str, str, str, str]] = Counter()
         consumed: Counter[int] = Counter()
         now_ns = self._clock.wall_ns()
         for sent in outgoing:
@@ -265,6 +302,12 @@ class Pipeline:
         for consumed_ns, count in consumed.items():  # records of one poll share their time
             self._metrics.seconds.observe((now_ns - consumed_ns) / 1e9, count)
         self.progress.set()
+
+    @property
+    def _shadow_topic(self) -> str:
+        topic = self._kafka.shadow_topic
+        assert topic is not None, "check_routes refuses shadows without a topic of their own"
+        return topic
 
     def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
         offset = work.record.offset

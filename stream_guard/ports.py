@@ -122,6 +122,14 @@ class Judge(Protocol):
             EngineError: it cannot start; the message names the setting and the remedy.
         """
 
+    async def prepare(self, policies: PolicySet) -> None:
+        """Return when ready to judge by these policies as well; those in flight keep theirs.
+
+        Raises:
+            PolicyError: a policy cannot be judged by; the judge goes on as before.
+            EngineError: the judge itself is at fault.
+        """
+
     def submit(
         self,
         requests: Sequence[JudgeRequest],

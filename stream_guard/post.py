@@ -85,6 +85,14 @@ class PostParser:
         Raises:
             RecordError: one of its parse-stage kinds; its message holds no text of the post.
         """
+        return self.parse_document(value, headers)[0]
+
+    def parse_document(self, value: bytes | None, headers: Headers) -> tuple[Post, Any]:
+        """Return the post in a record's value, and the JSON document (of a CloudEvent: its data) that it is in.
+
+        Raises:
+            RecordError: as :meth:`parse`.
+        """
         if value is None:
             raise TombstoneError("the value is null")
         if len(value) > self._max_record_bytes:
@@ -94,7 +102,7 @@ class PostParser:
         attributes: dict[str, Any] = {}
         if self._format != "json" and (headers or self._format == "cloudevents"):
             document, attributes = self._open_cloud_event(document, headers)
-        return self._read(document, attributes)
+        return self._read(document, attributes), document
 
     def _load(self, value: bytes) -> Any:  # noqa: ANN401 - any JSON document
         try:

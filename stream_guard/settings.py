@@ -94,6 +94,8 @@ class KafkaSettings(_Section):
     """Where verdicts go."""
     dead_letter_topic: str = Field("stream-guard.dead-letters", min_length=1)
     """Where records that cannot be judged go."""
+    shadow_topic: str | None = Field(None, min_length=1)
+    """Where verdicts of shadow policies go, which are never acted on; needed where ``routes.yaml`` has shadows."""
     client_id: str = "stream-guard"
     """What brokers' logs and quotas know us by."""
     security: SecuritySettings = SecuritySettings()
@@ -137,10 +139,20 @@ class KafkaSettings(_Section):
             raise ValueError("topics and topic_pattern exclude each other; set one")
         if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
-        for name in (self.verdict_topic, self.dead_letter_topic):
+        for name in self.written_topics:
             if name in self.topics:
                 raise ValueError(f"{name!r} is read and written: verdicts would be judged again")
+        if self.shadow_topic in (self.verdict_topic, self.dead_letter_topic):
+            raise ValueError(
+                "shadow_topic must be a topic of its own: what stands there is never acted on"
+            )
         return self
+
+    @property
+    def written_topics(self) -> tuple[str, ...]:
+        """The topics that we write."""
+        shadow = () if self.shadow_topic is None else (self.shadow_topic,)
+        return (self.verdict_topic, self.dead_letter_topic, *shadow)
 
 
 _Pointer = Annotated[str, Field(pattern=r"^(/.*)?$")]
@@ -180,6 +192,8 @@ class PoliciesSettings(_Section):
 
     path: Path = Path("policies")
     """A folder with ``<slug>/policy.md`` and ``routes.yaml``."""
+    reload: bool = True
+    """Whether edits of the folder go live while posts flow; without it, at the next start."""
 
 
 class EngineSettings(_Section):

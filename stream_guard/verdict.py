@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from stream_guard.judge import Answer, Judgement
     from stream_guard.policy import Policy
     from stream_guard.ports import Record
+    from stream_guard.routing import Mode
 
 SCHEMA_VERSION: Final = "1.0"
 EVENT_TYPE: Final = "stream_guard.verdict.v1"
@@ -44,10 +45,10 @@ def needs_review(answer: Answer) -> bool:
 
 
 def recommended_action(answer: Answer, policy: Policy) -> str:
-    """Return what enforcement is advised to do: ``none``, ``review`` or the policy's own action."""
+    """Return what enforcement is advised to do: ``none``, ``review``, or what the policy says for the category."""
     if answer.decision == "safe":
         return "none"
-    return policy.action if answer.decision == "violates" else "review"
+    return policy.action_for(answer.category) if answer.decision == "violates" else "review"
 
 
 def _key_text(key: bytes | None) -> str | None:
@@ -55,7 +56,12 @@ def _key_text(key: bytes | None) -> str | None:
 
 
 def build_verdict(
-    record: Record, judgement: Judgement, *, consumed_ms: int, published_ms: int
+    record: Record,
+    judgement: Judgement,
+    *,
+    consumed_ms: int,
+    published_ms: int,
+    route_mode: Mode = "live",
 ) -> dict[str, Any]:
     """Return a verdict as the JSON Schema describes it.
 
@@ -64,6 +70,8 @@ def build_verdict(
         judgement: with an answer.
         consumed_ms: when the record was read, Unix time in ms.
         published_ms: when the verdict was handed to the producer, Unix time in ms.
+        route_mode: how the policy came to judge the post. A shadow's verdict recommends nothing and asks for no
+            review, so that even a reader who takes it for another does not act on it.
     """
     answer, provenance = judgement.answer, judgement.provenance
     assert answer is not None, "a judgement with an error becomes a dead letter"
@@ -73,8 +81,8 @@ def build_verdict(
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
         "decision": answer.decision,
-        "action": recommended_action(answer, policy),
-        "needs_review": needs_review(answer),
+        "action": "none" if route_mode == "shadow" else recommended_action(answer, policy),
+        "needs_review": route_mode != "shadow" and needs_review(answer),
         "source": {
             "topic": record.topic,
             "partition": record.partition,
@@ -99,6 +107,7 @@ def build_verdict(
         },
         "confidence": {"value": judgement.confidence, "method": judgement.confidence_method},
         "provenance": {
+            "route_mode": route_mode,
             "tier": provenance.tier,
             "model": provenance.model,
             "revision": provenance.revision,

@@ -31,10 +31,14 @@ class ScriptedJudge:
 
     async def start(self, policies: PolicySet) -> None:
         """Make ready the answers of each policy."""
+        await self.prepare(policies)
+        self._failed = asyncio.get_running_loop().create_future()
+
+    async def prepare(self, policies: PolicySet) -> None:
+        """Make ready the answers of each policy; those of other policies are then made as they are asked for."""
         self._violates = {
             policy.sha256: _violating_answer(policy) for policy in policies.policies.values()
         }
-        self._failed = asyncio.get_running_loop().create_future()
 
     def submit(
         self, requests: Sequence[JudgeRequest], deliver: Callable[[Sequence[Judgement]], None]
@@ -45,7 +49,7 @@ class ScriptedJudge:
             [
                 Judgement(
                     request,
-                    self._violates[request.policy.sha256]
+                    (self._violates.get(request.policy.sha256) or _violating_answer(request.policy))
                     if VIOLATES_WORD in request.post.text
                     else _SAFE,
                     None,

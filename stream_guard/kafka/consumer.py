@@ -85,7 +85,7 @@ async def check_topics(settings: KafkaSettings) -> set[str]:
             )
             raise SettingsError(message) from error
     there = await existing_topics(settings)
-    needed = [*settings.topics, settings.verdict_topic, settings.dead_letter_topic]
+    needed = [*settings.topics, *settings.written_topics]
     missing = [topic for topic in needed if topic not in there]
     if missing:
         message = (
@@ -95,7 +95,7 @@ async def check_topics(settings: KafkaSettings) -> set[str]:
         )
         raise BrokerError(message)
     if pattern is not None:
-        ours = {settings.verdict_topic, settings.dead_letter_topic}
+        ours = set(settings.written_topics)
         return {topic for topic in there if pattern.match(topic) and topic not in ours}
     return set(settings.topics)
 
@@ -138,7 +138,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         )
         if settings.topic_pattern:
             # Verdicts must not come back as posts, however wide the pattern is.
-            ours = "|".join(map(re.escape, (settings.verdict_topic, settings.dead_letter_topic)))
+            ours = "|".join(map(re.escape, settings.written_topics))
             consumer.subscribe(
                 pattern=f"(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self
             )

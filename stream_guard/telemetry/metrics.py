@@ -72,11 +72,11 @@ class Metrics:
         self.records = Counter(
             "stream_guard_records", "Records read.", ["topic"], registry=registry
         )
-        # Verdicts acknowledged by the broker.
+        # Verdicts acknowledged by the broker; mode is live, canary, or shadow (never acted on).
         self.verdicts = Counter(
             "stream_guard_verdicts",
             "Verdicts acknowledged by the broker.",
-            ["policy", "decision", "tier"],
+            ["policy", "decision", "tier", "mode"],
             registry=registry,
         )
         # Dead letters acknowledged by the broker.
@@ -95,6 +95,13 @@ class Metrics:
         # Tokens, by direction: prompt, cached (part of prompt), output.
         self.tokens = Counter(
             "stream_guard_tokens", "Tokens of the engine.", ["kind"], registry=registry
+        )
+        # Edits of the policies' folder, by outcome: switched, refused, restored (what was refused was taken back).
+        self.policy_reloads = Counter(
+            "stream_guard_policy_reloads",
+            "Edits of the policies, by what came of them.",
+            ["outcome"],
+            registry=registry,
         )
         # Positions committed, by outcome: ok, failed.
         self.commits = Counter("stream_guard_commits", "Commits.", ["outcome"], registry=registry)
@@ -136,7 +143,7 @@ class Metrics:
             registry=registry,
         )
 
-    def count_verdicts(self, counts: Mapping[tuple[str, str, str], int]) -> None:
-        """Add counts by (policy, decision, tier): a list at a time, since a label look-up costs a microsecond."""
+    def count_verdicts(self, counts: Mapping[tuple[str, str, str, str], int]) -> None:
+        """Add counts by (policy, decision, tier, mode): a list at a time, since a label look-up costs a microsecond."""
         for labels, count in counts.items():
             self.verdicts.labels(*labels).inc(count)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from stream_guard.cli import app as program
 from stream_guard.cli_policies import app
 from stream_guard.errors import EXIT_CLEAN, EXIT_USAGE, PolicyError
 
@@ -99,3 +100,9 @@ def test_show_of_an_unknown_policy_names_those_that_there_are() -> None:
     result = run("show", "nonsense")
     assert isinstance(result.exception, PolicyError)
     assert ARS in str(result.exception)
+
+
+def test_the_commands_about_policies_are_part_of_the_program() -> None:
+    runner = CliRunner()
+    for arguments in (["policies", "lint", "--help"], ["route", "--help"]):
+        assert runner.invoke(program, arguments).exit_code == 0
