@@ -33,6 +33,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 PARTITIONS = 4
+_SENTENCE = "as long as posts tend to be on a weekday, and about nothing in particular; " * 2
 _ROOT = Path(__file__).resolve().parent.parent
 
 
@@ -41,8 +42,7 @@ def post(number: int) -> bytes:
     return orjson.dumps(
         {
             "id": f"post-{number:08d}",
-            "text": f"Post number {number:08d} is as long as posts tend to be on a weekday, and about nothing in particular. "
-            * 2,
+            "text": f"Post number {number:08d}: {_SENTENCE}",
             "author": f"author-{number % 1_000}",
             "language": "en",
         }
