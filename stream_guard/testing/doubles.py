@@ -54,7 +54,7 @@ class ManualJudge:
 
     Attributes:
         waiting: requests taken and not yet answered, in the order in which they came.
-        policies: what :meth:`start` was given; None before.
+        policies: what :meth:`start`, or :meth:`prepare` after it, was given last; None before.
     """
 
     def __init__(self, clock: ManualClock | None = None) -> None:
@@ -66,6 +66,10 @@ class ManualJudge:
         self._failure: BaseException | None = None
 
     async def start(self, policies: PolicySet) -> None:
+        """Take note of the policies."""
+        self.policies = policies
+
+    async def prepare(self, policies: PolicySet) -> None:
         """Take note of the policies."""
         self.policies = policies
 
