@@ -134,6 +134,7 @@ async def publish(rig: Rig, outgoing: Sequence[Outgoing]) -> Counter[int]:
     """Publish, wait, and return how often each context was acknowledged."""
     acknowledged: Counter[int] = Counter()
     publisher = rig.publisher()
+    before = asyncio.all_tasks()
     async with asyncio.timeout(_DEADLINE_S):
         await publisher.start()
         try:
@@ -145,6 +146,7 @@ async def publish(rig: Rig, outgoing: Sequence[Outgoing]) -> Counter[int]:
             await publisher.flush()
         finally:
             await publisher.stop()
+    assert asyncio.all_tasks() == before, "a task was left behind"
     return acknowledged
 
 
