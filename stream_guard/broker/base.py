@@ -39,7 +39,7 @@ class Broker(ABC):
         configs: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        """Create topics, with the broker's default replication; return once all are there.
+        """Create topics, with 3 replicas where there are 3 brokers; return once all have leaders.
 
         Args:
             names: topics to create; those that exist already are left as they are.

@@ -23,6 +23,7 @@ _GROUP = "stream-guard-readiness-probe"
 _RETRY_S = 0.1
 _REQUEST_TIMEOUT_MS = 5_000
 _TOPIC_ALREADY_EXISTS = 36
+_REPLICAS_MAX = 3
 
 
 def wait_for(work: Coroutine[object, object, None], *, timeout_s: float) -> None:
@@ -100,40 +101,55 @@ async def create_topics(
     partitions: int = 1,
     configs: Mapping[str, str] | None = None,
 ) -> None:
-    """Create topics with the broker's default replication and wait until each has leaders.
+    """Create topics, with 3 replicas where there are 3 brokers, and wait until each has leaders.
+
+    Tries for ever where a broker is away for now; bound it with a timeout.
 
     Raises:
         BrokerError: the broker refused one of them.
     """
     wanted = list(names)
-    admin = AIOKafkaAdminClient(
-        bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
-    )
-    try:
-        await admin.start()
-        response = await admin.create_topics(
-            [
-                NewTopic(
-                    name=name,
-                    num_partitions=partitions,
-                    replication_factor=-1,
-                    topic_configs=dict(configs or {}),
-                )
-                for name in wanted
-            ]
+    while True:
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
         )
-        for name, code, *details in response.topic_errors:
-            if code not in (0, _TOPIC_ALREADY_EXISTS):
-                reason = next((str(detail) for detail in details if detail), "")
-                message = f"topic {name!r} was refused: {for_code(code).__name__} {reason}"
-                raise BrokerError(message)
-        while not _have_leaders(await admin.describe_topics(wanted)):
-            await asyncio.sleep(_RETRY_S)
-    except (KafkaError, OSError) as error:
-        message = f"topics could not be created: {type(error).__name__}: {error}"
-        raise BrokerError(message) from error
-    finally:
-        await admin.close()
+        try:
+            await admin.start()
+            await _create(admin, wanted, partitions, dict(configs or {}))
+            if _have_leaders(await admin.describe_topics(wanted)):
+                return
+        except (KafkaError, OSError) as error:
+            if isinstance(error, KafkaError) and not error.retriable:
+                message = f"topics could not be created: {type(error).__name__}: {error}"
+                raise BrokerError(message) from error
+        finally:
+            await admin.close()
+        await asyncio.sleep(_RETRY_S)
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, names: list[str], partitions: int, configs: dict[str, str]
+) -> None:
+    # aiokafka cannot ask for the broker's default replication.
+    replicas = min(_REPLICAS_MAX, len((await admin.describe_cluster())["brokers"]))
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                name=name,
+                num_partitions=partitions,
+                replication_factor=replicas,
+                topic_configs=configs,
+            )
+            for name in names
+        ]
+    )
+    for name, code, *details in response.topic_errors:
+        error = for_code(code)
+        if code in (0, _TOPIC_ALREADY_EXISTS) or error.retriable:
+            continue
+        reason = next((str(detail) for detail in details if detail), "")
+        message = f"topic {name!r} was refused: {error.__name__} {reason}".rstrip()
+        raise BrokerError(message)
 
 
 def _have_leaders(topics: Iterable[Mapping[str, object]]) -> bool:
