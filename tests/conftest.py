@@ -23,7 +23,14 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
     """One real broker for the whole run; a missing one is a failure that says why, never a skip."""
-    with start_broker() as started:
+    with start_broker(prefer_docker=True) as started:
+        yield started
+
+
+@pytest.fixture
+def three_brokers() -> Iterator[Broker]:
+    """Three brokers of the test's own, each of which it may kill; replication 3, 2 in sync at least."""
+    with start_broker(3) as started:
         yield started
 
 

@@ -1,0 +1,18 @@
+"""A Kafka broker for demos, tests and development: named, in Docker, or embedded; always a real one.
+
+::
+
+    with start_broker() as broker:
+        print(broker.description)
+        broker.create_topics("posts", partitions=4)
+        ...  # broker.bootstrap_servers
+
+What it must never do: stand in for a broker in production, or leave a process behind.
+"""
+
+from __future__ import annotations
+
+from stream_guard.testing.broker.base import Broker, Kind
+from stream_guard.testing.broker.choice import start_broker
+
+__all__ = ["Broker", "Kind", "start_broker"]

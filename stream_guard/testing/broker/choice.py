@@ -1,0 +1,78 @@
+"""Which broker to take: the one named, Docker's, or an embedded one; and saying why."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.errors import BrokerError
+from stream_guard.testing.broker.base import Broker, Kind, NamedBroker
+from stream_guard.testing.broker.container import DockerBroker, docker_answers
+from stream_guard.testing.broker.embedded import EmbeddedBroker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+NAMED_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
+KIND_VARIABLE: Final = "BROKER"
+_NAMED_TIMEOUT_S: Final = 15.0  # it is there already, or it is not
+
+
+def start_broker(
+    brokers: int = 1,
+    *,
+    kind: Kind | None = None,
+    prefer_docker: bool = False,
+    timeout_s: float = 60.0,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Broker:
+    """Start a broker, or take the one that is named; return when it serves.
+
+    In this order, unless ``kind`` says which: the broker named in ``KAFKA_BOOTSTRAP_SERVERS``; what
+    ``BROKER`` says (``docker`` or ``embedded``); Docker where ``prefer_docker`` and an engine
+    answers; an embedded one. Several brokers are always embedded ones, since they are asked for in
+    order to be killed.
+
+    Args:
+        brokers: 1 to 3.
+        kind: overrides the choice.
+        prefer_docker: take Docker where an engine answers.
+        timeout_s: until it serves, downloads apart.
+        progress: told, in a line, when something slow begins.
+
+    Raises:
+        BrokerError: it cannot be reached, did not start, or ``BROKER`` names no kind.
+    """
+    chosen, why = (kind, f"kind={kind!r}") if kind else choose(brokers, prefer_docker=prefer_docker)
+    if chosen == "named":
+        servers = os.environ.get(NAMED_VARIABLE, "")
+        if not servers:
+            message = f"kind='named' needs {NAMED_VARIABLE}, for example localhost:9092"
+            raise BrokerError(message)
+        return NamedBroker(servers, why=why, timeout_s=min(timeout_s, _NAMED_TIMEOUT_S))
+    if chosen == "docker":
+        return DockerBroker(why=why, timeout_s=timeout_s, progress=progress)
+    return EmbeddedBroker(brokers=brokers, why=why, timeout_s=timeout_s, progress=progress)
+
+
+def choose(brokers: int, *, prefer_docker: bool) -> tuple[Kind, str]:
+    """Return the kind to take, and why, for people.
+
+    Raises:
+        BrokerError: ``BROKER`` names no kind.
+    """
+    asked = os.environ.get(KIND_VARIABLE, "")
+    if asked not in ("", "docker", "embedded"):
+        message = f"{KIND_VARIABLE}={asked} is no kind of broker; use docker or embedded"
+        raise BrokerError(message)
+    if brokers > 1:
+        return "embedded", f"{brokers} brokers are wanted, and each must be ours to kill"
+    if os.environ.get(NAMED_VARIABLE):
+        return "named", f"{NAMED_VARIABLE} is set"
+    if asked == "docker":
+        return "docker", f"{KIND_VARIABLE}=docker"
+    if asked == "embedded":
+        return "embedded", f"{KIND_VARIABLE}=embedded"
+    if prefer_docker and docker_answers():
+        return "docker", "a Docker engine answers"
+    return "embedded", f"neither {NAMED_VARIABLE} nor {KIND_VARIABLE} is set"

@@ -1,0 +1,179 @@
+"""Apache Kafka itself, one process per broker, on loopback and free ports; gone at the end."""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import contextlib
+import random
+import shutil
+import socket
+import tempfile
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.errors import BrokerError
+from stream_guard.testing.broker import java as runtime
+from stream_guard.testing.broker import probe
+from stream_guard.testing.broker.base import Broker
+from stream_guard.testing.broker.node import Node, Peer, PortTakenError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+BROKERS_MAX: Final = 3
+# Below the range that systems take for outgoing connections, so that none of those takes the port of
+# a broker while it is down.
+_PORTS: Final = range(20_000, 32_000)
+_ATTEMPTS: Final = 5
+
+
+class EmbeddedBroker(Broker):
+    """One to three brokers of our own."""
+
+    kind = "embedded"
+
+    def __init__(
+        self,
+        *,
+        brokers: int = 1,
+        why: str = "asked for",
+        timeout_s: float = 60.0,
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        """Start it; return when it serves.
+
+        Args:
+            brokers: 1 to 3; with 3, topics have 3 replicas of which 2 must be in sync.
+            why: for the description.
+            timeout_s: until it serves, downloads apart.
+            progress: told, in a line, when something slow begins.
+
+        Raises:
+            BrokerError: it did not start; the message has the end of its log.
+        """
+        if not 1 <= brokers <= BROKERS_MAX:
+            message = f"brokers must be 1 to {BROKERS_MAX}, not {brokers}"
+            raise BrokerError(message)
+        self.brokers = brokers
+        self._timeout_s = timeout_s
+        self._java = runtime.java()
+        self._jars = runtime.kafka_jars(progress)
+        self._cluster_id = _cluster_id()
+        self._nodes: dict[int, Node] = {}
+        self._directory: Path | None = None
+        atexit.register(self.close)
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        self.bootstrap_servers = ",".join(
+            f"127.0.0.1:{node.peer.broker_port}" for node in self._nodes.values()
+        )
+        what = "one process" if brokers == 1 else f"{brokers} processes"
+        self.description = (
+            f"Apache Kafka {runtime.KAFKA_VERSION}, embedded, {what}, at {self.bootstrap_servers} "
+            f"({why})"
+        )
+        try:
+            self._wait_ready()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self) -> None:
+        """Start all nodes, on other ports where somebody was quicker."""
+        for attempt in range(1, _ATTEMPTS + 1):
+            directory = Path(tempfile.mkdtemp(prefix="stream-guard-kafka-"))
+            self._directory = directory
+            ports = free_ports(2 * self.brokers)
+            peers = [
+                Peer(number + 1, ports[2 * number], ports[2 * number + 1])
+                for number in range(self.brokers)
+            ]
+            self._nodes = {
+                peer.node: Node(peer, peers, directory, java=self._java, jars=self._jars)
+                for peer in peers
+            }
+            deadline_s = time.monotonic() + self._timeout_s
+            try:
+                for node in self._nodes.values():
+                    node.start(self._cluster_id)
+                for node in self._nodes.values():
+                    node.wait_started(deadline_s)
+            except PortTakenError:
+                self._clear()
+                if attempt == _ATTEMPTS:
+                    raise
+            else:
+                return
+
+    def _wait_ready(self) -> None:
+        probe.wait_until_ready(
+            self.bootstrap_servers, brokers=self.brokers, timeout_s=self._timeout_s
+        )
+
+    def _node(self, number: int) -> Node:
+        if number not in self._nodes:
+            message = f"there is no broker {number}; there are {sorted(self._nodes)}"
+            raise BrokerError(message)
+        return self._nodes[number]
+
+    def kill(self, node: int) -> None:
+        """Kill a broker (SIGKILL)."""
+        self._node(node).kill()
+
+    def stop(self, node: int) -> None:
+        """Stop a broker in good order (SIGTERM)."""
+        self._node(node).stop()
+
+    def restart(self, node: int) -> None:
+        """Start a broker again; it is stopped first where it runs."""
+        restarted = self._node(node)
+        restarted.stop()
+        restarted.start(self._cluster_id)
+        restarted.wait_started(time.monotonic() + self._timeout_s)
+        self._wait_ready()
+
+    def close(self) -> None:
+        """Kill all brokers and remove their data."""
+        self._clear()
+        atexit.unregister(self.close)
+
+    def _clear(self) -> None:
+        # Killed, not stopped: the data goes with them, and a controlled shutdown takes seconds.
+        for node in self._nodes.values():
+            node.kill()
+        self._nodes = {}
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+            self._directory = None
+
+
+def _cluster_id() -> str:
+    """Return a Kafka UUID: 16 bytes in URL-safe base64."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):  # Kafka's own command line takes that for an option
+            return text
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback on which nobody listens just now.
+
+    Raises:
+        BrokerError: there are not as many.
+    """
+    found: list[int] = []
+    # Random, so that processes that look at the same time seldom find the same; not a secret.
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probing:
+            probing.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    message = f"{count} free ports are needed on 127.0.0.1, and {len(found)} were found"
+    raise BrokerError(message)

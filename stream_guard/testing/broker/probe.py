@@ -1,0 +1,162 @@
+"""Asks a broker whether it truly serves, and creates topics on it.
+
+A broker's port is open some time before it answers, and it answers some time before consumer groups
+work; here it counts as ready once both do.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING
+
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import KafkaError, for_code
+
+from stream_guard.errors import BrokerError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterable, Mapping
+
+_GROUP = "stream-guard-readiness-probe"
+_RETRY_S = 0.1
+_REQUEST_TIMEOUT_MS = 5_000
+_TOPIC_ALREADY_EXISTS = 36
+_REPLICAS_MAX = 3
+
+
+def wait_for(work: Coroutine[object, object, None], *, timeout_s: float) -> None:
+    """Run a coroutine to its end on a loop and a thread of its own, so that any caller may block.
+
+    Raises:
+        BrokerError: it raised that, or took longer than ``timeout_s``.
+    """
+
+    async def bounded() -> None:
+        async with asyncio.timeout(timeout_s):
+            await work
+
+    with ThreadPoolExecutor(1, thread_name_prefix="broker-probe") as thread:
+        try:
+            thread.submit(asyncio.run, bounded()).result()
+        except TimeoutError as error:
+            message = f"no answer within {timeout_s:g} s"
+            raise BrokerError(message) from error
+
+
+def wait_until_ready(bootstrap_servers: str, *, brokers: int, timeout_s: float) -> None:
+    """Return once that many brokers are in the cluster and consumer groups work.
+
+    Raises:
+        BrokerError: not within ``timeout_s``; the message says what was missing last.
+    """
+    last = ["nothing listens there"]
+
+    async def poll() -> None:
+        while True:
+            try:
+                missing = await _missing(bootstrap_servers, brokers)
+            except (KafkaError, OSError, TimeoutError, ValueError) as error:
+                missing = f"{type(error).__name__}: {error}"
+            if not missing:
+                return
+            last[0] = missing
+            await asyncio.sleep(_RETRY_S)
+
+    # aiokafka logs each refused connection as an error; here they are what is waited out.
+    log = logging.getLogger("aiokafka")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        wait_for(poll(), timeout_s=timeout_s)
+    except BrokerError as error:
+        message = f"{error} (last: {last[0]})"
+        raise BrokerError(message) from error
+    finally:
+        log.setLevel(level)
+
+
+async def _missing(bootstrap_servers: str, brokers: int) -> str:
+    """Say what is still missing; empty when nothing is."""
+    admin = AIOKafkaAdminClient(
+        bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
+    )
+    try:
+        await admin.start()
+        seen = len((await admin.describe_cluster())["brokers"])
+        if seen < brokers:
+            return f"{seen} of {brokers} brokers are up"
+        # Makes the broker create and load the offsets topic, which its first group would wait for.
+        await admin.list_consumer_group_offsets(_GROUP)
+    finally:
+        await admin.close()
+    return ""
+
+
+async def create_topics(
+    bootstrap_servers: str,
+    names: Iterable[str],
+    *,
+    partitions: int = 1,
+    configs: Mapping[str, str] | None = None,
+) -> None:
+    """Create topics, with 3 replicas where there are 3 brokers, and wait until each has leaders.
+
+    Tries for ever where a broker is away for now; bound it with a timeout.
+
+    Raises:
+        BrokerError: the broker refused one of them.
+    """
+    wanted = list(names)
+    while True:
+        admin = AIOKafkaAdminClient(
+            bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
+        )
+        try:
+            await admin.start()
+            await _create(admin, wanted, partitions, dict(configs or {}))
+            if _have_leaders(await admin.describe_topics(wanted)):
+                return
+        except (KafkaError, OSError) as error:
+            if isinstance(error, KafkaError) and not error.retriable:
+                message = f"topics could not be created: {type(error).__name__}: {error}"
+                raise BrokerError(message) from error
+        finally:
+            await admin.close()
+        await asyncio.sleep(_RETRY_S)
+
+
+async def _create(
+    admin: AIOKafkaAdminClient, names: list[str], partitions: int, configs: dict[str, str]
+) -> None:
+    # aiokafka cannot ask for the broker's default replication.
+    replicas = min(_REPLICAS_MAX, len((await admin.describe_cluster())["brokers"]))
+    response = await admin.create_topics(
+        [
+            NewTopic(
+                name=name,
+                num_partitions=partitions,
+                replication_factor=replicas,
+                topic_configs=configs,
+            )
+            for name in names
+        ]
+    )
+    for name, code, *details in response.topic_errors:
+        error = for_code(code)
+        if code in (0, _TOPIC_ALREADY_EXISTS) or error.retriable:
+            continue
+        reason = next((str(detail) for detail in details if detail), "")
+        message = f"topic {name!r} was refused: {error.__name__} {reason}".rstrip()
+        raise BrokerError(message)
+
+
+def _have_leaders(topics: Iterable[Mapping[str, object]]) -> bool:
+    for topic in topics:
+        partitions = topic["partitions"]
+        if topic["error_code"] or not isinstance(partitions, list) or not partitions:
+            return False
+        if any(partition["error_code"] or partition["leader"] < 0 for partition in partitions):
+            return False
+    return True
