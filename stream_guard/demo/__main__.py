@@ -254,9 +254,9 @@ def _report(records: int, owed: int, totals: Totals, seconds: float, exit_code: 
         f"The verdicts are in {OUTPUT / 'verdicts.jsonl'}, the consumer's log in {OUTPUT / 'consumer.log'}."
     )
     console.print("\nTry next:")
-    console.print("  .venv/bin/stream-guard policies lint policies")
+    console.print("  .venv/bin/stream-guard policies lint")
     console.print("  .venv/bin/stream-guard config")
-    console.print("  .venv/bin/stream-guard run --help")
+    console.print("  .venv/bin/stream-guard policies show dangerous-content")
     if len(totals.done) != owed or exit_code != 0:
         console.print(
             f"[red]accounted for {len(totals.done)} of {owed}; the consumer exited {exit_code}[/]"
