@@ -205,12 +205,9 @@ class VllmClient:
         try:
             async for output in outputs:
                 completion = output.outputs[0]
-                reason: FinishReason = "none"
-                if completion.finish_reason in _REASONS:
-                    reason = cast("FinishReason", completion.finish_reason)
                 return Completion(
                     completion.token_ids,
-                    _REASONS.get(reason, "none"),
+                    _REASONS.get(completion.finish_reason, "none"),
                     output.num_cached_tokens or 0,
                     completion.logprobs,
                 )
