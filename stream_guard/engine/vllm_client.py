@@ -116,7 +116,7 @@ class VllmClient:
         """
         self.version = require_vllm()
         prepare_environment(self._settings)
-        self._served = core_process.start_server([])
+        self._served = core_process.start_server()
         # A task of its own: cancelled while it builds, we still learn of the engine, and can stop it.
         self._building = asyncio.create_task(in_thread(self._build), name="engine build")
         await asyncio.shield(self._building)

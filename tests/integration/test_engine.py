@@ -43,10 +43,10 @@ MALFORMED = "<|channel|>final<|message|>I am not sure.<|return|>"
 EMPTY = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|><|return|>"
 
 
-def engine_settings(model: Path, **changes: Any) -> EngineSettings:
+def engine_settings(folder: Path, **changes: Any) -> EngineSettings:
     return EngineSettings(
         **{
-            "model": str(model),
+            "model": str(folder),
             "max_model_len": 4_096,
             "max_num_seqs": 16,
             "max_num_batched_tokens": 2_048,
@@ -123,8 +123,10 @@ class Scripted(VllmJudge):
         if not context:
             return attempt.params
         script, tokens_max = context.pop(0), attempt.tokens_max
-        if script is None:  # endless
-            script, tokens_max = self._tokenizer.encode(" word") * 4_000, 1_000
+        if script is None:  # as good as endless, for what is cancelled
+            tokens_max = 1_000
+        if not script:
+            script = self._tokenizer.encode(" word") * tokens_max
         return self._client.sampling_params(
             tag=None, tokens_max=tokens_max, digits=None, extra_args={"script": script}
         )
@@ -237,12 +239,12 @@ async def test_what_cannot_be_read_is_tried_again(judge: Scripted) -> None:
 
 @pytest.mark.parametrize(
     ("script", "status", "reason"),
-    [(MALFORMED, "malformed", "stop"), (EMPTY, "empty", "stop"), (None, "truncated", "length")],
+    [(MALFORMED, "malformed", "stop"), (EMPTY, "empty", "stop"), ("", "truncated", "length")],
 )
 async def test_what_can_never_be_read_is_undetermined(
-    judge: Scripted, script: str | None, status: str, reason: str
+    judge: Scripted, script: str, status: str, reason: str
 ) -> None:
-    tries = [None if script is None else judge.ids_of(script) for _ in range(2)]
+    tries = [judge.ids_of(script) for _ in range(2)]  # no script: words until the limit
     (judgement,) = await judged(judge, requests(1, context=tries))
     assert judgement.answer is not None
     assert (judgement.answer.decision, judgement.answer.parse_status) == ("undetermined", status)
@@ -344,8 +346,6 @@ async def test_a_wrong_setting_is_named(random_model: Path) -> None:
         ({"model": "/no/such/model"}, r"engine\.model"),
     ):
         wrong = VllmJudge(engine_settings(random_model, **changes))
-        # Not to start a second fork server, nor to stop the first.
-        wrong._client._start_server = lambda: False  # type: ignore[method-assign]
         with pytest.raises(EngineError, match=named):
             await wrong.start(policy_set())
         await wrong.close()
