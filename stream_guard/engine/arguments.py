@@ -26,6 +26,10 @@ _CPU_ENVIRONMENT: Final = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TORCH_CPP_LOG_LEVEL": "ERROR",
     "TORCH_COMPILE_DISABLE": "1",
+    # Bound to cores, two engines on one machine would share one core and leave the others idle.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The other half is for Kafka and for this process's own part in each request.
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
     # Else vLLM starts a third process for the worker, which imports everything once more.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }

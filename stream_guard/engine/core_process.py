@@ -60,16 +60,19 @@ class EngineContext(multiprocessing.context.ForkServerContext):
     Process = EngineProcess
 
 
-def start_server(preload: list[str]) -> bool:
-    """Start the fork server, which begins to import; return False where the operator wants another way.
+class _Users:
+    """Engines that want the fork server: it cannot end before the last of its children has."""
 
-    Args:
-        preload: modules to import there besides vLLM's.
-    """
+    count = 0
+
+
+def start_server() -> bool:
+    """Start the fork server, which begins to import; return False where the operator wants another way."""
     if METHOD_VARIABLE in os.environ:
         return False
-    multiprocessing.forkserver.set_forkserver_preload([*_PRELOAD, *preload])
+    multiprocessing.forkserver.set_forkserver_preload(_PRELOAD)
     multiprocessing.forkserver.ensure_running()
+    _Users.count += 1
     return True
 
 
@@ -91,7 +94,10 @@ def from_server() -> Iterator[None]:
 
 
 def stop_server() -> None:
-    """Stop the fork server; a later start makes another."""
+    """Stop the fork server after its last user; a later start makes another."""
+    _Users.count -= 1
+    if _Users.count > 0:
+        return
     server = multiprocessing.forkserver._forkserver  # noqa: SLF001 - it has no public stop
     stop = getattr(server, "_stop", None)
     if stop is not None:

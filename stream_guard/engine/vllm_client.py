@@ -116,7 +116,7 @@ class VllmClient:
         """
         self.version = require_vllm()
         prepare_environment(self._settings)
-        self._served = core_process.start_server([])
+        self._served = core_process.start_server()
         # A task of its own: cancelled while it builds, we still learn of the engine, and can stop it.
         self._building = asyncio.create_task(in_thread(self._build), name="engine build")
         await asyncio.shield(self._building)
@@ -205,12 +205,9 @@ class VllmClient:
         try:
             async for output in outputs:
                 completion = output.outputs[0]
-                reason: FinishReason = "none"
-                if completion.finish_reason in _REASONS:
-                    reason = cast("FinishReason", completion.finish_reason)
                 return Completion(
                     completion.token_ids,
-                    _REASONS.get(reason, "none"),
+                    _REASONS.get(completion.finish_reason, "none"),
                     output.num_cached_tokens or 0,
                     completion.logprobs,
                 )

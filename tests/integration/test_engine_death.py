@@ -1,0 +1,109 @@
+"""An engine that dies or hangs delivers nothing more and says so; none outlives the process that made it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from stream_guard.engine import vllm_client
+from stream_guard.errors import EngineError
+from tests.integration.test_engine import (
+    ROOT,
+    Collector,
+    Scripted,
+    core_process,
+    engine_processes,
+    engine_settings,
+    judged,
+    policy_set,
+    requests,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+MAIN = """
+import asyncio, pathlib, sys
+from tests.integration.test_engine import core_process, engine_settings, policy_set
+from stream_guard.engine.vllm_engine import VllmJudge
+
+async def main():
+    judge = VllmJudge(engine_settings(pathlib.Path(sys.argv[1])))
+    await judge.start(policy_set())
+    print(core_process().pid, flush=True)
+    await asyncio.Event().wait()
+
+if __name__ == "__main__":
+    asyncio.run(main())
+"""
+
+
+async def test_killed_or_hanging_it_fails_and_can_be_started_again(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vllm_client, "PROBE_TIMEOUT_S", 0.2)
+    judge = Scripted(engine_settings(random_model))
+    await judge.start(policy_set())
+    collector = Collector()
+    judge.submit(requests(3, context=[None, None]), collector.deliver)
+    core_process().send_signal(signal.SIGKILL)
+    error = await judge.wait_failed()
+    assert isinstance(error, EngineError)
+    assert "died" in str(error)
+    judge.submit(requests(1), collector.deliver)
+    await judge.close()
+    assert collector.got == []
+    assert engine_processes() == []
+
+    judge = Scripted(engine_settings(random_model, request_timeout_s=0.5))
+    await judge.start(policy_set())
+    core = core_process()
+    core.suspend()
+    judge.submit(requests(3, context=[None, None]), collector.deliver)
+    error = await judge.wait_failed()
+    assert isinstance(error, EngineError)
+    assert "hangs" in str(error)
+    assert collector.got == []
+    await judge.close()
+    assert engine_processes() == []
+    assert not core.is_running()
+
+
+async def test_idle_it_fails_as_well(random_model: Path) -> None:
+    judge = Scripted(engine_settings(random_model))
+    await judge.start(policy_set())
+    await judged(judge, requests(1))
+    core_process().kill()
+    assert isinstance(await judge.wait_failed(), EngineError)
+    await judge.close()
+    assert engine_processes() == []
+
+
+def test_killed_the_main_process_takes_the_engine_with_it(
+    random_model: Path, tmp_path: Path
+) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(MAIN, "utf-8")
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        [sys.executable, str(script), str(random_model)],
+        env=environment,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    ) as main:
+        assert main.stdout is not None
+        core = psutil.Process(int(main.stdout.readline()))
+        server = core.parent()
+        assert server is not None
+        main.kill()
+    _, alive = psutil.wait_procs([core, server], timeout=60)
+    assert alive == []
