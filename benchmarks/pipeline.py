@@ -33,7 +33,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 
 PARTITIONS = 4
-_SENTENCE = "as long as posts tend to be on a weekday, and about nothing very much in particular; " * 2
+_SENTENCE = (
+    "as long as posts tend to be on a weekday, and about nothing very much in particular; " * 2
+)
 _ROOT = Path(__file__).resolve().parent.parent
 
 

@@ -11,7 +11,7 @@ import contextlib
 import gc
 import math
 import threading
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from stream_guard.engine import core_process
 from stream_guard.engine.arguments import (
