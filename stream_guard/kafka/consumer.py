@@ -226,12 +226,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         try:
             await self._idle.wait()  # a poll of the last generation; it returns within its time-out
             await self._seek_to_committed(assigned)
-        except (KafkaError, IllegalStateError) as error:
-            # A rebalance that came in between; the next assignment seeks again.
-            if isinstance(error, IllegalStateError):
-                return
-            self._failure = error
-            return
+        except IllegalStateError:
+            return  # a rebalance that came in between; the next assignment seeks again
         except Exception as error:  # noqa: BLE001 - aiokafka would swallow it: poll() raises it instead
             self._failure = error
             return
