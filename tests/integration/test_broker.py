@@ -19,7 +19,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
 from stream_guard.errors import BrokerError
-from stream_guard.testing.broker import Broker, embedded, start_broker
+from stream_guard.testing.broker import Broker, embedded, java, start_broker
+from stream_guard.testing.broker.archive import class_archive
+from stream_guard.testing.broker.node import JVM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -205,12 +207,33 @@ def test_a_port_that_was_taken_meanwhile_is_replaced(monkeypatch: pytest.MonkeyP
     assert not offered
 
 
+def test_an_archive_of_classes_is_made_once_and_fits(tmp_path: Path) -> None:
+    said: list[str] = []
+    program, jars = java.java(), java.kafka_jars(said.append)
+    options = class_archive(program, jars, tmp_path, progress=said.append)
+    assert class_archive(program, jars, tmp_path, progress=said.append) == options
+    assert len(said) == 1
+    # -Xshare:on fails where the archive cannot be used.
+    command = [program, *JVM, *options, "-Xshare:on", "-cp", ":".join(map(str, jars)), "-version"]
+    subprocess.run(command, check=True, capture_output=True)
+
+
+def test_brokers_start_without_an_archive_where_none_can_be_made(tmp_path: Path) -> None:
+    broken = tmp_path / "java"
+    broken.write_text("#!/bin/sh\nexit 1\n", encoding="utf-8")
+    broken.chmod(0o755)
+    said: list[str] = []
+    for _ in range(2):
+        assert class_archive(broken, [], tmp_path, progress=said.append) == ()
+    assert len(said) == 1, "it is not tried again"
+
+
 def test_a_java_that_fails_is_shown_with_what_it_said(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    java = tmp_path / "java"
-    java.write_text("#!/bin/sh\necho 'no room for a heap' >&2\nexit 3\n", encoding="utf-8")
-    java.chmod(0o755)
-    monkeypatch.setenv("BROKER_JAVA", str(java))
+    broken = tmp_path / "java"
+    broken.write_text("#!/bin/sh\necho 'no room for a heap' >&2\nexit 3\n", encoding="utf-8")
+    broken.chmod(0o755)
+    monkeypatch.setenv("BROKER_JAVA", str(broken))
     with pytest.raises(BrokerError, match=r"(?s)exit code 3; Java: .*no room for a heap"):
         start_broker(kind="embedded")

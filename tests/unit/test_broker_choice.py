@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from stream_guard.errors import BrokerError
-from stream_guard.testing.broker import Broker, choice, embedded, java, start_broker
+from stream_guard.testing.broker import Broker, choice, java, node, ports, start_broker
 from stream_guard.testing.broker.node import Peer, properties
 
 
@@ -120,13 +120,13 @@ def test_a_cluster_id_never_begins_with_a_dash(monkeypatch: pytest.MonkeyPatch) 
     """Kafka's own command line would take it for an option."""
     ids = iter([uuid.UUID(bytes=b"\xfb" * 16), uuid.UUID(bytes=b"\x00" * 16)])
     monkeypatch.setattr(uuid, "uuid4", lambda: next(ids))
-    assert embedded._cluster_id() == "A" * 22
+    assert node.new_cluster_id() == "A" * 22
 
 
 def test_free_ports_differ_and_are_below_those_of_outgoing_connections() -> None:
-    ports = embedded.free_ports(6)
-    assert len(set(ports)) == 6
-    assert max(ports) < 32_768
+    found = ports.free_ports(6)
+    assert len(set(found)) == 6
+    assert max(found) < 32_768
 
 
 def test_three_brokers_replicate_to_two_at_least() -> None:

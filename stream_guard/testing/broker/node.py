@@ -5,12 +5,14 @@ Combined mode: each process is broker and controller. Bound to loopback alone.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -25,7 +27,7 @@ _PORT_TAKEN: Final = ("Address already in use", "BindException")
 _POLL_S: Final = 0.05
 _STOP_S: Final = 15.0
 _TAIL_LINES: Final = 20
-_JVM: Final = (
+JVM: Final = (
     "-Xmx512m",
     "-XX:+UseSerialGC",
     "-XX:TieredStopAtLevel=1",  # it runs for minutes: start-up matters, not the last third of speed
@@ -85,13 +87,37 @@ def properties(me: Peer, peers: Sequence[Peer], data: Path) -> dict[str, object]
     }
 
 
+def new_cluster_id() -> str:
+    """Return a Kafka UUID: 16 bytes in URL-safe base64."""
+    while True:
+        text = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
+        if not text.startswith("-"):  # Kafka's own command line takes that for an option
+            return text
+
+
 class Node:
     """One process, which may be started, killed or stopped, and started again on its data."""
 
     def __init__(
-        self, me: Peer, peers: Sequence[Peer], directory: Path, *, java: Path, jars: Sequence[Path]
+        self,
+        me: Peer,
+        peers: Sequence[Peer],
+        directory: Path,
+        *,
+        java: Path,
+        jars: Sequence[Path],
+        options: Sequence[str] = (),
     ) -> None:
-        """Write its configuration under ``directory``; start nothing yet."""
+        """Write its configuration under ``directory``; start nothing yet.
+
+        Args:
+            me: where it listens.
+            peers: all of the cluster, itself among them.
+            directory: for its data and its log.
+            java: the program.
+            jars: the class path.
+            options: for Java, besides our own.
+        """
         self.peer = me
         self._directory = directory
         self._home = directory / f"node-{me.node}"
@@ -102,7 +128,7 @@ class Node:
         self._config.write_text(
             "".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8"
         )
-        self._java = [str(java), *_JVM, "-cp", os.pathsep.join(map(str, jars))]
+        self._java = [str(java), *JVM, *options, "-cp", os.pathsep.join(map(str, jars))]
         self._process: subprocess.Popen[bytes] | None = None
         self._pipe: int | None = None
 

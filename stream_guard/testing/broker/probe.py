@@ -37,12 +37,18 @@ def wait_for(work: Coroutine[object, object, None], *, timeout_s: float) -> None
         async with asyncio.timeout(timeout_s):
             await work
 
+    # aiokafka logs each refused connection as an error; here they are what is waited out.
+    log = logging.getLogger("aiokafka")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
     with ThreadPoolExecutor(1, thread_name_prefix="broker-probe") as thread:
         try:
             thread.submit(asyncio.run, bounded()).result()
         except TimeoutError as error:
             message = f"no answer within {timeout_s:g} s"
             raise BrokerError(message) from error
+        finally:
+            log.setLevel(level)
 
 
 def wait_until_ready(bootstrap_servers: str, *, brokers: int, timeout_s: float) -> None:
@@ -64,17 +70,11 @@ def wait_until_ready(bootstrap_servers: str, *, brokers: int, timeout_s: float) 
             last[0] = missing
             await asyncio.sleep(_RETRY_S)
 
-    # aiokafka logs each refused connection as an error; here they are what is waited out.
-    log = logging.getLogger("aiokafka")
-    level = log.level
-    log.setLevel(logging.CRITICAL)
     try:
         wait_for(poll(), timeout_s=timeout_s)
     except BrokerError as error:
         message = f"{error} (last: {last[0]})"
         raise BrokerError(message) from error
-    finally:
-        log.setLevel(level)
 
 
 async def _missing(bootstrap_servers: str, brokers: int) -> str:

@@ -1,0 +1,32 @@
+"""Ports of loopback that are free just now."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import socket
+from typing import Final
+
+from stream_guard.errors import BrokerError
+
+# Below the range that systems take for outgoing connections, so that none of those takes the port of
+# a broker while it is down.
+_PORTS: Final = range(20_000, 32_000)
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports of loopback on which nobody listens just now.
+
+    Raises:
+        BrokerError: there are not as many.
+    """
+    found: list[int] = []
+    # Random, so that processes that look at the same time seldom find the same; not a secret.
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with contextlib.suppress(OSError), socket.socket() as probing:
+            probing.bind(("127.0.0.1", port))
+            found.append(port)
+        if len(found) == count:
+            return found
+    message = f"{count} free ports are needed on 127.0.0.1, and {len(found)} were found"
+    raise BrokerError(message)
