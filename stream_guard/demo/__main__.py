@@ -26,7 +26,7 @@ from stream_guard.demo.posts import BROKEN, CHAT, FORUM, demo_posts
 from stream_guard.errors import EXIT_ENGINE, EngineError, StreamGuardError
 from stream_guard.lines import verdict_line
 from stream_guard.policy_store import load_policies
-from stream_guard.testing.broker import Broker, start_broker
+from stream_guard.testing.broker import WATCHDOG, Broker, start_broker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,6 +37,8 @@ OUTPUT: Final = Path("demo-output")
 _MODEL: Final = Path(".cache") / "random-model"
 _START_S: Final = 300.0
 _VERDICTS_S: Final = 240.0
+_STOP_S: Final = 60.0
+_ABORT_S: Final = 5.0
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -78,21 +80,38 @@ def _environment(broker: Broker, policies: Path) -> dict[str, str]:
 
 @contextlib.asynccontextmanager
 async def _consumer(environment: dict[str, str]) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "stream_guard.cli", "run",
-        env=environment, stderr=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.DEVNULL, start_new_session=True,
-    )  # fmt: skip
+    """Run ``stream-guard run`` under a watchdog, so that it ends with us, however we end."""
+    reader, writer = os.pipe()
+    command = orjson.dumps([[sys.executable, "-m", "stream_guard.cli", "run"]]).decode()
     try:
-        yield process
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-I", "-S", WATCHDOG, str(reader), "", command),
+            env=environment,
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            pass_fds=(reader,),
+            start_new_session=True,
+        )
+        try:
+            yield process
+        finally:
+            if process.returncode is None:
+                _say("stopping the consumer")
+                await _end(process)
     finally:
-        if process.returncode is None:
-            process.send_signal(signal.SIGTERM)
-            try:
-                async with asyncio.timeout(40):
-                    await process.wait()
-            except TimeoutError:
-                os.killpg(process.pid, signal.SIGKILL)
-                await process.wait()
+        os.close(reader)
+        os.close(writer)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """Ask for an orderly end; with nothing left at stake, do not wait for it long."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(_ABORT_S):
+            await process.wait()
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
+        await process.wait()
 
 
 async def _until_ready(process: asyncio.subprocess.Process, log: Path) -> None:
@@ -215,12 +234,13 @@ async def _run(broker: Broker) -> int:
     policies_path = Path(os.environ.get("STREAM_GUARD_POLICIES__PATH", "policies"))
     policies = load_policies(policies_path)
     totals = Totals()
+    log = OUTPUT / "consumer.log"
     loop = asyncio.get_running_loop()
     main = asyncio.current_task()
     assert main is not None, "asyncio runs us"
     loop.add_signal_handler(signal.SIGTERM, main.cancel)
     async with _consumer(_environment(broker, policies_path)) as process:
-        await _until_ready(process, OUTPUT / "consumer.log")
+        await _until_ready(process, log)
         _say("feeding posts")
         started_s = time.monotonic()
         records = await _feed(broker)
@@ -228,7 +248,12 @@ async def _run(broker: Broker) -> int:
         await _show(broker, owed, totals, process)
         seconds = time.monotonic() - started_s
         process.send_signal(signal.SIGTERM)
-        exit_code = await process.wait()
+        try:
+            async with asyncio.timeout(_STOP_S):
+                exit_code = await process.wait()
+        except TimeoutError as error:
+            message = f"the consumer did not stop within {_STOP_S:g} s; its log: {log}"
+            raise EngineError(message) from error
     return _report(records, owed, totals, seconds, exit_code)
 
 

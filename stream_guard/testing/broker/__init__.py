@@ -14,5 +14,6 @@ from __future__ import annotations
 
 from stream_guard.testing.broker.base import Broker, Kind
 from stream_guard.testing.broker.choice import start_broker
+from stream_guard.testing.broker.node import WATCHDOG
 
-__all__ = ["Broker", "Kind", "start_broker"]
+__all__ = ["WATCHDOG", "Broker", "Kind", "start_broker"]

@@ -21,7 +21,7 @@ from stream_guard.errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_WATCHDOG: Final = Path(__file__).with_name("watchdog.py")
+WATCHDOG: Final = Path(__file__).with_name("watchdog.py")
 _STARTED: Final = "Kafka Server started"
 _PORT_TAKEN: Final = ("Address already in use", "BindException")
 _POLL_S: Final = 0.05
@@ -154,7 +154,7 @@ class Node:
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(  # noqa: S603 - our own script and Java
                 [
-                    *(sys.executable, "-I", "-S", str(_WATCHDOG)),
+                    *(sys.executable, "-I", "-S", str(WATCHDOG)),
                     *(str(reader), str(self._directory), json.dumps(commands)),
                 ],
                 stdin=subprocess.DEVNULL,

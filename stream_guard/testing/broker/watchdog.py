@@ -7,7 +7,8 @@ a demo or a test run, however that ended, SIGKILL included.
     watchdog.py PIPE_FD DIRECTORY COMMANDS
 
 COMMANDS is a JSON list of argument lists; the first that fails ends it with its exit code. SIGTERM is
-passed on. DIRECTORY is removed when the parent is gone. The parent gives it a process group of its
+passed on. DIRECTORY, where it is
+not empty, is removed when the parent is gone. The parent gives it a process group of its
 own, so that an interrupt typed at the terminal does not reach it, and one SIGKILL to the group
 reaches both.
 """
@@ -80,7 +81,8 @@ def main() -> int:
     for command in commands:
         code = watchdog.run(command)
         if code is None:
-            shutil.rmtree(directory, ignore_errors=True)
+            if directory:
+                shutil.rmtree(directory, ignore_errors=True)
             return 1
         if code:
             return code if code > 0 else 128 - code
