@@ -11,7 +11,13 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
+# In one expression that every Python can read, the old ones too.
+define CHECK_PYTHON
+import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Stream Guard needs Python 3.11 or newer; %s is %d.%d.\nName another, for example: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
+endef
+
 $(STAMP):
+	@$(PYTHON) -c '$(CHECK_PYTHON)'
 	@$(PYTHON) tools/install.py $(STAMP)
 
 install: $(STAMP) ## make .venv and install everything into it (CPU build)

@@ -1,7 +1,7 @@
 """Makes ``.venv`` and installs what requirements/*.txt name into it. Run by ``make``.
 
-Standard library only, and readable by old Pythons up to the version check, since it runs before
-anything is installed. It must never install anything outside ``.venv``.
+Standard library only, since it runs before anything is installed. It must never install anything
+outside ``.venv``. The Makefile has checked that Python is new enough to read it.
 
 uv does the installing, for its speed. It does not read pip's settings (an index of one's own, a
 proxy's certificate), so they are handed over; uv's own variables win where both are set.
@@ -17,7 +17,6 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
 REQUIREMENTS = ROOT / "requirements"
-PYTHON_MIN = (3, 11)
 
 # pip's setting -> uv's variable.
 PIP_TO_UV = {
@@ -29,16 +28,6 @@ PIP_TO_UV = {
     "default-timeout": "UV_HTTP_TIMEOUT",
     "trusted-host": "UV_INSECURE_HOST",
 }
-
-
-def check_python():
-    """Stop, saying what to do, where this Python is too old."""
-    if sys.version_info < PYTHON_MIN:
-        sys.exit(
-            f"Stream Guard needs Python 3.11 or newer; {sys.executable} is "
-            f"{sys.version_info[0]}.{sys.version_info[1]}.\n"
-            "Name another one, for example: make PYTHON=python3.12"
-        )
 
 
 def say(text):
@@ -129,7 +118,6 @@ def install(python):
 
 def main():
     """Make the environment and stamp it with the file that the Makefile names."""
-    check_python()
     python = make_venv()
     for stamp in VENV.glob(".installed-*"):
         stamp.unlink()

@@ -7,10 +7,9 @@ a demo or a test run, however that ended, SIGKILL included.
     watchdog.py PIPE_FD DIRECTORY COMMANDS
 
 COMMANDS is a JSON list of argument lists; the first that fails ends it with its exit code. SIGTERM is
-passed on. DIRECTORY, where it is
-not empty, is removed when the parent is gone. The parent gives it a process group of its
-own, so that an interrupt typed at the terminal does not reach it, and one SIGKILL to the group
-reaches both.
+passed on. DIRECTORY, where it is not empty, is removed when the parent is gone. The parent gives it a
+process group of its own, so that an interrupt typed at the terminal does not reach it, and one
+SIGKILL to the group reaches both.
 """
 
 from __future__ import annotations
