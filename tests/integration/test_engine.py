@@ -322,6 +322,24 @@ async def test_what_is_settled_together_is_delivered_together(judge: Scripted) -
     assert collector.calls == 1
 
 
+async def test_what_is_cancelled_just_before_its_delivery_is_not_delivered(
+    judge: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (dropped,), (kept,) = requests(1, text="word " * 20_000), requests(1, text="word " * 20_000)
+    settle = judge._settle
+
+    def settle_and_cancel(job: Any, judgement: Judgement) -> None:
+        settle(job, judgement)
+        if judgement.request is dropped:
+            judge.cancel([dropped])
+
+    monkeypatch.setattr(judge, "_settle", settle_and_cancel)
+    collector = Collector()
+    judge.submit([dropped, kept], collector.deliver)
+    assert [judgement.request for judgement in await collector.wait(1)] == [kept]
+    assert judge.in_flight() == 0
+
+
 async def test_new_policies_are_prepared_while_it_runs(judge: Scripted) -> None:
     short = make_policy("short", b"Posts about cats are not allowed.", reasoning_tokens_max=8)
     await judge.prepare(PolicySet({"short": short}))
