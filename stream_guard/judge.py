@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from opentelemetry.trace import Span
@@ -25,6 +25,27 @@ ParseStatus: TypeAlias = Literal[
     "timeout",  # no answer before the request's deadline
     "not_applicable",  # the tier that decided reads no model output
 ]
+
+
+TierOutcome: TypeAlias = Literal["settled", "escalated", "skipped"]
+
+
+class TierStep(NamedTuple):
+    """What one tier did with a post: one line of a verdict's trail.
+
+    Attributes:
+        tier: ``duplicates``, ``rules``, ``classifier``, ``safeguard``.
+        outcome: ``skipped`` where it was left out (see ``Provenance.degraded``).
+        reason: why, machine-readable, without post text.
+        duration_us: how long it took, in us.
+        effort: of the model, on the ladder's rung; None for the other tiers.
+    """
+
+    tier: str
+    outcome: TierOutcome
+    reason: str
+    duration_us: int
+    effort: Effort | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,6 +75,7 @@ class Provenance:
     finish_reason: FinishReason = "none"
     attempts: int = 1
     degraded: tuple[str, ...] = ()
+    trail: tuple[TierStep, ...] = ()
 
 
 @dataclass(slots=True, eq=False)
@@ -66,6 +88,7 @@ class JudgeRequest:
         trace_headers: W3C headers (``traceparent``) of the span to hang the engine's under, or
             None when the record is not sampled.
         context: the asker's own; comes back untouched.
+        effort, reasoning_tokens_max: in place of the policy's own, on a rung of the ladder; None for the policy's.
         span: the asker's, open while the request is judged; None when the record is not sampled.
     """
 
@@ -75,6 +98,8 @@ class JudgeRequest:
     trace_headers: dict[str, str] | None = None
     context: object = None
     span: Span | None = None
+    effort: Effort | None = None
+    reasoning_tokens_max: int | None = None
 
 
 @dataclass(slots=True, eq=False)
