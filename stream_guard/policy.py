@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from stream_guard.judge import Effort
     from stream_guard.policy_meta import Thresholds, Tier, Undetermined
     from stream_guard.routing import Mode, RoutedId
+    from stream_guard.taxonomy import Severity
 
 __all__ = [
     "CATEGORIES_MAX",
@@ -78,6 +79,11 @@ class Policy:
         """Return the action to recommend for a post that violates in this category, if known."""
         category = self.taxonomy.category(code) if code is not None else None
         return category.action if category and category.action else self.action
+
+    def severity_of(self, code: str | None) -> Severity | None:
+        """Return what ``policy.yaml`` says of how grave this category is, if anything."""
+        category = self.taxonomy.category(code) if code is not None else None
+        return category.severity if category else None
 
 
 def make_policy(

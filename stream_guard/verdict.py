@@ -102,6 +102,7 @@ def build_verdict(
             "version": policy.version,
             "sha256": policy.sha256,
             "category": answer.category,
+            "severity": policy.severity_of(answer.category),
             "rule_ids": answer.rule_ids,
             "rationale": answer.rationale,
         },

@@ -1,0 +1,38 @@
+"""What a service that acts on verdicts imports: typed verdicts, and a consumer of them. No vLLM, no model.
+
+>>> async with VerdictConsumer("localhost:9092", group_id="enforcement", severity_min="high") as verdicts:
+...     async for verdict in verdicts:
+...         enforce(verdict)
+"""
+
+from __future__ import annotations
+
+from stream_guard.client.consumer import VerdictConsumer
+from stream_guard.client.errors import BrokerError, ClientError, UnreadableVerdictError
+from stream_guard.client.verdicts import (
+    Confidence,
+    Content,
+    PolicyRef,
+    Provenance,
+    SourceRef,
+    Timing,
+    Verdict,
+    parse_verdict,
+)
+from stream_guard.client.window import Window
+
+__all__ = [
+    "BrokerError",
+    "ClientError",
+    "Confidence",
+    "Content",
+    "PolicyRef",
+    "Provenance",
+    "SourceRef",
+    "Timing",
+    "UnreadableVerdictError",
+    "Verdict",
+    "VerdictConsumer",
+    "Window",
+    "parse_verdict",
+]
