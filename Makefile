@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements bench-pipeline clean
+.PHONY: help install demo test lint format requirements contracts bench-pipeline clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
+
+contracts: $(STAMP) ## copy the published schemas to docs/contracts
+	@$(BIN)/python tools/contracts.py
 
 requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
 	tools/compile_requirements.sh

@@ -108,7 +108,7 @@ async def bare(settings: Any, count: int) -> float:
     from stream_guard.engine.scripted import ScriptedJudge
     from stream_guard.judge import JudgeRequest
     from stream_guard.post import PostParser
-    from stream_guard.verdict import EventHeaders, build_verdict, encode_verdict
+    from stream_guard.verdict import VerdictEvents, build_verdict, encode_verdict
 
     kafka = settings.kafka
     consumer = AIOKafkaConsumer(
@@ -144,7 +144,7 @@ async def bare(settings: Any, count: int) -> float:
             started = started or time.monotonic()
             if not template:
                 template = build_verdict(records[0], made[0], consumed_ms=1, published_ms=1)
-                headers = EventHeaders(1_700_000_000_000).make(template, "")[:-1]
+                headers = VerdictEvents(1_700_000_000_000).encode(template, "")[1][:-1]
             for record in records:
                 parsed = orjson.loads(record.value)
                 verdict = dict(template)

@@ -151,6 +151,7 @@ def tail(
     """Show verdicts as they come, as readable lines."""
     from stream_guard.kafka.tools import tail_verdicts
     from stream_guard.lines import verdict_line
+    from stream_guard.verdict import decode_verdict
 
     async def go() -> None:
         async for value in tail_verdicts(
@@ -160,7 +161,7 @@ def tail(
                 sys.stdout.write(value.decode("utf-8", "replace") + "\n")
                 sys.stdout.flush()
             else:
-                out.print(verdict_line(orjson.loads(value)), soft_wrap=True)
+                out.print(verdict_line(decode_verdict(value)), soft_wrap=True)
 
     _run(go())
 

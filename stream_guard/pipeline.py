@@ -18,7 +18,7 @@ from stream_guard.flow import BYTES_PER_TOKEN, Flow
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.ports import Outgoing, Partition, Record
 from stream_guard.routing import RouteFacts
-from stream_guard.verdict import EventHeaders, build_verdict, encode_verdict
+from stream_guard.verdict import VerdictEvents, build_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -238,7 +238,7 @@ class Pipeline:
     def _judged(self, judgements: Sequence[Judgement]) -> None:
         now_ns = self._clock.wall_ns()
         now_ms = now_ns // 1_000_000
-        events = EventHeaders(now_ms)
+        events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
         outgoing: list[Outgoing] = []
         tokens: Counter[str] = Counter()
         for judgement in judgements:
@@ -268,11 +268,9 @@ class Pipeline:
                     output=provenance["output_tokens"],
                 )
             owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"], mode), now_ns)
-            headers = events.make(verdict, work.trace.traceparent)
+            value, headers = events.encode(verdict, work.trace.traceparent)
             topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
-            outgoing.append(
-                Outgoing(topic, work.record.key, encode_verdict(verdict), headers, owed)
-            )
+            outgoing.append(Outgoing(topic, work.record.key, value, headers, owed))
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         if outgoing:

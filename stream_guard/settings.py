@@ -130,6 +130,8 @@ class KafkaSettings(_Section):
     """How long a batch of verdicts waits for company."""
     batch_bytes_max: int = Field(900_000, ge=16_384)
     """Upper bound of one batch of verdicts, in bytes before compression; below the topic's limit."""
+    cloudevents_mode: Literal["binary", "structured"] = "binary"
+    """How verdicts are CloudEvents: ``binary``, attributes as headers; ``structured``, one JSON around the verdict."""
     dead_letter_bytes_max: int = Field(900_000, ge=1_024)
     """A larger dead letter has its value cut to this and says so; its source record is named."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from datetime import UTC, datetime
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:
 SCHEMA_VERSION: Final = "1.0"
 EVENT_TYPE: Final = "stream_guard.verdict.v1"
 DATA_SCHEMA: Final = "urn:stream-guard:schema:verdict:1.0"
-_CONSTANT_HEADERS: Final = (
+_BINARY_HEADERS: Final = (
     ("content-type", b"application/json"),
     ("ce_specversion", b"1.0"),
     ("ce_type", EVENT_TYPE.encode()),
     ("ce_dataschema", DATA_SCHEMA.encode()),
 )
+STRUCTURED_CONTENT_TYPE: Final = "application/cloudevents+json; charset=UTF-8"
+
+EventMode: TypeAlias = Literal["binary", "structured"]
 
 Headers = list[tuple[str, bytes]]
 
@@ -144,19 +147,39 @@ def encode_verdict(verdict: dict[str, Any]) -> bytes:
     return orjson.dumps(verdict)
 
 
-class EventHeaders:
-    """CloudEvents 1.0 headers, binary mode (Kafka protocol binding), for a list of verdicts made at one time."""
+def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - whatever JSON stands there
+    """Return the verdict in a record's value, taken out of a structured CloudEvent where it is in one.
 
-    def __init__(self, published_ms: int) -> None:
+    Raises:
+        orjson.JSONDecodeError: it is no JSON.
+    """
+    document = orjson.loads(value)
+    if isinstance(document, dict) and "specversion" in document and "data" in document:
+        return document["data"]
+    return document
+
+
+class VerdictEvents:
+    """Verdicts as CloudEvents 1.0 over Kafka, for a list of verdicts that are published at one time.
+
+    In binary mode (Kafka protocol binding, section 3.2) the value is the verdict and the attributes are ``ce_*``
+    headers; in structured mode (section 3.3) the value is the event with the verdict as its ``data``. The header
+    ``traceparent`` is there in both, where tracing libraries look for it.
+
+    Args:
+        published_ms: when, Unix time in ms.
+        mode: which of the two.
+    """
+
+    def __init__(self, published_ms: int, mode: EventMode = "binary") -> None:
         moment = datetime.fromtimestamp(published_ms / 1_000, UTC)
-        self._sources: dict[tuple[str, int], tuple[str, bytes]] = {}
-        self._time = (
-            "ce_time",
-            moment.isoformat(timespec="milliseconds").replace("+00:00", "Z").encode(),
-        )
+        self._binary = mode == "binary"
+        self._sources: dict[tuple[str, int], str] = {}
+        self._time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        self._time_header = ("ce_time", self._time.encode())
 
-    def make(self, verdict: dict[str, Any], traceparent: str) -> Headers:
-        """Return the headers of one verdict.
+    def encode(self, verdict: dict[str, Any], traceparent: str) -> tuple[bytes, Headers]:
+        """Return the value and the headers of one verdict's record.
 
         Args:
             verdict: as :func:`build_verdict` makes it.
@@ -164,17 +187,32 @@ class EventHeaders:
         """
         source = verdict["source"]
         place = source["topic"], source["partition"]
-        source_header = self._sources.get(place)
-        if source_header is None:
-            source_header = self._sources[place] = (
-                "ce_source",
-                f"/stream-guard/{place[0]}/{place[1]}".encode(),
-            )
-        return [
-            *_CONSTANT_HEADERS,
-            ("ce_id", verdict["id"].encode()),
-            source_header,
-            ("ce_subject", verdict["content"]["id"].encode("utf-8", "replace")),
-            self._time,
+        name = self._sources.get(place)
+        if name is None:
+            name = self._sources[place] = f"/stream-guard/{place[0]}/{place[1]}"
+        subject = verdict["content"]["id"]
+        if self._binary:
+            return encode_verdict(verdict), [
+                *_BINARY_HEADERS,
+                ("ce_id", verdict["id"].encode()),
+                ("ce_source", name.encode()),
+                ("ce_subject", subject.encode("utf-8", "replace")),
+                self._time_header,
+                ("traceparent", traceparent.encode()),
+            ]
+        event = {
+            "specversion": "1.0",
+            "type": EVENT_TYPE,
+            "source": name,
+            "id": verdict["id"],
+            "subject": subject,
+            "time": self._time,
+            "dataschema": DATA_SCHEMA,
+            "datacontenttype": "application/json",
+            "traceparent": traceparent,
+            "data": verdict,
+        }
+        return orjson.dumps(event), [
+            ("content-type", STRUCTURED_CONTENT_TYPE.encode()),
             ("traceparent", traceparent.encode()),
         ]

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
+import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stream_guard.client.errors import UnreadableVerdictError
+from stream_guard.verdict import decode_verdict
 
 SUPPORTED_MAJOR: Final = "1"
 Severity = Literal["low", "medium", "high", "critical"]
@@ -138,7 +140,7 @@ def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
     """Return the verdict in a record's value.
 
     Args:
-        value: the JSON that Stream Guard published.
+        value: what Stream Guard published, as a CloudEvent of either mode.
         place: where it was found, for the message.
 
     Raises:
@@ -148,7 +150,10 @@ def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
         message = f"{place}: empty (a tombstone); verdicts are never deleted by Stream Guard"
         raise UnreadableVerdictError(message)
     try:
-        verdict = Verdict.model_validate_json(value)
+        verdict = Verdict.model_validate(decode_verdict(value))
+    except orjson.JSONDecodeError:
+        message = f"{place}: not a verdict: not JSON"
+        raise UnreadableVerdictError(message) from None
     except ValidationError as error:
         # Inputs stay out of the message: a log is no place for what stands in a topic.
         what = "; ".join(

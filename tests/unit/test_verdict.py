@@ -13,8 +13,9 @@ from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance
 from stream_guard.policy import make_policy
 from stream_guard.post import Post
 from stream_guard.verdict import (
-    EventHeaders,
+    VerdictEvents,
     build_verdict,
+    decode_verdict,
     encode_verdict,
     verdict_id,
     verdict_schema,
@@ -157,7 +158,8 @@ def test_the_event_time_is_the_posts_own_where_it_has_one() -> None:
 
 def test_headers_are_a_cloud_event_in_binary_mode() -> None:
     verdict = make()
-    headers = EventHeaders(MS_2099).make(verdict, TRACEPARENT)
+    value, headers = VerdictEvents(MS_2099).encode(verdict, TRACEPARENT)
+    assert orjson.loads(value) == verdict
     assert dict(headers) == {
         "content-type": b"application/json",
         "ce_specversion": b"1.0",
@@ -173,9 +175,11 @@ def test_headers_are_a_cloud_event_in_binary_mode() -> None:
 
 
 def test_headers_of_one_moment_keep_their_places_apart() -> None:
-    events = EventHeaders(MS_1970)
+    events = VerdictEvents(MS_1970)
     made = [
-        dict(events.make(make(record=FakeRecord(topic=topic, partition=partition)), TRACEPARENT))
+        dict(
+            events.encode(make(record=FakeRecord(topic=topic, partition=partition)), TRACEPARENT)[1]
+        )
         for topic, partition in (("a", 0), ("a", 1), ("b", 0), ("a", 0))
     ]
     assert [headers["ce_source"].rsplit(b"guard/", 1)[1] for headers in made] == [
@@ -185,3 +189,25 @@ def test_headers_of_one_moment_keep_their_places_apart() -> None:
         b"a/0",
     ]
     assert made[0]["ce_time"] == b"1970-01-01T00:00:00.000Z"
+
+
+def test_a_structured_event_holds_the_verdict_and_the_same_attributes() -> None:
+    verdict = make()
+    value, headers = VerdictEvents(MS_2099, "structured").encode(verdict, TRACEPARENT)
+    event = orjson.loads(value)
+    assert event.pop("data") == verdict == decode_verdict(value)
+    assert event == {
+        "specversion": "1.0",
+        "type": "stream_guard.verdict.v1",
+        "dataschema": verdict_schema()["$id"],
+        "datacontenttype": "application/json",
+        "id": verdict["id"],
+        "source": "/stream-guard/posts/3",
+        "subject": "p1",
+        "time": "2099-12-31T23:59:59.999Z",
+        "traceparent": TRACEPARENT,
+    }
+    assert dict(headers) == {
+        "content-type": b"application/cloudevents+json; charset=UTF-8",
+        "traceparent": TRACEPARENT.encode(),
+    }
