@@ -16,6 +16,7 @@ import structlog
 
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
+from stream_guard.engine.extras import require_engine
 from stream_guard.errors import EngineError, PolicyError, SettingsError
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
@@ -49,7 +50,8 @@ def package_version() -> str:
 
 
 def make_judge(settings: EngineSettings) -> Judge:
-    """Return the judge that ``engine.kind`` names."""
+    """Return the judge that ``engine.kind`` names. Raises SettingsError where it is not installed."""
+    require_engine(settings)
     if settings.kind == "scripted":
         from stream_guard.engine.scripted import ScriptedJudge
 

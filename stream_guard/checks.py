@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from stream_guard.engine.extras import require_engine
 from stream_guard.errors import StreamGuardError
 from stream_guard.settings import Settings, load_settings
 
@@ -61,6 +62,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
             yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
+    yield _check("engine", partial(_engine, settings))
     yield _check("model", partial(_model, settings))
 
 
@@ -76,6 +78,11 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
 
     check_routes(policies, topics, settings)
     return "every topic has its policies"
+
+
+def _engine(settings: Settings) -> str:
+    require_engine(settings.engine)
+    return f"engine.kind is {settings.engine.kind}, and it is installed"
 
 
 def _model(settings: Settings) -> str:
