@@ -16,7 +16,6 @@ import structlog
 
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
-from stream_guard.engine.extras import require_engine
 from stream_guard.errors import EngineError, PolicyError, SettingsError
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
@@ -50,14 +49,15 @@ def package_version() -> str:
 
 
 def make_judge(settings: EngineSettings) -> Judge:
-    """Return the judge that ``engine.kind`` names. Raises SettingsError where it is not installed."""
-    require_engine(settings)
+    """Return the judge that ``engine.kind`` names. Raises EngineError where it is not installed."""
     if settings.kind == "scripted":
         from stream_guard.engine.scripted import ScriptedJudge
 
         return ScriptedJudge()
+    from stream_guard.engine.arguments import require_vllm
     from stream_guard.engine.vllm_engine import VllmJudge
 
+    require_vllm()  # now, and not after minutes of joining and waiting
     return VllmJudge(settings)
 
 

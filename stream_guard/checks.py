@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_guard.engine.extras import require_engine
 from stream_guard.errors import StreamGuardError
 from stream_guard.settings import Settings, load_settings
 
@@ -81,8 +80,11 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
 
 
 def _engine(settings: Settings) -> str:
-    require_engine(settings.engine)
-    return f"engine.kind is {settings.engine.kind}, and it is installed"
+    if settings.engine.kind == "scripted":
+        return "engine.kind is scripted: judges by a fixed rule, for load tests"
+    from stream_guard.engine.arguments import require_vllm
+
+    return require_vllm()
 
 
 def _model(settings: Settings) -> str:

@@ -150,7 +150,7 @@ def test_run_without_an_engine_says_what_to_install(installed: Path, place: Path
         STREAM_GUARD_KAFKA__TOPICS='["posts"]',
         STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS="127.0.0.1:9",
     )
-    assert done.returncode == 2
+    assert done.returncode == 4
     assert "pip install 'stream-guard[gpu]'" in done.stderr
     assert "Traceback" not in done.stderr
 
