@@ -35,5 +35,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 made = list(Path(os.environ["TRITON_CACHE_DIR"]).rglob("cuda_utils*.so"))
 if not made:
-    sys.exit("Triton compiled nothing: this version works in another way; see deploy/image/prime_triton.py")
+    sys.exit(
+        "Triton compiled nothing: this version works in another way; see deploy/image/prime_triton.py"
+    )
 print(*made)
