@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts bench-pipeline clean
+.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,12 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
+
+reference: $(STAMP) ## write docs/reference from the code
+	@$(BIN)/python tools/reference.py
+
+docs: $(STAMP) ## build the documentation into site/; strict
+	$(BIN)/mkdocs build --strict
 
 contracts: $(STAMP) ## copy the published schemas to docs/contracts
 	@$(BIN)/python tools/contracts.py

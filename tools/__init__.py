@@ -1,0 +1,1 @@
+"""Scripts of development: the installer, the reference, the contracts."""

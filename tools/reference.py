@@ -1,0 +1,204 @@
+"""Writes docs/reference from the code: settings, metrics, commands, exit codes, licences. Run by ``make reference``.
+
+What is in there is never edited by hand; a test makes it again and compares.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+
+import orjson
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
+
+from stream_guard import errors
+from stream_guard.settings import Settings, env_name
+from stream_guard.telemetry.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+_MADE = "<!-- Made by `make reference`; edit the code instead. -->\n\n"
+
+
+def settings():
+    """Return every setting, by section."""
+    schema = Settings.model_json_schema()
+    lines = [
+        "# Settings",
+        "",
+        "From the environment, then from a TOML file (`--config`), then the default. Lists and tables are JSON in the",
+        "environment. `stream-guard config` shows what is in force, `stream-guard config --schema` this as a schema.",
+    ]
+    for section, reference in schema["properties"].items():
+        model = schema["$defs"][
+            (reference.get("$ref") or reference["allOf"][0]["$ref"]).split("/")[-1]
+        ]
+        lines += ["", f"## {section}", "", _flat(model.get("description", ""))]
+        lines += _table(model, schema["$defs"], (section,))
+    return "\n".join(lines) + "\n"
+
+
+def _table(model, definitions, path):
+    lines = ["", "| setting | default | |", "|---|---|---|"]
+    deeper = []
+    for name, field in model["properties"].items():
+        inner = _definition(field, definitions)
+        if inner is not None:
+            deeper.append(((*path, name), inner))
+            continue
+        default = field.get("default")
+        shown = "" if default is None else f"`{orjson.dumps(default).decode()}`".replace("|", "\\|")
+        dotted = ".".join((*path, name))
+        variable = env_name(*path, name)
+        text = _flat(field.get("description", "")).replace("|", "\\|")
+        lines.append(f"| `{dotted}`<br>`{variable}` | {shown} | {text}{_bounds(field)} |")
+    for inner_path, inner in deeper:
+        lines += ["", f"### {'.'.join(inner_path)}", "", _flat(inner.get("description", ""))]
+        lines += _table(inner, definitions, inner_path)
+    return lines
+
+
+def _definition(field, definitions):
+    """Return the table that a field holds, if it holds one of a fixed shape."""
+    for candidate in (field, *field.get("allOf", ())):
+        name = candidate.get("$ref", "").split("/")[-1]
+        if definitions.get(name, {}).get("properties"):
+            return definitions[name]
+    return None
+
+
+def _bounds(field):
+    options = [field, *field.get("anyOf", ())]
+    words = []
+    for option in options:
+        if "enum" in option:
+            words.append("one of " + ", ".join(f"`{value}`" for value in option["enum"]))
+        for key, word in (
+            ("minimum", "at least"),
+            ("exclusiveMinimum", "over"),
+            ("maximum", "at most"),
+            ("exclusiveMaximum", "under"),
+        ):
+            if key in option:
+                words.append(f"{word} {option[key]:,}")
+    return f" ({'; '.join(words)})" if words else ""
+
+
+def _flat(text):
+    return " ".join(text.replace("``", "`").split())
+
+
+def metrics():
+    """Return every metric with its type, labels and meaning."""
+    made = Metrics(CollectorRegistry())
+    labels = {
+        metric._name: metric._labelnames  # noqa: SLF001 - there is no public way to ask
+        for metric in vars(made).values()
+        if isinstance(metric, MetricWrapperBase)
+    }
+    lines = [
+        "# Metrics",
+        "",
+        "At `/metrics`, in one registry with vLLM's own (`vllm:*`). Counters end in `_total`.",
+        "",
+        "| metric | type | labels | |",
+        "|---|---|---|---|",
+    ]
+    for family in sorted(made.registry.collect(), key=lambda family: family.name):
+        name = family.name + ("_total" if family.type == "counter" else "")
+        shown = ", ".join(f"`{label}`" for label in labels.get(family.name, ()))
+        lines.append(f"| `{name}` | {family.type} | {shown} | {family.documentation} |")
+    return "\n".join(lines) + "\n"
+
+
+def exit_codes():
+    """Return the exit codes with the errors that lead to them."""
+    lines = ["# Exit codes", "", "| code | |", "|---|---|", "| 0 | clean: drained and stopped |"]
+    lines.append("| 1 | anything unforeseen |")
+    by_code = {}
+    for error in vars(errors).values():
+        if isinstance(error, type) and issubclass(error, errors.StreamGuardError):
+            if issubclass(error, errors.RecordError):
+                continue  # ends as a dead letter, never as the process
+            by_code.setdefault(error.exit_code, []).append(error)
+    for code, classes in sorted(by_code.items()):
+        if code > 1:
+            what = "; ".join(f"`{c.__name__}`: {_flat(c.__doc__).rstrip('.')}" for c in classes)
+            lines.append(f"| {code} | {what} |")
+    lines += ["| 130 | interrupted |", ""]
+    lines += ["## Reasons of dead letters", "", "| `sg_reason` | |", "|---|---|"]
+    reasons = {
+        error.reason: _flat(error.__doc__).rstrip(".")
+        for error in vars(errors).values()
+        if isinstance(error, type)
+        and issubclass(error, errors.RecordError)
+        and error is not errors.RecordError
+    }
+    lines += [f"| `{reason}` | {text} |" for reason, text in sorted(reasons.items())]
+    return "\n".join(lines) + "\n"
+
+
+def commands():
+    """Return every command's help."""
+    command = [sys.executable, "-m", "typer", "stream_guard.cli", "utils", "docs"]
+    done = subprocess.run(
+        [*command, "--name", "stream-guard", "--title", "Commands"],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return done.stdout.rstrip() + "\n"
+
+
+def licences():
+    """Return the licence of everything that the CPU image installs, as its own metadata says."""
+    lock = (ROOT / "requirements" / "cpu-image.txt").read_text("utf-8")
+    lines = [
+        "# Licences",
+        "",
+        "Stream Guard comes under the Apache License 2.0. What it is installed with, by each package's own metadata:",
+        "",
+        "| package | licence |",
+        "|---|---|",
+    ]
+    # Lines with a marker are for other platforms, or left out on purpose.
+    for name in ["torch", *re.findall(r"^([\w.-]+)==[^ ;]+ \\$", lock, re.MULTILINE)]:
+        about = distribution(name).metadata
+        text = about.get("License-Expression") or _licence_of(about)
+        lines.append(f"| {name} | {text} |")
+    return "\n".join(lines) + "\n"
+
+
+def _licence_of(about):
+    """Return the licence from classifiers, or the first line of the free text."""
+    prefix = "License :: "
+    found = [c.split(" :: ")[-1] for c in about.get_all("Classifier", ()) if c.startswith(prefix)]
+    if found:
+        return ", ".join(found)
+    return next(iter((about.get("License") or "").strip().splitlines()), "") or "see the package"
+
+
+PAGES = {
+    "settings.md": settings,
+    "metrics.md": metrics,
+    "exit-codes.md": exit_codes,
+    "commands.md": commands,
+    "licences.md": licences,
+}
+
+
+def main():
+    """Write the pages."""
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for name, make in PAGES.items():
+        (REFERENCE / name).write_text(_MADE + make(), "utf-8")
+        print(REFERENCE.relative_to(ROOT) / name)
+
+
+if __name__ == "__main__":
+    main()
