@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_guard.answer import read_answer, violation_position
+from stream_guard.attacks import check_structure
 from stream_guard.engine.plans import Planner
 from stream_guard.engine.tokenizer import load_tokenizer, read_config
 from stream_guard.engine.vllm_client import (
@@ -140,6 +141,7 @@ class VllmJudge:
 
     async def _warm_up(self, policy: Policy) -> None:
         plan = self._planner.plan(policy)
+        check_structure(policy, self._builder, plan.prefix, self._tokenizer.control)
         prompt = self._builder.build(_WARM_UP, plan.prefix)
         answer_max = plan.attempts[0].tokens_max
         if len(prompt) + answer_max > self._model_len_max:
