@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
 import hashlib
 import io
+import os
 import sys
 from dataclasses import asdict
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
@@ -25,6 +27,8 @@ from stream_guard.post import Post, PostParser
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from stream_guard.attack_run import AttackReport
     from stream_guard.policy import Policy
 
@@ -73,7 +77,7 @@ def attack(
     policy = find(policies, slug)
     found = read_posts(posts, policy, folder, PostParser(settings.post))[:posts_max]
     judge = make_judge(settings.engine)
-    with Progress(console=err, transient=True) as bar:
+    with _stdout_kept_clean(), Progress(console=err, transient=True) as bar:
         task = bar.add_task("judging", total=None)
         report = asyncio.run(
             run_attacks(
@@ -92,6 +96,20 @@ def attack(
     if hidden_max is not None and report.hidden_share > hidden_max:
         message = f"{report.hidden_share:.1%} of violating posts passed in disguise; --hidden-max is {hidden_max:.1%}"
         raise LimitError(message)
+
+
+@contextlib.contextmanager
+def _stdout_kept_clean() -> Iterator[None]:
+    """Send what libraries in C print to stdout to stderr, so that a report can be piped."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 def _show(report: AttackReport) -> None:
