@@ -15,6 +15,7 @@ from stream_guard.policy_meta import PolicyMeta
 from stream_guard.policy_text import decode_utf8
 from stream_guard.policy_yaml import read_yaml
 from stream_guard.routing import NoRouteError, RouteFacts, Routing
+from stream_guard.rules_file import read_rules
 from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from stream_guard.policy_meta import Thresholds, Tier, Undetermined
     from stream_guard.routing import Mode, RoutedId
     from stream_guard.taxonomy import Severity
+    from stream_guard.tiers.rules import RuleSet
 
 __all__ = [
     "CATEGORIES_MAX",
@@ -50,7 +52,8 @@ class Policy:
         id: the folder's name (slug).
         version: the label that people use; by default the first 12 hex digits of ``sha256``.
         sha256: hex digest of ``policy.md``'s bytes; with a ``policy.yaml``, of those, a NUL and its
-            bytes: whatever changes how posts are judged changes it.
+            bytes; with a ``rules.yaml``, of all that, a NUL and the rules' own ``sha256`` in hex:
+            whatever changes how posts are judged changes it.
         text: the file's text, unmodified.
         taxonomy: its categories and rule ids, and which of them violate.
         effort: how long the model should reason.
@@ -60,6 +63,7 @@ class Policy:
         thresholds: of the classifier, or None for none.
         undetermined: what enforcement should do with a post that could not be decided.
         golden_set: name of a CSV file in the policy's folder, or None.
+        rules: what is settled before a model is asked, or None where there is no ``rules.yaml``.
     """
 
     id: str
@@ -74,6 +78,7 @@ class Policy:
     thresholds: Thresholds | None = None
     undetermined: Undetermined = "hold"
     golden_set: str | None = None
+    rules: RuleSet | None = None
 
     def action_for(self, code: str | None) -> str:
         """Return the action to recommend for a post that violates in this category, if known."""
@@ -94,8 +99,9 @@ def make_policy(
     reasoning_tokens_max: int = 512,
     source: str | None = None,
     metadata: bytes | None = None,
+    rules: Mapping[str, bytes] | None = None,
 ) -> Policy:
-    """Make a policy of a ``policy.md`` file's bytes, and of those of a ``policy.yaml`` beside it.
+    """Make a policy of a ``policy.md`` file's bytes, and of those of the files beside it.
 
     Args:
         policy_id: the folder's name.
@@ -104,10 +110,12 @@ def make_policy(
         reasoning_tokens_max: in tokens.
         source: the file's name in error messages; by default ``<policy_id>/policy.md``.
         metadata: the bytes of ``policy.yaml``, or None where there is none.
+        rules: the bytes of ``rules.yaml`` and of the files that it names, by name; empty or None
+            where there is none.
 
     Raises:
         PolicyError: the text is empty, too large, not UTF-8, holds a NUL character or names too
-            many categories or rule ids; or the metadata does not fit its model.
+            many categories or rule ids; or the metadata or the rules do not fit their model.
     """
     source = source or f"{policy_id}/policy.md"
     if len(content) > POLICY_BYTES_MAX:
@@ -133,6 +141,10 @@ def make_policy(
         meta = document.check(PolicyMeta)
         taxonomy = meta.apply(taxonomy, document)
     _check_size(taxonomy, source)
+    rule_set = None
+    if rules:
+        rule_set = read_rules(rules, taxonomy, str(PurePath(source).parent))
+        digest.update(f"\0{rule_set.sha256}".encode())
     sha256 = digest.hexdigest()
     return Policy(
         id=policy_id,
@@ -147,6 +159,7 @@ def make_policy(
         thresholds=meta.thresholds,
         undetermined=meta.undetermined or "hold",
         golden_set=meta.golden_set,
+        rules=rule_set,
     )
 
 

@@ -116,6 +116,16 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
         for name in ("title", "violates", "severity", "action"):
             found[f"categories.{category['code']}.{name}"] = category[name]
     found["rule_ids"] = [rule["id"] for rule in described["rule_ids"]]
+    if described["rules"] is not None:
+        found["rules.sha256"] = described["rules"]["sha256"]
+        # The first that applies decides, so their order is shown as a thing of its own.
+        found["rules"] = [rule["id"] for rule in described["rules"]["rules"]]
+        for rule in described["rules"]["rules"]:
+            found |= {
+                f"rules.{rule['id']}.{name}": value
+                for name, value in rule.items()
+                if name not in {"id", "line"}
+            }
     return found
 
 

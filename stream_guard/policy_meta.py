@@ -27,7 +27,16 @@ if TYPE_CHECKING:
 
     from stream_guard.policy_yaml import Document
 
-__all__ = ["CategoryMeta", "LabelsMeta", "PolicyMeta", "Thresholds", "Tier", "Undetermined"]
+__all__ = [
+    "CategoryMeta",
+    "LabelsMeta",
+    "PolicyMeta",
+    "Thresholds",
+    "Tier",
+    "Undetermined",
+    "file_name",
+    "is_file_name",
+]
 
 Tier = Literal["duplicates", "rules", "classifier", "safeguard"]
 Undetermined = Literal["fail_open", "fail_closed", "hold"]
@@ -37,8 +46,14 @@ _STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
 _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
-def _file_name(name: str) -> str:
-    if _FILE_NAME.fullmatch(name) is None:
+def is_file_name(name: object) -> bool:
+    """Return whether this names a file in a folder, without a path."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
+def file_name(name: str) -> str:
+    """Return the name of a file in the policy's own folder. Raises ValueError where it is none."""
+    if not is_file_name(name):
         message = "must be the name of a file in the policy's own folder, without a path"
         raise ValueError(message)
     return name
@@ -129,7 +144,7 @@ class PolicyMeta(BaseModel):
     tiers: Annotated[list[Tier], Field(min_length=1)] | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined | None = None
-    golden_set: Annotated[StrictStr, AfterValidator(_file_name)] | None = None
+    golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
 
     @model_validator(mode="after")
     def _tiers_once(self) -> PolicyMeta:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.taxonomy import Found, What
+    from stream_guard.tiers.rules import RuleSet
 
 __all__ = ["describe_policy", "list_lines", "show_lines"]
+
+
+_COUNTS: Final = ("patterns", "terms", "hashes")
 
 
 def _place(found: Found | None) -> dict[str, Any] | None:
@@ -67,6 +71,28 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
             for category in taxonomy.categories
         ],
         "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
+        "rules": None if policy.rules is None else _describe_rules(policy.rules),
+    }
+
+
+def _describe_rules(rules: RuleSet) -> dict[str, Any]:
+    """Return all that is known of a policy's rules but what they look for."""
+    return {
+        "sha256": rules.sha256,
+        "rules": [
+            {
+                "id": rule.id,
+                "line": rule.line,
+                "outcome": rule.outcome,
+                "category": rule.category,
+                "rule_ids": rule.rule_ids,
+                "languages": rule.languages,
+                "raw": rule.raw,
+                "except": rule.exceptions is not None,
+                **rule.counts,
+            }
+            for rule in rules.rules
+        ],
     }
 
 
@@ -99,6 +125,12 @@ def show_lines(policy: Policy) -> Iterator[str]:
     yield f"rule ids ({len(described['rule_ids'])})"
     for rule in described["rule_ids"]:
         yield f"  {rule['id']:<12} {_told(rule['found'])}"
+    if described["rules"] is not None:
+        yield f"rules ({len(described['rules']['rules'])}), sha256 {described['rules']['sha256']}"
+        for rule in described["rules"]["rules"]:
+            counts = ", ".join(f"{rule[key]:,} {key}" for key in _COUNTS if rule[key])
+            told = " ".join(filter(None, (rule["outcome"], rule["category"], *rule["languages"])))
+            yield f"  {rule['id']:<12} {told}: {counts} (rules.yaml:{rule['line']})"
 
 
 def _told(place: dict[str, Any] | None) -> str:

@@ -19,6 +19,8 @@ from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
 from stream_guard.policy_yaml import YAML_BYTES_MAX, read_yaml
 from stream_guard.routes_file import read_routes
 from stream_guard.routing import Routing
+from stream_guard.rules_build import BANK_BYTES_MAX
+from stream_guard.rules_file import RULES_FILE, named_files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +54,8 @@ class PolicyFiles:
         routes: bytes of ``routes.yaml``, or None where there is none.
         metadata: bytes of each ``policy.yaml`` that there is, by slug.
         names: what else lies in each policy's folder, by slug.
+        rules: bytes of each ``rules.yaml`` that there is, and of the files it names that there are,
+            by slug and name.
     """
 
     path: Path
@@ -59,6 +63,7 @@ class PolicyFiles:
     routes: bytes | None = None
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -69,6 +74,7 @@ class PolicyFiles:
             contents += [
                 (slug, _POLICY_FILE, text),
                 (slug, _METADATA_FILE, self.metadata.get(slug)),
+                *((slug, name, content) for name, content in self.rules.get(slug, {}).items()),
             ]
         for slug, name, content in contents:
             if content is not None:
@@ -143,6 +149,7 @@ def read_policy_files(path: Path) -> PolicyFiles:
     policies: dict[str, bytes] = {}
     metadata: dict[str, bytes] = {}
     names: dict[str, frozenset[str]] = {}
+    rules: dict[str, Mapping[str, bytes]] = {}
     for slug in slugs:
         content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
         if content is None:
@@ -151,9 +158,23 @@ def read_policy_files(path: Path) -> PolicyFiles:
         policies[slug] = content
         if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
             metadata[slug] = declared
+        if found := _read_rules(path / slug):
+            rules[slug] = found
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
     routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
-    return PolicyFiles(path, policies, routes, metadata, names)
+    return PolicyFiles(path, policies, routes, metadata, names, rules)
+
+
+def _read_rules(folder: Path) -> dict[str, bytes]:
+    """Return ``rules.yaml`` and the files that it names, as far as they are there, by name."""
+    content = _read(folder / RULES_FILE, YAML_BYTES_MAX)
+    if content is None:
+        return {}
+    found = {RULES_FILE: content}
+    for name in named_files(content):
+        if (bank := _read(folder / name, BANK_BYTES_MAX)) is not None:
+            found[name] = bank
+    return found
 
 
 def _read(path: Path, bytes_max: int) -> bytes | None:
@@ -190,6 +211,7 @@ def build_policies(
             reasoning_tokens_max=reasoning_tokens_max,
             source=str(files.path / slug / _POLICY_FILE),
             metadata=files.metadata.get(slug),
+            rules=files.rules.get(slug),
         )
         for slug, content in files.policies.items()
     }

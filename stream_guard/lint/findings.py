@@ -147,5 +147,61 @@ _ALL: Final = (
         "SG202", "note", "no default route",
         "Add default: to routes.yaml, unless every topic that is read has a route.",
     ),
+    Code(
+        "SG301", "error", "a pattern that RE2 does not take",
+        "Correct it; https://github.com/google/re2/wiki/Syntax says what there is.",
+    ),
+    Code(
+        "SG302", "error", "a pattern that needs backtracking (lookaround, a back-reference, an atomic group)",
+        "Write the alternatives out, use \\b, or name what is to be passed over under except.",
+    ),
+    Code(
+        "SG303", "error", "a pattern that matches every post",
+        "Have it ask for at least one character that not every post has: + in place of *, no empty alternative.",
+    ),
+    Code(
+        "SG304", "error", "two rules have one id",
+        "Give one of them another id: verdicts and metrics name it.",
+    ),
+    Code(
+        "SG305", "error", "a rule's category does not fit the policy or the rule's outcome",
+        "Name a category that policies show lists with this decision; a rule that escalates has none.",
+    ),
+    Code(
+        "SG306", "error", "a rule names rule ids that its category does not have",
+        "Name rule ids that policies show lists, of the rule's own category.",
+    ),
+    Code(
+        "SG307", "warning", "an empty list of terms or hashes",
+        "Fill it, or take its name out of rules.yaml.",
+    ),
+    Code(
+        "SG308", "warning", "a term that can never be found",
+        "Take it out, or look for it with raw: true.",
+    ),
+    Code(
+        "SG309", "warning", "a term or hash that is there twice",
+        "Keep one of them; capitals, look-alikes and invisible characters make no difference.",
+    ),
+    Code(
+        "SG310", "warning", "a term that two rules settle in opposite ways",
+        "Take it out of one of them; the rule that stands first wins.",
+    ),
+    Code(
+        "SG311", "error", "a line of a hash list that is no hash",
+        "One SHA-256 of a normalised text a line, 64 hex digits; # begins a comment.",
+    ),
+    Code(
+        "SG312", "warning", "a pattern asks for what normalised text never holds",
+        "Write what is left of it there, or set raw: true on the rule.",
+    ),
+    Code(
+        "SG313", "warning", "a short term that hits within other words",
+        "Set whole_words: true, or write a longer term.",
+    ),
+    Code(
+        "SG314", "warning", "there are rules, and policy.yaml's tiers leave them out",
+        "Add rules to tiers, or remove rules.yaml.",
+    ),
 )  # fmt: skip
 CODES: Final = {code.code: code for code in _ALL}

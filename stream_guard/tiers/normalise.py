@@ -29,7 +29,7 @@ from typing import Final
 __all__ = ["fold", "normalise", "normalise_forms"]
 
 _PASSES_MAX: Final = 8
-"""Three are enough for all of Unicode 14, as a test shows; the bound keeps the time linear whatever a later one brings."""
+"""Two or three do; the bound keeps the time linear whatever a later Unicode brings."""
 
 _INVISIBLE: Final = (
     (0x00, 0x08), (0x0E, 0x1B), (0x7F, 0x84), (0x86, 0x9F), (0xAD, 0xAD), (0x34F, 0x34F),
@@ -60,9 +60,10 @@ def _look_alikes() -> dict[str, str]:
             table |= dict.fromkeys(sources, target)
     marks = {chr(code) for low, high in _MARKS for code in range(low, high + 1)}
     for character in (chr(code) for low, high in _COMPOSED for code in range(low, high + 1)):
-        letter, *accents = unicodedata.normalize("NFD", character)
+        decomposed = unicodedata.normalize("NFD", character)
+        letter, accents = decomposed[0], decomposed[1:]
         if letter in table and character not in table:
-            composed = unicodedata.normalize("NFC", table[letter] + "".join(accents))
+            composed = unicodedata.normalize("NFC", table[letter] + accents)
             table[character] = "".join(c for c in composed if c not in marks)
     return table
 

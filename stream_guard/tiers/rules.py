@@ -1,0 +1,235 @@
+"""The rules tier: what a policy's own terms, patterns and hashes settle before a model is asked.
+
+What it must never do: raise on account of a post, take time that grows faster than the post, or say a post's words in
+what it gives as its reason.
+
+**Order.** Rules are tried in the order of their file, and the first that applies decides, whatever its outcome: as in
+``routes.yaml``, and as in a firewall. An allow-list is a rule with the outcome ``safe`` that stands first.
+
+**What is looked at.** The text, and the title, each by itself. Never the parent: it is somebody else's words, and who
+answers a slur has not used one. Hashes are compared with the text alone.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from stream_guard.judge import Answer
+from stream_guard.tiers import Escalated, Outcome, Settled
+from stream_guard.tiers.normalise import normalise, normalise_forms
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stream_guard.policy import Policy, PolicySet
+    from stream_guard.post import Post
+    from stream_guard.tiers.matching import Matcher
+
+__all__ = ["Fault", "Hit", "Rule", "RuleOutcome", "RuleSet", "RulesTier", "hash_text"]
+
+RuleOutcome: TypeAlias = Literal["violates", "safe", "escalate"]
+
+
+def hash_text(text: str) -> str:
+    """Return the hex SHA-256 of a text's normal form, as hash lists hold it."""
+    return hashlib.sha256(normalise(text).encode()).hexdigest()
+
+
+class Fault(NamedTuple):
+    """Something wrong in a rules file, for the linter.
+
+    Attributes:
+        code: the finding's, as ``SG301``.
+        file: its name in the policy's folder.
+        line, column: from 1.
+        detail: what is wrong.
+    """
+
+    code: str
+    file: str
+    line: int
+    column: int
+    detail: str
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Exceptions:
+    """What a rule passes over: hits are taken out of the text, and posts of these hashes are none of its business."""
+
+    matcher: Matcher
+    hashes: frozenset[bytes] = frozenset()
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Rule:
+    """One rule.
+
+    Attributes:
+        id: unique in its policy.
+        outcome: ``violates`` and ``safe`` settle, ``escalate`` hands on to the next tier.
+        category, rule_ids: of the policy's own; of the verdict.
+        languages: BCP 47 tags, in small letters; empty for any, posts without a language included.
+        raw: looks at the text as it came.
+        exceptions: what it passes over, or None.
+        counts: how many patterns, terms and hashes it has, by those words.
+        line: in ``rules.yaml``, from 1.
+    """
+
+    id: str
+    outcome: RuleOutcome
+    category: str | None = None
+    rule_ids: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    raw: bool = False
+    exceptions: Exceptions | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    line: int = 1
+
+    def speaks(self, language: str | None) -> bool:
+        """Return whether it is for posts in this language; ``de`` is also for ``de-AT``."""
+        if not self.languages:
+            return True
+        tag = (language or "").lower().replace("_", "-")
+        return any(tag == one or tag.startswith(f"{one}-") for one in self.languages)
+
+
+class Hit(NamedTuple):
+    """A rule that applies, and what hit: ``pattern 2``, ``a term of touts.txt``."""
+
+    rule: Rule
+    label: str
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class RuleSet:
+    """A policy's rules, compiled; equal to another of the same files.
+
+    Attributes:
+        sha256: hex digest of ``rules.yaml`` and of the files that it names.
+        rules: in the order of the file.
+        normal, raw: all terms and patterns, for normalised texts and for those as they came.
+        hashes: of normalised texts (32 bytes each): which rules have it, and in which file.
+        faults: what is wrong; a set with an error among them never goes live.
+    """
+
+    sha256: str
+    rules: tuple[Rule, ...]
+    normal: Matcher
+    raw: Matcher
+    hashes: Mapping[bytes, tuple[tuple[int, str], ...]] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RuleSet) and other.sha256 == self.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    @property
+    def name(self) -> str:
+        """What verdicts name as what decided."""
+        return f"rules@{self.sha256[:12]}"
+
+    def first(
+        self, text: str, *, title: str | None = None, language: str | None = None
+    ) -> Hit | None:
+        """Return the first rule that applies to a post, or None."""
+        forms = normalise_forms(text)
+        found: dict[int, str] = {}
+        digest = b""
+        if self.hashes:
+            digest = hashlib.sha256(forms[0].encode()).digest()
+            found.update(self.hashes.get(digest, ()))
+        for label in self._labels(forms, text, title):
+            found = label | found
+        for index in sorted(found):
+            rule = self.rules[index]
+            if not rule.speaks(language):
+                continue
+            if rule.exceptions is None:
+                return Hit(rule, found[index])
+            if rule.exceptions.hashes and not digest:
+                digest = hashlib.sha256(forms[0].encode()).digest()
+            if digest not in rule.exceptions.hashes:
+                label_left = self._left(index, rule.exceptions, digest, forms, text, title)
+                if label_left is not None:
+                    return Hit(rule, label_left)
+        return None
+
+    def _labels(
+        self, forms: tuple[str, ...], text: str, title: str | None
+    ) -> Iterator[dict[int, str]]:
+        if self.normal:
+            for form in forms if title is None else (*forms, *normalise_forms(title)):
+                if found := self.normal.hits(form):
+                    yield found
+        if self.raw:
+            for plain in (text,) if title is None else (text, title):
+                if found := self.raw.hits(plain):
+                    yield found
+
+    def _left(
+        self,
+        index: int,
+        exceptions: Exceptions,
+        digest: bytes,
+        forms: tuple[str, ...],
+        text: str,
+        title: str | None,
+    ) -> str | None:
+        """Return what of a rule still hits without what it passes over, or None."""
+        label = dict(self.hashes.get(digest, ())).get(index)
+        if label is not None:
+            return label
+        raw = self.rules[index].raw
+        matcher = self.raw if raw else self.normal
+        texts = (text,) if raw else forms
+        if title is not None:
+            texts += (title,) if raw else normalise_forms(title)
+        for one in texts:
+            label = matcher.hits(exceptions.matcher.blank(one)).get(index)
+            if label is not None:
+                return label
+        return None
+
+
+class RulesTier:
+    """Looks at posts by their policy's own rules; see :class:`stream_guard.tiers.CheapTier`."""
+
+    name = "rules"
+    blocking = False
+
+    def prepare(self, policies: PolicySet) -> None:
+        """Do nothing: rules are compiled with their policy, and refused with it."""
+
+    def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
+        """Return one outcome per post, in their order."""
+        rules = policy.rules
+        if rules is None:
+            return [_NO_RULES] * len(posts)
+        return [
+            _outcome(rules, rules.first(post.text, title=post.title, language=post.language))
+            for post in posts
+        ]
+
+
+_NO_RULES = Escalated("no_rules")
+_NO_HIT = Escalated("no_hit")
+
+
+def _outcome(rules: RuleSet, hit: Hit | None) -> Outcome:
+    if hit is None:
+        return _NO_HIT
+    rule, reason = hit.rule, f"rule:{hit.rule.id}"
+    if rule.outcome == "escalate":
+        return Escalated(reason)
+    answer = Answer(
+        rule.outcome,
+        rule.category,
+        rule.rule_ids,
+        f"rule {rule.id}: {hit.label}",
+        "not_applicable",
+    )
+    return Settled(answer, reason, rules.name)
