@@ -96,9 +96,6 @@ class Matcher:
         self._terms = _automaton(terms)
         self._chunks = list(_chunks(patterns, fold_case=fold_case))
 
-    def __bool__(self) -> bool:
-        return self._terms is not None or bool(self._chunks)
-
     def hits(self, text: str) -> dict[int, str]:
         """Return each rule that something hits, with a label of what did."""
         found: dict[int, str] = {}

@@ -21,7 +21,7 @@ from stream_guard.tiers import Escalated, Outcome, Settled
 from stream_guard.tiers.normalise import normalise, normalise_forms
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.post import Post
@@ -137,13 +137,12 @@ class RuleSet:
     ) -> Hit | None:
         """Return the first rule that applies to a post, or None."""
         forms = normalise_forms(text)
-        found: dict[int, str] = {}
-        digest = b""
-        if self.hashes:
-            digest = hashlib.sha256(forms[0].encode()).digest()
-            found.update(self.hashes.get(digest, ()))
-        for label in self._labels(forms, text, title):
-            found = label | found
+        digest = hashlib.sha256(forms[0].encode()).digest() if self.hashes else b""
+        found = dict(self.hashes.get(digest, ()))
+        for form in forms if title is None else (*forms, *normalise_forms(title)):
+            found = self.normal.hits(form) | found
+        for plain in (text,) if title is None else (text, title):
+            found = self.raw.hits(plain) | found
         for index in sorted(found):
             rule = self.rules[index]
             if not rule.speaks(language):
@@ -153,22 +152,10 @@ class RuleSet:
             if rule.exceptions.hashes and not digest:
                 digest = hashlib.sha256(forms[0].encode()).digest()
             if digest not in rule.exceptions.hashes:
-                label_left = self._left(index, rule.exceptions, digest, forms, text, title)
-                if label_left is not None:
-                    return Hit(rule, label_left)
+                label = self._left(index, rule.exceptions, digest, forms, text, title)
+                if label is not None:
+                    return Hit(rule, label)
         return None
-
-    def _labels(
-        self, forms: tuple[str, ...], text: str, title: str | None
-    ) -> Iterator[dict[int, str]]:
-        if self.normal:
-            for form in forms if title is None else (*forms, *normalise_forms(title)):
-                if found := self.normal.hits(form):
-                    yield found
-        if self.raw:
-            for plain in (text,) if title is None else (text, title):
-                if found := self.raw.hits(plain):
-                    yield found
 
     def _left(
         self,
