@@ -1,7 +1,7 @@
 """What the cheap tiers cost on one core: posts/s of each, and what twice the text costs. Prints; decides nothing.
 
-A function a tier; each prints its own lines and returns its figures. Posts are made up here, about 100 characters each, a
-few of them disguised, as they come.
+A function a tier; each prints its own lines and returns its figures. Posts are made up here, of about 100 characters
+each, a few of them disguised.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.policy import make_policy
 from stream_guard.post import Post
@@ -18,21 +17,26 @@ from stream_guard.tiers import Settled
 from stream_guard.tiers.normalise import normalise
 from stream_guard.tiers.rules import RulesTier, hash_text
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 _POLICY = (
     b"# Touting\n\n## Safe (TT0 - Fair)\n\n## Violates (TT1 - Price)\n- TT1.a over face value\n\n"
 )
-_WORDS = (
-    "the a to and of in for is on that it with as was at by this from are or an have not but they you he she we "
-    "shop ticket front row friday saturday concert swap price printed paid music evening school film bread yeast "
-    "museum rain cousin bicycle repair helpline training garden window coffee nobody everyone really thought about"
-).split()
+_PROSE = """
+the a to and of in for is on that it with as was at by this from are or an have not but they you he she we
+shop ticket front row friday saturday concert swap price printed paid music evening school film bread yeast
+museum rain cousin bicycle repair helpline training garden window coffee nobody everyone really thought about
+"""
+_WORDS = _PROSE.split()
 _RULES = """rules:
   - {id: fair, outcome: safe, terms: [face value, at cost price], languages: [en]}
   - id: prices
     outcome: violates
     category: TT1
     rule_ids: [TT1.a]
-    patterns: ['\\b(double|triple|\\d+ times) the price\\b', 'make me an? offer', 'no(thing)? (less|under) (than )?\\d+',
+    patterns: ['\\b(double|triple|\\d+ times) the price\\b', 'make me an? offer',
+      'no(thing)? (less|under) (than )?\\d+',
       '\\bfrom \\d{3,} (euro|pound|dollar)s?\\b', '(dm|text|call) me (for|with) (prices?|offers?)']
     terms_files: [touts.txt]
     hashes_files: [known.txt]
@@ -51,14 +55,26 @@ def make_posts(number: int = 20_000, seed: int = 1) -> list[str]:
         if n % 10 == 0:
             words.append(rng.choice(("\U0001f600", "don\u2019t \u201cask\u201d", "\u2026")))
         if n % 50 == 0:
-            words.insert(5, rng.choice(("f\u0430ce v\u0430lue", "T\u200bout Brothers", "soooo", "D\u00d6UBLE the price")))
+            words.insert(
+                5,
+                rng.choice(
+                    (
+                        "f\u0430ce v\u0430lue",
+                        "T\u200bout Brothers",
+                        "soooo",
+                        "D\u00d6UBLE the price",
+                    )
+                ),
+            )
         texts.append(" ".join(words))
     return texts
 
 
 def _policy() -> Any:
     rng = random.Random(2)  # noqa: S311 - the same banks in each run
-    terms = [f"{rng.choice(_WORDS)} {rng.getrandbits(32):x} {rng.choice(_WORDS)}" for _ in range(2_000)]
+    terms = [
+        f"{rng.choice(_WORDS)} {rng.getrandbits(32):x} {rng.choice(_WORDS)}" for _ in range(2_000)
+    ]
     hashes = [hash_text(f"known post {n}") for n in range(10_000)]
     files = {
         "rules.yaml": _RULES.encode(),
@@ -81,7 +97,9 @@ def seconds(work: Callable[[], object], repeats: int = 5) -> float:
 def measure_normalise(texts: list[str]) -> float:
     """Print and return posts/s of normalisation."""
     rate = len(texts) / seconds(lambda: [normalise(text) for text in texts])
-    print(f"normalise            {rate:>10,.0f} posts/s a core ({_length(texts):.0f} characters a post)")
+    print(
+        f"normalise            {rate:>10,.0f} posts/s a core ({_length(texts):.0f} characters a post)"
+    )
     return rate
 
 
@@ -98,8 +116,10 @@ def measure_rules(texts: list[str]) -> float:
     return rate
 
 
-def measure_linearity(units: tuple[str, ...] = ("a", "a b ", "f\u0430ce ", "x1@", "\U0001f600e\u0301")) -> float:
-    """Print and return what twice the text costs, as a ratio: 2 is linear, 4 would be quadratic. The worst of several."""
+def measure_linearity(
+    units: tuple[str, ...] = ("a", "a b ", "f\u0430ce ", "x1@", "\U0001f600e\u0301"),
+) -> float:
+    """Print and return what twice the text costs, as a ratio, at worst: 2 is linear, 4 would be quadratic."""
     policy, tier = _policy(), RulesTier()
     worst = 0.0
     for unit in units:

@@ -214,10 +214,12 @@ class Builder:
             code = "SG302" if _BACKTRACKING.search(text) else "SG301"
             self._fault(code, path, f"RE2 does not take this pattern: {fault}")
             return None
-        if compiled.search("") is not None:
-            self._fault("SG303", path, "the pattern matches the empty string, and so every post")
+        hits = [compiled.search(one) for one in ("", *_ANYTHING)]
+        if any(hit is not None and hit.start() == hit.end() for hit in hits):
+            detail = "the pattern matches without a single character, and so nearly every post"
+            self._fault("SG303", path, detail)
             return None
-        if all(compiled.search(one) is not None for one in _ANYTHING):
+        if all(hits[1:]):
             self._fault("SG303", path, "the pattern matches whatever a post says")
             return None
         for what in never:

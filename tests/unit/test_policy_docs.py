@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from stream_guard import rules_build, rules_file
 from stream_guard.lint import CODES, Code, lint_policy
 from stream_guard.lint.tokens import token_counter
 from stream_guard.lint.words import FINDINGS_MAX, TOKENS_MAX
@@ -15,6 +16,8 @@ from stream_guard.policy_meta import PolicyMeta
 from stream_guard.policy_store import POLICIES_MAX
 from stream_guard.policy_yaml import YAML_BYTES_MAX, read_yaml
 from stream_guard.routes_file import RULES_MAX, read_routes
+from stream_guard.tiers.normalise import normalise
+from stream_guard.tiers.rules import hash_text
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(# (\S+)\n.*?)```", PAGE, re.DOTALL)
@@ -56,9 +59,47 @@ def test_example_routes_are_valid() -> None:
     assert [len(routing.rules) for routing in made] == [0, 2]
 
 
+def test_example_rules_work_as_they_are_described() -> None:
+    (block,) = (text for text, name in BLOCKS if name == "rules.yaml")
+    files = {
+        "rules.yaml": block.encode(),
+        "touts.txt": b"# known touts\nfrontrowfrank\n",
+        "notices.sha256": hash_text("Doors open at 7. Tout Brothers are banned.").encode(),
+    }
+    policy = make_policy("touting", example().encode(), rules=files)
+    assert lint_policy(policy, count_tokens=token_counter()) == []
+    rules = policy.rules
+    assert rules is not None
+    for text, rule in (
+        ("Doors open at 7. Tout Brothers are BANNED.", "our-own-notices"),
+        ("Ask Tout Brothers!", "known-touts"),
+        ("FrontRowFrank sells", "known-touts"),
+        ("Tout Brothers are crooks", None),
+        ("Nothing under 200", "over-face-value"),
+        ("Billettes", "stems"),
+        ("hi\u202e there", "hidden-direction"),
+    ):
+        hit = rules.first(text, language="en-GB")
+        assert (hit.rule.id if hit else None) == rule, text
+
+
+def test_disguises_come_off_as_the_table_says() -> None:
+    rows = re.findall(r"^\| `([^`]+)`(?: \([^)]*\))? \| `([^`]+)` \| ", PAGE, re.MULTILINE)
+    assert len(rows) >= 5
+    assert [normalise(written) for written, _ in rows] == [normal for _, normal in rows]
+
+
 @pytest.mark.parametrize(
     "limit",
     [
+        rules_file.RULES_MAX,
+        rules_build.BANK_BYTES_MAX,
+        rules_build.PATTERNS_MAX,
+        rules_build.PATTERN_CHARACTERS_MAX,
+        rules_build.TERMS_MAX,
+        rules_build.TERMS_CHARACTERS_MAX,
+        rules_build.TERM_CHARACTERS_MAX,
+        rules_build.HASHES_MAX,
         POLICY_BYTES_MAX,
         TOKENS_MAX,
         YAML_BYTES_MAX,
