@@ -130,6 +130,8 @@ def test_a_vowel_sign_goes_on_with_the_word() -> None:
         ("don\u2019t|\u201cwe\u201d", "DON'T", True),
         ("\u2026$", "wait...", True),
         ("\u2026$", "waitabc", False),
+        ("(^|a)\u2026{2}$", "a......", True),
+        ("(^|a)\u2026{2}$", "a....", False),
         ("w{3}\\.spam", "www.spam.example", True),
         ("x{5,}", "xxxxxx", True),
         ("[\u0430-\u0431\u0448]{2}", "\u0448\u0448", True),
@@ -150,6 +152,7 @@ def test_a_raw_rule_sees_the_text_as_it_came() -> None:
     policy = ruled(ONE % "raw: true, terms: [ACME]")
     assert outcome(policy, "by ACME.") == "rule:one"
     assert outcome(policy, "by acme.") == "no_hit"
+    assert outcome(policy, "see above", title="ACME") == "rule:one"
 
 
 def test_hashes_are_of_the_normal_form_of_the_whole_text() -> None:
