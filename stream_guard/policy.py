@@ -57,9 +57,11 @@ class Policy:
         reasoning_tokens_max: the reasoning budget, in tokens; exact.
         action: recommended to enforcement when a post violates and its category names none.
         tiers: which tiers a post passes, in order; None for those of the settings.
+        classifier: as ``policy.yaml`` names it, or None for that of the settings.
         thresholds: of the classifier, or None for none.
         undetermined: what enforcement should do with a post that could not be decided.
         golden_set: name of a CSV file in the policy's folder, or None.
+        folder: where its files lie, which it may name by relative paths; no part of what it is.
     """
 
     id: str
@@ -71,9 +73,11 @@ class Policy:
     reasoning_tokens_max: int = 512
     action: str = "review"
     tiers: tuple[Tier, ...] | None = None
+    classifier: str | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined = "hold"
     golden_set: str | None = None
+    folder: str = field(default="", compare=False)
 
     def action_for(self, code: str | None) -> str:
         """Return the action to recommend for a post that violates in this category, if known."""
@@ -144,9 +148,11 @@ def make_policy(
         reasoning_tokens_max=meta.reasoning_tokens_max or reasoning_tokens_max,
         action=meta.action or "review",
         tiers=tuple(meta.tiers) if meta.tiers else None,
+        classifier=meta.classifier,
         thresholds=meta.thresholds,
         undetermined=meta.undetermined or "hold",
         golden_set=meta.golden_set,
+        folder=str(PurePath(source).parent),
     )
 
 

@@ -40,6 +40,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "action": policy.action,
         "undetermined": policy.undetermined,
         "tiers": policy.tiers,
+        "classifier": policy.classifier,
         "thresholds": policy.thresholds.model_dump() if policy.thresholds else None,
         "golden_set": policy.golden_set,
         "labels": [
@@ -83,7 +84,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         "undetermined",
     ):
         yield f"{key:<21} {described[key]}"
-    for key in ("tiers", "thresholds", "golden_set"):
+    for key in ("tiers", "classifier", "thresholds", "golden_set"):
         if described[key] is not None:
             yield f"{key:<21} {described[key]}"
     yield "labels"
