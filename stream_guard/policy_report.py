@@ -41,7 +41,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "undetermined": policy.undetermined,
         "tiers": policy.tiers,
         "classifier": policy.classifier,
-        "thresholds": policy.thresholds.model_dump() if policy.thresholds else None,
+        "thresholds": policy.thresholds.model_dump(exclude_none=True) if policy.thresholds else None,
         "golden_set": policy.golden_set,
         "labels": [
             {

@@ -148,15 +148,12 @@ class ClassifierModel:
             self._pad_id = int(padding["pad_id"])
         # Rows are padded here, to the longest of their own batch, whatever length was declared.
         self._tokenizer.no_padding()
-        try:
-            self._tokenizer.enable_truncation(self._manifest.max_tokens)
-        except (
-            BaseException
-        ) as error:  # a panic of the library, where its own tokens alone are more
-            message = (
-                f"is too few for the tokens that the tokenizer itself adds ({_first_line(error)})"
-            )
-            raise self._files.document.error(("max_tokens",), message) from error
+        limit, added = self._manifest.max_tokens, self._tokenizer.num_special_tokens_to_add(False)  # noqa: FBT003
+        if limit is None or limit <= added:
+            # The library would then not truncate at all.
+            message = f"must be over {added}, which is what the tokenizer itself adds to every text"
+            raise self._files.document.error(("max_tokens",), message)
+        self._tokenizer.enable_truncation(limit)
         # A post that spells a control token is still text.
         self._tokenizer.encode_special_tokens = True
 
@@ -231,7 +228,7 @@ class ClassifierModel:
             self._check_raw(raw, len(rows))
 
     def _check_raw(self, raw: _Array, rows: int) -> None:
-        columns = 1 if raw.ndim == 1 else raw.shape[-1]
+        columns = 1 if raw.ndim < 2 else raw.shape[-1]  # noqa: PLR2004
         if raw.ndim not in (1, 2) or raw.shape[0] != rows:
             message = f"{self._output} has the shape {list(raw.shape)} for {rows} texts; it must have a row for each"
             raise self._files.document.error(("output",), message)
