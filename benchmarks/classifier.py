@@ -20,7 +20,66 @@ from stream_guard.tiers.classifier import ClassifierTier
 
 REFERENCE = "builtin:toxicity"
 _METADATA = b"classifier: builtin:toxicity\nthresholds: {safe_below: 0.03, violates_above: 0.95}\n"
-_WORDS = ["the", "a", "you", "I", "this", "that", "is", "are", "was", "not", "and", "or", "but", "with", "from", "about", "your", "game", "match", "team", "ticket", "price", "please", "thanks", "never", "always", "really", "maybe", "today", "tomorrow", "friend", "people", "idiot", "stupid", "love", "hate", "great", "terrible", "awful", "nice", "good", "bad", "wrong", "right", "yes", "no", "why", "how", "what", "when", "where", "who", "listen", "watch", "read", "write", "sell", "buy", "trade"]
+_WORDS = (
+    *(
+        "the",
+        "a",
+        "you",
+        "I",
+        "this",
+        "that",
+        "is",
+        "are",
+        "was",
+        "not",
+        "and",
+        "but",
+        "with",
+        "from",
+        "about",
+    ),
+    *(
+        "game",
+        "match",
+        "team",
+        "ticket",
+        "price",
+        "please",
+        "thanks",
+        "never",
+        "always",
+        "really",
+        "maybe",
+    ),
+    *(
+        "today",
+        "friend",
+        "people",
+        "idiot",
+        "stupid",
+        "love",
+        "hate",
+        "great",
+        "terrible",
+        "awful",
+        "nice",
+    ),
+    *(
+        "good",
+        "bad",
+        "wrong",
+        "right",
+        "yes",
+        "no",
+        "why",
+        "how",
+        "when",
+        "watch",
+        "read",
+        "sell",
+        "buy",
+    ),
+)
 
 
 def make_posts(count: int, *, seed: int = 7, words: tuple[int, int] = (8, 60)) -> list[Post]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.calibration import read_calibration
 from stream_guard.errors import PolicyError
 from stream_guard.policy_meta import PolicyMeta
 from stream_guard.policy_text import decode_utf8
@@ -20,6 +21,7 @@ from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_guard.calibration import Calibration
     from stream_guard.judge import Effort
     from stream_guard.policy_meta import Thresholds, Tier, Undetermined
     from stream_guard.routing import Mode, RoutedId
@@ -61,6 +63,7 @@ class Policy:
         thresholds: of the classifier, or None for none.
         undetermined: what enforcement should do with a post that could not be decided.
         golden_set: name of a CSV file in the policy's folder, or None.
+        calibration: of the judge's confidence; no part of ``sha256``, since it says which one it is for.
         folder: where its files lie, which it may name by relative paths; no part of what it is.
     """
 
@@ -77,6 +80,7 @@ class Policy:
     thresholds: Thresholds | None = None
     undetermined: Undetermined = "hold"
     golden_set: str | None = None
+    calibration: Calibration | None = None
     folder: str = field(default="", compare=False)
 
     def action_for(self, code: str | None) -> str:
@@ -98,6 +102,7 @@ def make_policy(
     reasoning_tokens_max: int = 512,
     source: str | None = None,
     metadata: bytes | None = None,
+    calibration: bytes | None = None,
 ) -> Policy:
     """Make a policy of a ``policy.md`` file's bytes, and of those of a ``policy.yaml`` beside it.
 
@@ -108,10 +113,11 @@ def make_policy(
         reasoning_tokens_max: in tokens.
         source: the file's name in error messages; by default ``<policy_id>/policy.md``.
         metadata: the bytes of ``policy.yaml``, or None where there is none.
+        calibration: the bytes of ``calibration.json``, or None where there is none.
 
     Raises:
         PolicyError: the text is empty, too large, not UTF-8, holds a NUL character or names too
-            many categories or rule ids; or the metadata does not fit its model.
+            many categories or rule ids; or the metadata or the calibration does not fit its model.
     """
     source = source or f"{policy_id}/policy.md"
     if len(content) > POLICY_BYTES_MAX:
@@ -152,6 +158,9 @@ def make_policy(
         thresholds=meta.thresholds,
         undetermined=meta.undetermined or "hold",
         golden_set=meta.golden_set,
+        calibration=None
+        if calibration is None
+        else read_calibration(calibration, str(PurePath(source).with_name("calibration.json"))),
         folder=str(PurePath(source).parent),
     )
 

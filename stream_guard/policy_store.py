@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.calibration import CALIBRATION_BYTES_MAX
 from stream_guard.errors import PolicyError
 from stream_guard.lint import lint_policies
 from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POLICIES_MAX",
+    "POLICY_FILES",
     "PolicyFiles",
     "build_policies",
     "load_policies",
@@ -39,7 +41,10 @@ POLICIES_MAX: Final = 500
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POLICY_FILE: Final = "policy.md"
 _METADATA_FILE: Final = "policy.yaml"
+_CALIBRATION_FILE: Final = "calibration.json"
 _ROUTES_FILE: Final = "routes.yaml"
+POLICY_FILES: Final = (_POLICY_FILE, _METADATA_FILE, _CALIBRATION_FILE)
+"""What is read in a policy's folder."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -52,6 +57,7 @@ class PolicyFiles:
         routes: bytes of ``routes.yaml``, or None where there is none.
         metadata: bytes of each ``policy.yaml`` that there is, by slug.
         names: what else lies in each policy's folder, by slug.
+        calibrations: bytes of each ``calibration.json`` that there is, by slug.
     """
 
     path: Path
@@ -59,6 +65,7 @@ class PolicyFiles:
     routes: bytes | None = None
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    calibrations: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -69,6 +76,7 @@ class PolicyFiles:
             contents += [
                 (slug, _POLICY_FILE, text),
                 (slug, _METADATA_FILE, self.metadata.get(slug)),
+                (slug, _CALIBRATION_FILE, self.calibrations.get(slug)),
             ]
         for slug, name, content in contents:
             if content is not None:
@@ -142,6 +150,7 @@ def read_policy_files(path: Path) -> PolicyFiles:
         raise PolicyError(message)
     policies: dict[str, bytes] = {}
     metadata: dict[str, bytes] = {}
+    calibrations: dict[str, bytes] = {}
     names: dict[str, frozenset[str]] = {}
     for slug in slugs:
         content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
@@ -151,9 +160,12 @@ def read_policy_files(path: Path) -> PolicyFiles:
         policies[slug] = content
         if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
             metadata[slug] = declared
+        fitted = _read(path / slug / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX)
+        if fitted is not None:
+            calibrations[slug] = fitted
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
     routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
-    return PolicyFiles(path, policies, routes, metadata, names)
+    return PolicyFiles(path, policies, routes, metadata, names, calibrations)
 
 
 def _read(path: Path, bytes_max: int) -> bytes | None:
@@ -190,6 +202,7 @@ def build_policies(
             reasoning_tokens_max=reasoning_tokens_max,
             source=str(files.path / slug / _POLICY_FILE),
             metadata=files.metadata.get(slug),
+            calibration=files.calibrations.get(slug),
         )
         for slug, content in files.policies.items()
     }

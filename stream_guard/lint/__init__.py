@@ -11,6 +11,7 @@ from stream_guard.lint.answers import check_answers
 from stream_guard.lint.examples import check_examples
 from stream_guard.lint.findings import CODES, Code, Finding, Severity
 from stream_guard.lint.ids import check_ids
+from stream_guard.lint.tiers import check_tiers
 from stream_guard.lint.words import check_words, estimate_tokens
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ def lint_policy(
         *check_answers(policy, source),
         *check_ids(policy, source),
         *check_examples(policy, source),
+        *check_tiers(policy, source),
     ]
     return sorted(findings, key=lambda finding: (finding.file, finding.line, finding.column))
 

@@ -34,7 +34,7 @@ ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "stream_guard" / "tiers" / "models" / "toxicity"
 PARITY = json.loads((Path(__file__).parent / "data" / "toxicity_parity.json").read_text("utf-8"))
 TEXT = b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n- S1.a bulk\n\nAnswer `BAD` or `GOOD`.\n"
-TWO = b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n\n## Banned (S2 - scams)\n\nAnswer `BAD` or `GOOD`.\n"
+TWO = b"# Spam\n\n## Safe (S0 - ok)\n\n## Banned (S1 - ads)\n\n## Banned (S2 - scams)\n\nAnswer `BAD` or `GOOD`.\n"
 THRESHOLDS = "thresholds: {safe_below: 0.1, violates_above: 0.9}\n"
 
 

@@ -166,7 +166,7 @@ def main() -> None:
     FOLDER.mkdir(parents=True, exist_ok=True)
     FIXTURE.parent.mkdir(parents=True, exist_ok=True)
     (FOLDER / "model.onnx").write_bytes(content)
-    (FOLDER / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
+    (FOLDER / "tokenizer.json").write_text(tokenizer.to_str(pretty=True) + "\n", encoding="utf-8")
     (FOLDER / "classifier.yaml").write_text(
         manifest(hashlib.sha256(content).hexdigest()), encoding="utf-8"
     )
