@@ -47,7 +47,7 @@ POINTS_MAX: Final = 1_000
 _EDGE: Final = 1e-6
 """A confidence nearer to 0 or 1 than this is taken for this, so that its logarithm is finite."""
 
-_Probability = Annotated[float, Field(ge=0.0, le=1.0, allow_inf_nan=False)]
+_Probability = Annotated[float, Field(ge=0.0, le=1.0, strict=True, allow_inf_nan=False)]
 
 
 class _Fitted(BaseModel):
@@ -76,8 +76,8 @@ class PlattCalibration(_Fitted):
     """
 
     method: Literal["platt"]
-    a: Annotated[float, Field(ge=0.0, le=100.0, allow_inf_nan=False)]
-    b: Annotated[float, Field(ge=-100.0, le=100.0, allow_inf_nan=False)]
+    a: Annotated[float, Field(ge=0.0, le=100.0, strict=True, allow_inf_nan=False)]
+    b: Annotated[float, Field(ge=-100.0, le=100.0, strict=True, allow_inf_nan=False)]
 
     def apply(self, confidence: float) -> float:
         """Return what a confidence in [0, 1] is worth, in [0, 1]."""

@@ -225,6 +225,7 @@ def read_header(text: str) -> tuple[str, bytes]:
 
 
 def read_lines(file: Path) -> list[bytes]:
+    """Return a file's lines, without empty ones. Raises BadParameter where it cannot be read."""
     try:
         return [line for line in file.read_bytes().splitlines() if line.strip()]
     except OSError as error:
