@@ -33,7 +33,7 @@ def classify(
     ],
     file: Annotated[
         Path | None,
-        typer.Argument(metavar="[FILE.jsonl]", help="One post a line, as records hold them."),
+        typer.Argument(metavar="FILE.jsonl", help="One post a line, as records hold them."),
     ] = None,
     config: ConfigOption = None,
 ) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import orjson
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
@@ -77,6 +77,8 @@ def read(value: object, text: str | None = None) -> Calibration:
     return read_calibration(content.encode(), "spam/calibration.json")
 
 
+# The machine that runs this may be busy: what is slow is no failure.
+patient = settings(deadline=None)
 probabilities = st.floats(0.0, 1.0)
 
 
@@ -95,6 +97,7 @@ def curves(draw: st.DrawFn) -> Calibration:
 # Applying it
 
 
+@patient
 @given(curves(), probabilities, probabilities)
 def test_a_curve_keeps_the_order_and_stays_a_probability(
     curve: Calibration, one: float, other: float
@@ -103,11 +106,13 @@ def test_a_curve_keeps_the_order_and_stays_a_probability(
     assert 0.0 <= low <= high <= 1.0
 
 
+@patient
 @given(curves())
 def test_a_curve_survives_its_file(curve: Calibration) -> None:
     assert read(curve.model_dump(mode="json")) == curve
 
 
+@patient
 @given(st.floats(1e-6, 1 - 1e-6))
 def test_platt_with_one_and_nought_changes_nothing(confidence: float) -> None:
     curve = PlattCalibration(**FITTED, method="platt", a=1, b=0)
@@ -124,6 +129,7 @@ def test_isotonic_is_straight_between_points_and_level_beyond(
     assert read(ISOTONIC).apply(confidence) == pytest.approx(worth)
 
 
+@patient
 @given(probabilities)
 def test_log_odds_are_finite_and_odd(p: float) -> None:
     assert math.isfinite(logit(p))
@@ -381,6 +387,7 @@ def test_platt_stays_finite_where_the_labels_are_separate() -> None:
 labelled = st.lists(st.tuples(probabilities, st.booleans()), min_size=LABELLED_MIN, max_size=60)
 
 
+@patient
 @given(labelled)
 def test_any_posts_make_a_curve_or_are_refused(pairs: list[tuple[float, bool]]) -> None:
     posts = [
@@ -395,6 +402,7 @@ def test_any_posts_make_a_curve_or_are_refused(pairs: list[tuple[float, bool]]) 
         assert read(curve.model_dump(mode="json")) == curve
 
 
+@patient
 @given(labelled)
 def test_isotonic_is_that_of_scikit_learn(pairs: list[tuple[float, bool]]) -> None:
     if len({violates for _, violates in pairs}) == 1:

@@ -20,10 +20,16 @@ from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
 from stream_guard.errors import PolicyError, SettingsError
 from stream_guard.policy import Policy, PolicySet, make_policy
+from stream_guard.policy_meta import PolicyMeta
+from stream_guard.policy_yaml import read_yaml
 from stream_guard.post import Post
 from stream_guard.tiers import Escalated, Settled
 from stream_guard.tiers.classifier import ClassifierTier, decide
-from stream_guard.tiers.classifier_files import classifier_folder, read_classifier_files
+from stream_guard.tiers.classifier_files import (
+    ClassifierManifest,
+    classifier_folder,
+    read_classifier_files,
+)
 from stream_guard.tiers.classifier_model import ClassifierModel, Score, load_classifier
 from stream_guard.tiers.onnx_file import OnnxFault, check_onnx
 
@@ -815,3 +821,26 @@ def test_any_bytes_are_checked_without_a_crash(content: bytes) -> None:
         check_onnx(content)
     except OnnxFault as fault:
         assert str(fault)  # noqa: PT017 - either is fine, another exception is not
+
+
+# The page about it
+
+
+def test_the_examples_of_the_documentation_are_valid() -> None:
+    page = (ROOT / "docs" / "classifier.md").read_text("utf-8").replace("4f1c...", "4f1c" * 16)
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    manifests = [block for block in blocks if block.startswith("# classifier.yaml")]
+    assert len(manifests) == 2
+    for block in manifests:
+        read_yaml(block.encode(), "classifier.yaml").check(ClassifierManifest)
+    policies = [block for block in blocks if block not in manifests]
+    assert len(policies) == 2
+    for block in policies:
+        read_yaml(block.encode(), "policy.yaml").check(PolicyMeta)
+
+
+def test_the_documented_manifest_shows_every_key_of_a_token_model() -> None:
+    page = (ROOT / "docs" / "classifier.md").read_text("utf-8")
+    (block,) = re.findall(r"```yaml\n(# classifier.yaml\nname: my-model.*?)```", page, re.DOTALL)
+    shown = set(re.findall(r"^(\w+):", block, re.MULTILINE))
+    assert shown == set(ClassifierManifest.model_fields) - {"lowercase"}
