@@ -46,7 +46,7 @@ from stream_guard.policy import Policy, make_policy
 from stream_guard.policy_report import show_lines
 from stream_guard.policy_store import build_policies, load_policies, read_policy_files
 from stream_guard.post import Post
-from stream_guard.reload import PolicyReloader
+from stream_guard.reload import PolicyReloader, _signature
 from stream_guard.verdict import build_verdict
 
 if TYPE_CHECKING:
@@ -249,6 +249,14 @@ async def test_an_edit_of_it_alone_goes_live_and_a_bad_one_does_not(tmp_path: Pa
     ]
     assert live[-1].policies["spam"].calibration == read(PLATT)
     assert f"{file}:1: a: " in told[-1].message
+
+
+def test_the_watch_over_the_folder_sees_it(tmp_path: Path) -> None:
+    (tmp_path / "spam").mkdir()
+    before = _signature(tmp_path)
+    (tmp_path / "spam" / "calibration.json").write_text("{}")
+    names = {name for name, *_ in _signature(tmp_path)} - {name for name, *_ in before}
+    assert names == {str(tmp_path / "spam" / "calibration.json")}
 
 
 def test_one_for_another_version_is_told_by_lint_and_shown_as_unused() -> None:
@@ -460,7 +468,7 @@ def test_a_curve_is_judged_by_posts_that_it_had_not_seen() -> None:
     posts = [Labelled(f"p{n}", n / 200, noise.random() < 0.5) for n in range(200)]
     curve = IsotonicCalibration(**FITTED, method="isotonic", points=tuple(fit_isotonic(posts)))
     seen = brier_score([(curve.apply(post.confidence), post.violates) for post in posts])
-    assert held_out_scores(posts, "isotonic").calibrated > seen
+    assert held_out_scores(posts, "isotonic").calibrated > seen + 0.005
 
 
 def test_held_out_scores_do_not_depend_on_the_order() -> None:
