@@ -11,7 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_policies
+from stream_guard import cli_attack, cli_policies, cli_tiers
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
@@ -169,6 +169,12 @@ def tail(
 cli_policies.app.command(epilog="Example: stream-guard policies attack dangerous-content")(
     cli_attack.attack
 )
+cli_policies.app.command(
+    epilog="Example: stream-guard policies classify builtin:toxicity posts.jsonl"
+)(cli_tiers.classify)
+cli_policies.app.command(
+    epilog="Example: stream-guard policies calibrate touting verdicts.jsonl labels.csv --write"
+)(cli_tiers.calibrate)
 app.add_typer(cli_policies.app)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
     cli_policies.route

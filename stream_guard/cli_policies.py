@@ -201,7 +201,7 @@ def route(
     parser = PostParser(load_settings(config).post)
     headers = [read_header(text) for text in header or ()]
     _, policies = load(path, config)
-    for number, line in enumerate(_lines(file), 1):
+    for number, line in enumerate(read_lines(file), 1):
         try:
             post, document = parser.parse_document(line, headers)
         except RecordError as error:
@@ -224,7 +224,8 @@ def read_header(text: str) -> tuple[str, bytes]:
     return name, value.encode()
 
 
-def _lines(file: Path) -> list[bytes]:
+def read_lines(file: Path) -> list[bytes]:
+    """Return a file's lines, without empty ones. Raises BadParameter where it cannot be read."""
     try:
         return [line for line in file.read_bytes().splitlines() if line.strip()]
     except OSError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.calibration import read_calibration
 from stream_guard.errors import PolicyError
 from stream_guard.policy_meta import PolicyMeta
 from stream_guard.policy_text import decode_utf8
@@ -21,6 +22,7 @@ from stream_guard.taxonomy import Category, Taxonomy, infer_taxonomy
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_guard.calibration import Calibration
     from stream_guard.judge import Effort
     from stream_guard.policy_meta import Thresholds, Tier, Undetermined
     from stream_guard.routing import Mode, RoutedId
@@ -60,10 +62,13 @@ class Policy:
         reasoning_tokens_max: the reasoning budget, in tokens; exact.
         action: recommended to enforcement when a post violates and its category names none.
         tiers: which tiers a post passes, in order; None for those of the settings.
+        classifier: as ``policy.yaml`` names it, or None for that of the settings.
         thresholds: of the classifier, or None for none.
         undetermined: what enforcement should do with a post that could not be decided.
         golden_set: name of a CSV file in the policy's folder, or None.
         rules: what is settled before a model is asked, or None where there is no ``rules.yaml``.
+        calibration: of the judge's confidence; no part of ``sha256``, since it says which one it is for.
+        folder: where its files lie, which it may name by relative paths; no part of what it is.
     """
 
     id: str
@@ -75,10 +80,13 @@ class Policy:
     reasoning_tokens_max: int = 512
     action: str = "review"
     tiers: tuple[Tier, ...] | None = None
+    classifier: str | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined = "hold"
     golden_set: str | None = None
     rules: RuleSet | None = None
+    calibration: Calibration | None = None
+    folder: str = field(default="", compare=False)
 
     def action_for(self, code: str | None) -> str:
         """Return the action to recommend for a post that violates in this category, if known."""
@@ -100,6 +108,7 @@ def make_policy(
     source: str | None = None,
     metadata: bytes | None = None,
     rules: Mapping[str, bytes] | None = None,
+    calibration: bytes | None = None,
 ) -> Policy:
     """Make a policy of a ``policy.md`` file's bytes, and of those of the files beside it.
 
@@ -112,10 +121,11 @@ def make_policy(
         metadata: the bytes of ``policy.yaml``, or None where there is none.
         rules: the bytes of ``rules.yaml`` and of the files that it names, by name; empty or None
             where there is none.
+        calibration: the bytes of ``calibration.json``, or None where there is none.
 
     Raises:
         PolicyError: the text is empty, too large, not UTF-8, holds a NUL character or names too
-            many categories or rule ids; or the metadata or the rules do not fit their model.
+            many categories or rule ids; or metadata, rules or calibration do not fit their model.
     """
     source = source or f"{policy_id}/policy.md"
     if len(content) > POLICY_BYTES_MAX:
@@ -156,10 +166,15 @@ def make_policy(
         reasoning_tokens_max=meta.reasoning_tokens_max or reasoning_tokens_max,
         action=meta.action or "review",
         tiers=tuple(meta.tiers) if meta.tiers else None,
+        classifier=meta.classifier,
         thresholds=meta.thresholds,
         undetermined=meta.undetermined or "hold",
         golden_set=meta.golden_set,
         rules=rule_set,
+        calibration=None
+        if calibration is None
+        else read_calibration(calibration, str(PurePath(source).with_name("calibration.json"))),
+        folder=str(PurePath(source).parent),
     )
 
 

@@ -97,12 +97,17 @@ class CategoryMeta(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """The classifier's: below the one is safe, above the other violates, between them escalates."""
+    """The classifier's: below the one is safe, above the other violates, between them escalates.
+
+    ``category`` is what a post above the other violates in; not needed where the policy has but one
+    violating category, or none at all.
+    """
 
     model_config = _STRICT
 
     safe_below: _Probability = 0.0
     violates_above: _Probability = 1.0
+    category: _Code | None = None
 
     @model_validator(mode="after")
     def _upright(self) -> Thresholds:
@@ -125,7 +130,9 @@ class PolicyMeta(BaseModel):
         effort, reasoning_tokens_max: in place of the settings' own.
         action: recommended where a violating category names none.
         tiers: which tiers a post passes, in order.
-        thresholds: of the classifier.
+        classifier: ``builtin:NAME``, or a path, from this file's folder; by default the settings'
+            ``cascade.classifier``.
+        thresholds: of the classifier; without them it is not asked.
         undetermined: what enforcement should do with a post that could not be decided.
         golden_set: a CSV file of labelled posts in the same folder.
     """
@@ -142,6 +149,7 @@ class PolicyMeta(BaseModel):
     reasoning_tokens_max: Annotated[int, Field(ge=1, le=_REASONING_TOKENS_MAX)] | None = None
     action: _Action | None = None
     tiers: Annotated[list[Tier], Field(min_length=1)] | None = None
+    classifier: Annotated[StrictStr, Field(min_length=1, max_length=500)] | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined | None = None
     golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
@@ -150,6 +158,13 @@ class PolicyMeta(BaseModel):
     def _tiers_once(self) -> PolicyMeta:
         if self.tiers and len(set(self.tiers)) < len(self.tiers):
             message = "tiers names one twice; keep one"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _classifier_used(self) -> PolicyMeta:
+        if self.classifier is not None and self.thresholds is None:
+            message = "classifier is named and would not be asked; declare thresholds, too"
             raise ValueError(message)
         return self
 
@@ -170,6 +185,7 @@ class PolicyMeta(BaseModel):
         if categories and not any(category.violates for category in categories.values()):
             message = "no category violates, so nothing ever could; set violates: true on one"
             raise document.error(("categories",), message)
+        self._check_threshold_category(document, categories)
         rules = tuple(r for r in inferred.rule_ids if r.partition(".")[0] in categories)
         kept = tuple(
             found
@@ -190,6 +206,16 @@ class PolicyMeta(BaseModel):
                 *(f for f in kept if (f.what, f.value) not in places and f.what not in whats),
             ),
         )
+
+    def _check_threshold_category(
+        self, document: Document, categories: Mapping[str, Category]
+    ) -> None:
+        code = self.thresholds.category if self.thresholds else None
+        if code is None or (code in categories and categories[code].violates):
+            return
+        violating = ", ".join(c.code for c in categories.values() if c.violates) or "none"
+        message = f"{code!r} is no category that violates (there are: {violating}); name one"
+        raise document.error(("thresholds", "category"), message)
 
     def _found(self, document: Document, categories: Mapping[str, Category]) -> Iterator[Found]:
         """Yield where each declared thing stands."""

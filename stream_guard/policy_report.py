@@ -28,6 +28,20 @@ def _place(found: Found | None) -> dict[str, Any] | None:
     }
 
 
+def describe_calibration(policy: Policy) -> dict[str, Any] | None:
+    """Return what a policy's calibration is fitted on, and whether it is for this version; None where there is none."""
+    curve = policy.calibration
+    if curve is None:
+        return None
+    return {
+        "method": curve.method,
+        "model": curve.model,
+        "revision": curve.revision,
+        "fitted_on": curve.fitted_on,
+        "used": curve.policy_sha256 == policy.sha256,
+    }
+
+
 def describe_policy(policy: Policy) -> dict[str, Any]:
     """Return all that is known of a policy but its text; everything read has its ``found``."""
     taxonomy = policy.taxonomy
@@ -44,8 +58,12 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "action": policy.action,
         "undetermined": policy.undetermined,
         "tiers": policy.tiers,
-        "thresholds": policy.thresholds.model_dump() if policy.thresholds else None,
+        "classifier": policy.classifier,
+        "thresholds": policy.thresholds.model_dump(exclude_none=True)
+        if policy.thresholds
+        else None,
         "golden_set": policy.golden_set,
+        "calibration": describe_calibration(policy),
         "labels": [
             {
                 "decision": "violates",
@@ -109,7 +127,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         "undetermined",
     ):
         yield f"{key:<21} {described[key]}"
-    for key in ("tiers", "thresholds", "golden_set"):
+    for key in ("tiers", "classifier", "thresholds", "golden_set", "calibration"):
         if described[key] is not None:
             yield f"{key:<21} {described[key]}"
     yield "labels"

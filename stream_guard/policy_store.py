@@ -13,6 +13,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.calibration import CALIBRATION_BYTES_MAX
 from stream_guard.errors import PolicyError
 from stream_guard.lint import lint_policies
 from stream_guard.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POLICIES_MAX",
+    "POLICY_FILES",
     "PolicyFiles",
     "build_policies",
     "load_policies",
@@ -41,7 +43,10 @@ POLICIES_MAX: Final = 500
 _SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _POLICY_FILE: Final = "policy.md"
 _METADATA_FILE: Final = "policy.yaml"
+_CALIBRATION_FILE: Final = "calibration.json"
 _ROUTES_FILE: Final = "routes.yaml"
+POLICY_FILES: Final = (_POLICY_FILE, _METADATA_FILE, _CALIBRATION_FILE)
+"""What is read in a policy's folder."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -56,6 +61,7 @@ class PolicyFiles:
         names: what else lies in each policy's folder, by slug.
         rules: bytes of each ``rules.yaml`` that there is, and of the files it names that there are,
             by slug and name.
+        calibrations: bytes of each ``calibration.json`` that there is, by slug.
     """
 
     path: Path
@@ -64,6 +70,7 @@ class PolicyFiles:
     metadata: Mapping[str, bytes] = field(default_factory=dict)
     names: Mapping[str, frozenset[str]] = field(default_factory=dict)
     rules: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    calibrations: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def sha256(self) -> str:
@@ -75,6 +82,7 @@ class PolicyFiles:
                 (slug, _POLICY_FILE, text),
                 (slug, _METADATA_FILE, self.metadata.get(slug)),
                 *((slug, name, content) for name, content in self.rules.get(slug, {}).items()),
+                (slug, _CALIBRATION_FILE, self.calibrations.get(slug)),
             ]
         for slug, name, content in contents:
             if content is not None:
@@ -148,6 +156,7 @@ def read_policy_files(path: Path) -> PolicyFiles:
         raise PolicyError(message)
     policies: dict[str, bytes] = {}
     metadata: dict[str, bytes] = {}
+    calibrations: dict[str, bytes] = {}
     names: dict[str, frozenset[str]] = {}
     rules: dict[str, Mapping[str, bytes]] = {}
     for slug in slugs:
@@ -160,9 +169,12 @@ def read_policy_files(path: Path) -> PolicyFiles:
             metadata[slug] = declared
         if found := _read_rules(path / slug):
             rules[slug] = found
+        fitted = _read(path / slug / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX)
+        if fitted is not None:
+            calibrations[slug] = fitted
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
     routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
-    return PolicyFiles(path, policies, routes, metadata, names, rules)
+    return PolicyFiles(path, policies, routes, metadata, names, rules, calibrations)
 
 
 def _read_rules(folder: Path) -> dict[str, bytes]:
@@ -212,6 +224,7 @@ def build_policies(
             source=str(files.path / slug / _POLICY_FILE),
             metadata=files.metadata.get(slug),
             rules=files.rules.get(slug),
+            calibration=files.calibrations.get(slug),
         )
         for slug, content in files.policies.items()
     }

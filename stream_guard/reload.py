@@ -19,7 +19,12 @@ from typing import TYPE_CHECKING, Final, Literal
 from watchfiles import awatch
 
 from stream_guard.errors import PolicyError
-from stream_guard.policy_store import build_policies, read_policy_files, refuse_errors
+from stream_guard.policy_store import (
+    POLICY_FILES,
+    build_policies,
+    read_policy_files,
+    refuse_errors,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -218,7 +223,7 @@ def _signature(path: Path) -> Signature:
         for entry in sorted(path.iterdir()):
             if entry.name.startswith((".", "_")):
                 continue
-            for file in (entry, entry / "policy.md", entry / "policy.yaml"):
+            for file in (entry, *(entry / name for name in POLICY_FILES)):
                 with suppress(OSError):
                     stat = file.stat()
                     found.append((str(file), stat.st_ino, stat.st_size, stat.st_mtime_ns))

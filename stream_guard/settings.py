@@ -198,6 +198,15 @@ class PoliciesSettings(_Section):
     """Whether edits of the folder go live while posts flow; without it, at the next start."""
 
 
+class CascadeSettings(_Section):
+    """The cheap tiers, which look at a post before the model does."""
+
+    classifier: str | None = Field(None, min_length=1)
+    """The classifier of policies with ``thresholds`` that name none: ``builtin:NAME``, or a folder."""
+    classifier_threads: int = Field(1, ge=1, le=64)
+    """Threads that a classifier's run may use, besides the engine's."""
+
+
 class EngineSettings(_Section):
     """The model and the engine; what is not named here goes to vLLM through ``extra``."""
 
@@ -323,6 +332,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     post: PostSettings = PostSettings()
     policies: PoliciesSettings = PoliciesSettings()
+    cascade: CascadeSettings = CascadeSettings()
     engine: EngineSettings = EngineSettings()
     batching: BatchingSettings = BatchingSettings()
     delivery: DeliverySettings = DeliverySettings()
@@ -408,6 +418,7 @@ _EXAMPLES: Final[dict[str, str]] = {
     "engine.extra": '{"enable_chunked_prefill": true}',
     "policies.path": "/etc/stream-guard/policies",
     "post.text": "/message/body",
+    "cascade.classifier": "builtin:toxicity",
 }
 
 
@@ -447,6 +458,7 @@ def _default_example(path: tuple[str, ...]) -> str:
 
 __all__ = [
     "BatchingSettings",
+    "CascadeSettings",
     "DeliverySettings",
     "EngineSettings",
     "HttpSettings",

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
 
+from stream_guard.calibration import calibrate
+
 if TYPE_CHECKING:
     from stream_guard.judge import Answer, Judgement
     from stream_guard.policy import Policy
@@ -80,6 +82,13 @@ def build_verdict(
     assert answer is not None, "a judgement with an error becomes a dead letter"
     assert provenance is not None, "a judge says how it came to its answer"
     post, policy = judgement.request.post, judgement.request.policy
+    confidence, method = calibrate(
+        judgement.confidence,
+        judgement.confidence_method,
+        policy,
+        model=provenance.model,
+        revision=provenance.revision,
+    )
     return {
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
@@ -109,7 +118,7 @@ def build_verdict(
             "rule_ids": answer.rule_ids,
             "rationale": answer.rationale,
         },
-        "confidence": {"value": judgement.confidence, "method": judgement.confidence_method},
+        "confidence": {"value": confidence, "method": method, "raw": judgement.confidence},
         "provenance": {
             "route_mode": route_mode,
             "tier": provenance.tier,

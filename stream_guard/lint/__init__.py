@@ -12,6 +12,7 @@ from stream_guard.lint.examples import check_examples
 from stream_guard.lint.findings import CODES, Code, Finding, Severity
 from stream_guard.lint.ids import check_ids
 from stream_guard.lint.rules import check_rules
+from stream_guard.lint.tiers import check_tiers
 from stream_guard.lint.words import check_words, estimate_tokens
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def lint_policy(
         *check_ids(policy, source),
         *check_examples(policy, source),
         *check_rules(policy, source),
+        *check_tiers(policy, source),
     ]
     return sorted(findings, key=lambda finding: (finding.file, finding.line, finding.column))
 

@@ -203,5 +203,13 @@ _ALL: Final = (
         "SG314", "warning", "there are rules, and policy.yaml's tiers leave them out",
         "Add rules to tiers, or remove rules.yaml.",
     ),
+    Code(
+        "SG401", "warning", "the calibration is for another version of the policy, and is not used",
+        "Fit it again on verdicts of this version: stream-guard policies calibrate.",
+    ),
+    Code(
+        "SG402", "warning", "violates_above settles nothing: the policy has several categories that violate",
+        "Name one under thresholds.category, or take violates_above out.",
+    ),
 )  # fmt: skip
 CODES: Final = {code.code: code for code in _ALL}

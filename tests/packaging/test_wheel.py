@@ -123,6 +123,18 @@ def test_the_commands_work_without_an_engine(installed: Path, place: Path) -> No
     assert shown.returncode == 0, shown.stdout + shown.stderr
 
 
+def test_the_shipped_classifier_works_without_an_engine(installed: Path, place: Path) -> None:
+    (place / "posts.jsonl").write_text('{"id": "a", "text": "you stupid idiot"}\n')
+    command = [
+        installed / "stream-guard",
+        "policies",
+        "classify",
+        "builtin:toxicity",
+        "posts.jsonl",
+    ]
+    assert run(command, place).stdout.splitlines()[1:] == ["line 1: a: 1.0000"]
+
+
 def test_check_says_what_is_missing(installed: Path, place: Path) -> None:
     done = run(
         [installed / "stream-guard", "check"],
