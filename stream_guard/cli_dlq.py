@@ -7,7 +7,7 @@ import base64
 import contextlib
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import typer
@@ -34,6 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 out = Console(highlight=False)
+_WIDTH_OF_A_PIPE: Final = 1_000
 err = Console(stderr=True, highlight=False)
 
 ConfigOption = Annotated[
@@ -90,10 +91,11 @@ def list_letters(  # noqa: PLR0913 - each an option of the command
         return
     table = Table(box=None, pad_edge=False)
     for column in COLUMNS:
-        table.add_column(column, no_wrap=True)
+        table.add_column(column, overflow="fold")
     for letter in kept:
         table.add_row(*row(letter, replayed=letter.id in seen.replayed))
-    out.print(table, soft_wrap=True)
+    # Into a file or a pipe nothing is folded: each dead letter is one line there.
+    out.print(table, width=None if out.is_terminal else _WIDTH_OF_A_PIPE)
     _print_counts(seen, shown=len(kept))
 
 

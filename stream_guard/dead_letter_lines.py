@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stream_guard.dead_letter_record import DeadLetter
 
-COLUMNS: Final = ("id", "failed", "reason", "source", "tries", "bytes", "state")
+COLUMNS: Final = ("record", "failed", "reason", "tries", "bytes", "state")
 _HEX_COLUMNS: Final = 16
 _SHOWN_BYTES_MAX: Final = 16 << 10
 _HEADER_CHARACTERS_MAX: Final = 200
@@ -95,10 +95,9 @@ def row(letter: DeadLetter, *, replayed: bool) -> tuple[str, ...]:
     """Return a dead letter's cells under :data:`COLUMNS`."""
     state = "replayed" if replayed else "cut" if letter.cut else ""
     return (
-        letter.id,
+        escape(f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"),
         time_text(letter.failed_ms),
         escape(letter.reason),
-        escape(f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"),
         escape(letter.about.get("sg_attempts", "")),
         "null" if letter.value_bytes is None else str(letter.value_bytes),
         state,
