@@ -185,7 +185,7 @@ class PostSettings(_Section):
     """A longer text (UTF-8, with title and parent) is a dead letter."""
     max_record_bytes: int = Field(1 << 20, ge=1)
     """A larger value is a dead letter."""
-    max_key_bytes: int = Field(64 << 10, ge=1)
+    max_key_bytes: int = Field(4 << 10, ge=1)
     """A longer record key is a dead letter: every verdict carries its record's key."""
     max_depth: int = Field(64, ge=1, le=512)
     """A document nested deeper is a dead letter."""
