@@ -15,7 +15,7 @@ from stream_guard.batching import Batcher
 from stream_guard.dead_letter_gate import DeadLetterGate
 from stream_guard.dead_letters import build_dead_letter
 from stream_guard.errors import RecordError, TooLargeError
-from stream_guard.flow import BYTES_PER_TOKEN, Flow
+from stream_guard.flow import BYTES_PER_TOKEN, Flow, record_bytes
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.ports import Outgoing, Partition, Record
 from stream_guard.routing import RouteFacts
@@ -64,9 +64,7 @@ class Work:
         self.consumed_ns = consumed_ns
         self.trace = trace
         self.owed = 0
-        self.size_bytes = (
-            len(record.value or b"") + 200
-        )  # and what Python and the headers take, roughly
+        self.size_bytes = record_bytes(record)
         self.tokens = 0
         self.abandoned = False
         self.modes: dict[str, Mode] | None = None

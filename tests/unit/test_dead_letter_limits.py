@@ -335,6 +335,17 @@ async def test_a_long_key_is_a_dead_letter() -> None:
     assert line.letters == [1]
 
 
+async def test_keys_and_headers_count_as_bytes_in_flight() -> None:
+    line = Line()
+    headers: Any = [("h", b"x" * 1_000_000), ("null", None)]
+    line.pipeline.accept(
+        line.offsets, [MemoryRecord("posts", 0, 0, key=b"k" * 1_000, value=b"{", headers=headers)]
+    )
+    assert 1_001_000 < line.pipeline.flow.bytes < 1_002_000
+    line.settle()
+    assert line.pipeline.flow.bytes == 0
+
+
 @pytest.mark.parametrize("seed", range(200))
 async def test_whatever_the_order_nothing_is_lost(seed: int) -> None:
     """Starts over and over where it stopped: each record below the end is written, and counted limits hold."""
