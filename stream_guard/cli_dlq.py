@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import logging
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -160,7 +161,8 @@ def replay(  # noqa: PLR0913 - each an option of the command
         return
     _print_counts(seen)
     told = f"would send {len(seen.chosen)}" if dry_run else f"sent {seen.sent}"
-    out.print(f"{told} records back to {', '.join(sorted(seen.source_topics)) or 'no topic'}")
+    where = f" back to {', '.join(sorted(seen.source_topics))}" if seen.source_topics else ""
+    out.print(f"{told} records{where}", markup=False, soft_wrap=True)
 
 
 async def _survey(
@@ -268,6 +270,8 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the work returns
+    # What it logs of a broker that is away comes as our error, with the setting that names it.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     with asyncio.Runner() as runner:
         return runner.run(work)
 

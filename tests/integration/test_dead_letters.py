@@ -251,6 +251,8 @@ async def test_of_two_replays_at_once_the_first_ends_and_each_record_is_sent_onc
     first = asyncio.create_task(replay(kafka(place), ALL, dry_run=False))
     async with asyncio.timeout(DEADLINE_S):
         await stuck.reached.wait()
+        looked = await replay(kafka(place), ALL, dry_run=True)
+        assert (looked.already, len(looked.chosen)) == (20, 20), "an open transaction hides nothing"
         second = await replay(kafka(place), ALL, dry_run=False)
         stuck.go_on.set()
         with pytest.raises(
