@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from stream_guard.dead_letter_record import DeadLetter
-    from stream_guard.kafka.dead_letters import Survey
+    from stream_guard.kafka.dead_letter_reader import Survey
     from stream_guard.settings import KafkaSettings
 
 app = typer.Typer(
@@ -146,7 +146,7 @@ def replay(  # noqa: PLR0913 - each an option of the command
     config: ConfigOption = None,
 ) -> None:
     """Send the records of dead letters back to their topics; each once, however often this is run."""
-    from stream_guard.kafka.dead_letters import replay as send_back
+    from stream_guard.kafka.dead_letter_replay import replay as send_back
 
     wanted = _filter(reason, topic, partition, offsets, since, until, letter_id)
     settings = load_settings(config).kafka
@@ -168,7 +168,7 @@ def replay(  # noqa: PLR0913 - each an option of the command
 async def _survey(
     settings: KafkaSettings, wanted: DeadLetterFilter, found: Callable[[DeadLetter], None]
 ) -> Survey:
-    from stream_guard.kafka.dead_letters import DeadLetterReader, survey
+    from stream_guard.kafka.dead_letter_reader import DeadLetterReader, survey
 
     with _progress("reading") as progress:
         async with DeadLetterReader(settings, progress) as reader:
@@ -177,7 +177,7 @@ async def _survey(
 
 async def _find(settings: KafkaSettings, which: str) -> list[DeadLetter]:
     """Return the dead letter at a place of the topic, or those of the record with this place or id."""
-    from stream_guard.kafka.dead_letters import DeadLetterReader
+    from stream_guard.kafka.dead_letter_reader import DeadLetterReader
 
     place = Place.parse(which)
     async with DeadLetterReader(settings) as reader:
@@ -271,9 +271,14 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 def _run(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the work returns
     # What it logs of a broker that is away comes as our error, with the setting that names it.
-    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
-    with asyncio.Runner() as runner:
-        return runner.run(work)
+    log = logging.getLogger("aiokafka")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with asyncio.Runner() as runner:
+            return runner.run(work)
+    finally:
+        log.setLevel(level)
 
 
 def _write_json(document: object) -> None:

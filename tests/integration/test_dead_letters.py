@@ -21,8 +21,8 @@ from stream_guard.cli import app
 from stream_guard.dead_letter_record import DeadLetterFilter
 from stream_guard.dead_letters import build_dead_letter, source_id
 from stream_guard.errors import BrokerError, JsonError, OperatorError, RecordError, TombstoneError
-from stream_guard.kafka import dead_letters
-from stream_guard.kafka.dead_letters import replay
+from stream_guard.kafka import dead_letter_replay
+from stream_guard.kafka.dead_letter_replay import replay
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
 from tests.integration.harness import ROOT, Deployment, deploy, post, produce, read, running
@@ -245,7 +245,7 @@ class Stuck:
 async def test_of_two_replays_at_once_the_first_ends_and_each_record_is_sent_once(
     place: Deployment, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dead_letters, "_TRANSACTION_RECORDS_MAX", 10)
+    monkeypatch.setattr(dead_letter_replay, "_TRANSACTION_RECORDS_MAX", 10)
     await bury(place, *(source(place, offset) for offset in range(40)))
     stuck = Stuck(monkeypatch, 3)
     first = asyncio.create_task(replay(kafka(place), ALL, dry_run=False))
@@ -266,7 +266,7 @@ async def test_of_two_replays_at_once_the_first_ends_and_each_record_is_sent_onc
 _PROGRAM = """
 import asyncio, sys
 from aiokafka import AIOKafkaProducer
-from stream_guard.kafka import dead_letters
+from stream_guard.kafka import dead_letter_replay
 from stream_guard import cli
 commit, calls = AIOKafkaProducer.commit_transaction, 0
 async def stuck(self):
@@ -277,7 +277,7 @@ async def stuck(self):
         await asyncio.Event().wait()
     await commit(self)
 AIOKafkaProducer.commit_transaction = stuck
-dead_letters._TRANSACTION_RECORDS_MAX = 10
+dead_letter_replay._TRANSACTION_RECORDS_MAX = 10
 sys.argv = ["stream-guard", "dlq", "replay"]
 cli.main()
 """
