@@ -45,7 +45,10 @@ THEIRS: Any = (
 
 
 def letter(
-    offset: int = 7, headers: Sequence[Any] = THEIRS, value: bytes | None = b"{", failed_ms: int = 5_000
+    offset: int = 7,
+    headers: Sequence[Any] = THEIRS,
+    value: bytes | None = b"{",
+    failed_ms: int = 5_000,
 ) -> DeadLetter:
     source = MemoryRecord("posts", 3, 41, -5, b"k", value, list(headers))
     made = build_dead_letter(
