@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import gc
 import signal
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ import structlog
 
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
-from stream_guard.errors import EngineError, PolicyError, SettingsError
+from stream_guard.errors import EngineError, LimitError, PolicyError, SettingsError
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
 from stream_guard.pipeline import Pipeline
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from stream_guard.dead_letter_gate import DeadLetterGate
     from stream_guard.policy import PolicySet
     from stream_guard.ports import Judge
     from stream_guard.reload import ReloadOutcome
@@ -154,7 +156,7 @@ class App:
                 await publisher.start()
                 await source.start(consumer)
                 self.health.joined = True
-                await self._watch(consumer, publisher, reloader)
+                await self._watch(consumer, publisher, reloader, pipeline.dead_letters)
             finally:
                 self.health.stopping = True
                 await self._close(source, publisher)
@@ -171,7 +173,11 @@ class App:
             raise SettingsError(message) from error
 
     async def _watch(
-        self, consumer: Consumer, publisher: KafkaPublisher, reloader: PolicyReloader
+        self,
+        consumer: Consumer,
+        publisher: KafkaPublisher,
+        reloader: PolicyReloader,
+        dead_letters: DeadLetterGate,
     ) -> None:
         """Run the parts until a stop is asked for or one of them fails; then drain."""
         tasks: dict[str, asyncio.Task[Any]] = {}
@@ -182,6 +188,7 @@ class App:
         begin("stop", self._stop.wait())
         begin("consumer", consumer.run())
         begin("publisher", publisher.wait_failed())
+        begin("limits", dead_letters.wait_tripped())
         begin("engine", self._start_judge(reloader.live))
         try:
             while True:
@@ -198,7 +205,10 @@ class App:
                 break
             self.health.stopping = True
             failure = _failure_of(tasks)
-            if failure is not None:
+            if isinstance(failure, LimitError) and dead_letters.trip is not None:
+                # The parts are well: what was read before the limit gets its verdicts and is committed.
+                _log.error("dead_letter_limit", **asdict(dead_letters.trip), error=str(failure))
+            elif failure is not None:
                 raise failure
             _log.info(
                 "draining",
@@ -210,6 +220,8 @@ class App:
             await asyncio.wait([tasks["consumer"]], timeout=2 * POLL_TIMEOUT_MS / 1_000)
             abandoned = await consumer.drain()
             _log.info("stopped", abandoned=abandoned)
+            if failure is not None:
+                raise failure
         finally:
             for task in tasks.values():
                 task.cancel()
@@ -327,7 +339,7 @@ def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:
         error = task.exception()
         if error is not None:
             return error
-        if name in ("publisher", "judge"):
+        if name in ("publisher", "judge", "limits"):
             failure: BaseException = task.result()
             return failure
     return None

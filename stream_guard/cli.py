@@ -11,7 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_policies, cli_tiers
+from stream_guard import cli_attack, cli_dlq, cli_policies, cli_tiers
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
@@ -176,6 +176,7 @@ cli_policies.app.command(
     epilog="Example: stream-guard policies calibrate touting verdicts.jsonl labels.csv --write"
 )(cli_tiers.calibrate)
 app.add_typer(cli_policies.app)
+app.add_typer(cli_dlq.app)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
     cli_policies.route
 )

@@ -153,11 +153,11 @@ class Consumer:
         """Finish what is in flight until ``delivery.drain_timeout_s``, commit; return the records given up."""
         draining, self._offsets = self._offsets, {}
         pipeline = self._pipeline
-        pipeline.dispatch(flush=True)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._delivery.drain_timeout_s):
                 while pipeline.unfinished(draining):
                     pipeline.progress.clear()
+                    pipeline.dispatch(flush=True)
                     await pipeline.progress.wait()
         await self._commit(draining.values())
         for offsets in draining.values():

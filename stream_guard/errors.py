@@ -11,7 +11,7 @@
     |-- LimitError               a limit that protects the operator was passed      exit 5
     `-- RecordError              one record's own fault: it becomes a dead letter
         |-- TombstoneError       null value
-        |-- TooLargeError        over ``post.max_text_bytes`` or ``post.max_record_bytes``
+        |-- TooLargeError        over ``post.max_text_bytes``, ``.max_record_bytes`` or ``.max_key_bytes``
         |-- TooDeepError         nested deeper than ``post.max_depth``
         |-- EncodingError        not UTF-8
         |-- JsonError            not JSON

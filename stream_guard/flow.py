@@ -12,11 +12,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_guard.offsets import PartitionOffsets
-    from stream_guard.ports import Partition
+    from stream_guard.ports import Partition, Record
     from stream_guard.settings import BatchingSettings
 
 # English text takes about four bytes a token; an estimate will do, since the engine's own limit is exact.
 BYTES_PER_TOKEN: Final = 4
+
+
+def record_bytes(record: Record) -> int:
+    """Return what a record takes in memory, in bytes; what Python takes beside its bytes is estimated."""
+    size_bytes = 200 + len(record.value or b"") + len(record.key or b"")
+    for name, value in record.headers:
+        size_bytes += 100 + len(name) + len(value or b"")
+    return size_bytes
 
 
 class Flow:

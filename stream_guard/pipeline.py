@@ -12,9 +12,10 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from stream_guard.batching import Batcher
+from stream_guard.dead_letter_gate import DeadLetterGate
 from stream_guard.dead_letters import build_dead_letter
-from stream_guard.errors import RecordError
-from stream_guard.flow import BYTES_PER_TOKEN, Flow
+from stream_guard.errors import RecordError, TooLargeError
+from stream_guard.flow import BYTES_PER_TOKEN, Flow, record_bytes
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.ports import Outgoing, Partition, Record
 from stream_guard.routing import RouteFacts
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.trace import Span
 
+    from stream_guard.dead_letter_limits import Stage
     from stream_guard.offsets import PartitionOffsets
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.ports import Clock, Judge, Publisher
@@ -62,9 +64,7 @@ class Work:
         self.consumed_ns = consumed_ns
         self.trace = trace
         self.owed = 0
-        self.size_bytes = (
-            len(record.value or b"") + 200
-        )  # and what Python and the headers take, roughly
+        self.size_bytes = record_bytes(record)
         self.tokens = 0
         self.abandoned = False
         self.modes: dict[str, Mode] | None = None
@@ -88,12 +88,13 @@ class Pipeline:
     """Takes records, and finishes each once it owes nothing.
 
     Args:
-        settings: all sections; the sections ``kafka`` and ``batching`` are used.
+        settings: all sections; ``kafka``, ``batching``, ``dead_letters`` and ``post.max_key_bytes`` are used.
         policies: the snapshot to judge by, until :meth:`switch`.
         parser, judge, publisher, clock, metrics, tracing: the parts.
 
     Attributes:
         flow: what is in flight.
+        dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
         progress: set whenever a record was finished; whoever waits clears it first.
     """
 
@@ -122,19 +123,25 @@ class Pipeline:
         self._batcher = Batcher(settings.batching.size_max, settings.batching.age_max_ms / 1_000)
         self._ids = itertools.count(1)
         self._live: dict[Partition, dict[int, Work]] = {}
+        self._key_bytes_max = settings.post.max_key_bytes
+        self.dead_letters = DeadLetterGate(settings.dead_letters, metrics)
         self.flow = Flow(settings.batching)
         self.progress = asyncio.Event()
 
     def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
-        """Take a partition's records, in offset order: parse, route, and hand to the batcher."""
-        if not records:
+        """Take a partition's records, in offset order: parse, route, and hand to the batcher.
+
+        Once a limit on dead letters was passed, nothing is taken: what was polled is read again.
+        """
+        gate = self.dead_letters
+        if not records or gate.trip is not None:
             return
         offsets.receive([record.offset for record in records])
         topic = offsets.partition.topic
         fixed = self._routes[topic] if topic in self._routes else self._fix_route(topic)
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         live = self._live.setdefault(offsets.partition, {})
-        dead: list[Outgoing] = []
+        passed, key_bytes_max = 0, self._key_bytes_max
         begin, parse, offer, enter = (
             self._tracing.begin,
             self._parser.parse,
@@ -145,6 +152,10 @@ class Pipeline:
             work = Work(record, offsets, now_ns, begin(record, now_ns))
             live[record.offset] = work
             try:
+                if record.key is not None and len(record.key) > key_bytes_max:
+                    raise TooLargeError(
+                        f"the key has {len(record.key)} bytes; post.max_key_bytes is {key_bytes_max}"
+                    )
                 if fixed is not None:
                     post, policies = parse(record.value, record.headers), fixed
                 else:
@@ -152,8 +163,12 @@ class Pipeline:
             except RecordError as error:
                 work.owed = 1
                 enter(work.size_bytes, 0)
-                dead.append(self._dead_letter(work, error, None, now_ns))
-                continue
+                gate.passed("parse", passed, now_s)
+                passed = 0
+                if self._fail(work, "parse", error, now_s, now_ns):
+                    continue
+                break  # the rest was received and is not finished: no position passes it
+            passed += 1
             work.owed = len(policies)
             work.tokens = len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
             enter(work.size_bytes, work.tokens)
@@ -161,9 +176,9 @@ class Pipeline:
                 request = JudgeRequest(str(next(self._ids)), post, policy, None, work)
                 work.requests.append(request)
                 offer(request, now_s)
+        gate.passed("parse", passed, now_s)
         self._metrics.records.labels(topic).inc(len(records))
-        if dead:
-            self._publisher.publish(dead, self._acknowledged)
+        self._write_dead_letters(now_s)
 
     def switch(self, policies: PolicySet) -> None:
         """Judge by these from the next record on; what was accepted keeps the policies that it began with."""
@@ -190,8 +205,10 @@ class Pipeline:
         return post, tuple(route.policy for route in routed)
 
     def dispatch(self, *, flush: bool = False) -> None:
-        """Hand to the judge what is due; with ``flush``, everything that waits."""
-        batches = self._batcher.flush() if flush else self._batcher.due(self._clock.monotonic_s())
+        """Hand to the judge, and of dead letters to the publisher, what is due; with ``flush``, everything."""
+        now_s = self._clock.monotonic_s()
+        self._write_dead_letters(now_s, flush=flush)
+        batches = self._batcher.flush() if flush else self._batcher.due(now_s)
         if not batches:
             return
         now_ns = self._clock.wall_ns()
@@ -199,15 +216,17 @@ class Pipeline:
             wanted = [request for request in batch if not _work_of(request).abandoned]
             for request in wanted:
                 work = _work_of(request)
-                if work.trace.span is not None:
-                    self._begin_judging(work.trace.span, request, work.consumed_ns, now_ns)
+                span = work.trace.span
+                if span is not None:
+                    request.span = self._tracing.judging(span, request, work.consumed_ns, now_ns)
             if wanted:
                 self._metrics.batch_records.observe(len(wanted))
                 self._judge.submit(wanted, self._judged)
 
     def next_due_s(self) -> float | None:
         """Return when :meth:`dispatch` has something to do, on the monotonic clock."""
-        return self._batcher.next_due_s()
+        due_s = (self._batcher.next_due_s(), self.dead_letters.next_due_s())
+        return min((one for one in due_s if one is not None), default=None)
 
     def unfinished(self, partitions: Iterable[Partition]) -> int:
         """Return how many records of these partitions still owe something."""
@@ -218,26 +237,30 @@ class Pipeline:
 
         What was already handed to the publisher may still be produced: its id is the same next time.
         """
-        count = 0
+        given_up = [work for p in partitions for work in self._live.get(p, {}).values()]
+        self._give_up(given_up)
+        return len(given_up)
+
+    def _give_up(self, given_up: Sequence[Work]) -> None:
+        """Cancel what is left of these, which never finish in this epoch."""
         cancelled: list[JudgeRequest] = []
-        for partition in partitions:
-            for work in self._live.pop(partition, {}).values():
-                work.abandoned = True
-                cancelled.extend(work.requests)
-                self.flow.leave(work.size_bytes, work.tokens)
-                if work.trace.span is not None:
-                    _end_abandoned(work, work.trace.span)
-                count += 1
+        for work in given_up:
+            del self._live[work.offsets.partition][work.record.offset]
+            work.abandoned = True
+            cancelled.extend(work.requests)
+            self.flow.leave(work.size_bytes, work.tokens)
+            if work.trace.span is not None:
+                _end_abandoned(work, work.trace.span)
         if cancelled:
             self._judge.cancel(cancelled)
-        if count:
-            self._metrics.abandoned.inc(count)
+        if given_up:
+            self._metrics.abandoned.inc(len(given_up))
             self.progress.set()
-        return count
 
     def _judged(self, judgements: Sequence[Judgement]) -> None:
         now_ns = self._clock.wall_ns()
-        now_ms = now_ns // 1_000_000
+        now_ms, now_s = now_ns // 1_000_000, self._clock.monotonic_s()
+        passed = 0
         events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
         outgoing: list[Outgoing] = []
         tokens: Counter[str] = Counter()
@@ -250,8 +273,11 @@ class Pipeline:
                 self._tracing.judged(span, judgement)
             policy_id = judgement.request.policy.id
             if judgement.error is not None:
-                outgoing.append(self._dead_letter(work, judgement.error, policy_id, now_ns))
+                self.dead_letters.passed("judge", passed, now_s)
+                passed = 0
+                self._fail(work, "judge", judgement.error, now_s, now_ns, judgement)
                 continue
+            passed += 1
             mode: Mode = "live" if work.modes is None else work.modes[policy_id]
             verdict = build_verdict(
                 work.record,
@@ -273,8 +299,10 @@ class Pipeline:
             outgoing.append(Outgoing(topic, work.record.key, value, headers, owed))
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
+        self.dead_letters.passed("judge", passed, now_s)
         if outgoing:
             self._publisher.publish(outgoing, self._acknowledged)
+        self._write_dead_letters(now_s)
 
     def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
         verdicts: Counter[tuple[str, str, str, str]] = Counter()
@@ -316,26 +344,43 @@ class Pipeline:
         if span is not None:
             span.end(now_ns)
 
-    def _dead_letter(
-        self, work: Work, error: RecordError, policy_id: str | None, now_ns: int
-    ) -> Outgoing:
+    def _fail(
+        self,
+        work: Work,
+        stage: Stage,
+        error: RecordError,
+        now_s: float,
+        now_ns: int,
+        judgement: Judgement | None = None,
+    ) -> bool:
+        """Make a record's dead letter; where a limit forbids it, give the record up and return False."""
         if work.trace.span is not None:
             work.trace.span.set_attribute("error.type", error.reason)
-        return build_dead_letter(
+        provenance = None if judgement is None else judgement.provenance
+        letter = build_dead_letter(
             work.record,
             error,
-            topic=self._kafka.dead_letter_topic,
-            group=self._kafka.group_id,
+            kafka=self._kafka,
             failed_ms=now_ns // 1_000_000,
-            policy_id=policy_id,
-            bytes_max=self._kafka.dead_letter_bytes_max,
+            policy_id=None if judgement is None else judgement.request.policy.id,
+            attempts=1 if provenance is None else provenance.attempts,
             context=Owed(work, error.reason, now_ns),
         )
+        if self.dead_letters.offer(letter, stage, error.reason, now_s):
+            return True
+        given_up = {id(work): work}
+        for held in self.dead_letters.take_held():
+            assert isinstance(held.context, Owed)
+            given_up[id(held.context.work)] = held.context.work
+        self._give_up([one for one in given_up.values() if not one.abandoned])
+        return False
 
-    def _begin_judging(
-        self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int
-    ) -> None:
-        request.span = self._tracing.judging(parent, request, consumed_ns, now_ns)
+    def _write_dead_letters(self, now_s: float, *, flush: bool = False) -> None:
+        letters = self.dead_letters.take(now_s, flush=flush)
+        if letters:
+            self._publisher.publish(letters, self._acknowledged)
+        elif self.dead_letters.next_due_s() is not None:
+            self.progress.set()  # whoever drains has it flushed
 
 
 def _end_abandoned(work: Work, span: Span) -> None:

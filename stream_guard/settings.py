@@ -185,6 +185,8 @@ class PostSettings(_Section):
     """A longer text (UTF-8, with title and parent) is a dead letter."""
     max_record_bytes: int = Field(1 << 20, ge=1)
     """A larger value is a dead letter."""
+    max_key_bytes: int = Field(4 << 10, ge=1)
+    """A longer record key is a dead letter: every verdict carries its record's key."""
     max_depth: int = Field(64, ge=1, le=512)
     """A document nested deeper is a dead letter."""
 
@@ -292,6 +294,31 @@ class DeliverySettings(_Section):
     """After the drain: the deadline of each client's closing."""
 
 
+class DeadLetterSettings(_Section):
+    """When dead letters stop the service: past these the deployment is wrong, and not the posts."""
+
+    consecutive_max: int = Field(500, ge=0)
+    """Failures in a row that become dead letters; one more stops the service. 0 for no limit."""
+    share_max: float = Field(0.5, ge=0, le=1)
+    """Share of failures in the window above which the service stops. 1 for no limit."""
+    window_records: int = Field(2_000, ge=1)
+    """Records that the share is taken over: the last so many."""
+    window_records_min: int = Field(1_000, ge=1)
+    """Fewer records than this in the window say nothing about the share."""
+    window_s: float = Field(600, gt=0)
+    """Older records are forgotten."""
+    hold_ms: int = Field(1_000, ge=0)
+    """How long the dead letters of a row of failures wait for it to end, before they are written all the same."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeadLetterSettings:
+        if self.window_records_min > self.window_records:
+            raise ValueError(
+                "window_records_min must be at most window_records, or the share is never looked at"
+            )
+        return self
+
+
 class TelemetrySettings(_Section):
     """Logs and traces."""
 
@@ -336,6 +363,7 @@ class Settings(BaseSettings):
     engine: EngineSettings = EngineSettings()
     batching: BatchingSettings = BatchingSettings()
     delivery: DeliverySettings = DeliverySettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
 
@@ -459,6 +487,7 @@ def _default_example(path: tuple[str, ...]) -> str:
 __all__ = [
     "BatchingSettings",
     "CascadeSettings",
+    "DeadLetterSettings",
     "DeliverySettings",
     "EngineSettings",
     "HttpSettings",

@@ -24,6 +24,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from stream_guard.errors import BrokerError, SettingsError
+from stream_guard.kafka.records import tolerate_header_names
 from stream_guard.kafka.security import connection_options
 from stream_guard.ports import Partition
 
@@ -117,6 +118,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
     async def start(self, listener: RebalanceListener) -> None:
         """Join the group. Raises as :meth:`stream_guard.ports.Source.start`."""
         settings = self._settings
+        tolerate_header_names()
         await check_topics(settings)
         self._listener = listener
         consumer = AIOKafkaConsumer(

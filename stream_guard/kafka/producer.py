@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import random
 import time
+import zlib
 from collections import deque
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
@@ -53,11 +54,16 @@ _FATAL: Final = (
 # Waves under way at once: one is built while the broker writes another. aiokafka keeps a partition's batches in order.
 _WAVES_MAX: Final = 4
 _WAVE_RECORDS: Final = 2_000
+_HASHED_BYTES_MAX: Final = 64 << 10
 
 
 @lru_cache(maxsize=1 << 16)
 def _hash(key: bytes) -> int:
     """Return the hash that Kafka's default partitioner takes; keys recur, and aiokafka's is pure Python."""
+    if (
+        len(key) > _HASHED_BYTES_MAX
+    ):  # a dead letter's: a megabyte would hold the event loop for half a second
+        return zlib.crc32(key) & 0x7FFFFFFF
     return int(murmur2(key)) & 0x7FFFFFFF
 
 

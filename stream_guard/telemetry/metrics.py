@@ -86,6 +86,26 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        # What dead_letters.share_max and .consecutive_max are compared with, by stage: parse, judge.
+        self.dead_letter_share = Gauge(
+            "stream_guard_dead_letter_share",
+            "Share of failures in the window that dead_letters.share_max looks at.",
+            ["stage"],
+            registry=registry,
+        )
+        self.dead_letter_consecutive = Gauge(
+            "stream_guard_dead_letter_consecutive",
+            "Failures in a row, which dead_letters.consecutive_max bounds.",
+            ["stage"],
+            registry=registry,
+        )
+        # Limits that were passed; each ends the process with exit code 5, after a drain.
+        self.dead_letter_stops = Counter(
+            "stream_guard_dead_letter_limit_stops",
+            "Limits on dead letters that were passed.",
+            ["stage", "setting"],
+            registry=registry,
+        )
         # Work abandoned at a drain's deadline; another member, or this one after a restart, reads it again.
         self.abandoned = Counter(
             "stream_guard_abandoned_records",

@@ -234,8 +234,8 @@ class History:
         for partition in self.partitions:
             while self.read[partition] < self.next[partition]:
                 self.accept(partition)
-        self.pipeline.dispatch(flush=True)
-        while self.judge.waiting or self.publisher.pending:
+        while self.pipeline.unfinished(self.partitions):
+            self.pipeline.dispatch(flush=True)
             self.random.choice((self.answer, self.acknowledge))()
             self.check()
         for partition in self.partitions:

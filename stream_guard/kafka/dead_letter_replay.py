@@ -1,0 +1,180 @@
+"""Records of dead letters sent back to their topics, each once.
+
+Theory of operation. Whoever replays first takes over one transactional id per dead-letter topic: that ends what another
+replay had open, and lets it send nothing more. Only then is the topic's end asked for and the topic read, so that
+every marker of every earlier replay is seen. Each transaction then holds records sent back and their markers: either
+both are there for readers of committed records, or neither is, wherever the process dies.
+
+What it must never do: send a record back without its marker, or commit what was not acknowledged.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError, ProducerFenced
+
+from stream_guard.dead_letter_record import DeadLetter, DeadLetterFilter, marker, replay_headers
+from stream_guard.errors import BrokerError
+from stream_guard.kafka.dead_letter_reader import DeadLetterReader, require_topics, survey
+from stream_guard.kafka.security import connection_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+    from stream_guard.kafka.dead_letter_reader import Survey
+    from stream_guard.settings import KafkaSettings
+
+_TRANSACTION_RECORDS_MAX: Final = 200
+_TRANSACTION_BYTES_MAX: Final = 4 << 20
+# An open transaction holds readers of committed records back; after a crash, for no longer than this.
+_TRANSACTION_TIMEOUT_MS: Final = 30_000
+
+
+def transactional_id(topic: str) -> str:
+    """Return the transactional id of replays from this dead-letter topic."""
+    return f"stream-guard.dlq-replay.{topic}"
+
+
+async def replay(
+    settings: KafkaSettings,
+    wanted: DeadLetterFilter,
+    *,
+    dry_run: bool,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Survey:
+    """Send the records of dead letters back to their topics, each once, and say how many.
+
+    Args:
+        settings: where.
+        wanted: which.
+        dry_run: only look.
+        progress: told how many offsets of how many were read.
+
+    Raises:
+        BrokerError: the broker does not answer, a topic is missing, or another replay has taken over. What was sent
+            by then is marked; a second replay sends the rest.
+    """
+    async with DeadLetterReader(settings, progress) as reader, contextlib.AsyncExitStack() as stack:
+        producer = None
+        if not dry_run:
+            producer = _Replayer(settings)
+            await stack.enter_async_context(producer)  # before the ends are asked for
+        ends = await reader.ends()
+        seen = await survey(reader, ends, wanted)
+        await require_topics(settings, sorted(seen.source_topics), "the source of dead letters")
+        if producer is None or not seen.chosen:
+            return seen
+        places = set(seen.chosen.values())
+        async for letter in reader.letters(ends):
+            if (letter.partition, letter.offset) in places:
+                await producer.add(letter)
+        await producer.flush()
+        seen.sent = producer.sent
+        return seen
+
+
+class _Replayer:
+    """Sends records back and marks them, some in each transaction.
+
+    Attributes:
+        sent: records in committed transactions.
+    """
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer = AIOKafkaProducer(
+            transactional_id=transactional_id(settings.dead_letter_topic),
+            transaction_timeout_ms=_TRANSACTION_TIMEOUT_MS,
+            acks="all",
+            enable_idempotence=True,
+            compression_type=None
+            if settings.compression_type == "none"
+            else settings.compression_type,
+            max_batch_size=settings.batch_bytes_max,
+            max_request_size=max(settings.batch_bytes_max, settings.dead_letter_bytes_max) * 2,
+            **connection_options(settings),
+        )
+        self._letters: list[DeadLetter] = []
+        self._bytes = 0
+        self.sent = 0
+
+    async def __aenter__(self) -> Self:
+        try:
+            async with self._telling():
+                await self._producer.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        with contextlib.suppress(
+            Exception
+        ):  # whatever is open is aborted by its next owner, or by its time-out
+            async with asyncio.timeout(5):
+                await self._producer.stop()
+
+    async def add(self, letter: DeadLetter) -> None:
+        """Take one; sends what has gathered once that is enough."""
+        self._letters.append(letter)
+        self._bytes += len(letter.key or b"") + len(letter.value or b"")
+        if len(self._letters) >= _TRANSACTION_RECORDS_MAX or self._bytes >= _TRANSACTION_BYTES_MAX:
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Send what has gathered, and its markers, in one transaction."""
+        letters, self._letters, self._bytes = self._letters, [], 0
+        if not letters:
+            return
+        now_ms = time.time_ns() // 1_000_000
+        async with self._telling():
+            await self._producer.begin_transaction()
+            futures: list[asyncio.Future[Any]] = []
+            for letter in letters:
+                futures.append(await self._send_back(letter))
+                key, value, headers = marker(letter, now_ms)
+                futures.append(
+                    await self._producer.send(
+                        letter.topic, value, key=key, partition=letter.partition, headers=headers
+                    )
+                )
+            # aiokafka commits a transaction whose records failed, so each is awaited first.
+            await asyncio.gather(*futures)
+            await self._producer.commit_transaction()
+        self.sent += len(letters)
+
+    async def _send_back(self, letter: DeadLetter) -> asyncio.Future[Any]:
+        there = await self._producer.partitions_for(letter.source_topic)
+        # Its own partition, whatever partitioner the platform has; that of its key where the topic was made smaller.
+        partition = letter.source_partition if letter.source_partition in there else None
+        sent: asyncio.Future[Any] = await self._producer.send(
+            letter.source_topic,
+            letter.value,
+            key=letter.key,
+            partition=partition,
+            headers=replay_headers(letter),
+        )
+        return sent
+
+    @contextlib.asynccontextmanager
+    async def _telling(self) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1_000 + 5):
+                yield
+        except ProducerFenced as error:
+            message = (
+                f"another replay of {self._settings.dead_letter_topic!r} has taken over; this one sent {self.sent} "
+                "records and ends"
+            )
+            raise BrokerError(message) from error
+        except (KafkaError, OSError, TimeoutError) as error:
+            message = (
+                f"the replay stopped after {self.sent} records: {type(error).__name__}: {error}; run it again for the "
+                "rest, what was sent is marked and is not sent twice"
+            )
+            raise BrokerError(message) from error

@@ -1,0 +1,107 @@
+r"""Lets a record through whose header has a name that is not UTF-8, which aiokafka cannot decode.
+
+Kafka says that names are UTF-8, and no broker checks it. aiokafka raises where it meets one that is not, reads the
+same batch again, and raises again: one record of any producer in C would end every consumer of its partition for good.
+So aiokafka's fetcher gets batches that are decoded by its own fast code, and, where that raises, by its slow code
+with the wrong bytes written out (``\xff``), as Java clients replace them.
+
+What it must never do: skip a record, or change any but the names that no decoder takes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from aiokafka.consumer import fetcher
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.memory_records import MemoryRecords
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_LENGTH: Final = slice(8, 12)  # of a batch, after its base offset; counted from its own end
+_OVERHEAD_BYTES: Final = 12
+
+
+def tolerate_header_names() -> None:
+    """Have every consumer of this process read such records; the second call changes nothing."""
+    assert fetcher.MemoryRecords in (MemoryRecords, TolerantRecords), "aiokafka 0.14 is leant on"
+    fetcher.MemoryRecords = TolerantRecords
+
+
+class TolerantRecords:
+    """aiokafka's ``MemoryRecords`` of one fetched partition, with tolerant batches.
+
+    Args:
+        fetched: the bytes of whole batches, the last of which may be cut off.
+    """
+
+    def __init__(self, fetched: bytes) -> None:
+        self._records = MemoryRecords(fetched)
+        self._fetched = fetched
+        self._at = 0
+
+    def size_in_bytes(self) -> int:
+        """Return the bytes that were fetched."""
+        return len(self._fetched)
+
+    def has_next(self) -> bool:
+        """Return whether there is another whole batch."""
+        return bool(self._records.has_next())
+
+    def next_batch(self) -> TolerantBatch | None:
+        """Return the next batch; None after the last."""
+        batch = self._records.next_batch()
+        if batch is None:
+            return None
+        length = int.from_bytes(self._fetched[self._at : self._at + _OVERHEAD_BYTES][_LENGTH])
+        start, self._at = self._at, self._at + _OVERHEAD_BYTES + length
+        return TolerantBatch(batch, self._fetched, start, self._at)
+
+
+class TolerantBatch:
+    """One batch: aiokafka's own, but for the records that it cannot decode."""
+
+    def __init__(self, batch: Any, fetched: bytes, start: int, end: int) -> None:  # noqa: ANN401 - of aiokafka
+        self._batch = batch
+        self._fetched = fetched
+        self._start = start
+        self._end = end
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the batch has
+        return getattr(self._batch, name)
+
+    def __next__(self) -> Any:  # noqa: ANN401 - a record of aiokafka; this is how control batches are read
+        return next(self._batch)
+
+    def __iter__(self) -> Iterator[Any]:
+        last = -1
+        try:
+            for record in self._batch:
+                last = record.offset
+                yield record
+        except (UnicodeDecodeError, CorruptRecordException):
+            whole = _TolerantBatchPy(memoryview(self._fetched)[self._start : self._end])
+        else:
+            return
+        for record in whole:
+            if record.offset > last:
+                yield record
+
+
+class _TolerantBatchPy(_DefaultRecordBatchPy):  # type: ignore[misc] # aiokafka ships no types
+    """aiokafka's batch in Python, reading from bytes that decode whatever they hold."""
+
+    def _maybe_uncompress(self) -> None:
+        super()._maybe_uncompress()
+        self._buffer: bytearray = _TolerantBytes(self._buffer)
+
+
+class _TolerantBytes(bytearray):
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - an int or a slice, as bytearray's own
+        found = super().__getitem__(index)
+        return _TolerantBytes(found) if isinstance(found, bytearray) else found
+
+    def decode(self, encoding: str = "utf-8", errors: str = "backslashreplace") -> str:
+        return super().decode(encoding, errors)
