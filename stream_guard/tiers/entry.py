@@ -36,20 +36,16 @@ class Entry:
         degraded: what was left out for it so far.
     """
 
-    __slots__ = (
-        "asked",
-        "cancelled",
-        "climb",
-        "degraded",
-        "deliver",
-        "followers",
-        "key",
-        "leader",
-        "request",
-        "rung",
-        "since_s",
-        "steps",
-    )
+    # Defaults of the class, since most posts need few of them and each assignment costs.
+    steps: tuple[TierStep, ...] = ()
+    key: Key | None = None
+    followers: dict[str, Entry] | None = None
+    leader: Entry | None = None
+    asked = False
+    cancelled = False
+    rung = 0
+    climb: Climb | None = None
+    degraded: tuple[str, ...] = ()
 
     def __init__(
         self,
@@ -60,15 +56,6 @@ class Entry:
         self.request = request
         self.deliver = deliver
         self.since_s = since_s
-        self.steps: tuple[TierStep, ...] = ()
-        self.key: Key | None = None
-        self.followers: dict[str, Entry] | None = None
-        self.leader: Entry | None = None
-        self.asked = False
-        self.cancelled = False
-        self.rung = 0
-        self.climb: Climb | None = None
-        self.degraded: tuple[str, ...] = ()
 
     @property
     def post(self) -> Post:
