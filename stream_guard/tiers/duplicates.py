@@ -111,9 +111,7 @@ class Duplicates:
     def find(self, keys: Sequence[Key]) -> list[Known | None]:
         """Return what is known of each key."""
         get, now_s = self._known.get, self._now_s()
-        return [
-            None if (kept := get(key)) is None or kept[0] <= now_s else kept[1] for key in keys
-        ]
+        return [None if (kept := get(key)) is None or kept[0] <= now_s else kept[1] for key in keys]
 
     def learn(self, key: Key, judgement: Judgement) -> None:
         """Keep a judgement's answer, where it is one that later posts may have."""

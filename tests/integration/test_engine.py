@@ -353,7 +353,8 @@ async def test_a_rung_asks_with_its_own_effort_and_its_exact_budget(judge: Scrip
         assert provenance.effort == (effort or "low")
         (completion,) = judge.completions[request.id]
         ids = list(completion.ids)
-        assert ids.index(judge._tokenizer.control.end) == 3 + (budget or REASONING)
+        control = judge._tokenizer.control
+        assert ids.index(control.end) - ids.index(control.message) - 1 == (budget or REASONING)
         system[provenance.effort] = provenance.prompt_sha256
     assert len(set(system.values())) == 3
 
