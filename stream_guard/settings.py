@@ -485,7 +485,6 @@ _EXAMPLES: Final[dict[str, str]] = {
     "cascade.ladder": '[{"effort": "medium", "reasoning_tokens_max": 1024}]',
     "cascade.tiers": '["duplicates", "safeguard"]',
     "cascade.uncertain_band": "[0.2, 0.8]",
-    "cascade": '{"tiers": ["duplicates", "safeguard"]}',
     "policies.path": "/etc/stream-guard/policies",
     "post.text": "/message/body",
 }
