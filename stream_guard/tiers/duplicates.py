@@ -69,15 +69,16 @@ def fold(text: str) -> str:
 
 
 def digest(post: Post) -> bytes:
-    """Return the SHA-256 of all of a post that is judged: title, parent and text."""
-    text = fold(post.text)
-    if post.title is None and post.parent is None:
+    """Return the SHA-256 of all of a post that is judged: language (rules may be for one), title, parent and text."""
+    text, language, title, parent = fold(post.text), post.language, post.title, post.parent
+    # Lengths keep a part's end from passing for the next one's beginning.
+    text = f"-{text}" if language is None else f"{len(language)}:{language}{text}"
+    if title is None and parent is None:
         return hashlib.sha256(text.encode()).digest()
-    parts = [None if part is None else fold(part) for part in (post.title, post.parent)]
-    # Lengths keep a part's end from passing for the next one's beginning; one hash more, for a bare text.
+    parts = [None if part is None else fold(part) for part in (title, parent)]
     head = "".join("-" if part is None else f"{len(part)}:{part}" for part in parts)
-    whole = hashlib.sha256(f"{head}\n{text}".encode()).digest()
-    return hashlib.sha256(b"post\0" + whole).digest()
+    # One hash more, so that no bare text is taken for one with a title.
+    return hashlib.sha256(hashlib.sha256(f"{head}{text}".encode()).digest()).digest()
 
 
 class Duplicates:

@@ -45,8 +45,14 @@ def test_what_may_change_a_verdict_makes_a_difference(one: str, other: str) -> N
     assert digest(post(one)) != digest(post(other))
 
 
-def test_title_and_parent_belong_to_the_post() -> None:
+def test_language_title_and_parent_belong_to_the_post() -> None:
     posts = [
+        post("a", language="en"),
+        post("a", language="de"),
+        post("na", language="e"),
+        post("2:ena"),
+        post("a", language=""),
+        post("-a"),
         post("a"),
         post("a", title="b"),
         post("a", parent="b"),
