@@ -104,10 +104,12 @@ def _one_policy() -> Path:
 
 async def bare(settings: Any, count: int) -> float:
     """Run (a); return records/s."""
-    from stream_guard.app import read_policies
-    from stream_guard.engine.scripted import ScriptedJudge
+    from prometheus_client import CollectorRegistry
+
+    from stream_guard.app import make_cascade, read_policies
     from stream_guard.judge import JudgeRequest
     from stream_guard.post import PostParser
+    from stream_guard.telemetry.metrics import Metrics
     from stream_guard.verdict import VerdictEvents, build_verdict, encode_verdict
 
     kafka = settings.kafka
@@ -129,7 +131,7 @@ async def bare(settings: Any, count: int) -> float:
     )
     # A template of the same size: one real verdict and its headers, made once.
     policies = read_policies(settings)
-    judge = ScriptedJudge()
+    judge = make_cascade(settings, Metrics(CollectorRegistry()))
     await judge.start(policies)
     made: list[Any] = []
     request = JudgeRequest(

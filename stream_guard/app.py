@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from stream_guard.cascade import Cascade, make_tiers
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
 from stream_guard.errors import EngineError, LimitError, PolicyError, SettingsError
@@ -27,17 +28,19 @@ from stream_guard.probes import Health, ProbeServer
 from stream_guard.reload import PolicyReloader
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
+from stream_guard.tiers.ladder import Ladder
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from stream_guard.dead_letter_gate import DeadLetterGate
-    from stream_guard.policy import PolicySet
+    from stream_guard.policy import Policy, PolicySet
     from stream_guard.ports import Judge
     from stream_guard.reload import ReloadOutcome
     from stream_guard.settings import EngineSettings, Settings
+    from stream_guard.tiers.ladder import Rung
 
 _log = structlog.get_logger(__name__)
 
@@ -50,8 +53,14 @@ def package_version() -> str:
         return "0+unknown"
 
 
-def make_judge(settings: EngineSettings) -> Judge:
-    """Return the judge that ``engine.kind`` names. Raises EngineError where it is not installed."""
+def make_judge(
+    settings: EngineSettings, rungs: Callable[[Policy], Sequence[Rung]] | None = None
+) -> Judge:
+    """Return the judge that ``engine.kind`` names, and that can be asked on these rungs.
+
+    Raises:
+        EngineError: it is not installed.
+    """
     if settings.kind == "scripted":
         from stream_guard.engine.scripted import ScriptedJudge
 
@@ -60,7 +69,18 @@ def make_judge(settings: EngineSettings) -> Judge:
     from stream_guard.engine.vllm_engine import VllmJudge
 
     require_vllm()  # now, and not after minutes of joining and waiting
-    return VllmJudge(settings)
+    return VllmJudge(settings, rungs)
+
+
+def make_cascade(settings: Settings, metrics: Metrics, inner: Judge | None = None) -> Cascade:
+    """Return the tiers that the settings name, round a judge: by default that of :func:`make_judge`."""
+    return Cascade(
+        inner or make_judge(settings.engine, Ladder(settings.cascade).rungs),
+        make_tiers(settings),
+        settings.cascade,
+        clock=SystemClock(),
+        metrics=metrics,
+    )
 
 
 def read_policies(settings: Settings) -> PolicySet:
@@ -89,7 +109,7 @@ class App:
 
     Args:
         settings: all sections.
-        judge: instead of the one that the settings name.
+        judge: the one that reasons, instead of the one that the settings name.
         exporter: instead of the endpoint that the settings name.
         metrics: instead of the process's own registry.
     """
@@ -103,8 +123,8 @@ class App:
         metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
-        self.judge = judge or make_judge(settings.engine)
         self.metrics = metrics or Metrics()
+        self.judge = make_cascade(settings, self.metrics, judge)
         self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
@@ -199,6 +219,7 @@ class App:
                     consumer.release()
                     del tasks["engine"]
                     begin("judge", self.judge.wait_failed())
+                    begin("pressure", self._feel_pressure(consumer))
                     if self.settings.policies.reload:
                         begin("policies", reloader.run())
                     continue
@@ -226,6 +247,11 @@ class App:
             for task in tasks.values():
                 task.cancel()
             await asyncio.gather(*tasks.values(), return_exceptions=True)
+
+    async def _feel_pressure(self, consumer: Consumer) -> None:
+        while True:
+            await asyncio.sleep(self.settings.cascade.pressure_interval_s)
+            self.judge.observe(consumer.lag_records())
 
     async def _start_judge(self, policies: PolicySet) -> None:
         timeout_s = self.settings.engine.start_timeout_s

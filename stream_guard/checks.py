@@ -61,6 +61,8 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
             yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
+    if policies is not None:
+        yield _check("tiers", partial(_tiers, policies, settings))
     yield _check("engine", partial(_engine, settings))
     yield _check("model", partial(_model, settings))
 
@@ -77,6 +79,14 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
 
     check_routes(policies, topics, settings)
     return "every topic has its policies"
+
+
+def _tiers(policies: PolicySet, settings: Settings) -> str:
+    from stream_guard.cascade import make_tiers
+
+    for tier in make_tiers(settings):
+        tier.prepare(policies)
+    return " -> ".join(settings.cascade.tiers)
 
 
 def _engine(settings: Settings) -> str:

@@ -61,6 +61,16 @@ class Consumer:
         """The partitions that are ours now."""
         return tuple(self._offsets)
 
+    def lag_records(self) -> int | None:
+        """Return how many records of our partitions are still to be read; None where no end is known."""
+        ends = self._source.ends()
+        behind = [
+            end - offsets.next_offset
+            for partition, offsets in self._offsets.items()
+            if (end := ends.get(partition)) is not None and offsets.next_offset is not None
+        ]
+        return max(0, sum(behind)) if behind else None
+
     def hold(self) -> None:
         """Keep the membership, and take no records, until :meth:`release`: the engine is not ready."""
         self._held.clear()

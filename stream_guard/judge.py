@@ -59,9 +59,12 @@ class Answer:
     parse_status: ParseStatus = "ok"
 
 
-@dataclass(slots=True, frozen=True)
+@dataclass(slots=True)
 class Provenance:
-    """How the answer came about; counts are tokens, summed over attempts where they were spent."""
+    """How the answer came about; counts are tokens, summed over attempts where they were spent.
+
+    Treated as immutable (not frozen, since freezing triples the cost of making one).
+    """
 
     tier: str
     model: str

@@ -80,6 +80,11 @@ class PartitionOffsets:
         return position
 
     @property
+    def next_offset(self) -> int | None:
+        """One past the last record received; None where none was."""
+        return None if self._last is None else self._last + 1
+
+    @property
     def unfinished(self) -> int:
         """Records received and not finished."""
         return len(self._pending) - len(self._finished)

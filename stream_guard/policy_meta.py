@@ -159,6 +159,9 @@ class PolicyMeta(BaseModel):
         if self.tiers and len(set(self.tiers)) < len(self.tiers):
             message = "tiers names one twice; keep one"
             raise ValueError(message)
+        if self.tiers and "safeguard" in self.tiers[:-1]:
+            message = "tiers: safeguard always ends a post's way; put it last"
+            raise ValueError(message)
         return self
 
     @model_validator(mode="after")

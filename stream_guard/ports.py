@@ -85,6 +85,9 @@ class Source(Protocol):
 
     def assigned(self) -> Sequence[Partition]: ...
 
+    def ends(self) -> Mapping[Partition, int]:
+        """The offset after the newest record of each assigned partition, as of the last fetch, where one is known."""
+
     async def stop(self) -> None: ...
 
 

@@ -9,10 +9,11 @@ What it must never do: accept a name that it does not know, or show a secret.
 
 from __future__ import annotations
 
+import itertools
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import (
@@ -157,6 +158,8 @@ class KafkaSettings(_Section):
         return (self.verdict_topic, self.dead_letter_topic, *shadow)
 
 
+_Share = Annotated[float, Field(ge=0, le=1)]
+Tier: TypeAlias = Literal["duplicates", "rules", "classifier", "safeguard"]
 _Pointer = Annotated[str, Field(pattern=r"^(/.*)?$")]
 
 
@@ -198,15 +201,6 @@ class PoliciesSettings(_Section):
     """A folder with ``<slug>/policy.md`` and ``routes.yaml``."""
     reload: bool = True
     """Whether edits of the folder go live while posts flow; without it, at the next start."""
-
-
-class CascadeSettings(_Section):
-    """The cheap tiers, which look at a post before the model does."""
-
-    classifier: str | None = Field(None, min_length=1)
-    """The classifier of policies with ``thresholds`` that name none: ``builtin:NAME``, or a folder."""
-    classifier_threads: int = Field(1, ge=1, le=64)
-    """Threads that a classifier's run may use, besides the engine's."""
 
 
 class EngineSettings(_Section):
@@ -254,6 +248,82 @@ class EngineSettings(_Section):
     """Prompt tokens admitted to vLLM at once; by default no bound beyond that of requests."""
     prompt_date: str = Field("2025-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The date in harmony's system message, pinned so that prefixes stay cached and verdicts reproducible."""
+
+
+class RungSettings(_Section):
+    """One rung of the ladder: how long the model reasons, and its budget."""
+
+    effort: Literal["medium", "high"]
+    """Above the lowest, with which no post is asked twice."""
+    reasoning_tokens_max: int = Field(ge=1, le=32_768)
+    """Reasoning budget on this rung, in tokens; exact. A policy's own is kept where it is larger."""
+
+
+class CascadeSettings(_Section):
+    """Which tiers a post passes, when the model is asked again, and what is left out under pressure."""
+
+    tiers: tuple[Tier, ...] = Field(
+        ("duplicates", "rules", "classifier", "safeguard"), min_length=1
+    )
+    """In order, for policies that do not say; ``safeguard`` is the model, and the last."""
+    duplicates_entries_max: int = Field(100_000, ge=1)
+    """Answers kept for posts that come again, about 1 kB each; the least recently used go first."""
+    duplicates_ttl_s: float = Field(3_600, gt=0)
+    """How long an answer is kept, in s."""
+    classifier: str | None = Field(None, min_length=1)
+    """The classifier of policies with ``thresholds`` that name none: ``builtin:NAME``, or a folder."""
+    classifier_threads: int = Field(1, ge=1, le=64)
+    """Threads that a classifier's run may use, besides the engine's."""
+    ladder: tuple[RungSettings, ...] = (
+        RungSettings(effort="medium", reasoning_tokens_max=1_024),
+        RungSettings(effort="high", reasoning_tokens_max=2_048),
+    )
+    """Rungs above a policy's own effort, lowest first; empty asks the model once."""
+    uncertain_band: tuple[_Share, _Share] = (0.2, 0.8)
+    """An answer whose confidence lies in it, ends included, climbs; two equal ends leave out all but that value."""
+    severe: tuple[Literal["low", "medium", "high", "critical"], ...] = ("high", "critical")
+    """Severities at which a violation is asked again, one rung higher, and which pressure spares longest."""
+    pressure_effort_age_s_max: float | None = Field(60, gt=0)
+    """Oldest post at the judge, in s, above which posts are asked once, at low effort; unset never."""
+    pressure_effort_lag_records_max: int | None = Field(None, ge=1)
+    """Records still to be read, above which the same holds."""
+    pressure_severe_only_age_s_max: float | None = Field(None, gt=0)
+    """Oldest post, in s, above which the model is asked for policies with a severe category only; unset never."""
+    pressure_severe_only_lag_records_max: int | None = Field(None, ge=1)
+    """Records still to be read, above which the same holds."""
+    pressure_undetermined_age_s_max: float | None = Field(None, gt=0)
+    """Oldest post, in s, above which the model is not asked: the policy's ``undetermined`` holds; unset never."""
+    pressure_undetermined_lag_records_max: int | None = Field(None, ge=1)
+    """Records still to be read, above which the same holds."""
+    pressure_recovery_ratio: float = Field(0.5, gt=0, lt=1)
+    """A level is left once age and lag are below this share of its limits."""
+    pressure_hold_s: float = Field(30, ge=0)
+    """For how long they must be, in s, before each step back."""
+    pressure_interval_s: float = Field(1, gt=0)
+    """How often it is looked at, in s."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CascadeSettings:
+        if len(set(self.tiers)) < len(self.tiers):
+            raise ValueError("tiers names one twice; keep one")
+        if "safeguard" in self.tiers[:-1]:
+            raise ValueError("tiers: safeguard always ends a post's way; put it last")
+        efforts = [rung.effort for rung in self.ladder]
+        budgets = [rung.reasoning_tokens_max for rung in self.ladder]
+        if efforts not in ([], ["medium"], ["high"], ["medium", "high"]):
+            raise ValueError("ladder: each effort once, medium before high")
+        if budgets != sorted(budgets):
+            raise ValueError("ladder: a higher rung needs at least the budget of the one below")
+        if self.uncertain_band[0] > self.uncertain_band[1]:
+            raise ValueError("uncertain_band is upside down; write the lower end first")
+        for unit in ("age_s", "lag_records"):
+            levels = ("effort", "severe_only", "undetermined")
+            names = [f"pressure_{level}_{unit}_max" for level in levels]
+            limits = [(getattr(self, name), name) for name in names if getattr(self, name)]
+            for (low, lower), (high, higher) in itertools.pairwise(limits):
+                if low >= high:
+                    raise ValueError(f"{higher} must be above {lower}")
+        return self
 
 
 class BatchingSettings(_Section):
@@ -359,8 +429,8 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     post: PostSettings = PostSettings()
     policies: PoliciesSettings = PoliciesSettings()
-    cascade: CascadeSettings = CascadeSettings()
     engine: EngineSettings = EngineSettings()
+    cascade: CascadeSettings = CascadeSettings()
     batching: BatchingSettings = BatchingSettings()
     delivery: DeliverySettings = DeliverySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
@@ -444,6 +514,9 @@ _EXAMPLES: Final[dict[str, str]] = {
     "kafka.topics": '["posts"]',
     "kafka.security": '{"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "u", "password": "p"}',
     "engine.extra": '{"enable_chunked_prefill": true}',
+    "cascade.ladder": '[{"effort": "medium", "reasoning_tokens_max": 1024}]',
+    "cascade.tiers": '["duplicates", "safeguard"]',
+    "cascade.uncertain_band": "[0.2, 0.8]",
     "policies.path": "/etc/stream-guard/policies",
     "post.text": "/message/body",
     "cascade.classifier": "builtin:toxicity",
@@ -494,6 +567,7 @@ __all__ = [
     "KafkaSettings",
     "PoliciesSettings",
     "PostSettings",
+    "RungSettings",
     "SecuritySettings",
     "Settings",
     "TelemetrySettings",

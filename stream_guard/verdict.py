@@ -50,10 +50,18 @@ def needs_review(answer: Answer) -> bool:
 
 
 def recommended_action(answer: Answer, policy: Policy) -> str:
-    """Return what enforcement is advised to do: ``none``, ``review``, or what the policy says for the category."""
+    """Return what enforcement is advised to do: ``none``, ``review``, or what the policy says.
+
+    For a violation that is its category's action; for what could not be decided, the policy's rule: failing open
+    recommends nothing, failing closed the policy's own action, and holding a review.
+    """
     if answer.decision == "safe":
         return "none"
-    return policy.action_for(answer.category) if answer.decision == "violates" else "review"
+    if answer.decision == "violates":
+        return policy.action_for(answer.category)
+    if policy.undetermined == "fail_open":
+        return "none"
+    return policy.action if policy.undetermined == "fail_closed" else "review"
 
 
 def _key_text(key: bytes | None) -> str | None:
@@ -134,6 +142,16 @@ def build_verdict(
             "parse_status": answer.parse_status,
             "attempts": provenance.attempts,
             "degraded": provenance.degraded,
+            "trail": [
+                {
+                    "tier": step.tier,
+                    "outcome": step.outcome,
+                    "reason": step.reason,
+                    "duration_us": step.duration_us,
+                    "effort": step.effort,
+                }
+                for step in provenance.trail
+            ],
         },
         "timing": {
             "event": record.timestamp if post.created_at_ms is None else post.created_at_ms,

@@ -69,6 +69,9 @@ def _environment(broker: Broker, policies: Path) -> dict[str, str]:
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "32",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "32",
         "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "24",
+        # Random weights are never sure: without a word on this, nearly every post would climb to the top.
+        "STREAM_GUARD_CASCADE__LADDER": '[{"effort": "medium", "reasoning_tokens_max": 48}]',
+        "STREAM_GUARD_CASCADE__UNCERTAIN_BAND": "[0.499, 0.501]",
         "STREAM_GUARD_HTTP__HOST": "127.0.0.1",
         "STREAM_GUARD_HTTP__PORT": "0",
         "STREAM_GUARD_TELEMETRY__LOG_FORMAT": "json",

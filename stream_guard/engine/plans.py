@@ -36,8 +36,9 @@ class Attempt:
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """All that is the same for every post under one policy; each attempt has half the last one's budget."""
+    """All that is the same for every post under one policy on one rung; each attempt has half the last one's budget."""
 
+    effort: Effort
     prefix: PolicyPrefix
     attempts: tuple[Attempt, ...]
 
@@ -65,23 +66,33 @@ class Planner:
         self._make_params = make_params
         self._plans: OrderedDict[tuple[str, Effort, int, Taxonomy], Plan] = OrderedDict()
 
-    def plan(self, policy: Policy) -> Plan:
-        """Return the policy's plan. Raises PolicyError where its text cannot be used."""
-        key = (policy.sha256, policy.effort, policy.reasoning_tokens_max, policy.taxonomy)
+    def plan(
+        self,
+        policy: Policy,
+        effort: Effort | None = None,
+        reasoning_tokens_max: int | None = None,
+    ) -> Plan:
+        """Return a plan for a policy: by its own effort and budget, or by these.
+
+        Raises:
+            PolicyError: its text cannot be used.
+        """
+        effort = effort or policy.effort
+        budget = reasoning_tokens_max or policy.reasoning_tokens_max
+        key = (policy.sha256, effort, budget, policy.taxonomy)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans[key] = self._make(policy)
+            found = self._plans[key] = self._make(policy, effort, budget)
             while len(self._plans) > PLANS_MAX:
                 self._plans.popitem(last=False)
         return found
 
-    def _make(self, policy: Policy) -> Plan:
+    def _make(self, policy: Policy, effort: Effort, budget: int) -> Plan:
         attempts = []
-        budget = policy.reasoning_tokens_max
         for _ in range(self._settings.attempts_max):
             limits = Limits(budget, self._settings.rationale_tokens_max)
             tokens_max = completion_tokens_max(policy.taxonomy, limits)
             tag = structural_tag(policy.taxonomy, self._tokens, limits)
             attempts.append(Attempt(self._make_params(tag, tokens_max), tokens_max))
             budget = max(1, budget // 2)
-        return Plan(self._builder.prefix(policy, policy.effort), tuple(attempts))
+        return Plan(effort, self._builder.prefix(policy, effort), tuple(attempts))

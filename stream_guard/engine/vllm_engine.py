@@ -14,6 +14,8 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import structlog
+
 from stream_guard.answer import read_answer, violation_position
 from stream_guard.attacks import check_structure
 from stream_guard.engine.plans import Planner
@@ -41,7 +43,9 @@ if TYPE_CHECKING:
     from stream_guard.judge import FinishReason, JudgeRequest
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.settings import EngineSettings
+    from stream_guard.tiers.ladder import Rung
 
+_log = structlog.get_logger(__name__)
 TIER: Final = "safeguard"
 CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
 """P(violation) by the answer's 0 or 1, given this reasoning: it saturates, so calibrate it on labelled posts."""
@@ -71,10 +75,21 @@ class _Spent:
 
 
 class VllmJudge:
-    """Judges with the model that the settings name; see :class:`stream_guard.ports.Judge`."""
+    """Judges with the model that the settings name; see :class:`stream_guard.ports.Judge`.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    Args:
+        settings: model, engine, budgets and limits.
+        rungs: efforts and budgets at which requests under a policy may ask, the commonest first; those after it
+            have their grammars compiled. By default each policy's own alone.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        rungs: Callable[[Policy], Sequence[Rung]] | None = None,
+    ) -> None:
         self._settings = settings
+        self._rungs = rungs or (lambda _: ())
         self._client = VllmClient(settings)
         self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
         self._tokens_max = settings.in_flight_tokens_max
@@ -151,17 +166,32 @@ class VllmJudge:
             )
             raise PolicyError(message)
         for attempt in plan.attempts:
-            params = attempt.params.clone()
-            params.max_tokens = 1
-            completion = await self._client.generate(
-                prompt, params, f"warm-up-{next(self._ids)}", None
-            )
-            if completion.finish_reason not in ("length", "stop"):
-                message = (
-                    f"policy {policy.id!r}: the engine cannot complete its prompt "
-                    f"({completion.finish_reason})"
+            await self._try(policy, prompt, attempt)
+        for rung in self._rungs(policy)[1:]:
+            # Few posts get there: their grammars are compiled, by a prompt of one token, and their prefixes left cold.
+            higher = self._planner.plan(policy, *rung)
+            if len(prompt) + higher.attempts[0].tokens_max > self._model_len_max:
+                _log.warning(
+                    "rung_does_not_fit",
+                    policy=policy.id,
+                    **rung._asdict(),
+                    remedy="lower its budget in cascade.ladder, or raise engine.max_model_len",
                 )
-                raise EngineError(message)
+                continue
+            for attempt in higher.attempts:
+                await self._try(policy, prompt[:1], attempt)
+
+    async def _try(self, policy: Policy, prompt: list[int], attempt: Attempt) -> None:
+        """Have the engine make one token of an attempt. Raises EngineError where it cannot."""
+        params = attempt.params.clone()
+        params.max_tokens = 1
+        completion = await self._client.generate(prompt, params, f"warm-up-{next(self._ids)}", None)
+        if completion.finish_reason not in ("length", "stop"):
+            message = (
+                f"policy {policy.id!r}: the engine cannot complete its prompt "
+                f"({completion.finish_reason})"
+            )
+            raise EngineError(message)
 
     async def wait_failed(self) -> BaseException:
         """Return the error after which nothing more is delivered."""
@@ -251,8 +281,9 @@ class VllmJudge:
         """Build the prompt and give it to the engine, or settle what cannot be given."""
         started_ns = time.time_ns()
         try:
-            plan = self._planner.plan(job.request.policy)
-            job.prompt = self._builder.build(job.request.post, plan.prefix)
+            request = job.request
+            plan = self._planner.plan(request.policy, request.effort, request.reasoning_tokens_max)
+            job.prompt = self._builder.build(request.post, plan.prefix)
             self._check_length(job.prompt, plan)
         except PromptError as error:
             self._settle(
@@ -330,7 +361,7 @@ class VllmJudge:
                 job.request,
                 answer=answer,
                 error=error,
-                provenance=self._provenance(job.request.policy, plan, spent),
+                provenance=self._provenance(plan, spent),
                 confidence=confidence,
                 confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
                 started_ns=started_ns,
@@ -382,13 +413,13 @@ class VllmJudge:
             return None
         return violation_probability(completion.logprobs, position, self._digits)
 
-    def _provenance(self, policy: Policy, plan: Plan, spent: _Spent) -> Provenance:
+    def _provenance(self, plan: Plan, spent: _Spent) -> Provenance:
         return Provenance(
             tier=TIER,
             model=self._settings.model,
             revision=self._settings.revision,
             engine_version=self._client.version,
-            effort=policy.effort,
+            effort=plan.effort,
             prompt_sha256=plan.prefix.sha256,
             prompt_tokens=spent.prompt_tokens,
             cached_tokens=spent.cached_tokens,

@@ -159,6 +159,21 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Return the partitions that are ours now."""
         return self._assigned
 
+    def ends(self) -> Mapping[Partition, int]:
+        """Return where partitions end, as brokers said with the last fetch of each."""
+        if self._consumer is None:
+            return {}
+        held = (
+            self._consumer.assignment()
+        )  # after a loss of which the listener is not told yet, less than ours
+        ends = {}
+        for partition in self._assigned:
+            tp = TopicPartition(*partition)
+            end = self._consumer.highwater(tp) if tp in held else None
+            if end is not None:
+                ends[partition] = end
+        return ends
+
     async def poll(
         self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
     ) -> Mapping[Partition, Sequence[Record]]:

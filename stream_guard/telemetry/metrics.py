@@ -116,6 +116,24 @@ class Metrics:
         self.tokens = Counter(
             "stream_guard_tokens", "Tokens of the engine.", ["kind"], registry=registry
         )
+        # What each tier did with posts; settled: a verdict came of it, skipped: left out under pressure or refused.
+        self.tiers = Counter(
+            "stream_guard_tier_posts",
+            "Posts that a tier settled, escalated or skipped; of the model, once a rung.",
+            ["tier", "outcome"],
+            registry=registry,
+        )
+        # How much is left out because the judge cannot keep up: 0 nothing, 1 effort, 2 all but severe, 3 the model.
+        self.pressure_level = Gauge(
+            "stream_guard_pressure_level", "What is left out under pressure.", registry=registry
+        )
+        # Changes of that level, by the one that it changed to.
+        self.pressure_changes = Counter(
+            "stream_guard_pressure_changes",
+            "Changes of the level of pressure.",
+            ["level"],
+            registry=registry,
+        )
         # Edits of the policies' folder, by outcome: switched, refused, restored (what was refused was taken back).
         self.policy_reloads = Counter(
             "stream_guard_policy_reloads",
@@ -167,3 +185,14 @@ class Metrics:
         """Add counts by (policy, decision, tier, mode): a list at a time, since a label look-up costs a microsecond."""
         for labels, count in counts.items():
             self.verdicts.labels(*labels).inc(count)
+
+    def count_tier(
+        self, tier: str, *, settled: int = 0, escalated: int = 0, skipped: int = 0
+    ) -> None:
+        """Add what a tier did with a list of posts."""
+        if settled:
+            self.tiers.labels(tier, "settled").inc(settled)
+        if escalated:
+            self.tiers.labels(tier, "escalated").inc(escalated)
+        if skipped:
+            self.tiers.labels(tier, "skipped").inc(skipped)

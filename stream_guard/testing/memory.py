@@ -251,6 +251,11 @@ class MemorySource:
         """Return the partitions that are ours now."""
         return self._assigned
 
+    def ends(self) -> Mapping[Partition, int]:
+        """Return where our partitions end."""
+        logs = self._broker._logs  # noqa: SLF001 - one mechanism in two classes
+        return {p: logs(p.topic)[p.partition].end for p in self._assigned}
+
     async def stop(self) -> None:
         """Leave the group; its other members share what was ours."""
         await self._group.leave(self)

@@ -53,8 +53,13 @@ class CheapTier(Protocol):
         blocking: whether :meth:`look` takes milliseconds, and so belongs into a thread.
     """
 
-    name: str
-    blocking: bool
+    @property
+    def name(self) -> str:
+        """Its name in trails and settings."""
+
+    @property
+    def blocking(self) -> bool:
+        """Whether it belongs into a thread."""
 
     def prepare(self, policies: PolicySet) -> None:
         """Compile or load what these policies need; what other policies needed may be dropped once unused.

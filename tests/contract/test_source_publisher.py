@@ -224,6 +224,17 @@ async def test_a_partition_that_is_not_asked_for_waits(rig: Rig) -> None:
     assert {r.partition for r in rest} >= {other.partition}
 
 
+async def test_where_partitions_end_is_known_once_they_were_read(rig: Rig) -> None:
+    topic = rig.create_topic(2)
+    await publish(rig, posts(topic, 20))
+    async with reading(rig, topic, topic) as (source, _):
+        records = await take(source, 20)
+        ends = source.ends()
+        for partition in source.assigned():
+            own = [record.offset for record in records if record.partition == partition.partition]
+            assert ends[partition] == max(own) + 1
+
+
 async def test_the_next_member_resumes_at_what_was_committed(rig: Rig) -> None:
     topic = rig.create_topic(1)
     partition = Partition(topic, 0)

@@ -17,7 +17,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -61,11 +61,16 @@ def deploy(bootstrap: str, new_topic: Callable[..., str], **extra: str) -> Deplo
 class Running:
     """The consumer's process, and its log."""
 
-    def __init__(self, deployment: Deployment, log: Path) -> None:
+    def __init__(
+        self,
+        deployment: Deployment,
+        log: Path,
+        command: Sequence[str] = ("stream_guard.cli", "run"),
+    ) -> None:
         self.log = log
         with log.open("ab") as file:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "stream_guard.cli", "run"],
+                [sys.executable, "-m", *command],
                 env=deployment.environment(),
                 cwd=ROOT,
                 stderr=file,
@@ -94,9 +99,11 @@ class Running:
 
 
 @contextlib.contextmanager
-def running(deployment: Deployment, log: Path) -> Iterator[Running]:
-    """Run the consumer; whatever happens, it does not outlive the test."""
-    run = Running(deployment, log)
+def running(
+    deployment: Deployment, log: Path, command: Sequence[str] = ("stream_guard.cli", "run")
+) -> Iterator[Running]:
+    """Run the consumer, or another module; whatever happens, it does not outlive the test."""
+    run = Running(deployment, log, command)
     try:
         yield run
     finally:

@@ -37,6 +37,8 @@ async def test_posts_through_kafka_are_judged_by_vllm(
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="16",
         STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="16",
+        # Random weights are never sure: with no rung above, each post is asked about once.
+        STREAM_GUARD_CASCADE__LADDER="[]",
         OMP_NUM_THREADS="1",
         VLLM_CPU_OMP_THREADS_BIND="nobind",
     )

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 import pytest_asyncio
+import structlog
 
 from stream_guard.engine.vllm_engine import CONFIDENCE_METHOD, VllmJudge
 from stream_guard.errors import EngineError, PolicyError, PromptError
@@ -20,6 +21,7 @@ from stream_guard.policy import PolicySet, make_policy
 from stream_guard.policy_store import load_policies
 from stream_guard.post import Post
 from stream_guard.settings import EngineSettings
+from stream_guard.tiers.ladder import Rung
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
@@ -90,8 +92,8 @@ class Collector:
 class Scripted(VllmJudge):
     """The judge, whose engine emits what a request's context says: a list of completions, one a try."""
 
-    def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: EngineSettings, *rungs: Any) -> None:
+        super().__init__(settings, *rungs)
         self.completions: dict[str, list[Any]] = {}
         self.running_max = 0
         generate = self._client.generate
@@ -338,6 +340,41 @@ async def test_what_is_cancelled_just_before_its_delivery_is_not_delivered(
     judge.submit([dropped, kept], collector.deliver)
     assert [judgement.request for judgement in await collector.wait(1)] == [kept]
     assert judge.in_flight() == 0
+
+
+async def test_a_rung_asks_with_its_own_effort_and_its_exact_budget(judge: Scripted) -> None:
+    system = {}
+    for effort, budget in (("medium", 40), ("high", 7), (None, None)):
+        (request,) = requests(1, text="a rung", context=judge.ids_of(" word")[0])
+        request.effort, request.reasoning_tokens_max = effort, budget  # type: ignore[assignment]
+        (judgement,) = await judged(judge, [request])
+        provenance = judgement.provenance
+        assert provenance is not None
+        assert provenance.effort == (effort or "low")
+        (completion,) = judge.completions[request.id]
+        ids = list(completion.ids)
+        control = judge._tokenizer.control
+        assert ids.index(control.end) - ids.index(control.message) - 1 == (budget or REASONING)
+        system[provenance.effort] = provenance.prompt_sha256
+    assert len(set(system.values())) == 3
+
+
+async def test_the_grammars_of_higher_rungs_are_compiled_beforehand(
+    judge: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rungs = [("low", REASONING), ("medium", 33), ("high", 100_000)]
+    monkeypatch.setattr(judge, "_rungs", lambda _: [Rung(*rung) for rung in rungs])  # type: ignore[arg-type]
+    judge.completions.clear()
+    policy = make_policy("rungs", b"Posts about dogs are not allowed.", reasoning_tokens_max=9)
+    with structlog.testing.capture_logs() as logs:
+        await judge.prepare(PolicySet({"rungs": policy}))
+    # Two attempts of each rung that fits; the one that does not is named, and what asks for it is refused.
+    assert sum(map(len, judge.completions.values())) == 4
+    assert [(log["event"], log["effort"]) for log in logs] == [("rung_does_not_fit", "high")]
+    (request,) = requests(1)
+    request.effort, request.reasoning_tokens_max = "high", 100_000
+    (judgement,) = await judged(judge, [request])
+    assert isinstance(judgement.error, PromptError)
 
 
 async def test_new_policies_are_prepared_while_it_runs(judge: Scripted) -> None:

@@ -10,6 +10,7 @@ import pytest
 CORE = (
     "answer",
     "batching",
+    "cascade",
     "dead_letters",
     "errors",
     "flow",
@@ -18,6 +19,7 @@ CORE = (
     "policy",
     "policy_store",
     "ports",
+    "pressure",
     "post",
     "prompt",
     "routing",

@@ -105,6 +105,7 @@ def test_where_each_thing_stands_is_kept(what: str, value: str, place: tuple[str
         ("thresholds:\n  safe_below: 2", 2, "less than or equal to 1"),
         ("tiers: [rules, magic]", 1, "'duplicates', 'rules', 'classifier' or 'safeguard'"),
         ("tiers: [rules, rules]", 1, "one twice"),
+        ("tiers: [safeguard, rules]", 1, "put it last"),
         ("tiers: []", 1, "at least 1 item"),
         ("undetermined: shrug", 1, "'fail_open', 'fail_closed' or 'hold'"),
         ("categories:\n  S1: {severity: awful}", 2, "'low', 'medium', 'high' or 'critical'"),

@@ -9,7 +9,7 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance
+from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance, TierStep
 from stream_guard.policy import make_policy
 from stream_guard.post import Post
 from stream_guard.verdict import (
@@ -17,6 +17,7 @@ from stream_guard.verdict import (
     build_verdict,
     decode_verdict,
     encode_verdict,
+    recommended_action,
     verdict_id,
     verdict_schema,
 )
@@ -46,6 +47,7 @@ def make(
     record: FakeRecord | None = None,
     *,
     now_ms: int = 1_700_000_000_500,
+    provenance: Provenance | None = None,
     **post: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     request = JudgeRequest(
@@ -54,7 +56,7 @@ def make(
     judgement = Judgement(
         request,
         answer=answer or Answer("safe"),
-        provenance=Provenance(tier="model", model="m", effort="low"),
+        provenance=provenance or Provenance(tier="model", model="m", effort="low"),
         confidence=0.75,
         confidence_method="logprobs",
         finished_ns=now_ms * 1_000_000,
@@ -115,6 +117,32 @@ def test_decisions_carry_the_advice(answer: Answer, action: str, review: bool) -
     )
     assert verdict["policy"]["rule_ids"] == list(answer.rule_ids)
     assert verdict["policy"]["category"] == answer.category
+
+
+@pytest.mark.parametrize(
+    ("undetermined", "action"), [("fail_open", "none"), ("fail_closed", "hide"), ("hold", "review")]
+)
+def test_what_to_do_with_what_was_not_decided_is_the_policys_to_say(
+    undetermined: str, action: str
+) -> None:
+    policy = make_policy(
+        "spam", b"# Spam", metadata=f"undetermined: {undetermined}\naction: hide\n".encode()
+    )
+    assert recommended_action(Answer("undetermined"), policy) == action
+    assert recommended_action(Answer("safe"), policy) == "none"
+    assert recommended_action(Answer("violates"), policy) == "hide"
+
+
+def test_the_trail_and_what_was_left_out_are_in_the_verdict() -> None:
+    steps = (
+        TierStep("duplicates", "escalated", "new", 7),
+        TierStep("safeguard", "skipped", "pressure:undetermined", 0, "low"),
+    )
+    verdict = make(
+        provenance=Provenance("none", "none", degraded=("safeguard_skipped",), trail=steps)
+    )
+    assert verdict["provenance"]["degraded"] == ["safeguard_skipped"]
+    assert verdict["provenance"]["trail"] == [step._asdict() for step in steps]
 
 
 def test_the_id_is_the_same_every_time_and_across_releases() -> None:
