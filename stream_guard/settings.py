@@ -237,12 +237,40 @@ class EngineSettings(_Section):
     """A post without an answer by then is ``undetermined``."""
     start_timeout_s: float = Field(1_800, gt=0)
     """The engine must be ready by then."""
+    hang_timeout_s: float | None = Field(None, gt=0)
+    """An engine that decides nothing for so long, while it has posts, hangs and is killed; above
+    ``request_timeout_s``, by default twice that."""
+    rebuilds_max: int = Field(10, ge=0)
+    """Engines rebuilt within ``rebuild_window_s``, failed attempts included; one more stops the service."""
+    rebuild_window_s: float = Field(3_600, gt=0)
+    """Over how long rebuilds are counted."""
+    rebuild_backoff_s_min: float = Field(1, ge=0)
+    """Pause before a rebuild; it doubles with each that follows without a post judged in between."""
+    rebuild_backoff_s_max: float = Field(60, ge=0)
+    """Longest of these pauses."""
+    deaths_per_post_max: int = Field(2, ge=1)
+    """A post over which the engine has died or hung so often, the last time alone in it, is a dead letter."""
     in_flight_requests_max: int | None = Field(None, ge=1)
     """Requests admitted to vLLM at once; by default twice ``max_num_seqs``."""
     in_flight_tokens_max: int | None = Field(None, ge=64)
     """Prompt tokens admitted to vLLM at once; by default no bound beyond that of requests."""
     prompt_date: str = Field("2025-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The date in harmony's system message, pinned so that prefixes stay cached and verdicts reproducible."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EngineSettings:
+        if self.hang_s <= self.request_timeout_s:
+            raise ValueError(
+                "hang_timeout_s must exceed request_timeout_s, or one slow post would pass for a hanging engine"
+            )
+        if self.rebuild_backoff_s_max < self.rebuild_backoff_s_min:
+            raise ValueError("rebuild_backoff_s_max must not be below rebuild_backoff_s_min")
+        return self
+
+    @property
+    def hang_s(self) -> float:
+        """``hang_timeout_s``, or its default."""
+        return 2 * self.request_timeout_s if self.hang_timeout_s is None else self.hang_timeout_s
 
 
 class BatchingSettings(_Section):

@@ -177,6 +177,10 @@ class VllmJudge:
             "revision": self._settings.revision or "",
         }
 
+    async def kill(self) -> None:
+        """End the engine's processes at once, stopped ones too; :meth:`close` comes after."""
+        await self._client.kill()
+
     async def close(self) -> None:
         """Drop what is in flight and stop the engine; no process of it is left."""
         tasks = [*self._tasks, *(job.task for job in self._running if job.task)]

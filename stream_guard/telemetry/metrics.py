@@ -113,6 +113,10 @@ class Metrics:
         self.producer_rebuilds = Counter(
             "stream_guard_producer_rebuilds", "Producers rebuilt after an error.", registry=registry
         )
+        # Engines thrown away and made again; cause is died, hung, or start (the rebuilt one did not get ready).
+        self.engine_rebuilds = Counter(
+            "stream_guard_engine_rebuilds", "Engines rebuilt.", ["cause"], registry=registry
+        )
         # Records read and not finished.
         self.in_flight = Gauge(
             "stream_guard_in_flight_records", "Records in flight.", registry=registry
