@@ -19,6 +19,7 @@ from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
 from stream_guard.errors import EngineError, PolicyError, SettingsError
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
+from stream_guard.monitor import Monitor
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy_store import load_policies
 from stream_guard.post import PostParser
@@ -26,12 +27,14 @@ from stream_guard.probes import Health, ProbeServer
 from stream_guard.reload import PolicyReloader
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
+from stream_guard.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Callable, Coroutine, Iterable
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
+    from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import PolicySet
     from stream_guard.ports import Judge
     from stream_guard.reload import ReloadOutcome
@@ -48,17 +51,22 @@ def package_version() -> str:
         return "0+unknown"
 
 
-def make_judge(settings: EngineSettings) -> Judge:
-    """Return the judge that ``engine.kind`` names. Raises EngineError where it is not installed."""
+def make_judge(
+    settings: EngineSettings, metrics: Metrics, changed: Callable[[EngineState], None]
+) -> Judge:
+    """Return the judge that ``engine.kind`` names. Raises EngineError where it is not installed.
+
+    ``changed`` is told when its engine goes down or is ready again.
+    """
     if settings.kind == "scripted":
         from stream_guard.engine.scripted import ScriptedJudge
 
         return ScriptedJudge()
     from stream_guard.engine.arguments import require_vllm
-    from stream_guard.engine.vllm_engine import VllmJudge
+    from stream_guard.engine.supervised_vllm import supervised_vllm
 
     require_vllm()  # now, and not after minutes of joining and waiting
-    return VllmJudge(settings)
+    return supervised_vllm(settings, clock=SystemClock(), metrics=metrics, changed=changed)
 
 
 def read_policies(settings: Settings) -> PolicySet:
@@ -101,8 +109,9 @@ class App:
         metrics: Metrics | None = None,
     ) -> None:
         self.settings = settings
-        self.judge = judge or make_judge(settings.engine)
         self.metrics = metrics or Metrics()
+        self.judge = judge or make_judge(settings.engine, self.metrics, self.engine_changed)
+        self._consumer: Consumer | None = None
         self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
@@ -111,6 +120,21 @@ class App:
     def stop(self) -> None:
         """Ask :meth:`run` to drain and return."""
         self._stop.set()
+
+    def engine_changed(self, state: EngineState) -> None:
+        """Take no records while there is no engine, and say so; a judge that rebuilds its engine calls this."""
+        self.health.engine_ready = state.ready
+        self.health.details["engine_rebuilds"] = state.rebuilds
+        self.health.details["engine_fault"] = state.last_fault
+        if state.ready:
+            _tune_garbage_collector()
+        else:
+            gc.unfreeze()  # or nothing of the dead engine would ever be freed
+        if self._consumer is not None:
+            if state.ready:
+                self._consumer.release()
+            else:
+                self._consumer.hold()
 
     async def run(self) -> None:
         """Run until :meth:`stop`, SIGTERM or SIGINT, then drain.
@@ -146,18 +170,28 @@ class App:
             tracing=self.tracing,
         )
         consumer = Consumer(source, pipeline, settings.delivery, clock=clock, metrics=self.metrics)
+        self._consumer = consumer
         self.health.turns = lambda: consumer.turns
         reloader = self._make_reloader(policies, pipeline, consumer, topics)
-        with self._signals():
-            try:
-                await self._listen()
-                await publisher.start()
-                await source.start(consumer)
-                self.health.joined = True
-                await self._watch(consumer, publisher, reloader)
-            finally:
-                self.health.stopping = True
-                await self._close(source, publisher)
+        async with LoopWatchdog(settings.delivery.loop_timeout_s) as watchdog:
+            monitor = Monitor(
+                settings,
+                consumer,
+                health=self.health,
+                metrics=self.metrics,
+                clock=clock,
+                watchdog=watchdog,
+            )
+            with self._signals():
+                try:
+                    await self._listen()
+                    await publisher.start()
+                    await source.start(consumer)
+                    self.health.joined = True
+                    await self._watch(consumer, publisher, reloader, monitor)
+                finally:
+                    self.health.stopping = True
+                    await self._close(source, publisher)
 
     async def _listen(self) -> None:
         http = self.settings.http
@@ -171,7 +205,11 @@ class App:
             raise SettingsError(message) from error
 
     async def _watch(
-        self, consumer: Consumer, publisher: KafkaPublisher, reloader: PolicyReloader
+        self,
+        consumer: Consumer,
+        publisher: KafkaPublisher,
+        reloader: PolicyReloader,
+        monitor: Monitor,
     ) -> None:
         """Run the parts until a stop is asked for or one of them fails; then drain."""
         tasks: dict[str, asyncio.Task[Any]] = {}
@@ -182,6 +220,7 @@ class App:
         begin("stop", self._stop.wait())
         begin("consumer", consumer.run())
         begin("publisher", publisher.wait_failed())
+        begin("monitor", monitor.run())
         begin("engine", self._start_judge(reloader.live))
         try:
             while True:
@@ -327,7 +366,7 @@ def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:
         error = task.exception()
         if error is not None:
             return error
-        if name in ("publisher", "judge"):
+        if name in ("publisher", "judge", "monitor"):
             failure: BaseException = task.result()
             return failure
     return None

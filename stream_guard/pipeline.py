@@ -95,6 +95,7 @@ class Pipeline:
     Attributes:
         flow: what is in flight.
         progress: set whenever a record was finished; whoever waits clears it first.
+        finished: how many records were finished or given up, since the start.
     """
 
     def __init__(
@@ -124,6 +125,7 @@ class Pipeline:
         self._live: dict[Partition, dict[int, Work]] = {}
         self.flow = Flow(settings.batching)
         self.progress = asyncio.Event()
+        self.finished = 0
 
     def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
         """Take a partition's records, in offset order: parse, route, and hand to the batcher."""
@@ -213,6 +215,11 @@ class Pipeline:
         """Return how many records of these partitions still owe something."""
         return sum(len(self._live.get(partition, ())) for partition in partitions)
 
+    def oldest(self, partition: Partition) -> tuple[int, int] | None:
+        """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        return None if work is None else (work.record.offset, work.consumed_ns)
+
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
@@ -230,6 +237,7 @@ class Pipeline:
                 count += 1
         if cancelled:
             self._judge.cancel(cancelled)
+        self.finished += count
         if count:
             self._metrics.abandoned.inc(count)
             self.progress.set()
@@ -310,6 +318,7 @@ class Pipeline:
     def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
         offset = work.record.offset
         del self._live[work.offsets.partition][offset]
+        self.finished += 1
         work.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
         work.offsets.finish(offset)
         self.flow.leave(work.size_bytes, work.tokens)

@@ -309,6 +309,17 @@ class DeliverySettings(_Section):
     """At a stop or a rebalance: how long what is in flight may take; below the pod's grace period."""
     stop_timeout_s: float = Field(5, gt=0)
     """After the drain: the deadline of each client's closing."""
+    stall_timeout_s: float | None = Field(None, gt=0)
+    """Records in flight of which none is finished, or positions of which none is committed, for so long stop the
+    service; by default ``engine.hang_timeout_s`` and ``publish_timeout_s`` together, and a minute more."""
+    record_age_s_max: float = Field(3_600, gt=0)
+    """So does one record in flight for so long, of the time that the engine was ready."""
+    loop_timeout_s: float = Field(60, gt=0)
+    """An event loop that does not turn for so long ends the process at once."""
+    head_of_line_age_s_max: float = Field(60, gt=0)
+    """An unfinished record at a partition's head is told of in the log and ``/healthz`` when it is older."""
+    head_of_line_records_max: int = Field(1_000, ge=1)
+    """It is told of, too, when it holds back the positions of more finished records."""
 
 
 class TelemetrySettings(_Section):
@@ -357,6 +368,14 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
 
+    @property
+    def stall_s(self) -> float:
+        """``delivery.stall_timeout_s``, or its default."""
+        delivery = self.delivery
+        if delivery.stall_timeout_s is not None:
+            return delivery.stall_timeout_s
+        return self.engine.hang_s + delivery.publish_timeout_s + 60
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -376,6 +395,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s, which are "
                 "kept for the flush and the last commit"
+            )
+        if self.stall_s <= max(self.engine.hang_s, self.delivery.publish_timeout_s):
+            raise ValueError(
+                "delivery.stall_timeout_s must exceed engine.hang_timeout_s and delivery.publish_timeout_s, which "
+                "find and name the part that stands still"
             )
         return self
 

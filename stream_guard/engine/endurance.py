@@ -27,6 +27,10 @@ class SilenceWatch:
         """Begin again at zero."""
         self.silent_s = 0.0
 
+    def pause(self, now_s: float) -> None:
+        """Let the time since the last look not count."""
+        self._looked_s = now_s
+
     def look(self, now_s: float, *, expecting: bool) -> float:
         """Return for how long nothing has been heard while something was expected, in s."""
         passed_s = 0.0 if self._looked_s is None else now_s - self._looked_s

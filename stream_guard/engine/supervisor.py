@@ -288,7 +288,9 @@ class SupervisedJudge:
         inner = self._inner
         assert inner is not None, "it was made"
         self._fault = fault = asyncio.get_running_loop().create_future()
-        self._deliver = partial(self._delivered, fault)  # one for all, so that the judge can group by it
+        self._deliver = partial(
+            self._delivered, fault
+        )  # one for all, so that the judge can group by it
         self._about = inner.describe()
         self._silence.heard()
 

@@ -121,6 +121,12 @@ class Metrics:
         self.in_flight = Gauge(
             "stream_guard_in_flight_records", "Records in flight.", registry=registry
         )
+        # Age of the oldest unfinished record at a partition's head; 0 where all is finished.
+        self.head_of_line_age = Gauge(
+            "stream_guard_head_of_line_age_seconds",
+            "Age of the oldest record in flight, over all partitions.",
+            registry=registry,
+        )
         # Partitions assigned to this member.
         self.partitions = Gauge(
             "stream_guard_assigned_partitions", "Partitions assigned.", registry=registry

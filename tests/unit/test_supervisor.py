@@ -1,5 +1,7 @@
 """Engines die, hang and do not start: every request is judged once, and only a post that kills alone is blamed."""
 
+# ruff: noqa: ANN401 - settings of any type
+
 from __future__ import annotations
 
 import asyncio
@@ -135,7 +137,7 @@ class World:
 
     async def until(self, condition: Callable[[], bool]) -> None:
         async with asyncio.timeout(20):
-            while not condition():
+            while not condition():  # noqa: ASYNC110 - turns of the loop, and no time
                 await asyncio.sleep(0)
 
     async def next_engine(self) -> None:
@@ -430,7 +432,7 @@ async def test_policies_over_which_the_engine_hangs_each_time_are_refused() -> N
     preparing = asyncio.create_task(world.judge.prepare(NEW_SET))
     await hang_in_prepare()
     await hang_in_prepare()
-    with pytest.raises(PolicyError, match="engine.deaths_per_post_max"):
+    with pytest.raises(PolicyError, match=r"engine\.deaths_per_post_max"):
         await preparing
     await world.die()
     assert world.engine.prepared == [OLD_SET]
