@@ -318,7 +318,7 @@ class DeliverySettings(_Section):
     """An event loop that does not turn for so long ends the process at once."""
     head_of_line_age_s_max: float = Field(60, gt=0)
     """An unfinished record at a partition's head is told of in the log and ``/healthz`` when it is older."""
-    head_of_line_records_max: int = Field(1_000, ge=1)
+    head_of_line_records_max: int = Field(10_000, ge=1)
     """It is told of, too, when it holds back the positions of more finished records."""
 
 

@@ -6,7 +6,6 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import orjson
-import pytest
 from prometheus_client import CollectorRegistry
 
 from stream_guard.app import App
@@ -20,6 +19,8 @@ from tests.integration.harness import deploy, owed_of, post, produce, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    import pytest
 
     from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import PolicySet

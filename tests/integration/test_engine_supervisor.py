@@ -1,4 +1,4 @@
-"""The real vLLM engine killed, stopped, and killed by one post: rebuilt in the same process, again and again."""
+"""The real vLLM engine under its supervisor: rebuilt in the same process, again and again, and closed in between."""
 
 from __future__ import annotations
 
@@ -10,12 +10,9 @@ from prometheus_client import CollectorRegistry
 
 from stream_guard.clock import SystemClock
 from stream_guard.engine.supervised_vllm import supervised_vllm
-from stream_guard.errors import EngineKilledError
 from stream_guard.telemetry.metrics import Metrics
-from tests.integration import killing_tokens
 from tests.integration.test_engine import (
     Collector,
-    Scripted,
     core_process,
     engine_processes,
     engine_settings,
@@ -32,7 +29,6 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
 )
-DEADLY = " KILLTHEENGINE"
 
 
 class Watched:
@@ -47,9 +43,10 @@ class Watched:
         self.states.append(state)
         self.came.set()
 
-    async def until_ready(self, rebuilds: int) -> None:
-        async with asyncio.timeout(120):
-            while not (self.states[-1].ready and self.states[-1].rebuilds == rebuilds):
+    async def until(self, *, ready: bool, rebuilds: int) -> None:
+        """Return once the last thing said is this."""
+        async with asyncio.timeout(240):
+            while not self.states or self.states[-1][:2] != (ready, rebuilds):
                 self.came.clear()
                 await self.came.wait()
 
@@ -60,63 +57,34 @@ class Watched:
         return value or 0.0
 
 
-async def test_killed_stopped_and_killed_by_a_post_it_judges_every_other(
-    random_model: Path, monkeypatch: pytest.MonkeyPatch
+async def test_killed_again_and_again_it_is_rebuilt_in_one_process_and_nothing_is_left(
+    random_model: Path,
 ) -> None:
     watched = Watched()
-    settings = engine_settings(
-        random_model,
-        request_timeout_s=20,
-        hang_timeout_s=21,
-        rebuild_backoff_s_min=0,
-        extra={
-            "logits_processors": [
-                "tests.integration.scripted_tokens:ScriptedTokens",
-                "tests.integration.killing_tokens:KillingTokens",
-            ],
-            "async_scheduling": False,
-        },
-    )
+    settings = engine_settings(random_model, rebuild_backoff_s_min=0)
     judge = supervised_vllm(
-        settings,
-        clock=SystemClock(),
-        metrics=watched.metrics,
-        changed=watched.changed,
-        make=Scripted,
+        settings, clock=SystemClock(), metrics=watched.metrics, changed=watched.changed
     )
-    monkeypatch.setenv(killing_tokens.VARIABLE, "1,2,3,4,5,6,7")  # in no post
     await judge.start(policy_set())
-    (server,) = [p for p in engine_processes() if p.children()]
+    (server,) = [process for process in engine_processes() if process.children()]
     await judged(judge, requests(3))
 
     collector = Collector()
     judge.submit(requests(12), collector.deliver)
     core_process().kill()
-    assert len(await collector.wait(12)) == 12
-    assert watched.rebuilds("died") == 1
+    got = await collector.wait(12)
+    assert all(judgement.answer is not None for judgement in got)
+    assert len({judgement.request.id for judgement in got}) == 12
 
-    core = core_process()
-    core.suspend()
-    # Idle, nothing is expected of it; what hangs is found by its posts.
-    await judged(judge, requests(12))
-    assert watched.rebuilds("hung") + watched.rebuilds("died") == 2
-    assert not core.is_running()
-
-    # From the next engine on, one post is deadly.
-    tokens = judge._inner._tokenizer.encode(DEADLY)  # type: ignore[union-attr]
-    monkeypatch.setenv(killing_tokens.VARIABLE, ",".join(map(str, tokens)))
     core_process().kill()
-    await watched.until_ready(rebuilds=3)
-    deadly, neighbours = requests(1, text=f"please{DEADLY} now"), requests(5)
-    wanted = [*neighbours[:3], *deadly, *neighbours[3:]]
-    got = {j.request.id: j for j in await judged(judge, wanted)}
-    (error,) = [j.error for j in got.values() if j.error is not None]
-    assert isinstance(error, EngineKilledError)
-    assert got[deadly[0].id].error is error
-    assert all(got[request.id].answer is not None for request in neighbours)
-    # Three for our own doing, and two for the post's: once with the others, once alone.
-    assert len([state for state in watched.states if not state.ready]) == 5
-
+    await watched.until(ready=True, rebuilds=2)
+    await judged(judge, requests(3))
     assert server.is_running(), "the fork server is kept over rebuilds"
-    await judge.close()
+    assert watched.rebuilds("died") == 2
+
+    core_process().kill()
+    await watched.until(ready=False, rebuilds=2)
+    judge.submit(requests(3), collector.deliver)
+    await judge.close()  # in the midst of the third
+    assert len(collector.got) == 12
     assert engine_processes() == []
