@@ -12,8 +12,8 @@ import faulthandler
 import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_guard.engine.endurance import SilenceWatch
 from stream_guard.errors import BrokerError, StallError
+from stream_guard.silence import SilenceWatch
 
 if TYPE_CHECKING:
     from stream_guard.errors import StreamGuardError

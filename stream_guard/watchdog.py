@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final, Self
 
 import structlog
 
-from stream_guard.engine.endurance import SilenceWatch
 from stream_guard.errors import StallError
+from stream_guard.silence import SilenceWatch
 from stream_guard.stall import dump_threads
 
 if TYPE_CHECKING:

@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
 
 import structlog
 
-from stream_guard.engine.endurance import RebuildBudget, SilenceWatch
+from stream_guard.engine.endurance import RebuildBudget
 from stream_guard.engine.ledger import Ledger
 from stream_guard.errors import EngineError, EngineKilledError, OperatorError, PolicyError
 from stream_guard.judge import Judgement
 from stream_guard.ports import Judge
+from stream_guard.silence import SilenceWatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence

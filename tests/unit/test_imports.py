@@ -22,6 +22,8 @@ CORE = (
     "prompt",
     "routing",
     "settings",
+    "silence",
+    "stall",
     "taxonomy",
     "testing",
     "verdict",

@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from stream_guard.engine.endurance import SilenceWatch
 from stream_guard.engine.supervisor import EngineState, SupervisedJudge
 from stream_guard.errors import EngineError, EngineKilledError, PolicyError, SettingsError
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.policy import PolicySet, make_policy
 from stream_guard.post import Post
 from stream_guard.settings import EngineSettings
+from stream_guard.silence import SilenceWatch
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualClock, ManualJudge
 
