@@ -8,6 +8,7 @@
     |   `-- PolicyError          a policy or the routes cannot be used
     |-- BrokerError              Kafka is unreachable or refused what we need       exit 3
     |-- EngineError              the engine did not start, or died                  exit 4
+    |   `-- EngineHungError      the engine is there and decides nothing
     |-- LimitError               a limit that protects the operator was passed      exit 5
     |-- StallError               nothing moves any more, though nothing has failed  exit 1
     `-- RecordError              one record's own fault: it becomes a dead letter
@@ -67,6 +68,10 @@ class EngineError(StreamGuardError):
     """The engine did not start, or died while it had work."""
 
     exit_code = EXIT_ENGINE
+
+
+class EngineHungError(EngineError):
+    """The engine is there and decides nothing."""
 
 
 class LimitError(StreamGuardError):

@@ -15,7 +15,13 @@ import structlog
 
 from stream_guard.engine.endurance import RebuildBudget
 from stream_guard.engine.ledger import Ledger
-from stream_guard.errors import EngineError, EngineKilledError, OperatorError, PolicyError
+from stream_guard.errors import (
+    EngineError,
+    EngineHungError,
+    EngineKilledError,
+    OperatorError,
+    PolicyError,
+)
 from stream_guard.judge import Judgement
 from stream_guard.ports import Judge
 from stream_guard.silence import SilenceWatch
@@ -272,7 +278,7 @@ class SupervisedJudge:
                 f"of {len(self._ledger.handed)} posts in flight"
             )
             assert self._fault is not None, "it is up"
-            self._report(self._fault, _Fault("hung", EngineError(message)))
+            self._report(self._fault, _Fault("hung", EngineHungError(message)))
 
     async def _look_regularly(self) -> None:
         while True:
@@ -296,7 +302,9 @@ class SupervisedJudge:
         self._silence.heard()
 
         async def watch() -> None:
-            self._report(fault, _Fault("died", await inner.wait_failed()))
+            error = await inner.wait_failed()
+            hung = isinstance(error, EngineHungError)  # found by the judge itself
+            self._report(fault, _Fault("hung" if hung else "died", error))
 
         self._watching = asyncio.create_task(watch(), name="engine death watch")
         self._ready.set()

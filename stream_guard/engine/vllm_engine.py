@@ -24,7 +24,7 @@ from stream_guard.engine.vllm_client import (
     in_thread,
     violation_probability,
 )
-from stream_guard.errors import EngineError, PolicyError, PromptError
+from stream_guard.errors import EngineError, EngineHungError, PolicyError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
 from stream_guard.post import Post
 from stream_guard.prompt import PromptBuilder
@@ -318,7 +318,7 @@ class VllmJudge:
                     f"the engine hangs: it finished nothing of a post within {self._settings.request_timeout_s:g} s "
                     f"(engine.request_timeout_s), nor answered a call within {PROBE_TIMEOUT_S} s"
                 )
-                self._fail(EngineError(message))
+                self._fail(EngineHungError(message))
                 return
             answer = Answer("undetermined", parse_status="timeout")
         except PromptError as caught:

@@ -6,21 +6,22 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import orjson
+import pytest
+import structlog
 from prometheus_client import CollectorRegistry
 
 from stream_guard.app import App
 from stream_guard.clock import SystemClock
 from stream_guard.engine.scripted import ScriptedJudge
 from stream_guard.engine.supervisor import SupervisedJudge
-from stream_guard.errors import EngineError
+from stream_guard.errors import EngineError, StallError
 from stream_guard.settings import load_settings
 from stream_guard.telemetry.metrics import Metrics
-from tests.integration.harness import deploy, owed_of, post, produce, read
+from stream_guard.testing import ManualJudge
+from tests.integration.harness import Deployment, deploy, owed_of, post, produce, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import pytest
 
     from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import PolicySet
@@ -83,6 +84,12 @@ class Service:
                 await asyncio.sleep(0.02)
 
 
+def configure(monkeypatch: pytest.MonkeyPatch, place: Deployment) -> None:
+    for name, value in place.environment().items():
+        if name.startswith("STREAM_GUARD_"):
+            monkeypatch.setenv(name, value)
+
+
 async def test_down_it_keeps_its_membership_takes_nothing_and_then_drains(
     broker: Broker, new_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,9 +100,7 @@ async def test_down_it_keeps_its_membership_takes_nothing_and_then_drains(
         STREAM_GUARD_BATCHING__IN_FLIGHT_RECORDS_MAX="200",
         STREAM_GUARD_BATCHING__POLL_RECORDS_MAX="50",
     )
-    for name, value in place.environment().items():
-        if name.startswith("STREAM_GUARD_"):
-            monkeypatch.setenv(name, value)
+    configure(monkeypatch, place)
     service = Service()
     running = asyncio.create_task(service.app.run())
     try:
@@ -129,3 +134,42 @@ async def test_down_it_keeps_its_membership_takes_nothing_and_then_drains(
     finally:
         service.app.stop()
         await running
+
+
+async def test_one_rebuild_too_many_is_the_end_with_the_engines_exit_code(
+    broker: Broker, new_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = deploy(broker.bootstrap_servers, new_topic, STREAM_GUARD_ENGINE__REBUILDS_MAX="0")
+    configure(monkeypatch, place)
+    service = Service()
+    running = asyncio.create_task(service.app.run())
+    await service.until(service.app.health.ready)
+    await service.engines[0].kill()
+    with pytest.raises(EngineError, match=r"engine\.rebuilds_max") as caught:
+        await running
+    assert caught.value.exit_code == 4
+
+
+async def test_posts_that_are_never_judged_though_nothing_failed_end_the_service(
+    broker: Broker, new_topic: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = deploy(
+        broker.bootstrap_servers,
+        new_topic,
+        STREAM_GUARD_ENGINE__HANG_TIMEOUT_S="1",
+        STREAM_GUARD_ENGINE__REQUEST_TIMEOUT_S="0.5",
+        STREAM_GUARD_DELIVERY__PUBLISH_TIMEOUT_S="1",
+        STREAM_GUARD_DELIVERY__STALL_TIMEOUT_S="2",
+    )
+    configure(monkeypatch, place)
+    # Nobody watches this judge: it takes posts, and that is the last that is heard of them.
+    app = App(load_settings(), judge=ManualJudge(), metrics=Metrics(CollectorRegistry()))
+    await produce(place.bootstrap, place.posts, [post(1)])
+    with (
+        structlog.testing.capture_logs() as lines,
+        pytest.raises(StallError, match=r"delivery\.stall_timeout_s"),
+    ):
+        await app.run()
+    (line,) = [line for line in lines if line["event"] == "stalled"]
+    assert any(name.endswith(":consumer") for name in line["tasks"])
+    assert "post about nothing" not in str(lines)

@@ -13,7 +13,13 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from stream_guard.engine.supervisor import EngineState, SupervisedJudge
-from stream_guard.errors import EngineError, EngineKilledError, PolicyError, SettingsError
+from stream_guard.errors import (
+    EngineError,
+    EngineHungError,
+    EngineKilledError,
+    PolicyError,
+    SettingsError,
+)
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.policy import PolicySet, make_policy
 from stream_guard.post import Post
@@ -289,6 +295,14 @@ async def test_silence_with_posts_in_flight_is_hanging_and_ends_it() -> None:
     assert "engine.hang_timeout_s" in str(world.states[0].last_fault)
     await world.finish()
     assert world.judged() == ["p0", "p1"]
+    await world.judge.close()
+
+
+async def test_hanging_that_the_judge_finds_itself_is_hanging() -> None:
+    world = await started()
+    world.engine.fail(EngineHungError("it answers no call"))
+    await world.next_engine()
+    assert world.rebuilds("hung") == 1
     await world.judge.close()
 
 
