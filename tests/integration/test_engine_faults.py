@@ -49,6 +49,7 @@ def deployment(
         broker.bootstrap_servers,
         new_topic,
         STREAM_GUARD_POLICIES__PATH=str(folder),
+        STREAM_GUARD_KAFKA__SESSION_TIMEOUT_MS="45000",  # two engines' imports can take every core for a while
         STREAM_GUARD_ENGINE__KIND="vllm",
         STREAM_GUARD_ENGINE__MODEL=str(model),
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="8",
