@@ -51,21 +51,35 @@ def package_version() -> str:
         return "0+unknown"
 
 
-def make_judge(
-    settings: EngineSettings, metrics: Metrics, changed: Callable[[EngineState], None]
-) -> Judge:
-    """Return the judge that ``engine.kind`` names. Raises EngineError where it is not installed.
-
-    ``changed`` is told when its engine goes down or is ready again.
-    """
+def make_judge(settings: EngineSettings) -> Judge:
+    """Return the judge that ``engine.kind`` names. Raises EngineError where it is not installed."""
     if settings.kind == "scripted":
         from stream_guard.engine.scripted import ScriptedJudge
 
         return ScriptedJudge()
     from stream_guard.engine.arguments import require_vllm
-    from stream_guard.engine.supervised_vllm import supervised_vllm
+    from stream_guard.engine.vllm_engine import VllmJudge
 
     require_vllm()  # now, and not after minutes of joining and waiting
+    return VllmJudge(settings)
+
+
+def make_lasting_judge(
+    settings: EngineSettings, metrics: Metrics, changed: Callable[[EngineState], None]
+) -> Judge:
+    """Return the same judge, under a supervisor where its engine can die; raises as :func:`make_judge`.
+
+    Args:
+        settings: the section.
+        metrics: where rebuilds are counted.
+        changed: told when the engine goes down or is ready again.
+    """
+    if settings.kind == "scripted":
+        return make_judge(settings)
+    from stream_guard.engine.arguments import require_vllm
+    from stream_guard.engine.supervised_vllm import supervised_vllm
+
+    require_vllm()
     return supervised_vllm(settings, clock=SystemClock(), metrics=metrics, changed=changed)
 
 
@@ -110,7 +124,7 @@ class App:
     ) -> None:
         self.settings = settings
         self.metrics = metrics or Metrics()
-        self.judge = judge or make_judge(settings.engine, self.metrics, self.engine_changed)
+        self.judge = judge or make_lasting_judge(settings.engine, self.metrics, self.engine_changed)
         self._consumer: Consumer | None = None
         self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
