@@ -106,8 +106,10 @@ async def bare(settings: Any, count: int) -> float:
     """Run (a); return records/s."""
     from prometheus_client import CollectorRegistry
 
-    from stream_guard.app import make_cascade, read_policies
+    from stream_guard.app import read_policies
+    from stream_guard.clock import SystemClock
     from stream_guard.judge import JudgeRequest
+    from stream_guard.judges import make_cascade, make_judge
     from stream_guard.post import PostParser
     from stream_guard.telemetry.metrics import Metrics
     from stream_guard.verdict import VerdictEvents, build_verdict, encode_verdict
@@ -131,7 +133,9 @@ async def bare(settings: Any, count: int) -> float:
     )
     # A template of the same size: one real verdict and its headers, made once.
     policies = read_policies(settings)
-    judge = make_cascade(settings, Metrics(CollectorRegistry()))
+    judge = make_cascade(
+        settings, SystemClock(), Metrics(CollectorRegistry()), make_judge(settings.engine)
+    )
     await judge.start(policies)
     made: list[Any] = []
     request = JudgeRequest(

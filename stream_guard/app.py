@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from stream_guard.cascade import Cascade, make_tiers
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
 from stream_guard.errors import EngineError, LimitError, PolicyError, SettingsError
+from stream_guard.judges import make_cascade, make_lasting_judge
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
+from stream_guard.monitor import Monitor
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy_store import load_policies
 from stream_guard.post import PostParser
@@ -28,19 +29,19 @@ from stream_guard.probes import Health, ProbeServer
 from stream_guard.reload import PolicyReloader
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
-from stream_guard.tiers.ladder import Ladder
+from stream_guard.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Sequence
+    from collections.abc import Coroutine, Iterable
 
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from stream_guard.dead_letter_gate import DeadLetterGate
-    from stream_guard.policy import Policy, PolicySet
+    from stream_guard.engine.supervisor import EngineState
+    from stream_guard.policy import PolicySet
     from stream_guard.ports import Judge
     from stream_guard.reload import ReloadOutcome
-    from stream_guard.settings import EngineSettings, Settings
-    from stream_guard.tiers.ladder import Rung
+    from stream_guard.settings import Settings
 
 _log = structlog.get_logger(__name__)
 
@@ -51,36 +52,6 @@ def package_version() -> str:
         return version("stream-guard")
     except PackageNotFoundError:
         return "0+unknown"
-
-
-def make_judge(
-    settings: EngineSettings, rungs: Callable[[Policy], Sequence[Rung]] | None = None
-) -> Judge:
-    """Return the judge that ``engine.kind`` names, and that can be asked on these rungs.
-
-    Raises:
-        EngineError: it is not installed.
-    """
-    if settings.kind == "scripted":
-        from stream_guard.engine.scripted import ScriptedJudge
-
-        return ScriptedJudge()
-    from stream_guard.engine.arguments import require_vllm
-    from stream_guard.engine.vllm_engine import VllmJudge
-
-    require_vllm()  # now, and not after minutes of joining and waiting
-    return VllmJudge(settings, rungs)
-
-
-def make_cascade(settings: Settings, metrics: Metrics, inner: Judge | None = None) -> Cascade:
-    """Return the tiers that the settings name, round a judge: by default that of :func:`make_judge`."""
-    return Cascade(
-        inner or make_judge(settings.engine, Ladder(settings.cascade).rungs),
-        make_tiers(settings),
-        settings.cascade,
-        clock=SystemClock(),
-        metrics=metrics,
-    )
 
 
 def read_policies(settings: Settings) -> PolicySet:
@@ -124,7 +95,10 @@ class App:
     ) -> None:
         self.settings = settings
         self.metrics = metrics or Metrics()
-        self.judge = make_cascade(settings, self.metrics, judge)
+        clock = SystemClock()
+        inner = judge or make_lasting_judge(settings, clock, self.metrics, self.engine_changed)
+        self.judge = make_cascade(settings, clock, self.metrics, inner)
+        self._consumer: Consumer | None = None
         self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
@@ -133,6 +107,21 @@ class App:
     def stop(self) -> None:
         """Ask :meth:`run` to drain and return."""
         self._stop.set()
+
+    def engine_changed(self, state: EngineState) -> None:
+        """Take no records while there is no engine, and say so; a judge that rebuilds its engine calls this."""
+        self.health.engine_ready = state.ready
+        self.health.details["engine_rebuilds"] = state.rebuilds
+        self.health.details["engine_fault"] = state.last_fault
+        if state.ready:
+            _tune_garbage_collector()
+        else:
+            gc.unfreeze()  # or nothing of the dead engine would ever be freed
+        if self._consumer is not None:
+            if state.ready:
+                self._consumer.release()
+            else:
+                self._consumer.hold()
 
     async def run(self) -> None:
         """Run until :meth:`stop`, SIGTERM or SIGINT, then drain.
@@ -168,18 +157,28 @@ class App:
             tracing=self.tracing,
         )
         consumer = Consumer(source, pipeline, settings.delivery, clock=clock, metrics=self.metrics)
+        self._consumer = consumer
         self.health.turns = lambda: consumer.turns
         reloader = self._make_reloader(policies, pipeline, consumer, topics)
-        with self._signals():
-            try:
-                await self._listen()
-                await publisher.start()
-                await source.start(consumer)
-                self.health.joined = True
-                await self._watch(consumer, publisher, reloader, pipeline.dead_letters)
-            finally:
-                self.health.stopping = True
-                await self._close(source, publisher)
+        async with LoopWatchdog(settings.delivery.loop_timeout_s) as watchdog:
+            monitor = Monitor(
+                settings,
+                consumer,
+                health=self.health,
+                metrics=self.metrics,
+                clock=clock,
+                watchdog=watchdog,
+            )
+            with self._signals():
+                try:
+                    await self._listen()
+                    await publisher.start()
+                    await source.start(consumer)
+                    self.health.joined = True
+                    await self._watch(consumer, publisher, reloader, monitor, pipeline.dead_letters)
+                finally:
+                    self.health.stopping = True
+                    await self._close(source, publisher)
 
     async def _listen(self) -> None:
         http = self.settings.http
@@ -197,6 +196,7 @@ class App:
         consumer: Consumer,
         publisher: KafkaPublisher,
         reloader: PolicyReloader,
+        monitor: Monitor,
         dead_letters: DeadLetterGate,
     ) -> None:
         """Run the parts until a stop is asked for or one of them fails; then drain."""
@@ -209,6 +209,7 @@ class App:
         begin("consumer", consumer.run())
         begin("publisher", publisher.wait_failed())
         begin("limits", dead_letters.wait_tripped())
+        begin("monitor", monitor.run())
         begin("engine", self._start_judge(reloader.live))
         try:
             while True:
@@ -365,7 +366,7 @@ def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:
         error = task.exception()
         if error is not None:
             return error
-        if name in ("publisher", "judge", "limits"):
+        if name in ("publisher", "judge", "limits", "monitor"):
             failure: BaseException = task.result()
             return failure
     return None

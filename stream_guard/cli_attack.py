@@ -67,8 +67,8 @@ def attack(
     json: JsonOption = False,
 ) -> None:
     """Try known disguises and orders on a policy with the real model, and count the decisions that flip."""
-    from stream_guard.app import make_judge
     from stream_guard.attack_run import run_attacks
+    from stream_guard.judges import make_judge
     from stream_guard.telemetry.logs import configure_logs
 
     settings = load_settings(config)

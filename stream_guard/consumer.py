@@ -13,6 +13,7 @@ import structlog
 
 from stream_guard.errors import BrokerError
 from stream_guard.offsets import PartitionOffsets
+from stream_guard.stall import Head, Progress
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +34,7 @@ class Consumer:
 
     Attributes:
         turns: how often the poll loop has turned, for liveness.
+        commits: how many have succeeded.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class Consumer:
         self._held = asyncio.Event()
         self._committing = asyncio.Lock()
         self.turns = 0
+        self.commits = 0
 
     @property
     def assigned(self) -> Sequence[Partition]:
@@ -78,6 +81,30 @@ class Consumer:
     def release(self) -> None:
         """Take records."""
         self._held.set()
+
+    def heads(self) -> list[Head]:
+        """Return the oldest unfinished record of each partition that has one."""
+        now_ns = self._clock.wall_ns()
+        heads = []
+        for partition, offsets in self._offsets.items():
+            oldest = self._pipeline.oldest(partition)
+            if oldest is not None:
+                offset, read_ns = oldest
+                age_s = max(0.0, (now_ns - read_ns) / 1e9)
+                heads.append(Head(partition, offset, age_s, offsets.span - offsets.unfinished))
+        return heads
+
+    def progress(self, heads: Sequence[Head], *, engine_ready: bool) -> Progress:
+        """Return what has moved so far."""
+        return Progress(
+            turns=self.turns,
+            finished=self._pipeline.finished,
+            committed=self.commits,
+            in_flight=self._pipeline.flow.records,
+            uncommitted=any(o.committable() is not None for o in self._offsets.values()),
+            oldest_s=max((head.age_s for head in heads), default=0.0),
+            engine_ready=engine_ready,
+        )
 
     def stop(self) -> None:
         """Ask :meth:`run` to return soon."""
@@ -199,6 +226,7 @@ class Consumer:
                 _log.warning("commit_failed", error=str(error))
                 return
             self._metrics.commits.labels("ok").inc()
+            self.commits += 1
             for offsets in trackers:
                 if offsets.partition in positions:
                     offsets.committed = positions[offsets.partition]

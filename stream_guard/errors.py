@@ -8,7 +8,9 @@
     |   `-- PolicyError          a policy or the routes cannot be used
     |-- BrokerError              Kafka is unreachable or refused what we need       exit 3
     |-- EngineError              the engine did not start, or died                  exit 4
+    |   `-- EngineHungError      the engine is there and decides nothing
     |-- LimitError               a limit that protects the operator was passed      exit 5
+    |-- StallError               nothing moves any more, though nothing has failed  exit 1
     `-- RecordError              one record's own fault: it becomes a dead letter
         |-- TombstoneError       null value
         |-- TooLargeError        over ``post.max_text_bytes``, ``.max_record_bytes`` or ``.max_key_bytes``
@@ -18,7 +20,8 @@
         |-- CloudEventError      says that it is a CloudEvent and is not one
         |-- MissingFieldError    a required field is not there
         |-- FieldTypeError       a field has the wrong type
-        `-- PromptError          the engine cannot take a prompt made of this post
+        |-- PromptError          the engine cannot take a prompt made of this post
+        `-- EngineKilledError    the engine dies or hangs over this post
 
 A record's error has a ``reason``: a short, stable word for metric labels and dead-letter headers.
 Messages never contain text of a post, since they reach logs.
@@ -67,10 +70,18 @@ class EngineError(StreamGuardError):
     exit_code = EXIT_ENGINE
 
 
+class EngineHungError(EngineError):
+    """The engine is there and decides nothing."""
+
+
 class LimitError(StreamGuardError):
     """A limit was passed past which going on would do harm."""
 
     exit_code = EXIT_LIMIT
+
+
+class StallError(StreamGuardError):
+    """Nothing moves any more though no part has failed: a fault of ours, which a restart mends."""
 
 
 class RecordError(StreamGuardError):
@@ -133,3 +144,21 @@ class PromptError(RecordError):
 
     reason = "prompt"
     stage = "judge"
+
+
+class EngineKilledError(RecordError):
+    """The engine died or hung over this post, again, and the last time with no other post in it.
+
+    Args:
+        attempts: how often it was tried.
+    """
+
+    reason = "engine_killed"
+    stage = "judge"
+
+    def __init__(self, attempts: int) -> None:
+        super().__init__(
+            f"the engine died or hung each of {attempts} times that it was given this post, the last time with no "
+            "other post in it (engine.deaths_per_post_max)"
+        )
+        self.attempts = attempts

@@ -96,6 +96,7 @@ class Pipeline:
         flow: what is in flight.
         dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
         progress: set whenever a record was finished; whoever waits clears it first.
+        finished: how many records were finished or given up, since the start.
     """
 
     def __init__(
@@ -127,6 +128,7 @@ class Pipeline:
         self.dead_letters = DeadLetterGate(settings.dead_letters, metrics)
         self.flow = Flow(settings.batching)
         self.progress = asyncio.Event()
+        self.finished = 0
 
     def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
         """Take a partition's records, in offset order: parse, route, and hand to the batcher.
@@ -232,6 +234,11 @@ class Pipeline:
         """Return how many records of these partitions still owe something."""
         return sum(len(self._live.get(partition, ())) for partition in partitions)
 
+    def oldest(self, partition: Partition) -> tuple[int, int] | None:
+        """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        return None if work is None else (work.record.offset, work.consumed_ns)
+
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
@@ -253,6 +260,7 @@ class Pipeline:
                 _end_abandoned(work, work.trace.span)
         if cancelled:
             self._judge.cancel(cancelled)
+        self.finished += len(given_up)
         if given_up:
             self._metrics.abandoned.inc(len(given_up))
             self.progress.set()
@@ -338,6 +346,7 @@ class Pipeline:
     def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
         offset = work.record.offset
         del self._live[work.offsets.partition][offset]
+        self.finished += 1
         work.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
         work.offsets.finish(offset)
         self.flow.leave(work.size_bytes, work.tokens)

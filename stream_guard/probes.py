@@ -1,7 +1,8 @@
 """Probes and metrics over HTTP: ``/livez``, ``/readyz``, ``/healthz`` and ``/metrics``.
 
-Liveness comes from real progress (the poll loop turns), never from Kafka's being there: a restart does not mend
-a broker. Readiness is: the judge is warm and the group joined.
+Liveness comes from real progress (the poll loop turns, and nothing was found to stand still, see ``stall``), never from
+Kafka's or the engine's being there: a restart does not mend a broker, and a dead engine is being rebuilt. Readiness is:
+the judge is warm and the group joined.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ class Health:
     Attributes:
         turns: returns how often the poll loop has turned.
         engine_ready, joined: what readiness waits for.
+        stalled: what was found to stand still; the process is about to end.
         details: shown by ``/healthz``.
     """
 
@@ -39,6 +41,7 @@ class Health:
     engine_ready: bool = False
     joined: bool = False
     stopping: bool = False
+    stalled: str | None = None
     stall_s_max: float = STALL_S_MAX
     details: dict[str, Any] = field(default_factory=dict)
     _seen: int = -1
@@ -49,7 +52,7 @@ class Health:
         turns, now_s = self.turns(), time.monotonic()
         if turns != self._seen:
             self._seen, self._seen_at_s = turns, now_s
-        return now_s - self._seen_at_s < self.stall_s_max
+        return self.stalled is None and now_s - self._seen_at_s < self.stall_s_max
 
     def ready(self) -> bool:
         """Whether posts are being judged."""
@@ -63,6 +66,7 @@ class Health:
             "engine_ready": self.engine_ready,
             "joined": self.joined,
             "stopping": self.stopping,
+            "stalled": self.stalled,
             "poll_turns": self.turns(),
             **self.details,
         }

@@ -242,12 +242,40 @@ class EngineSettings(_Section):
     """A post without an answer by then is ``undetermined``."""
     start_timeout_s: float = Field(1_800, gt=0)
     """The engine must be ready by then."""
+    hang_timeout_s: float | None = Field(None, gt=0)
+    """An engine that decides nothing for so long, while it has posts, hangs and is killed; above
+    ``request_timeout_s``, by default twice that."""
+    rebuilds_max: int = Field(10, ge=0)
+    """Engines rebuilt within ``rebuild_window_s``, failed attempts included; one more stops the service."""
+    rebuild_window_s: float = Field(3_600, gt=0)
+    """Over how long rebuilds are counted."""
+    rebuild_backoff_s_min: float = Field(1, ge=0)
+    """Pause before a rebuild; it doubles with each that follows without a post judged in between."""
+    rebuild_backoff_s_max: float = Field(60, ge=0)
+    """Longest of these pauses."""
+    deaths_per_post_max: int = Field(2, ge=1)
+    """A post over which the engine has died or hung so often, the last time alone in it, is a dead letter."""
     in_flight_requests_max: int | None = Field(None, ge=1)
     """Requests admitted to vLLM at once; by default twice ``max_num_seqs``."""
     in_flight_tokens_max: int | None = Field(None, ge=64)
     """Prompt tokens admitted to vLLM at once; by default no bound beyond that of requests."""
     prompt_date: str = Field("2025-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The date in harmony's system message, pinned so that prefixes stay cached and verdicts reproducible."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> EngineSettings:
+        if self.hang_s <= self.request_timeout_s:
+            raise ValueError(
+                "hang_timeout_s must exceed request_timeout_s, or one slow post would pass for a hanging engine"
+            )
+        if self.rebuild_backoff_s_max < self.rebuild_backoff_s_min:
+            raise ValueError("rebuild_backoff_s_max must not be below rebuild_backoff_s_min")
+        return self
+
+    @property
+    def hang_s(self) -> float:
+        """``hang_timeout_s``, or its default."""
+        return 2 * self.request_timeout_s if self.hang_timeout_s is None else self.hang_timeout_s
 
 
 class RungSettings(_Section):
@@ -362,6 +390,17 @@ class DeliverySettings(_Section):
     """At a stop or a rebalance: how long what is in flight may take; below the pod's grace period."""
     stop_timeout_s: float = Field(5, gt=0)
     """After the drain: the deadline of each client's closing."""
+    stall_timeout_s: float | None = Field(None, gt=0)
+    """Records in flight of which none is finished, or positions of which none is committed, for so long stop the
+    service; by default ``engine.hang_timeout_s`` and ``publish_timeout_s`` together, and a minute more."""
+    record_age_s_max: float = Field(3_600, gt=0)
+    """So does one record in flight for so long, of the time that the engine was ready."""
+    loop_timeout_s: float = Field(60, gt=0)
+    """An event loop that does not turn for so long ends the process at once."""
+    head_of_line_age_s_max: float = Field(60, gt=0)
+    """An unfinished record at a partition's head is told of in the log and ``/healthz`` when it is older."""
+    head_of_line_records_max: int = Field(10_000, ge=1)
+    """It is told of, too, when it holds back the positions of more finished records."""
 
 
 class DeadLetterSettings(_Section):
@@ -437,6 +476,14 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
 
+    @property
+    def stall_s(self) -> float:
+        """``delivery.stall_timeout_s``, or its default."""
+        delivery = self.delivery
+        if delivery.stall_timeout_s is not None:
+            return delivery.stall_timeout_s
+        return self.engine.hang_s + delivery.publish_timeout_s + 60
+
     @classmethod
     def settings_customise_sources(
         cls,
@@ -456,6 +503,11 @@ class Settings(BaseSettings):
             raise ValueError(
                 "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s, which are "
                 "kept for the flush and the last commit"
+            )
+        if self.stall_s <= max(self.engine.hang_s, self.delivery.publish_timeout_s):
+            raise ValueError(
+                "delivery.stall_timeout_s must exceed engine.hang_timeout_s and delivery.publish_timeout_s, which "
+                "find and name the part that stands still"
             )
         return self
 

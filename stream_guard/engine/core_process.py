@@ -55,9 +55,21 @@ def _die_with_maker() -> None:
 
 
 class EngineContext(multiprocessing.context.ForkServerContext):
-    """A fork server's context whose processes are :class:`EngineProcess`."""
+    """A fork server's context whose processes are :class:`EngineProcess`, and are remembered."""
 
-    Process = EngineProcess
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[EngineProcess] = []
+
+    def Process(  # type: ignore[override]  # noqa: N802 - the base has a class of this name, called just so
+        self,
+        *args: Any,  # noqa: ANN401
+        **named: Any,  # noqa: ANN401
+    ) -> EngineProcess:
+        """Make a process, which is not started yet."""
+        process = EngineProcess(*args, **named)
+        self.made.append(process)
+        return process
 
 
 class _Users:
@@ -77,18 +89,18 @@ def start_server() -> bool:
 
 
 @contextlib.contextmanager
-def from_server() -> Iterator[None]:
-    """Within it, vLLM starts its engine process from the fork server."""
+def from_server() -> Iterator[list[EngineProcess]]:
+    """Within it, vLLM starts its engine process from the fork server; gives the processes made so far."""
     from vllm.v1.engine import utils as vllm_utils
 
     utils: Any = vllm_utils  # it imports the function that is replaced, and does not export it
     # vLLM sets it while it reads its configuration on a CPU; left there it would pass for the operator's.
     os.environ.pop(METHOD_VARIABLE, None)
-    context: Any = EngineContext()
+    context = EngineContext()
     before = utils.get_mp_context
     utils.get_mp_context = lambda: context
     try:
-        yield
+        yield context.made
     finally:
         utils.get_mp_context = before
 

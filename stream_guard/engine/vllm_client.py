@@ -24,10 +24,12 @@ from stream_guard.errors import EngineError, PromptError, StreamGuardError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from multiprocessing.process import BaseProcess
 
     from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from stream_guard.engine.core_process import EngineProcess
     from stream_guard.judge import FinishReason
     from stream_guard.settings import EngineSettings
 
@@ -104,6 +106,7 @@ class VllmClient:
         self._settings = settings
         self._engine: AsyncLLM | None = None
         self._building: asyncio.Task[None] | None = None
+        self._processes: list[EngineProcess] = []
         self._served = False
         self._traced = "otlp_traces_endpoint" in settings.extra
         self.version = ""
@@ -130,7 +133,9 @@ class VllmClient:
         arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs))
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config()
-            with core_process.from_server() if self._served else contextlib.nullcontext():
+            with contextlib.ExitStack() as stack:
+                if self._served:
+                    self._processes = stack.enter_context(core_process.from_server())
                 # Set here, not returned: a future that outlives us would keep the engine with it.
                 self._engine = AsyncLLM.from_vllm_config(
                     config, disable_log_stats=arguments["disable_log_stats"]
@@ -252,6 +257,18 @@ class VllmClient:
             return not self.is_dead()
         return True
 
+    async def kill(self) -> None:
+        """End the engine's processes and all below them at once, also while they start or are stopped."""
+        await in_thread(self._kill)
+
+    def _kill(self) -> None:
+        processes = self._processes or _own_processes(self._engine)
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                from vllm.utils.system_utils import kill_process_tree
+
+                kill_process_tree(process.pid)
+
     async def close(self) -> None:
         """Stop the engine, or what has become of it, and its fork server."""
         await self._shut_down()
@@ -274,6 +291,12 @@ class VllmClient:
             message = "the engine is not running"
             raise EngineError(message)
         return self._engine
+
+
+def _own_processes(engine: AsyncLLM | None) -> Sequence[BaseProcess]:
+    """Return the processes that vLLM started by a way of the operator's choice."""
+    resources = getattr(getattr(engine, "engine_core", None), "resources", None)
+    return getattr(getattr(resources, "engine_manager", None), "processes", ())
 
 
 _DEAD: Final = (

@@ -24,7 +24,7 @@ from stream_guard.engine.vllm_client import (
     violation_probability,
 )
 from stream_guard.engine.warm_up import WarmUp
-from stream_guard.errors import EngineError, PromptError
+from stream_guard.errors import EngineError, EngineHungError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
 from stream_guard.prompt import PromptBuilder
 
@@ -170,6 +170,10 @@ class VllmJudge:
             "revision": self._settings.revision or "",
         }
 
+    async def kill(self) -> None:
+        """End the engine's processes at once, stopped ones too; :meth:`close` comes after."""
+        await self._client.kill()
+
     async def close(self) -> None:
         """Drop what is in flight and stop the engine; no process of it is left."""
         tasks = [*self._tasks, *(job.task for job in self._running if job.task)]
@@ -308,7 +312,7 @@ class VllmJudge:
                     f"the engine hangs: it finished nothing of a post within {self._settings.request_timeout_s:g} s "
                     f"(engine.request_timeout_s), nor answered a call within {PROBE_TIMEOUT_S} s"
                 )
-                self._fail(EngineError(message))
+                self._fail(EngineHungError(message))
                 return
             answer = Answer("undetermined", parse_status="timeout")
         except PromptError as caught:

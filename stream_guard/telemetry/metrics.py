@@ -151,9 +151,19 @@ class Metrics:
         self.producer_rebuilds = Counter(
             "stream_guard_producer_rebuilds", "Producers rebuilt after an error.", registry=registry
         )
+        # Engines thrown away and made again; cause is died, hung, or start (the rebuilt one did not get ready).
+        self.engine_rebuilds = Counter(
+            "stream_guard_engine_rebuilds", "Engines rebuilt.", ["cause"], registry=registry
+        )
         # Records read and not finished.
         self.in_flight = Gauge(
             "stream_guard_in_flight_records", "Records in flight.", registry=registry
+        )
+        # Age of the oldest unfinished record at a partition's head; 0 where all is finished.
+        self.head_of_line_age = Gauge(
+            "stream_guard_head_of_line_age_seconds",
+            "Age of the oldest record in flight, over all partitions.",
+            registry=registry,
         )
         # Partitions assigned to this member.
         self.partitions = Gauge(

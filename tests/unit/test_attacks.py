@@ -275,7 +275,7 @@ def test_a_policy_without_examples_asks_for_posts(tmp_path: Path) -> None:
 def test_the_command_shows_a_table_and_fails_over_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stream_guard import app as composition
+    from stream_guard import judges as composition
 
     monkeypatch.setattr(composition, "make_judge", lambda *_: RuleJudge(by_words))
     (tmp_path / "spam").mkdir()

@@ -24,6 +24,8 @@ CORE = (
     "prompt",
     "routing",
     "settings",
+    "silence",
+    "stall",
     "taxonomy",
     "testing",
     "verdict",

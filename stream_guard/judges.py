@@ -1,0 +1,80 @@
+"""Puts the judge together: vLLM or a rule, a supervisor round it, the tiers round that.
+
+What it must never do: import an engine that the settings do not ask for.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stream_guard.cascade import Cascade
+from stream_guard.tiers.ladder import Ladder
+from stream_guard.tiers.registry import make_tiers
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_guard.engine.supervisor import EngineState
+    from stream_guard.policy import Policy
+    from stream_guard.ports import Clock, Judge
+    from stream_guard.settings import EngineSettings, Settings
+    from stream_guard.telemetry.metrics import Metrics
+    from stream_guard.tiers.ladder import Rung
+
+__all__ = ["make_cascade", "make_judge", "make_lasting_judge"]
+
+
+def make_judge(
+    settings: EngineSettings, rungs: Callable[[Policy], Sequence[Rung]] | None = None
+) -> Judge:
+    """Return the judge that ``engine.kind`` names, and that can be asked on these rungs.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    if settings.kind == "scripted":
+        from stream_guard.engine.scripted import ScriptedJudge
+
+        return ScriptedJudge()
+    from stream_guard.engine.arguments import require_vllm
+    from stream_guard.engine.vllm_engine import VllmJudge
+
+    require_vllm()  # now, and not after minutes of joining and waiting
+    return VllmJudge(settings, rungs)
+
+
+def make_lasting_judge(
+    settings: Settings, clock: Clock, metrics: Metrics, changed: Callable[[EngineState], None]
+) -> Judge:
+    """Return the same judge, under a supervisor where its engine can die.
+
+    Args:
+        settings: the sections ``engine`` and ``cascade``.
+        clock: of backoffs and deadlines.
+        metrics: where rebuilds are counted.
+        changed: told when the engine goes down or is ready again.
+
+    Raises:
+        EngineError: as :func:`make_judge`.
+    """
+    if settings.engine.kind == "scripted":
+        return make_judge(settings.engine)
+    from stream_guard.engine.arguments import require_vllm
+    from stream_guard.engine.supervised_vllm import supervised_vllm
+    from stream_guard.engine.vllm_engine import VllmJudge
+
+    require_vllm()
+    make = partial(VllmJudge, rungs=Ladder(settings.cascade).rungs)
+    return supervised_vllm(
+        settings.engine, clock=clock, metrics=metrics, changed=changed, make=make
+    )
+
+
+def make_cascade(settings: Settings, clock: Clock, metrics: Metrics, inner: Judge) -> Cascade:
+    """Return the tiers that the settings name, round a judge.
+
+    Raises:
+        SettingsError: a tier cannot be made of its settings.
+    """
+    return Cascade(inner, make_tiers(settings), settings.cascade, clock=clock, metrics=metrics)

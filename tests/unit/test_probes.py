@@ -1,0 +1,145 @@
+"""The probes tell of real progress: an engine that is down unreadies the service, and only a stall ends its life."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest_asyncio
+from prometheus_client import CollectorRegistry
+
+from stream_guard.consumer import Consumer
+from stream_guard.monitor import Monitor
+from stream_guard.pipeline import Pipeline
+from stream_guard.policy import PolicySet, make_policy
+from stream_guard.ports import Partition
+from stream_guard.post import PostParser
+from stream_guard.probes import Health, ProbeServer
+from stream_guard.settings import Settings
+from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.traces import Tracing
+from stream_guard.testing import (
+    ManualClock,
+    ManualJudge,
+    MemoryBroker,
+    MemoryPublisher,
+    MemoryRecord,
+    MemorySource,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from stream_guard.offsets import PartitionOffsets
+
+PLACE = Partition("posts", 0)
+POLICY = make_policy("p", b"Answer `VIOLATES` or `SAFE`. Judge by the letter.")
+
+
+class Service:
+    """A consumer in memory with a monitor and real probes, moved by hand."""
+
+    def __init__(self) -> None:
+        settings = Settings(
+            batching={"age_max_ms": 0},  # type: ignore[arg-type]
+            delivery={"head_of_line_age_s_max": 10},  # type: ignore[arg-type]
+            http={"host": "127.0.0.1", "port": 0},  # type: ignore[arg-type]
+        )
+        self.clock = ManualClock()
+        self.judge = ManualJudge(self.clock)
+        self.metrics = Metrics(CollectorRegistry())
+        broker = MemoryBroker()
+        broker.create_topics(
+            "posts", settings.kafka.verdict_topic, settings.kafka.dead_letter_topic
+        )
+        self.pipeline = Pipeline(
+            settings,
+            PolicySet({"p": POLICY}, {"posts": ("p",)}),
+            parser=PostParser(settings.post),
+            judge=self.judge,
+            publisher=MemoryPublisher(broker),
+            clock=self.clock,
+            metrics=self.metrics,
+            tracing=Tracing(settings.telemetry, group="g"),
+        )
+        self.consumer = Consumer(
+            MemorySource(broker, ["posts"]),
+            self.pipeline,
+            settings.delivery,
+            clock=self.clock,
+            metrics=self.metrics,
+        )
+        self.health = Health(turns=lambda: self.consumer.turns, stall_s_max=120)
+        self.health.engine_ready = self.health.joined = True
+        self.monitor = Monitor(
+            settings, self.consumer, health=self.health, metrics=self.metrics, clock=self.clock
+        )
+        self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
+
+    async def accept(self, *values: bytes) -> PartitionOffsets:
+        await self.consumer.on_assigned([PLACE])
+        offsets = self.consumer._offsets[PLACE]
+        records = [MemoryRecord("posts", 0, n, value=value) for n, value in enumerate(values)]
+        self.pipeline.accept(offsets, records)
+        self.pipeline.dispatch()
+        return offsets
+
+    async def get(self, path: str) -> tuple[int, Any]:
+        url = f"http://127.0.0.1:{self.probes.port}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            json = answer.content_type == "application/json"
+            return answer.status, await (answer.json() if json else answer.text())
+
+
+@pytest_asyncio.fixture
+async def service() -> AsyncIterator[Service]:
+    service = Service()
+    await service.probes.start()
+    yield service
+    await service.probes.stop()
+
+
+async def test_without_an_engine_it_lives_and_is_not_ready(service: Service) -> None:
+    assert (await service.get("/readyz"))[0] == 200
+    service.health.engine_ready = False
+    assert (await service.get("/readyz"))[0] == 503
+    assert (await service.get("/livez"))[0] == 200
+    await service.accept(b'{"id":"1","text":"x"}')
+    service.consumer.turns = 0
+    for _ in range(100):
+        service.clock.advance(1)
+        assert service.monitor.look() is None
+
+
+async def test_a_stall_is_the_end_of_its_life_and_says_why(service: Service) -> None:
+    for _ in range(122):
+        service.clock.advance(1)
+        service.monitor.look()
+    status, report = await service.get("/healthz")
+    assert status == 503
+    assert "poll loop" in report["stalled"]
+    assert (await service.get("/livez"))[0] == 503
+
+
+async def test_a_head_of_line_is_named_without_its_text(service: Service) -> None:
+    await service.accept(b'{"id":"1","text":"secret"}', b"not JSON", b"not JSON either")
+    service.clock.advance(11)
+    service.monitor.look()
+    _, report = await service.get("/healthz")
+    assert report["head_of_line"] == [
+        {"partition": "posts/0", "offset": 0, "age_s": 11.0, "held_back": 0}
+    ]
+    assert report["progress"]["in_flight"] == 3
+    assert "secret" not in str(report)
+    _, metrics = await service.get("/metrics")
+    assert "stream_guard_head_of_line_age_seconds 11.0" in metrics
+    service.judge.answer()
+    service.monitor.look()
+
+
+async def test_what_a_head_holds_back_is_counted(service: Service) -> None:
+    offsets = await service.accept(*(b'{"id":"%d","text":"x"}' % n for n in range(3)))
+    offsets.finish(1)
+    offsets.finish(2)
+    (head,) = service.consumer.heads()
+    assert (head.offset, head.held_back) == (0, 2)
