@@ -216,7 +216,8 @@ class Pipeline:
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
-        What was already handed to the publisher may still be produced: its id is the same next time.
+        What was already handed to the publisher may still be produced, unless it writes transactions: its id is the
+        same next time.
         """
         count = 0
         cancelled: list[JudgeRequest] = []
@@ -270,7 +271,7 @@ class Pipeline:
             owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"], mode), now_ns)
             value, headers = events.encode(verdict, work.trace.traceparent)
             topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
-            outgoing.append(Outgoing(topic, work.record.key, value, headers, owed))
+            outgoing.append(Outgoing(topic, work.record.key, value, headers, owed, work))
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         if outgoing:
@@ -321,7 +322,7 @@ class Pipeline:
     ) -> Outgoing:
         if work.trace.span is not None:
             work.trace.span.set_attribute("error.type", error.reason)
-        return build_dead_letter(
+        letter = build_dead_letter(
             work.record,
             error,
             topic=self._kafka.dead_letter_topic,
@@ -331,6 +332,7 @@ class Pipeline:
             bytes_max=self._kafka.dead_letter_bytes_max,
             context=Owed(work, error.reason, now_ns),
         )
+        return letter._replace(origin=work)
 
     def _begin_judging(
         self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int

@@ -269,8 +269,9 @@ class BatchingSettings(_Section):
 class DeliverySettings(_Section):
     """When positions are committed, and how long things may take."""
 
-    mode: Literal["at_least_once"] = "at_least_once"
-    """Every record ends as its verdicts or a dead letter; repeats carry the same verdict ids."""
+    mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """Every record ends as its verdicts or a dead letter. ``at_least_once``: repeats carry the same verdict ids.
+    ``exactly_once``: readers that read committed records only see no repeats; costs a producer per partition."""
     commit_interval_ms: int = Field(1_000, ge=10)
     """How often positions are committed."""
     commit_timeout_s: float = Field(10, gt=0)
@@ -281,6 +282,15 @@ class DeliverySettings(_Section):
     """At a stop or a rebalance: how long what is in flight may take; below the pod's grace period."""
     stop_timeout_s: float = Field(5, gt=0)
     """After the drain: the deadline of each client's closing."""
+    transaction_interval_ms: int = Field(200, ge=1)
+    """Exactly once: how long a partition's finished records wait for company in one transaction."""
+    transaction_records_max: int = Field(1_000, ge=1)
+    """Exactly once: input records of one transaction; this many do not wait for company."""
+    transaction_timeout_ms: int = Field(30_000, ge=1_000)
+    """Exactly once: a transaction that takes longer is given up, by us and by the broker, and its records are
+    read again; at most the brokers' ``transaction.max.timeout.ms``."""
+    transaction_producers_max: int = Field(64, ge=1)
+    """Exactly once: partitions that one member may own, since each has a producer with connections of its own."""
 
 
 class TelemetrySettings(_Section):

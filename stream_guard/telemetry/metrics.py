@@ -113,6 +113,18 @@ class Metrics:
         self.producer_rebuilds = Counter(
             "stream_guard_producer_rebuilds", "Producers rebuilt after an error.", registry=registry
         )
+        # Transactions, by outcome: committed, fenced, timeout, error (the last three: rewound, and read again).
+        self.transactions = Counter(
+            "stream_guard_transactions", "Transactions.", ["outcome"], registry=registry
+        )
+        # What was done again, by cause: rebalance, rewind, reset (records read again by this process), rebuild (verdicts
+        # and dead letters sent again after an unknown outcome).
+        self.repeats = Counter(
+            "stream_guard_repeats",
+            "Records read again, and verdicts sent again, by cause.",
+            ["cause"],
+            registry=registry,
+        )
         # Records read and not finished.
         self.in_flight = Gauge(
             "stream_guard_in_flight_records", "Records in flight.", registry=registry
