@@ -19,6 +19,7 @@ from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
 from stream_guard.errors import EngineError, PolicyError, SettingsError
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
+from stream_guard.kafka.transactions import KafkaTransactor
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy_store import load_policies
 from stream_guard.post import PostParser
@@ -26,6 +27,7 @@ from stream_guard.probes import Health, ProbeServer
 from stream_guard.reload import PolicyReloader
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
+from stream_guard.transactions import TransactionalPublisher
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace.export import SpanExporter
 
     from stream_guard.policy import PolicySet
-    from stream_guard.ports import Judge
+    from stream_guard.ports import Judge, Publisher
     from stream_guard.reload import ReloadOutcome
     from stream_guard.settings import EngineSettings, Settings
 
@@ -132,7 +134,10 @@ class App:
         )
         topics = await check_topics(settings.kafka)
         check_routes(policies, topics, settings)
-        publisher = KafkaPublisher(settings.kafka, settings.delivery, self.metrics)
+        transactions = self._make_transactions()
+        publisher: Publisher = transactions or KafkaPublisher(
+            settings.kafka, settings.delivery, self.metrics
+        )
         source = KafkaSource(settings.kafka, settings.delivery)
         clock = SystemClock()
         pipeline = Pipeline(
@@ -145,7 +150,14 @@ class App:
             metrics=self.metrics,
             tracing=self.tracing,
         )
-        consumer = Consumer(source, pipeline, settings.delivery, clock=clock, metrics=self.metrics)
+        consumer = Consumer(
+            source,
+            pipeline,
+            settings.delivery,
+            clock=clock,
+            metrics=self.metrics,
+            transactions=transactions,
+        )
         self.health.turns = lambda: consumer.turns
         reloader = self._make_reloader(policies, pipeline, consumer, topics)
         with self._signals():
@@ -159,6 +171,19 @@ class App:
                 self.health.stopping = True
                 await self._close(source, publisher)
 
+    def _make_transactions(self) -> TransactionalPublisher | None:
+        """Return who writes and commits in exactly-once mode."""
+        kafka, delivery = self.settings.kafka, self.settings.delivery
+        if delivery.mode == "at_least_once":
+            return None
+        return TransactionalPublisher(
+            KafkaTransactor(kafka, delivery),
+            delivery,
+            self.metrics,
+            # The second heartbeat from now at the latest says whether the partition is ours.
+            fenced_pause_s=2 * kafka.heartbeat_interval_ms / 1_000,
+        )
+
     async def _listen(self) -> None:
         http = self.settings.http
         try:
@@ -171,7 +196,7 @@ class App:
             raise SettingsError(message) from error
 
     async def _watch(
-        self, consumer: Consumer, publisher: KafkaPublisher, reloader: PolicyReloader
+        self, consumer: Consumer, publisher: Publisher, reloader: PolicyReloader
     ) -> None:
         """Run the parts until a stop is asked for or one of them fails; then drain."""
         tasks: dict[str, asyncio.Task[Any]] = {}
@@ -279,7 +304,7 @@ class App:
         ).set(1)
         _log.info("ready", http_port=self.probes.port, **about)
 
-    async def _close(self, source: KafkaSource, publisher: KafkaPublisher) -> None:
+    async def _close(self, source: KafkaSource, publisher: Publisher) -> None:
         await source.stop()
         await publisher.stop()
         with contextlib.suppress(TimeoutError):

@@ -117,8 +117,8 @@ class Metrics:
         self.transactions = Counter(
             "stream_guard_transactions", "Transactions.", ["outcome"], registry=registry
         )
-        # What was done again, by cause: rebalance, rewind, reset (records read again by this process), rebuild (verdicts
-        # and dead letters sent again after an unknown outcome).
+        # What was done again, by cause: rebalance, rewind, reset (records that this process reads again); rebuild
+        # (verdicts and dead letters sent again, since nobody knows whether they were written).
         self.repeats = Counter(
             "stream_guard_repeats",
             "Records read again, and verdicts sent again, by cause.",
