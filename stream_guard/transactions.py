@@ -117,6 +117,9 @@ class TransactionalPublisher:
             LimitError: there are more partitions than ``delivery.transaction_producers_max``.
             BrokerError: it did not succeed within ``delivery.publish_timeout_s``.
         """
+        stale = self._lanes.pop(partition, None)
+        if stale is not None:
+            await self._close(stale)
         self._claims.add(partition)
         self._check_count()
         if cause == "fenced":

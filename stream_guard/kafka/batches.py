@@ -81,8 +81,10 @@ async def discard_producer(producer: AIOKafkaProducer, *, timeout_s: float) -> N
                 await asyncio.wait([task])
     if task is not None and not task.done():
         _log.warning("producer_left_behind", timeout_s=timeout_s)
-    elif task is not None and not task.cancelled():
-        task.exception()  # looked at, so that nobody logs it as lost
+    transaction = producer._txn_manager._transaction_waiter  # noqa: SLF001
+    for outcome in (task, transaction):  # looked at, so that nobody logs them as lost
+        if outcome is not None and outcome.done() and not outcome.cancelled():
+            outcome.exception()
 
 
 @lru_cache(maxsize=1 << 16)

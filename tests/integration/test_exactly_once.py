@@ -9,7 +9,6 @@ import signal
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-import orjson
 import pytest
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
