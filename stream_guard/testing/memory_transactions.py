@@ -27,19 +27,28 @@ class MemoryTransactor:
     Attributes:
         faults: what happens to the next writes, in order; an empty string is a write without a fault. ``lost``: it
             fails and is not written; ``unknown``: it is written and fails all the same.
+        turns: of the event loop that a request takes, and as many again for its answer.
         writes: how often something was asked to be written.
     """
 
     def __init__(self, broker: MemoryBroker, group_id: str = "stream-guard") -> None:
         self.faults: list[str] = []
+        self.turns = 1
         self.writes = 0
         self._broker = broker
         self._group_id = group_id
 
     async def claim(self, partition: Partition) -> MemorySession:
         """Fence whoever claimed the partition before."""
-        await asyncio.sleep(0)
-        return MemorySession(self, partition, self._broker.claim(self._group_id, partition))
+        await self.travel()
+        claim = self._broker.claim(self._group_id, partition)
+        await self.travel()
+        return MemorySession(self, partition, claim)
+
+    async def travel(self) -> None:
+        """Return after so many turns."""
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
 
     def write(
         self, partition: Partition, claim: int, outgoing: Sequence[Outgoing], position: int
@@ -62,9 +71,10 @@ class MemorySession:
         self._claim = claim
 
     async def write(self, outgoing: Sequence[Outgoing], position: int) -> None:
-        """Write at once, on the event loop's next turn."""
-        await asyncio.sleep(0)
+        """Write; both the request and its answer take their time."""
+        await self._transactor.travel()
         self._transactor.write(self._partition, self._claim, outgoing, position)
+        await self._transactor.travel()
 
     async def close(self) -> None:
         """Do nothing: nothing is ever open between two turns."""

@@ -1,8 +1,8 @@
 """Exactly once over seeded histories of faults.
 
 Members join, leave, are lost and rebalanced; claims are stolen; transactions fail, written and not; judgements
-come in any order. The real consumer, pipeline and transactions, over a broker in memory. Whatever happens, each record ends as its
-verdicts or its dead letter, once.
+come in any order. The real consumer, pipeline and transactions, over a broker in memory. Whatever happens, each
+record ends as its verdicts or its dead letter, once.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ class History:
     async def join(self) -> None:
         if len(self.members) < 3:
             member = Member(self.broker)
+            member.transactor.turns = self.random.choice((1, 8, 300))
             self.members.append(member)
             await member.start()
 
@@ -133,6 +134,7 @@ class History:
             group = self.broker._group(GROUP)
             group.members.remove(member.source)
             await group.rebalance()
+            member.judge.answer()  # so that it writes while its heir claims
 
     async def produce(self) -> None:
         partition = self.random.randrange(self.partitions)
