@@ -77,6 +77,7 @@ async def discard_producer(producer: AIOKafkaProducer, *, timeout_s: float) -> N
         async with asyncio.timeout(timeout_s):
             # With its connections goes what it waits for, and so the cancelled task ends at once.
             await producer.client.close()
+            await asyncio.sleep(0)  # its readers are cancelled, and end in their next turn
             if task is not None:
                 await asyncio.wait([task])
     if task is not None and not task.done():

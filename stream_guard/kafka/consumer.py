@@ -147,8 +147,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             consumer.subscribe(list(settings.topics), listener=self)
         self._consumer = consumer
         try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
+            async with asyncio.timeout(settings.rebalance_timeout_ms / 1_000):
+                await consumer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
             message = (
                 f"cannot join the group {settings.group_id!r}: {type(error).__name__}: {error}"
             )

@@ -196,9 +196,9 @@ class KafkaPublisher:
         waiting: list[tuple[asyncio.Future[Any], list[_Queued]]] = []
         error: BaseException | None = None
         failed: list[_Queued] = []
-        deadline_s = self._settings.request_timeout_ms / 1_000 + 5
+        deadline_s = time.monotonic() + self._settings.request_timeout_ms / 1_000 + 5
         try:
-            async with asyncio.timeout(deadline_s):
+            async with asyncio.timeout(deadline_s - time.monotonic()):
                 self._keyless += 1
                 for group in await by_partition(self._producer, queued, self._keyless):
                     await send_to_partition(self._producer, *group, waiting)
@@ -207,7 +207,8 @@ class KafkaPublisher:
         sent = {id(item) for _, batch in waiting for item in batch}
         failed.extend(item for item in queued if id(item) not in sent)
         if waiting:
-            await asyncio.wait([future for future, _ in waiting], timeout=deadline_s)
+            timeout_s = max(0.0, deadline_s - time.monotonic())
+            await asyncio.wait([future for future, _ in waiting], timeout=timeout_s)
         for future, batch in waiting:
             if not future.done():
                 error = error or TimeoutError("a batch was not acknowledged in time")

@@ -89,3 +89,34 @@ async def test_an_end_amid_transactions_neither_loses_nor_repeats(
     assert len(counts) == owed
     assert set(counts.values()) == {1}, "a reader of committed records saw something twice"
     assert await lag_of(place) == 0
+
+
+async def test_a_member_that_was_away_publishes_nothing_of_what_it_held(
+    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    """Stopped past its session, with judgements ready to write, and resumed when its heir has written them."""
+    place = place_of(
+        broker,
+        new_topic,
+        STREAM_GUARD_BATCHING__IN_FLIGHT_RECORDS_MAX="300",
+        STREAM_GUARD_DELIVERY__TRANSACTION_RECORDS_MAX="20",
+    )
+    count = 4_000
+    await produce(place.bootstrap, place.posts, (post(n) for n in range(count)))
+    with running(place, tmp_path / "zombie") as zombie:
+        await read(place.bootstrap, [place.verdicts], lambda got: len(got) >= 500)
+        zombie.process.send_signal(signal.SIGSTOP)
+        assert await lag_of(place) > 0, "it was not stopped amid its work"
+        with running(place, tmp_path / "heir") as heir:
+            await settle(place, count * POLICIES)
+            zombie.process.send_signal(signal.SIGCONT)
+            doubt = zombie.wait_for("transaction_in_doubt")
+            assert "ProducerFenced" in doubt["error"]
+            await produce(
+                place.bootstrap, place.posts, (post(n) for n in range(count, count + 500))
+            )
+            records = await settle(place, (count + 500) * POLICIES)
+            assert zombie.end() == 0, zombie.tail()
+            assert heir.end() == 0, heir.tail()
+    assert set(ids_of(records).values()) == {1}
+    assert await lag_of(place) == 0
