@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from stream_guard.settings import KafkaSettings
 
 _log = structlog.get_logger(__name__)
+_LOOK_S: Final = 0.05
 # No retry helps against these: the broker's or the topic's settings must change.
 FATAL: Final = (
     ClusterAuthorizationFailedError,
@@ -78,14 +79,22 @@ async def discard_producer(producer: AIOKafkaProducer, *, timeout_s: float) -> N
             # With its connections goes what it waits for, and so the cancelled task ends at once.
             await producer.client.close()
             await asyncio.sleep(0)  # its readers are cancelled, and end in their next turn
-            if task is not None:
-                await asyncio.wait([task])
+            while task is not None and not task.done():
+                _end_metadata_wait(producer)
+                await asyncio.wait([task], timeout=_LOOK_S)
     if task is not None and not task.done():
         _log.warning("producer_left_behind", timeout_s=timeout_s)
     transaction = producer._txn_manager._transaction_waiter  # noqa: SLF001
     for outcome in (task, transaction):  # looked at, so that nobody logs them as lost
         if outcome is not None and outcome.done() and not outcome.cancelled():
             outcome.exception()
+
+
+def _end_metadata_wait(producer: AIOKafkaProducer) -> None:
+    """Let go who waits for metadata that a closed client never gets: a failed batch does, before it is tried again."""
+    waiting = producer.client._md_update_fut  # noqa: SLF001
+    if waiting is not None and not waiting.done():
+        waiting.set_result(False)
 
 
 @lru_cache(maxsize=1 << 16)

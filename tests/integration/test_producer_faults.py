@@ -209,7 +209,6 @@ async def test_after_a_doubt_all_is_written_or_nothing(
 
 async def committed(settings: KafkaSettings, partition: Partition) -> int:
     """Return the position by which a member of the group would begin."""
-
     listener = Listener()
     source = KafkaSource(settings, DELIVERY)
     try:
