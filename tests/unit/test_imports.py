@@ -24,6 +24,7 @@ CORE = (
     "settings",
     "taxonomy",
     "testing",
+    "transactions",
     "verdict",
 )
 KEPT_OUT = ("aiokafka", "vllm", "opentelemetry", "torch", "transformers")
