@@ -21,6 +21,7 @@ from stream_guard.errors import EngineError, LimitError, PolicyError, SettingsEr
 from stream_guard.judges import make_cascade, make_lasting_judge
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
+from stream_guard.kafka.transactions import KafkaTransactor
 from stream_guard.monitor import Monitor
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy_store import load_policies
@@ -29,6 +30,7 @@ from stream_guard.probes import Health, ProbeServer
 from stream_guard.reload import PolicyReloader
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
+from stream_guard.transactions import TransactionalPublisher
 from stream_guard.watchdog import LoopWatchdog
 
 if TYPE_CHECKING:
@@ -39,7 +41,7 @@ if TYPE_CHECKING:
     from stream_guard.dead_letter_gate import DeadLetterGate
     from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import PolicySet
-    from stream_guard.ports import Judge
+    from stream_guard.ports import Judge, Publisher
     from stream_guard.reload import ReloadOutcome
     from stream_guard.settings import Settings
 
@@ -143,7 +145,10 @@ class App:
         )
         topics = await check_topics(settings.kafka)
         check_routes(policies, topics, settings)
-        publisher = KafkaPublisher(settings.kafka, settings.delivery, self.metrics)
+        transactions = self._make_transactions()
+        publisher: Publisher = transactions or KafkaPublisher(
+            settings.kafka, settings.delivery, self.metrics
+        )
         source = KafkaSource(settings.kafka, settings.delivery)
         clock = SystemClock()
         pipeline = Pipeline(
@@ -156,7 +161,14 @@ class App:
             metrics=self.metrics,
             tracing=self.tracing,
         )
-        consumer = Consumer(source, pipeline, settings.delivery, clock=clock, metrics=self.metrics)
+        consumer = Consumer(
+            source,
+            pipeline,
+            settings.delivery,
+            clock=clock,
+            metrics=self.metrics,
+            transactions=transactions,
+        )
         self._consumer = consumer
         self.health.turns = lambda: consumer.turns
         reloader = self._make_reloader(policies, pipeline, consumer, topics)
@@ -180,6 +192,19 @@ class App:
                     self.health.stopping = True
                     await self._close(source, publisher)
 
+    def _make_transactions(self) -> TransactionalPublisher | None:
+        """Return who writes and commits in exactly-once mode."""
+        kafka, delivery = self.settings.kafka, self.settings.delivery
+        if delivery.mode == "at_least_once":
+            return None
+        return TransactionalPublisher(
+            KafkaTransactor(kafka, delivery),
+            delivery,
+            self.metrics,
+            # The second heartbeat from now at the latest says whether the partition is ours.
+            fenced_pause_s=2 * kafka.heartbeat_interval_ms / 1_000,
+        )
+
     async def _listen(self) -> None:
         http = self.settings.http
         try:
@@ -194,7 +219,7 @@ class App:
     async def _watch(
         self,
         consumer: Consumer,
-        publisher: KafkaPublisher,
+        publisher: Publisher,
         reloader: PolicyReloader,
         monitor: Monitor,
         dead_letters: DeadLetterGate,
@@ -318,7 +343,7 @@ class App:
         ).set(1)
         _log.info("ready", http_port=self.probes.port, **about)
 
-    async def _close(self, source: KafkaSource, publisher: KafkaPublisher) -> None:
+    async def _close(self, source: KafkaSource, publisher: Publisher) -> None:
         await source.stop()
         await publisher.stop()
         with contextlib.suppress(TimeoutError):

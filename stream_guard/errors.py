@@ -64,6 +64,18 @@ class BrokerError(StreamGuardError):
     exit_code = EXIT_BROKER
 
 
+class DoubtError(BrokerError):
+    """A transaction failed, or nobody knows whether it did: its records are read again from the committed position.
+
+    Attributes:
+        cause: ``fenced`` where another producer has taken over; ``timeout``; ``error``.
+    """
+
+    def __init__(self, cause: str, message: str) -> None:
+        super().__init__(message)
+        self.cause = cause
+
+
 class EngineError(StreamGuardError):
     """The engine did not start, or died while it had work."""
 

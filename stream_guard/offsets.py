@@ -14,7 +14,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from stream_guard.ports import Partition
 
@@ -78,6 +78,27 @@ class PartitionOffsets:
         if self.revoked or position is None or position == self.committed:
             return None
         return position
+
+    def settled(self, ready: Container[int], count_max: int) -> list[int]:
+        """Return the longest run of unfinished offsets at the head that are all in ``ready``, up to ``count_max``."""
+        head: list[int] = []
+        for offset in self._pending:
+            if len(head) == count_max or offset not in ready:
+                break
+            head.append(offset)
+        return head
+
+    def position_after(self, count: int) -> int:
+        """Return what :meth:`position` will be once the first ``count`` pending offsets are finished."""
+        if count < len(self._pending):
+            return self._pending[count]
+        assert self._last is not None, "something was received"
+        return self._last + 1
+
+    @property
+    def last(self) -> int | None:
+        """The highest offset received; None before any."""
+        return self._last
 
     @property
     def next_offset(self) -> int | None:

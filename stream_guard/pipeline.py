@@ -242,7 +242,8 @@ class Pipeline:
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
-        What was already handed to the publisher may still be produced: its id is the same next time.
+        What was already handed to the publisher may still be produced, unless it writes transactions: its id is the
+        same next time.
         """
         given_up = [work for p in partitions for work in self._live.get(p, {}).values()]
         self._give_up(given_up)
@@ -304,7 +305,7 @@ class Pipeline:
             owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"], mode), now_ns)
             value, headers = events.encode(verdict, work.trace.traceparent)
             topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
-            outgoing.append(Outgoing(topic, work.record.key, value, headers, owed))
+            outgoing.append(Outgoing(topic, work.record.key, value, headers, owed, work))
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         self.dead_letters.passed("judge", passed, now_s)
@@ -374,7 +375,7 @@ class Pipeline:
             policy_id=None if judgement is None else judgement.request.policy.id,
             attempts=1 if provenance is None else provenance.attempts,
             context=Owed(work, error.reason, now_ns),
-        )
+        )._replace(origin=work)
         if self.dead_letters.offer(letter, stage, error.reason, now_s):
             return True
         given_up = {id(work): work}

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_guard.judge import Judgement, JudgeRequest
+    from stream_guard.offsets import PartitionOffsets
     from stream_guard.policy import PolicySet
 
 
@@ -40,14 +41,29 @@ class Record(Protocol):
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
 
 
+class Origin(Protocol):
+    """The record that owes what is produced, and how much it still owes."""
+
+    @property
+    def record(self) -> Record: ...
+    @property
+    def offsets(self) -> PartitionOffsets: ...
+    @property
+    def owed(self) -> int: ...
+
+
 class Outgoing(NamedTuple):
-    """A record to be produced. ``context`` is the sender's own and comes back on acknowledgement."""
+    """A record to be produced. ``context`` is the sender's own and comes back on acknowledgement.
+
+    ``origin`` is the record read that owes it; only transactions need to know.
+    """
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: list[tuple[str, bytes]]
     context: object
+    origin: Origin | None = None
 
 
 class RebalanceListener(Protocol):
@@ -88,6 +104,16 @@ class Source(Protocol):
     def ends(self) -> Mapping[Partition, int]:
         """The offset after the newest record of each assigned partition, as of the last fetch, where one is known."""
 
+    async def committed(self, partition: Partition) -> int:
+        """Return where reading begins: the committed position, with no transaction open on it, or the log's start.
+
+        Raises:
+            BrokerError: it cannot be found out in time.
+        """
+
+    def seek(self, partition: Partition, position: int) -> None:
+        """Read on from here; called between polls, and without effect where the partition is not ours any more."""
+
     async def stop(self) -> None: ...
 
 
@@ -113,6 +139,64 @@ class Publisher(Protocol):
         """Return the error, once there is one after which nothing more will be sent."""
 
     async def stop(self) -> None: ...
+
+
+class Transactions(Publisher, Protocol):
+    """A publisher that writes what a partition's records owe and its position together, or neither.
+
+    A partition is *claimed*, which fences everyone who claimed it before, then its committed position is read, and
+    then an epoch *begins*. When a transaction is in doubt the claim is void, and the partition's epoch is over.
+    """
+
+    def listen(self, doubted: Callable[[PartitionOffsets, str], None]) -> None:
+        """Have ``doubted`` called, with the epoch and the cause, when an epoch can no longer be written."""
+
+    async def claim(self, partition: Partition, cause: str) -> None:
+        """Take a partition over from whoever had it; retried, with pauses, until it succeeds.
+
+        Args:
+            partition: which.
+            cause: ``rebalance`` after an assignment, or what ``doubted`` was told.
+
+        Raises:
+            StreamGuardError: it does not succeed in time, or never will.
+        """
+
+    def begin(self, offsets: PartitionOffsets) -> None:
+        """Write what the records of this epoch owe; its partition has been claimed."""
+
+    def hurry(self) -> None:
+        """Let nothing wait for company any more, in the epochs that are open: a drain is under way."""
+
+    async def release(self, partitions: Iterable[Partition]) -> None:
+        """End the epochs of these partitions and give them up; what was not written is dropped."""
+
+
+class Session(Protocol):
+    """The right to write for one partition, until somebody else claims it."""
+
+    async def write(self, outgoing: Sequence[Outgoing], position: int) -> None:
+        """Write these records and commit the partition's position, in one transaction.
+
+        Raises:
+            DoubtError: it was not written, or nobody knows; the session is of no use any more.
+            BrokerError: it never can be.
+        """
+
+    async def close(self) -> None:
+        """Abort what is open, within a deadline; never raises."""
+
+
+class Transactor(Protocol):
+    """Opens sessions."""
+
+    async def claim(self, partition: Partition) -> Session:
+        """Fence whoever claimed the partition before, and abort what they left open.
+
+        Raises:
+            DoubtError: not this time.
+            StreamGuardError: never, as things are set up.
+        """
 
 
 class Judge(Protocol):

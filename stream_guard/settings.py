@@ -378,8 +378,9 @@ class BatchingSettings(_Section):
 class DeliverySettings(_Section):
     """When positions are committed, and how long things may take."""
 
-    mode: Literal["at_least_once"] = "at_least_once"
-    """Every record ends as its verdicts or a dead letter; repeats carry the same verdict ids."""
+    mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """Every record ends as its verdicts or a dead letter. ``at_least_once``: repeats carry the same verdict ids.
+    ``exactly_once``: readers that read committed records only see no repeats; costs a producer per partition."""
     commit_interval_ms: int = Field(1_000, ge=10)
     """How often positions are committed."""
     commit_timeout_s: float = Field(10, gt=0)
@@ -401,6 +402,15 @@ class DeliverySettings(_Section):
     """An unfinished record at a partition's head is told of in the log and ``/healthz`` when it is older."""
     head_of_line_records_max: int = Field(10_000, ge=1)
     """It is told of, too, when it holds back the positions of more finished records."""
+    transaction_interval_ms: int = Field(200, ge=1)
+    """Exactly once: how long a partition's finished records wait for company in one transaction."""
+    transaction_records_max: int = Field(1_000, ge=1)
+    """Exactly once: input records of one transaction; this many do not wait for company."""
+    transaction_timeout_ms: int = Field(30_000, ge=1_000)
+    """Exactly once: a transaction that takes longer is given up, by us and by the broker, and its records are
+    read again; at most the brokers' ``transaction.max.timeout.ms``."""
+    transaction_producers_max: int = Field(64, ge=1)
+    """Exactly once: partitions that one member may own, since each has a producer with connections of its own."""
 
 
 class DeadLetterSettings(_Section):

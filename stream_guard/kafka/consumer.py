@@ -24,6 +24,7 @@ from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssigno
 from aiokafka.errors import IllegalStateError, KafkaError
 
 from stream_guard.errors import BrokerError, SettingsError
+from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.records import tolerate_header_names
 from stream_guard.kafka.security import connection_options
 from stream_guard.ports import Partition
@@ -148,8 +149,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             consumer.subscribe(list(settings.topics), listener=self)
         self._consumer = consumer
         try:
-            await consumer.start()
-        except (KafkaError, OSError) as error:
+            async with asyncio.timeout(settings.rebalance_timeout_ms / 1_000):
+                await consumer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
             message = (
                 f"cannot join the group {settings.group_id!r}: {type(error).__name__}: {error}"
             )
@@ -251,17 +253,42 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         self._assigned = tuple(sorted(Partition(tp.topic, tp.partition) for tp in assigned))
         await self._tell("on_assigned", assigned)
 
+    async def committed(self, partition: Partition) -> int:
+        """Return where reading begins; see :meth:`stream_guard.ports.Source.committed`."""
+        tp = TopicPartition(*partition)
+        try:
+            return (await self._positions({tp}))[tp]
+        except (KafkaError, IllegalStateError, TimeoutError) as error:
+            message = (
+                f"the committed position of {partition.topic}/{partition.partition} could not be read: "
+                f"{type(error).__name__}: {error}"
+            )
+            raise BrokerError(message) from error
+
+    def seek(self, partition: Partition, position: int) -> None:
+        """Read on from here; see :meth:`stream_guard.ports.Source.seek`."""
+        assert self._consumer is not None, "start() comes first"
+        with contextlib.suppress(
+            IllegalStateError
+        ):  # a rebalance has begun: the next assignment seeks
+            self._consumer.seek(TopicPartition(*partition), position)
+
     async def _seek_to_committed(self, assigned: set[TopicPartition]) -> None:
         assert self._consumer is not None, "only a started consumer is assigned anything"
-        fresh = []
-        for tp in assigned:
-            position = await self._consumer.committed(tp)
-            if position is None:
-                fresh.append(tp)
-            else:
-                self._consumer.seek(tp, position)
-        if fresh:
-            await self._consumer.seek_to_beginning(*fresh)
+        for tp, position in (await self._positions(assigned)).items():
+            self._consumer.seek(tp, position)
+
+    async def _positions(self, partitions: set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return committed positions, or the log's start, within ``kafka.rebalance_timeout_ms``."""
+        assert self._consumer is not None, "only a started consumer is assigned anything"
+        if not partitions:
+            return {}
+        async with asyncio.timeout(self._settings.rebalance_timeout_ms / 1_000):
+            found = await committed_positions(self._consumer, self._settings.group_id, partitions)
+            fresh = [tp for tp in partitions if tp not in found]
+            if fresh:
+                found.update(await self._consumer.beginning_offsets(fresh))
+            return found
 
     async def _tell(self, what: str, partitions: set[Any]) -> None:
         assert self._listener is not None, "start() comes first"

@@ -14,28 +14,26 @@ import asyncio
 import contextlib
 import random
 import time
-import zlib
 from collections import deque
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from aiokafka import AIOKafkaProducer
-from aiokafka.errors import (
-    ClusterAuthorizationFailedError,
-    KafkaError,
-    MessageSizeTooLargeError,
-    ProducerClosed,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-)
-from aiokafka.partitioner import murmur2
+from aiokafka.errors import KafkaError, ProducerClosed
 
 from stream_guard.errors import BrokerError
-from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.batches import (
+    FATAL,
+    by_partition,
+    discard_producer,
+    make_producer,
+    send_to_partition,
+    start_producer,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+
+    from aiokafka import AIOKafkaProducer
 
     from stream_guard.ports import Outgoing
     from stream_guard.settings import DeliverySettings, KafkaSettings
@@ -43,28 +41,9 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-# No retry helps against these: the broker's or the topic's settings must change.
-_FATAL: Final = (
-    ClusterAuthorizationFailedError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-)
-
 # Waves under way at once: one is built while the broker writes another. aiokafka keeps a partition's batches in order.
 _WAVES_MAX: Final = 4
 _WAVE_RECORDS: Final = 2_000
-_HASHED_BYTES_MAX: Final = 64 << 10
-
-
-@lru_cache(maxsize=1 << 16)
-def _hash(key: bytes) -> int:
-    """Return the hash that Kafka's default partitioner takes; keys recur, and aiokafka's is pure Python."""
-    if (
-        len(key) > _HASHED_BYTES_MAX
-    ):  # a dead letter's: a megabyte would hold the event loop for half a second
-        return zlib.crc32(key) & 0x7FFFFFFF
-    return int(murmur2(key)) & 0x7FFFFFFF
 
 
 if TYPE_CHECKING:
@@ -128,36 +107,14 @@ class KafkaPublisher:
         await self._disconnect()
 
     async def _connect(self) -> None:
-        settings = self._settings
-        producer = AIOKafkaProducer(
-            acks="all",
-            enable_idempotence=True,
-            compression_type=None
-            if settings.compression_type == "none"
-            else settings.compression_type,
-            max_batch_size=settings.batch_bytes_max,
-            max_request_size=max(settings.batch_bytes_max, settings.dead_letter_bytes_max) * 2,
-            linger_ms=0,
-            **connection_options(settings),
-        )
-        try:
-            async with asyncio.timeout(settings.request_timeout_ms / 1_000):
-                await producer.start()
-        except BaseException:
-            with contextlib.suppress(Exception):
-                await producer.stop()
-            raise
+        producer = make_producer(self._settings)
+        await start_producer(producer, self._settings)
         self._producer = producer
 
     async def _disconnect(self) -> None:
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            async with asyncio.timeout(self._delivery.stop_timeout_s):
-                await producer.stop()
-        except (KafkaError, OSError, TimeoutError) as error:
-            _log.warning("producer_stop_failed", error=type(error).__name__)
+        if producer is not None:
+            await discard_producer(producer, timeout_s=self._delivery.stop_timeout_s)
 
     async def _run(self) -> None:
         try:
@@ -200,6 +157,7 @@ class KafkaPublisher:
         failed = [item for items, _ in outcomes for item in items]
         error = next(error for _, error in outcomes if error is not None)
         self._queue.extendleft(reversed(failed))
+        self._metrics.repeats.labels("rebuild").inc(len(failed))
         await self._recover(error, len(failed))
 
     async def _recover(self, error: BaseException, count: int) -> None:
@@ -208,7 +166,7 @@ class KafkaPublisher:
         if self._failing_since_s is None:
             self._failing_since_s = now_s
         spent_s = now_s - self._failing_since_s
-        if isinstance(error, _FATAL) or spent_s > self._delivery.publish_timeout_s:
+        if isinstance(error, FATAL) or spent_s > self._delivery.publish_timeout_s:
             message = (
                 f"{count} verdicts or dead letters could not be produced for {spent_s:.0f} s "
                 f"(delivery.publish_timeout_s): {type(error).__name__}: {error}"
@@ -238,17 +196,19 @@ class KafkaPublisher:
         waiting: list[tuple[asyncio.Future[Any], list[_Queued]]] = []
         error: BaseException | None = None
         failed: list[_Queued] = []
-        deadline_s = self._settings.request_timeout_ms / 1_000 + 5
+        deadline_s = time.monotonic() + self._settings.request_timeout_ms / 1_000 + 5
         try:
-            async with asyncio.timeout(deadline_s):
-                for topic, partition, records in await self._partition(queued):
-                    await self._send_partition(topic, partition, records, waiting)
+            async with asyncio.timeout(deadline_s - time.monotonic()):
+                self._keyless += 1
+                for group in await by_partition(self._producer, queued, self._keyless):
+                    await send_to_partition(self._producer, *group, waiting)
         except (KafkaError, OSError, TimeoutError, ProducerClosed) as caught:
             error = caught
         sent = {id(item) for _, batch in waiting for item in batch}
         failed.extend(item for item in queued if id(item) not in sent)
         if waiting:
-            await asyncio.wait([future for future, _ in waiting], timeout=deadline_s)
+            timeout_s = max(0.0, deadline_s - time.monotonic())
+            await asyncio.wait([future for future, _ in waiting], timeout=timeout_s)
         for future, batch in waiting:
             if not future.done():
                 error = error or TimeoutError("a batch was not acknowledged in time")
@@ -263,53 +223,6 @@ class KafkaPublisher:
         if failed and error is None:
             error = TimeoutError("some records were not sent")
         return failed, error
-
-    async def _partition(self, queued: list[_Queued]) -> list[tuple[str, int, list[_Queued]]]:
-        """Sort records by topic and partition: that of the key's hash (Kafka's default), or any."""
-        assert self._producer is not None, "start() comes first"
-        counts: dict[str, int] = {}
-        groups: dict[tuple[str, int], list[_Queued]] = {}
-        for item in queued:
-            record = item[0]
-            count = counts.get(record.topic)
-            if count is None:
-                count = counts[record.topic] = len(
-                    await self._producer.partitions_for(record.topic)
-                )
-            hashed = self._keyless if record.key is None else _hash(record.key)
-            partition = hashed % count
-            groups.setdefault((record.topic, partition), []).append(item)
-        self._keyless += 1
-        return [(topic, partition, items) for (topic, partition), items in groups.items()]
-
-    async def _send_partition(
-        self,
-        topic: str,
-        partition: int,
-        items: list[_Queued],
-        waiting: list[tuple[asyncio.Future[Any], list[_Queued]]],
-    ) -> None:
-        assert self._producer is not None, "start() comes first"
-        batch = self._producer.create_batch()
-        members: list[_Queued] = []
-        for item in items:
-            record = item[0]
-            while (
-                batch.append(
-                    timestamp=None, key=record.key, value=record.value, headers=record.headers
-                )
-                is None
-            ):
-                assert members, "an empty batch takes any record"
-                waiting.append(
-                    (await self._producer.send_batch(batch, topic, partition=partition), members)
-                )
-                batch, members = self._producer.create_batch(), []
-            members.append(item)
-        batch.close()  # so that it does not linger
-        waiting.append(
-            (await self._producer.send_batch(batch, topic, partition=partition), members)
-        )
 
     def _acknowledge(self, batch: list[_Queued]) -> None:
         self._unacknowledged -= len(batch)

@@ -155,6 +155,18 @@ class Metrics:
         self.engine_rebuilds = Counter(
             "stream_guard_engine_rebuilds", "Engines rebuilt.", ["cause"], registry=registry
         )
+        # Transactions, by outcome: committed, fenced, timeout, error (the last three: rewound, and read again).
+        self.transactions = Counter(
+            "stream_guard_transactions", "Transactions.", ["outcome"], registry=registry
+        )
+        # What was done again, by cause: rebalance, rewind, reset (records that this process reads again); rebuild
+        # (verdicts and dead letters sent again, since nobody knows whether they were written).
+        self.repeats = Counter(
+            "stream_guard_repeats",
+            "Records read again, and verdicts sent again, by cause.",
+            ["cause"],
+            registry=registry,
+        )
         # Records read and not finished.
         self.in_flight = Gauge(
             "stream_guard_in_flight_records", "Records in flight.", registry=registry

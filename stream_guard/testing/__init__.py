@@ -1,7 +1,8 @@
 """For tests of your own: a broker, a judge and a clock that you control.
 
-In memory and at once: :class:`MemoryBroker` with :class:`MemorySource` and :class:`MemoryPublisher`,
-:class:`ManualJudge`, :class:`ManualClock`. A real Kafka on this machine: :func:`start_broker`.
+In memory and at once: :class:`MemoryBroker` with :class:`MemorySource`, :class:`MemoryPublisher` and
+:class:`MemoryTransactor`, :class:`ManualJudge`, :class:`ManualClock`. A real Kafka on this machine:
+:func:`start_broker`.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stream_guard.testing.doubles import ManualClock, ManualJudge
 from stream_guard.testing.memory import MemoryBroker, MemoryPublisher, MemoryRecord, MemorySource
+from stream_guard.testing.memory_transactions import MemoryTransactor
 
 if TYPE_CHECKING:
     from stream_guard.testing.broker import Broker, start_broker
@@ -22,6 +24,7 @@ __all__ = [
     "MemoryPublisher",
     "MemoryRecord",
     "MemorySource",
+    "MemoryTransactor",
     "start_broker",
 ]
 

@@ -15,7 +15,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, DoubtError
 from stream_guard.ports import Partition
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class MemoryBroker:
         self._topics: dict[str, list[_Log]] = {}
         self._groups: dict[str, _Group] = {}
         self._keyless: Counter[str] = Counter()
+        self._claims: Counter[tuple[str, Partition]] = Counter()
         self._waiting: set[asyncio.Event] = set()
 
     def create_topics(self, *names: str, partitions: int = 1) -> None:
@@ -130,6 +131,33 @@ class MemoryBroker:
     async def rebalance(self, group_id: str) -> None:
         """Take all partitions from a group's members and hand them out again, as when one joins or leaves."""
         await self._group(group_id).rebalance()
+
+    def claim(self, group_id: str, partition: Partition) -> int:
+        """Take a partition over for transactions, and return the claim's number: an earlier one writes no more."""
+        self._claims[group_id, partition] += 1
+        return self._claims[group_id, partition]
+
+    def write(
+        self,
+        group_id: str,
+        partition: Partition,
+        claim: int,
+        outgoing: Sequence[Outgoing],
+        position: int,
+    ) -> None:
+        """Append records and move the group's position of a partition: both, or neither.
+
+        Raises:
+            DoubtError: the partition was claimed anew.
+            BrokerError: there is no such topic.
+        """
+        if claim != self._claims[group_id, partition]:
+            raise DoubtError("fenced", f"{partition} was claimed anew")
+        for sent in outgoing:
+            self._logs(sent.topic)
+        for sent in outgoing:
+            self.produce(sent.topic, sent.value, key=sent.key, headers=sent.headers)
+        self._group(group_id).positions[partition] = position
 
     def _group(self, group_id: str) -> _Group:
         return self._groups.setdefault(group_id, _Group(self))
@@ -255,6 +283,15 @@ class MemorySource:
         """Return where our partitions end."""
         logs = self._broker._logs  # noqa: SLF001 - one mechanism in two classes
         return {p: logs(p.topic)[p.partition].end for p in self._assigned}
+
+    async def committed(self, partition: Partition) -> int:
+        """Return where reading begins."""
+        return self._group.positions.get(partition, 0)
+
+    def seek(self, partition: Partition, position: int) -> None:
+        """Read on from here, where the partition is ours."""
+        if partition in self._next:
+            self._next[partition] = position
 
     async def stop(self) -> None:
         """Leave the group; its other members share what was ours."""

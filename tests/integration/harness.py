@@ -154,6 +154,13 @@ async def read(
     return records
 
 
+async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+    """Return once a condition holds that nobody reports, such as a line in a process's log."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110 - the same: nobody could set an event
+            await asyncio.sleep(0.05)
+
+
 def owed_of(records: Iterable[Any]) -> set[tuple[int, int, str]]:
     """Return (partition, offset, policy) of verdicts, and (partition, offset, '') of dead letters."""
     done = set()

@@ -28,6 +28,7 @@ CORE = (
     "stall",
     "taxonomy",
     "testing",
+    "transactions",
     "verdict",
 )
 KEPT_OUT = ("aiokafka", "vllm", "opentelemetry", "torch", "transformers")

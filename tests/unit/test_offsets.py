@@ -78,3 +78,15 @@ def test_any_order_gives_what_the_definition_says(data: st.DataObject) -> None:
         left.remove(offset)
         assert tracker.position() == min(left, default=offsets[-1] + 1)
         assert tracker.unfinished == len(left)
+
+
+def test_what_is_settled_is_the_run_of_ready_records_at_the_head() -> None:
+    tracker = make(3, 4, 9, 10)
+    assert tracker.settled({4, 9}, 10) == []
+    assert tracker.settled({3, 4, 10}, 10) == [3, 4]
+    assert tracker.settled({3, 4, 9, 10}, 3) == [3, 4, 9]
+    assert [tracker.position_after(count) for count in range(5)] == [3, 4, 9, 10, 11]
+    for offset in (4, 3):
+        tracker.finish(offset)
+    assert tracker.settled({9}, 10) == [9]
+    assert tracker.position_after(1) == 10

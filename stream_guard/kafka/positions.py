@@ -1,0 +1,151 @@
+"""Reads a group's committed position, and waits while a transaction is still about to move it.
+
+aiokafka 0.14 asks with version 3 of OffsetFetch, which answers at once with what was committed last. Between the
+end of a transaction and its marker in the offsets' log there is a gap in which that is one transaction too old, and
+whoever began there would judge and publish again what has been published. Version 7 (KIP-447, Kafka 2.5) has
+``require_stable``: the broker then answers UNSTABLE_OFFSET_COMMIT until nothing is pending.
+
+What it must never do: take a position for committed while a transaction that may move it is open.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+
+import aiokafka.errors as kafka_errors
+from aiokafka.protocol.api import Request, RequestStruct, Response
+from aiokafka.protocol.commit import OffsetFetchRequest_v3
+from aiokafka.protocol.types import (
+    Boolean,
+    CompactArray,
+    CompactString,
+    Int16,
+    Int32,
+    Int64,
+    Schema,
+    TaggedFields,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from aiokafka import AIOKafkaConsumer, TopicPartition
+
+_UNSTABLE: Final = 88  # UNSTABLE_OFFSET_COMMIT, which aiokafka has no name for
+_RETRY_S: Final = 0.05
+_NONE: Final = -1
+
+
+class _Response(Response):  # type: ignore[misc] # aiokafka ships no types
+    API_KEY = 9
+    API_VERSION = 7
+    SCHEMA = Schema(
+        ("throttle_time_ms", Int32),
+        (
+            "topics",
+            CompactArray(
+                ("topic", CompactString("utf-8")),
+                (
+                    "partitions",
+                    CompactArray(
+                        ("partition", Int32),
+                        ("offset", Int64),
+                        ("leader_epoch", Int32),
+                        ("metadata", CompactString("utf-8")),
+                        ("error_code", Int16),
+                        ("tags", TaggedFields),
+                    ),
+                ),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("error_code", Int16),
+        ("tags", TaggedFields),
+    )
+
+
+class _Stable(RequestStruct):  # type: ignore[misc]
+    FLEXIBLE_VERSION = True
+    API_KEY = 9
+    API_VERSION = 7
+    RESPONSE_TYPE = _Response
+    SCHEMA = Schema(
+        ("consumer_group", CompactString("utf-8")),
+        (
+            "topics",
+            CompactArray(
+                ("topic", CompactString("utf-8")),
+                ("partitions", CompactArray(Int32)),
+                ("tags", TaggedFields),
+            ),
+        ),
+        ("require_stable", Boolean),
+        ("tags", TaggedFields),
+    )
+
+
+class _OffsetFetch(Request[OffsetFetchRequest_v3 | _Stable]):  # type: ignore[misc]
+    """Version 7 where the broker has it; else version 3, which cannot wait."""
+
+    API_KEY = 9
+
+    def __init__(self, group: str, partitions: Iterable[TopicPartition]) -> None:
+        self._group = group
+        self._topics: dict[str, list[int]] = {}
+        for partition in partitions:
+            self._topics.setdefault(partition.topic, []).append(partition.partition)
+
+    def build(self, request_struct_class: Any) -> Any:  # noqa: ANN401 - as aiokafka declares it
+        if request_struct_class is _Stable:
+            topics: list[Any] = [(topic, numbers, {}) for topic, numbers in self._topics.items()]
+            return _Stable(self._group, topics, True, {})  # noqa: FBT003
+        return request_struct_class(self._group, list(self._topics.items()))
+
+
+async def committed_positions(
+    consumer: AIOKafkaConsumer, group: str, partitions: Iterable[TopicPartition]
+) -> dict[TopicPartition, int]:
+    """Return the committed positions of those partitions that have one; retried until it succeeds.
+
+    The deadline is the caller's.
+
+    Raises:
+        KafkaError: it is refused, for good.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 - aiokafka has no public way to send a request
+    wanted = {(tp.topic, tp.partition): tp for tp in partitions}
+    while True:
+        await coordinator.ensure_coordinator_known()
+        try:
+            response = await coordinator._send_req(  # noqa: SLF001
+                _OffsetFetch(group, wanted.values())
+            )
+        except kafka_errors.KafkaError as error:
+            if not error.retriable:
+                raise
+        else:
+            found = _read(response)
+            code = next((code for _, code in found.values() if code), response.error_code)
+            if not code:
+                return {wanted[key]: at for key, (at, _) in found.items() if at != _NONE}
+            if code != _UNSTABLE:
+                refusal = kafka_errors.for_code(code)(group)
+                if isinstance(refusal, kafka_errors.NotCoordinatorForGroupError):
+                    coordinator.coordinator_dead()
+                if not refusal.retriable:
+                    raise refusal
+        await asyncio.sleep(_RETRY_S)
+
+
+def _read(response: Any) -> dict[tuple[str, int], tuple[int, int]]:  # noqa: ANN401
+    """Return (position, error code) by topic and partition, of an answer of either version."""
+    found = {}
+    for topic, partitions, *_ in response.topics:
+        for fields in partitions:
+            if isinstance(response, _Response):
+                partition, position, _epoch, _metadata, code, _tags = fields
+            else:
+                partition, position, _metadata, code = fields
+            found[topic, partition] = (position, code)
+    return found

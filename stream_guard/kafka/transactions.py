@@ -1,0 +1,167 @@
+"""Sessions on aiokafka: a transactional producer for each input partition.
+
+Theory of operation. The transactional id is ``<group>/<topic>/<partition>``, so that whoever owns the partition next
+uses the same one: when its producer starts, the broker raises the id's epoch, aborts what the last owner left open,
+and refuses everything that the last owner still sends. That fences by partition and needs nothing of the group:
+aiokafka 0.14 sends TxnOffsetCommit version 0, which does not say which member or generation it comes from (KIP-447),
+so that one id for the whole process would let a member that has lost a partition still move its position.
+
+What it must never do: put a position into a transaction before everything else in it is acknowledged (aiokafka's
+commit returns normally although a record of the transaction failed), or use a producer again after a doubt (its end of
+a transaction may arrive later, and does not say which transaction it means).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Any
+
+from aiokafka import TopicPartition
+from aiokafka.errors import (
+    GroupAuthorizationFailedError,
+    InvalidProducerEpoch,
+    InvalidTransactionTimeout,
+    KafkaError,
+    ProducerClosed,
+    ProducerFenced,
+    TransactionalIdAuthorizationFailed,
+)
+from aiokafka.structs import OffsetAndMetadata
+
+from stream_guard.errors import BrokerError, DoubtError, SettingsError
+from stream_guard.kafka.batches import (
+    FATAL,
+    by_partition,
+    discard_producer,
+    make_producer,
+    send_to_partition,
+    start_producer,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from aiokafka import AIOKafkaProducer
+
+    from stream_guard.ports import Outgoing, Partition
+    from stream_guard.settings import DeliverySettings, KafkaSettings
+
+_NEVER = (*FATAL, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
+
+
+def transactional_id(group: str, partition: Partition) -> str:
+    """Return ``<group>/<topic>/<partition>``: no topic has a slash in it, so that no two of these are alike."""
+    return f"{group}/{partition.topic}/{partition.partition}"
+
+
+class KafkaTransactor:
+    """A :class:`stream_guard.ports.Transactor`."""
+
+    def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
+        self._settings = settings
+        self._delivery = delivery
+
+    async def claim(self, partition: Partition) -> KafkaSession:
+        """Start a producer under the partition's transactional id, within ``kafka.request_timeout_ms``.
+
+        Raises:
+            DoubtError: it did not start.
+            SettingsError: the brokers do not allow ``delivery.transaction_timeout_ms``.
+            BrokerError: the transactional id is refused.
+        """
+        name = transactional_id(self._settings.group_id, partition)
+        producer = make_producer(
+            self._settings,
+            transactional_id=name,
+            transaction_timeout_ms=self._delivery.transaction_timeout_ms,
+        )
+        try:
+            await start_producer(producer, self._settings)
+        except InvalidTransactionTimeout as error:
+            message = (
+                "delivery.transaction_timeout_ms (STREAM_GUARD_DELIVERY__TRANSACTION_TIMEOUT_MS): "
+                f"{self._delivery.transaction_timeout_ms} is above the brokers' transaction.max.timeout.ms; lower it"
+            )
+            raise SettingsError(message) from error
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise _explain(error, name, "claimed") from error
+        return KafkaSession(producer, name, partition, self._settings.group_id, self._delivery)
+
+
+class KafkaSession:
+    """A :class:`stream_guard.ports.Session`: one transactional producer."""
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        name: str,
+        partition: Partition,
+        group: str,
+        delivery: DeliverySettings,
+    ) -> None:
+        self._producer = producer
+        self._name = name
+        self._partition = TopicPartition(*partition)
+        self._group = group
+        self._delivery = delivery
+        self._open = False
+        self._keyless = random.randrange(1 << 16)  # noqa: S311 - only spreads records without a key
+
+    async def write(self, outgoing: Sequence[Outgoing], position: int) -> None:
+        """Write records and the position in one transaction, within ``delivery.transaction_timeout_ms``.
+
+        Raises:
+            DoubtError: it was not written, or nobody knows.
+            BrokerError: a topic, the group or the transactional id is refused.
+        """
+        try:
+            async with asyncio.timeout(self._delivery.transaction_timeout_ms / 1_000):
+                await self._write(outgoing, position)
+        except (KafkaError, OSError, TimeoutError, ProducerClosed) as error:
+            raise _explain(error, self._name, "written") from error
+        except AssertionError as error:
+            # aiokafka asserts its own states, and a producer that has failed meanwhile is in none that it expects.
+            raise DoubtError("error", f"{self._name}: aiokafka: {error}") from error
+
+    async def _write(self, outgoing: Sequence[Outgoing], position: int) -> None:
+        producer = self._producer
+        await producer.begin_transaction()
+        self._open = True
+        waiting: list[tuple[asyncio.Future[Any], list[Any]]] = []
+        self._keyless += 1
+        items = [(record, None) for record in outgoing]
+        for group in await by_partition(producer, items, self._keyless):
+            await send_to_partition(producer, *group, waiting)
+        outcomes = await asyncio.gather(*(future for future, _ in waiting), return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
+        offsets = {self._partition: OffsetAndMetadata(position, "")}
+        await producer.send_offsets_to_transaction(offsets, self._group)
+        await producer.commit_transaction()
+        self._open = False
+
+    async def close(self) -> None:
+        """Abort what is open and throw the producer away, each within ``delivery.stop_timeout_s``.
+
+        Whoever reads committed records waits for a transaction that stays open; where the abort does not succeed, the
+        next claim or the transaction's time-out ends it.
+        """
+        timeout_s = self._delivery.stop_timeout_s
+        if self._open:
+            try:
+                async with asyncio.timeout(timeout_s):
+                    await self._producer.abort_transaction()
+            except (KafkaError, OSError, TimeoutError, AssertionError):
+                pass  # in no state to be aborted, or out of reach
+        await discard_producer(self._producer, timeout_s=timeout_s)
+
+
+def _explain(error: BaseException, name: str, what: str) -> BrokerError:
+    if isinstance(error, TimeoutError):
+        return DoubtError("timeout", f"{name} could not be {what} in time")
+    message = f"{name} could not be {what}: {type(error).__name__}: {error}"
+    if isinstance(error, ProducerFenced | InvalidProducerEpoch):
+        return DoubtError("fenced", message)
+    return BrokerError(message) if isinstance(error, _NEVER) else DoubtError("error", message)

@@ -1,0 +1,80 @@
+"""Transactions in memory, with faults to order: what exactly-once mode is tried with, thousands of times a minute.
+
+What it must never do: write half of a transaction, or anything in the name of a claim that is not the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from stream_guard.errors import DoubtError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_guard.ports import Outgoing, Partition
+    from stream_guard.testing.memory import MemoryBroker
+
+
+class MemoryTransactor:
+    """A :class:`stream_guard.ports.Transactor` on a :class:`MemoryBroker`, with faults to order.
+
+    Args:
+        broker: where to.
+        group_id: whose positions move.
+
+    Attributes:
+        faults: what happens to the next writes, in order; an empty string is a write without a fault. ``lost``: it
+            fails and is not written; ``unknown``: it is written and fails all the same.
+        turns: of the event loop that a request takes, and as many again for its answer.
+        writes: how often something was asked to be written.
+    """
+
+    def __init__(self, broker: MemoryBroker, group_id: str = "stream-guard") -> None:
+        self.faults: list[str] = []
+        self.turns = 1
+        self.writes = 0
+        self._broker = broker
+        self._group_id = group_id
+
+    async def claim(self, partition: Partition) -> MemorySession:
+        """Fence whoever claimed the partition before."""
+        await self.travel()
+        claim = self._broker.claim(self._group_id, partition)
+        await self.travel()
+        return MemorySession(self, partition, claim)
+
+    async def travel(self) -> None:
+        """Return after so many turns."""
+        for _ in range(self.turns):
+            await asyncio.sleep(0)
+
+    def write(
+        self, partition: Partition, claim: int, outgoing: Sequence[Outgoing], position: int
+    ) -> None:
+        """Write in a claim's name, or fail as ordered. Raises DoubtError."""
+        self.writes += 1
+        fault = self.faults.pop(0) if self.faults else ""
+        if fault != "lost":
+            self._broker.write(self._group_id, partition, claim, outgoing, position)
+        if fault:
+            raise DoubtError("timeout", f"{partition}: {fault}")
+
+
+class MemorySession:
+    """A :class:`stream_guard.ports.Session` of a :class:`MemoryTransactor`."""
+
+    def __init__(self, transactor: MemoryTransactor, partition: Partition, claim: int) -> None:
+        self._transactor = transactor
+        self._partition = partition
+        self._claim = claim
+
+    async def write(self, outgoing: Sequence[Outgoing], position: int) -> None:
+        """Write; both the request and its answer take their time."""
+        await self._transactor.travel()
+        self._transactor.write(self._partition, self._claim, outgoing, position)
+        await self._transactor.travel()
+
+    async def close(self) -> None:
+        """Do nothing: nothing is ever open between two turns."""

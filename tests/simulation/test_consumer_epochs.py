@@ -1,0 +1,160 @@
+"""When an epoch ends and the next begins: a log that went back, and what is read again and why."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from stream_guard.consumer import Consumer
+from stream_guard.pipeline import Pipeline
+from stream_guard.policy import PolicySet, make_policy
+from stream_guard.ports import Partition
+from stream_guard.post import PostParser
+from stream_guard.settings import BatchingSettings, DeliverySettings, Settings, TelemetrySettings
+from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.traces import Tracing
+from stream_guard.testing import (
+    ManualClock,
+    ManualJudge,
+    MemoryBroker,
+    MemoryPublisher,
+    MemorySource,
+    MemoryTransactor,
+)
+from stream_guard.transactions import TransactionalPublisher
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+POSTS = Partition("posts", 0)
+SET = PolicySet({"a": make_policy("a", b"# a\nS1: a rule\n")}, {"posts": ("a",)})
+
+
+class Member:
+    """A consumer over a broker in memory, whose judge answers all the time unless it is held."""
+
+    def __init__(self, mode: str) -> None:
+        self.settings = Settings.model_validate(
+            {
+                "delivery": DeliverySettings.model_validate(
+                    {
+                        "mode": mode,
+                        "transaction_interval_ms": 1,
+                        "commit_interval_ms": 10,
+                        "drain_timeout_s": 0.01,
+                    }
+                ),
+                "batching": BatchingSettings(age_max_ms=0),
+            }
+        )
+        clock = ManualClock()
+        self.broker = MemoryBroker()
+        kafka, delivery = self.settings.kafka, self.settings.delivery
+        self.broker.create_topics("posts", kafka.verdict_topic, kafka.dead_letter_topic)
+        self.source = MemorySource(self.broker, ["posts"], "g")
+        self.judge = ManualJudge(clock)
+        self.metrics = Metrics(CollectorRegistry())
+        self.transactor = MemoryTransactor(self.broker, "g")
+        transactions = (
+            TransactionalPublisher(self.transactor, delivery, self.metrics, fenced_pause_s=0)
+            if mode == "exactly_once"
+            else None
+        )
+        pipeline = Pipeline(
+            self.settings,
+            SET,
+            parser=PostParser(self.settings.post),
+            judge=self.judge,
+            publisher=transactions or MemoryPublisher(self.broker),
+            clock=clock,
+            metrics=self.metrics,
+            tracing=Tracing(TelemetrySettings(), group="g"),
+        )
+        self.consumer = Consumer(
+            self.source,
+            pipeline,
+            delivery,
+            clock=clock,
+            metrics=self.metrics,
+            transactions=transactions,
+        )
+        self.consumer.release()
+        self.held: set[str] = set()
+
+    def produce(self, *names: str) -> None:
+        for name in names:
+            self.broker.produce("posts", orjson.dumps({"id": name, "text": "t"}))
+
+    def published(self) -> list[str]:
+        verdicts = self.broker.records(self.settings.kafka.verdict_topic)
+        return [orjson.loads(record.value or b"")["content"]["id"] for record in verdicts]
+
+    def repeats(self) -> dict[str, float]:
+        samples = next(iter(self.metrics.repeats.collect())).samples
+        return {s.labels["cause"]: s.value for s in samples if s.name.endswith("_total")}
+
+    async def until(self, *published: str, position: int) -> None:
+        """Answer what is not held until just these are published, and the position is here."""
+        async with asyncio.timeout(20):
+            while (
+                self.published() != list(published)
+                or self.broker.committed("g").get(POSTS) != position
+            ):
+                self.judge.answer([r for r in self.judge.waiting if r.post.id not in self.held])
+                await asyncio.sleep(0.001)
+
+
+@pytest.fixture(params=["at_least_once", "exactly_once"])
+async def member(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[Member]:
+    monkeypatch.setattr("stream_guard.consumer.POLL_TIMEOUT_MS", 2)
+    member = Member(request.param)
+    await member.source.start(member.consumer)
+    task = asyncio.create_task(member.consumer.run())
+    yield member
+    member.consumer.stop()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    await member.consumer.drain()
+    await member.source.stop()
+
+
+async def test_a_log_that_went_back_is_read_from_where_it_begins(member: Member) -> None:
+    member.held = {"a", "b"}
+    member.produce("a", "b")
+    while len(member.judge.waiting) < 2:  # noqa: ASYNC110 - nobody could set an event
+        await asyncio.sleep(0.001)
+    # As when a topic is deleted and made anew: positions go with it, and the client begins again at the start.
+    member.broker._topics["posts"][0].records.clear()
+    member.broker._topics["posts"][0].end = 0
+    member.broker._group("g").positions.clear()
+    member.source._next[POSTS] = 0
+    member.produce("x", "y")
+    await member.until("x", "y", position=2)
+    member.produce("z")
+    await member.until("x", "y", "z", position=3)
+    assert not member.judge.waiting, "what was read of the old log is judged no more"
+    assert member.repeats() == {}
+
+
+async def test_what_is_read_again_is_counted_by_its_cause(member: Member) -> None:
+    member.held = {"b"}
+    member.produce("a", "b", "c")
+    exactly_once = member.settings.delivery.mode == "exactly_once"
+    await member.until(*(["a"] if exactly_once else ["a", "c"]), position=1)
+    await member.broker.rebalance("g")
+    member.held = set()
+    await member.until(*(["a", "b", "c"] if exactly_once else ["a", "c", "b", "c"]), position=3)
+    assert member.repeats() == {"rebalance": 2}
+    if exactly_once:
+        member.transactor.faults = ["lost", "unknown"]
+        member.produce("d")
+        await member.until("a", "b", "c", "d", position=4)
+        # The first fault left it unwritten, and it was read again; the second had written it.
+        assert member.repeats() == {"rebalance": 2, "rewind": 1}

@@ -1,0 +1,235 @@
+"""Exactly once over seeded histories of faults.
+
+Members join, leave, are lost and rebalanced; claims are stolen; transactions fail, written and not; judgements
+come in any order. The real consumer, pipeline and transactions, over a broker in memory. Whatever happens, each
+record ends as its verdicts or its dead letter, once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from typing import Final
+
+import orjson
+import pytest
+from prometheus_client import CollectorRegistry
+
+from stream_guard.consumer import Consumer
+from stream_guard.errors import PromptError
+from stream_guard.pipeline import Pipeline
+from stream_guard.policy import PolicySet, make_policy
+from stream_guard.ports import Partition
+from stream_guard.post import PostParser
+from stream_guard.settings import BatchingSettings, DeliverySettings, Settings, TelemetrySettings
+from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.traces import Tracing
+from stream_guard.testing import (
+    ManualClock,
+    ManualJudge,
+    MemoryBroker,
+    MemorySource,
+    MemoryTransactor,
+)
+from stream_guard.transactions import TransactionalPublisher
+
+HISTORIES: Final = 120
+SHARDS: Final = 6  # so that a failure names few seeds, and each test is short
+STEPS: Final = 40
+POLICIES: Final = {name: make_policy(name, f"# {name}\nS1: a rule\n".encode()) for name in "ab"}
+SET: Final = PolicySet(POLICIES, {"posts": ("a", "b")})
+SETTINGS: Final = Settings(
+    batching=BatchingSettings(size_max=3, age_max_ms=0, poll_records_max=7),
+    delivery=DeliverySettings(
+        mode="exactly_once",
+        transaction_interval_ms=1,
+        transaction_records_max=4,
+        drain_timeout_s=0.002,
+    ),
+)
+GROUP: Final = "group"
+_metrics = Metrics(CollectorRegistry())
+_tracing = Tracing(TelemetrySettings(), group=GROUP)
+
+
+class Member:
+    """One consumer process."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        clock = ManualClock()
+        self.judge = ManualJudge(clock)
+        self.transactor = MemoryTransactor(broker, GROUP)
+        self.source = MemorySource(broker, ["posts"], GROUP)
+        self.publisher = TransactionalPublisher(
+            self.transactor, SETTINGS.delivery, _metrics, fenced_pause_s=0
+        )
+        pipeline = Pipeline(
+            SETTINGS,
+            SET,
+            parser=PostParser(SETTINGS.post),
+            judge=self.judge,
+            publisher=self.publisher,
+            clock=clock,
+            metrics=_metrics,
+            tracing=_tracing,
+        )
+        self.consumer = Consumer(
+            self.source,
+            pipeline,
+            SETTINGS.delivery,
+            clock=clock,
+            metrics=_metrics,
+            transactions=self.publisher,
+        )
+        self.consumer.release()
+        self.task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        await self.source.start(self.consumer)
+        self.task = asyncio.create_task(self.consumer.run())
+
+    async def end(self) -> None:
+        """Stop in good order."""
+        assert self.task is not None
+        self.consumer.stop()
+        await self.task
+        await self.consumer.drain()
+        await self.source.stop()
+        await self.publisher.stop()
+
+
+class History:
+    """One seeded run."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = random.Random(seed)  # noqa: S311 - seeded on purpose
+        self.broker = MemoryBroker()
+        self.partitions = self.random.randint(1, 3)
+        self.broker.create_topics("posts", partitions=self.partitions)
+        kafka = SETTINGS.kafka
+        self.broker.create_topics(kafka.verdict_topic, kafka.dead_letter_topic)
+        self.members: list[Member] = []
+        self.gone: list[Member] = []
+        self.produced = 0
+        self.faults = 0
+
+    async def join(self) -> None:
+        if len(self.members) < 3:
+            member = Member(self.broker)
+            member.transactor.turns = self.random.choice((1, 8, 300))
+            self.members.append(member)
+            await member.start()
+
+    async def leave(self) -> None:
+        if len(self.members) > 1:
+            member = self.members.pop(self.random.randrange(len(self.members)))
+            await member.end()
+
+    async def zombie(self) -> None:
+        """A member that the group has lost, and that goes on with what it had: to the broker it is a stranger."""
+        if len(self.members) > 1 and len(self.gone) < 2:
+            member = self.members.pop(self.random.randrange(len(self.members)))
+            self.gone.append(member)
+            group = self.broker._group(GROUP)
+            group.members.remove(member.source)
+            await group.rebalance()
+            member.judge.answer()  # so that it writes while its heir claims
+
+    async def produce(self) -> None:
+        partition = self.random.randrange(self.partitions)
+        for _ in range(self.random.randint(1, 6)):
+            if self.random.random() < 0.2:
+                self.broker.skip(Partition("posts", partition), self.random.randint(1, 3))
+            post = orjson.dumps({"id": str(self.produced), "text": "t"})
+            value = post if self.random.random() < 0.9 else b"not json"
+            self.broker.produce("posts", value, partition=partition)
+            self.produced += 1
+
+    async def answer(self) -> None:
+        judge = self.random.choice([*self.members, *self.gone]).judge
+        if judge.waiting:
+            chosen = self.random.sample(judge.waiting, self.random.randint(1, len(judge.waiting)))
+            if self.random.random() < 0.1:
+                judge.answer(chosen, error=PromptError("too long"))
+            else:
+                judge.answer(chosen)
+
+    async def fault(self) -> None:
+        self.faults += 1
+        transactor = self.random.choice(self.members).transactor
+        transactor.faults.append(self.random.choice(("lost", "unknown", "")))
+
+    async def steal(self) -> None:
+        """Claim a partition in between, as a member that was away does before the group tells it."""
+        self.broker.claim(GROUP, Partition("posts", self.random.randrange(self.partitions)))
+
+    async def rebalance(self) -> None:
+        await self.broker.rebalance(GROUP)
+
+    async def run(self) -> None:
+        await self.join()
+        steps = (
+            [self.produce] * 8
+            + [self.answer] * 10
+            + [self.fault] * 3
+            + [self.steal, self.rebalance, self.join, self.leave, self.zombie]
+        )
+        for _ in range(STEPS):
+            await self.random.choice(steps)()
+            for _turn in range(self.random.choice((0, 3, 20))):
+                await asyncio.sleep(0)
+        async with asyncio.timeout(30):
+            await self.finish()
+        self.check()
+
+    async def finish(self) -> None:
+        """Let everything come to its end; the zombies hear of theirs, and what they still do must come to nothing."""
+        for member in self.gone:
+            member.judge.answer()
+            await asyncio.sleep(0.002)
+            await member.source._lose()
+        while any(self.lag(number) for number in range(self.partitions)):
+            for member in self.members:
+                member.judge.answer()
+                assert member.task is not None
+                assert not member.task.done(), member.task.exception()
+            await asyncio.sleep(0.001)
+        for member in (*self.members, *self.gone):
+            await member.end()
+
+    def lag(self, number: int) -> int:
+        records = self.broker.records("posts", number)
+        end = records[-1].offset + 1 if records else 0
+        return max(0, end - self.broker.committed(GROUP).get(Partition("posts", number), 0))
+
+    def check(self) -> None:
+        kafka = SETTINGS.kafka
+        owed: Counter[tuple[int, int]] = Counter()
+        for record in self.broker.records(kafka.verdict_topic):
+            source = orjson.loads(record.value or b"")["source"]
+            owed[source["partition"], source["offset"]] += 1
+        for record in self.broker.records(kafka.dead_letter_topic):
+            headers = dict(record.headers)
+            malformed = headers["sg_reason"] == b"json"
+            place = int(headers["sg_partition"]), int(headers["sg_offset"])
+            owed[place] += len(POLICIES) if malformed else 1
+        records = self.broker.records("posts")
+        assert owed == {(r.partition, r.offset): len(POLICIES) for r in records}
+
+
+@pytest.mark.parametrize("shard", range(SHARDS))
+async def test_each_record_ends_once(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "stream_guard.consumer.POLL_TIMEOUT_MS", 2
+    )  # a rewind waits for a poll's end
+    faults = 0
+    for seed in range(shard, HISTORIES, SHARDS):
+        history = History(seed)
+        try:
+            await history.run()
+        except (AssertionError, TimeoutError) as error:
+            error.add_note(f"seed {seed}")
+            raise
+        faults += history.faults
+    assert faults > HISTORIES // SHARDS
