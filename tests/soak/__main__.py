@@ -100,14 +100,15 @@ def _say(line: str) -> None:
 
 def _conclude(results: list[tuple[History, Findings]], *, markdown: bool) -> None:
     seeds = ", ".join(dict.fromkeys(str(history.seed) for history, _ in results))
+    heading, *outcomes = report.outcome_rows(results)
     for title, columns, body in (
-        (f"Soak, seeds {seeds}", report.COLUMNS, report.rows(results)),
+        (f"Soak, seeds {seeds}", heading, outcomes),
         ("What each kind of fault cost", report.FAULT_COLUMNS, report.fault_rows(results)),
     ):
         if markdown:
             print(f"{title}\n\n{report.markdown(columns, body)}\n")  # noqa: T201 - the result
         else:
-            Console(width=None).print(report.table(title, columns, body))
+            Console().print(report.table(title, columns, body))
     said = [
         f"seed {history.seed}, {history.mode}: {sentence}"
         for history, found in results

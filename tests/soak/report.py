@@ -1,9 +1,9 @@
-"""The soak's table: a row for each seed and mode, and the faults with what they cost."""
+"""The soak's tables: one of what came of each seed and mode, one of what each kind of fault cost."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from rich.table import Table
 
@@ -13,57 +13,41 @@ if TYPE_CHECKING:
     from tests.soak.checker import Findings
     from tests.soak.facts import History
 
-Row = tuple[str, ...]
-COLUMNS: Row = (
-    *(
-        "seed",
-        "mode",
-        "posts",
-        "poison",
-        "aborted",
-        "faults",
-        "verdicts",
-        "dead letters",
-        "commits",
-    ),
-    *("lost", "other id", "premature", "went back", "aborted read", "repeated", "of aborted tx"),
-    *("longest stall", "own exits"),
-)
-FAULT_COLUMNS: Row = ("fault", "times", "repeats after", "stall, median", "stall, longest")
+Row: TypeAlias = tuple[str, ...]
+FAULT_COLUMNS: Row = ("fault", "times", "repeats after it", "stall, median", "stall, longest")
 
 
-def rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
-    """Return a row for each history."""
-    return [_row(history, found) for history, found in results]
+def outcome_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
+    """Return the rows of the first table, its heading first: a column for each history."""
+    columns = [_column(history, found) for history, found in results]
+    return [(name, *(column[name] for column in columns)) for name in columns[0]]
 
 
-def _row(history: History, found: Findings) -> Row:
+def _column(history: History, found: Findings) -> dict[str, str]:
     own = Counter(ended.code for ended in history.exits if not ended.asked)
-    return (
-        str(history.seed),
-        history.mode,
-        f"{found.inputs - found.poison:,}",
-        f"{found.poison:,}",
-        f"{found.aborted_inputs:,}",
-        str(len(history.faults)),
-        f"{found.verdicts:,}",
-        f"{found.dead_letters:,}",
-        f"{found.commits:,}",
-        *(
-            f"{len(facts):,}"
-            for facts in (
-                found.lost,
-                found.wrong_id,
-                found.premature,
-                found.rewound,
-                found.aborted_read,
-                found.repeated,
-            )
-        ),
-        f"{found.aborted_outcomes:,}",
-        f"{found.stall_s_max:.1f} s",
-        ", ".join(f"{n} x {code}" for code, n in sorted(own.items())) or "none",
-    )
+    return {
+        "": f"seed {history.seed}, {history.mode}",
+        "posts": f"{found.inputs - found.poison:,}",
+        "malformed records": f"{found.poison:,}",
+        "records of aborted transactions": f"{found.aborted_inputs:,}",
+        "faults": str(len(history.faults)),
+        "verdicts": f"{found.verdicts:,}",
+        "dead letters": f"{found.dead_letters:,}",
+        "commits": f"{found.commits:,}",
+        "lost": f"{len(found.lost):,}",
+        "with another id": f"{len(found.wrong_id):,}",
+        "another record's content, or of the wrong kind": f"{len(found.crossed) + len(found.undue):,}",
+        "of no record, or of an aborted one": f"{len(found.phantom) + len(found.aborted_read):,}",
+        "premature commits": f"{len(found.premature):,}",
+        "commits that went back": f"{len(found.rewound):,}",
+        "repeated, as read_committed reads": f"{len(found.repeated):,}",
+        "of aborted transactions of ours": f"{found.aborted_outcomes:,}",
+        "longest time without progress": f"{found.stall_s_max:.1f} s",
+        "consumers' exits of their own, by code": ", ".join(
+            f"{count} x {code}" for code, count in sorted(own.items())
+        )
+        or "none",
+    }
 
 
 def fault_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
