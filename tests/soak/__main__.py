@@ -15,9 +15,8 @@ from tests.soak import report
 from tests.soak.checker import STALL_S_MAX, Findings, check, objections
 from tests.soak.facts import History
 from tests.soak.members import ROOT
-from tests.soak.soak import Options, engine_environment, soak
+from tests.soak.soak import MODES, Options, engine_environment, soak
 
-MODES: Final = ("at_least_once", "exactly_once")
 ENGINES: Final = ("scripted", "vllm")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True, highlight=False)
@@ -36,7 +35,7 @@ def run(
     ] = "1,2,3",
     posts: Annotated[int, typer.Option(min=1, help="At least, over all seeds")] = 102_000,
     faults: Annotated[int, typer.Option(min=0, help="Over all seeds")] = 66,
-    mode: Annotated[str, typer.Option(help="at_least_once, exactly_once, or both")] = MODES[0],
+    mode: Annotated[str, typer.Option(help=f"{', '.join(MODES)}, or both")] = MODES[0],
     engine: Annotated[
         str, typer.Option(help="scripted, or vllm: a tiny random model")
     ] = "scripted",

@@ -36,7 +36,7 @@ class Group:
         name: of the group.
         verdicts: its verdict topic.
         dead_letters: its dead-letter topic.
-        transactional_id: whose coordinator counts as the group's transaction coordinator.
+        transactional_ids: the coordinator of one of these counts as the transaction coordinator.
         environment: of its members.
         logs: a folder for what they write.
         members: those that are in it.
@@ -47,7 +47,7 @@ class Group:
     name: str
     verdicts: str
     dead_letters: str
-    transactional_id: str
+    transactional_ids: Sequence[str]
     environment: Mapping[str, str]
     logs: Path
     members: list[Member] = field(default_factory=list)
@@ -199,7 +199,7 @@ class Adversary:
             posts=self._posts,
             verdicts=group.verdicts,
             group=group.name,
-            transactional_id=group.transactional_id,
+            transactional_ids=group.transactional_ids,
         )
         self._begin_ms = now_ms()
         if fault.kind == schedule.BROKER_FREEZE:

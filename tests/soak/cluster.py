@@ -93,13 +93,14 @@ class Cluster:
         posts: str,
         verdicts: str,
         group: str,
-        transactional_id: str,
+        transactional_ids: Sequence[str],
     ) -> tuple[int, str]:
         """Return the broker that plays a role now, and a word on which it is."""
         if role == schedule.GROUP_COORDINATOR:
             return await self.coordinator(group, _GROUP), role
         if role == schedule.TRANSACTION_COORDINATOR:
-            return await self.coordinator(transactional_id, _TRANSACTION), role
+            name = transactional_ids[int(draw * len(transactional_ids))]
+            return await self.coordinator(name, _TRANSACTION), f"{role} of {name}"
         topic = posts if role == schedule.INPUT_LEADER else verdicts
         partition, node = await self.leader(topic, draw)
         return node, f"{role} of partition {partition}"

@@ -7,11 +7,12 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 
 import orjson
 
 from stream_guard.policy_store import load_policies
+from stream_guard.settings import DeliverySettings
 from stream_guard.testing import start_broker
 from tests.soak import posting, reading
 from tests.soak.adversary import Adversary, Group
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
+MODES: Final[tuple[str, ...]] = get_args(DeliverySettings.model_fields["mode"].annotation)
 POSTS_TOPIC: Final = "posts"
 PARTITIONS: Final = 6
 OUT_PARTITIONS: Final = 4
@@ -144,9 +146,9 @@ def _group(options: Options, mode: str, bootstrap: str) -> Group:
     name = group_name(mode)
     logs = options.folder / f"seed-{options.seed}" / "logs"
     logs.mkdir(parents=True, exist_ok=True)
-    transactional = (
-        posting.TRANSACTIONAL_ID if mode != "exactly_once" else f"{name}-{POSTS_TOPIC}-0"
-    )
+    # As ``exactly_once`` names them: one for each partition of the input.
+    ours = tuple(f"{name}/{POSTS_TOPIC}/{partition}" for partition in range(PARTITIONS))
+    transactional = ours if mode == "exactly_once" else (posting.TRANSACTIONAL_ID,)
     variables = {**environment(bootstrap, mode, options.engine), **dict(options.extra)}
     return Group(
         mode, name, f"verdicts-{mode}", f"dead-letters-{mode}", transactional, variables, logs
