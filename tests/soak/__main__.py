@@ -94,7 +94,7 @@ def _share(total: int, parts: int, number: int) -> int:
 
 
 def _say(line: str) -> None:
-    _console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False)
+    _console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
 
 
 def _conclude(results: list[tuple[History, Findings]], *, markdown: bool) -> None:
@@ -114,12 +114,13 @@ def _conclude(results: list[tuple[History, Findings]], *, markdown: bool) -> Non
         for sentence in objections(found, history)
     ]
     for sentence in said:
-        _console.print(f"BROKEN: {sentence}", style="bold red", markup=False)
+        _console.print(f"BROKEN: {sentence}", style="bold red", markup=False, soft_wrap=True)
     if said:
         raise typer.Exit(1)
     _console.print(
         f"kept: nothing lost, no other id, no premature commit, no stall over {STALL_S_MAX:g} s; "
-        f"run again with --seeds {seeds.replace(' ', '')}"
+        f"run again with --seeds {seeds.replace(' ', '')}",
+        soft_wrap=True,
     )
 
 

@@ -94,6 +94,9 @@ class Adversary:
         self._posts = posts
         self._partitions = partitions
         self._say = say
+        self._begin_ms = (
+            0  # of the fault under way: when it struck, which is after its victim was found
+        )
         self.faults: list[Fault] = []
 
     async def run(self, planned: Sequence[Planned]) -> None:
@@ -111,8 +114,7 @@ class Adversary:
         }
         for number, fault in enumerate(planned, 1):
             await asyncio.sleep(fault.wait_s)
-            begin_ms = now_ms()
-            self._begin_ms = begin_ms
+            self._begin_ms = now_ms()
             target = await actions[fault.kind](fault)
             self.faults.append(Fault(fault.kind, target, self._begin_ms, now_ms()))
             self._say(f"{number}/{len(planned)} {fault.kind}: {target}")
