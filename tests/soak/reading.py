@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
 OFFSETS_TOPIC: Final = "__consumer_offsets"
-_READ_S: Final = 300.0
+_SILENCE_S: Final = 60.0
+_METADATA_S: Final = 60.0
 
 
 async def read_logs(
@@ -56,11 +58,14 @@ async def _read(
     consumer.assign(list(partitions))
     await consumer.start()
     try:
-        async with asyncio.timeout(_READ_S):
-            while True:
-                for batch in (await consumer.getmany(timeout_ms=500, max_records=2_000)).values():
-                    for record in batch:
-                        yield record
+        heard_s = time.monotonic()
+        while time.monotonic() - heard_s < _SILENCE_S:
+            for batch in (await consumer.getmany(timeout_ms=500, max_records=5_000)).values():
+                for record in batch:
+                    yield record
+                heard_s = time.monotonic()
+        message = f"nothing came for {_SILENCE_S:g} s, and a log's end was not among what had come"
+        raise TimeoutError(message)
     finally:
         await consumer.stop()
 
@@ -102,7 +107,7 @@ async def read_commits(
 
 
 async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
-    async with asyncio.timeout(_READ_S):
+    async with asyncio.timeout(_METADATA_S):
         while True:
             numbers = consumer.partitions_for_topic(topic)
             if numbers:
