@@ -40,6 +40,9 @@ def run(
         str, typer.Option(help="scripted, or vllm: a tiny random model")
     ] = "scripted",
     out: Annotated[Path, typer.Option(help="Folder of logs and facts")] = Path("soak-output"),
+    stall_s_max: Annotated[float, typer.Option(help="Longest time without progress, in s")] = (
+        STALL_S_MAX
+    ),
     *,
     short: Annotated[bool, typer.Option(help="Each kind of fault once, close together")] = False,
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown")] = False,
@@ -75,18 +78,25 @@ def run(
             history.save(file)
             _say(f"facts: {file}; {time.monotonic() - begun_s:.0f} s")
             results.append((history, check(history)))
-    _conclude(results, markdown=markdown)
+    _conclude(results, stall_s_max=stall_s_max, markdown=markdown)
 
 
 @app.command("check")
 def check_again(
     files: Annotated[list[Path], typer.Argument(help="Facts that a soak has written")],
+    stall_s_max: Annotated[float, typer.Option(help="Longest time without progress, in s")] = (
+        STALL_S_MAX
+    ),
     *,
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown")] = False,
 ) -> None:
     """Check facts again, without a cluster."""
     histories = [History.load(file) for file in files]
-    _conclude([(history, check(history)) for history in histories], markdown=markdown)
+    _conclude(
+        [(history, check(history)) for history in histories],
+        stall_s_max=stall_s_max,
+        markdown=markdown,
+    )
 
 
 def _share(total: int, parts: int, number: int) -> int:
@@ -97,7 +107,9 @@ def _say(line: str) -> None:
     _console.print(f"{time.strftime('%H:%M:%S')} {line}", markup=False, soft_wrap=True)
 
 
-def _conclude(results: list[tuple[History, Findings]], *, markdown: bool) -> None:
+def _conclude(
+    results: list[tuple[History, Findings]], *, stall_s_max: float, markdown: bool
+) -> None:
     seeds = ", ".join(dict.fromkeys(str(history.seed) for history, _ in results))
     heading, *outcomes = report.outcome_rows(results)
     for title, columns, body in (
@@ -111,14 +123,14 @@ def _conclude(results: list[tuple[History, Findings]], *, markdown: bool) -> Non
     said = [
         f"seed {history.seed}, {history.mode}: {sentence}"
         for history, found in results
-        for sentence in objections(found, history)
+        for sentence in objections(found, history, stall_s_max=stall_s_max)
     ]
     for sentence in said:
         _console.print(f"BROKEN: {sentence}", style="bold red", markup=False, soft_wrap=True)
     if said:
         raise typer.Exit(1)
     _console.print(
-        f"kept: nothing lost, no other id, no premature commit, no stall over {STALL_S_MAX:g} s; "
+        f"kept: nothing lost, no other id, no premature commit, no stall over {stall_s_max:g} s; "
         f"run again with --seeds {seeds.replace(' ', '')}",
         soft_wrap=True,
     )

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from tests.soak.posting import Poster
     from tests.soak.schedule import Planned
 
-MEMBERS_MAX: Final = 3
 POISON_BURST: Final = 40
 _ALIVE_S: Final = 90.0
 
@@ -39,6 +38,7 @@ class Group:
         transactional_ids: the coordinator of one of these counts as the transaction coordinator.
         environment: of its members.
         logs: a folder for what they write.
+        members_max: more never run side by side.
         members: those that are in it.
         exits: of any of them.
     """
@@ -50,6 +50,7 @@ class Group:
     transactional_ids: Sequence[str]
     environment: Mapping[str, str]
     logs: Path
+    members_max: int
     members: list[Member] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     _joined: int = 0
@@ -171,7 +172,7 @@ class Adversary:
         return ", ".join([await self._grow(group, fault.draw) for group in self._groups])
 
     async def _grow(self, group: Group, draw: float) -> str:
-        if len(group.members) < MEMBERS_MAX:
+        if len(group.members) < group.members_max:
             return group.join()
         left = await group.leave(draw)
         return f"{group.join()} for {left}"

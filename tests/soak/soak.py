@@ -31,13 +31,15 @@ POSTS_TOPIC: Final = "posts"
 PARTITIONS: Final = 6
 OUT_PARTITIONS: Final = 4
 SESSION_TIMEOUT_S: Final = 8.0
-MEMBERS_FIRST: Final = 2
+# Members of a group, at first and at most; the real engine takes a processor and 2 GB for each.
+MEMBERS: Final = {"scripted": (2, 3), "vllm": (1, 2)}
 READY_S: Final = 300.0
 _FAULT_S: Final = (
     11.0  # what a fault of the full deck takes, roughly: the posts are spread over all of them
 )
 _SHORT_FAULT_S: Final = 7.0
-_IDLE_S_MAX: Final = 120.0  # positions that stand still for so long will not move any more
+# Positions that stand still for so long will not move any more; a real engine takes its time to start again.
+_IDLE_S_MAX: Final = {"scripted": 120.0, "vllm": 600.0}
 _LOOK_S: Final = 0.25
 
 
@@ -151,7 +153,14 @@ def _group(options: Options, mode: str, bootstrap: str) -> Group:
     transactional = ours if mode == "exactly_once" else (posting.TRANSACTIONAL_ID,)
     variables = {**environment(bootstrap, mode, options.engine), **dict(options.extra)}
     return Group(
-        mode, name, f"verdicts-{mode}", f"dead-letters-{mode}", transactional, variables, logs
+        mode=mode,
+        name=name,
+        verdicts=f"verdicts-{mode}",
+        dead_letters=f"dead-letters-{mode}",
+        transactional_ids=transactional,
+        environment=variables,
+        logs=logs,
+        members_max=MEMBERS[options.engine][1],
     )
 
 
@@ -191,7 +200,7 @@ class _Run:
             partitions=PARTITIONS,
             say=self._say,
         )
-        members = 1 if options.engine == "vllm" else MEMBERS_FIRST
+        members, _ = MEMBERS[options.engine]
         for group in self._groups:
             for _ in range(members):
                 group.join()
@@ -240,7 +249,7 @@ class _Run:
                     break
                 if positions != before:
                     before, moved_s = positions, time.monotonic()
-                elif time.monotonic() - moved_s > _IDLE_S_MAX:
+                elif time.monotonic() - moved_s > _IDLE_S_MAX[self._options.engine]:
                     self._say(
                         f"{group.name} stands still at {dict(positions)}, short of {dict(last)}"
                     )
