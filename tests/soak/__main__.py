@@ -29,7 +29,7 @@ def _choose(option: str, value: str, choices: tuple[str, ...]) -> None:
 
 
 @app.command()
-def run(
+def run(  # noqa: PLR0913 - the options of a command line
     seeds: Annotated[
         str, typer.Option("--seeds", "--seed", help="One, or several: 1,2,3")
     ] = "1,2,3",
