@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline clean
+.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -40,6 +40,13 @@ format: $(STAMP) ## let ruff rewrite what it can
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
 
+SEEDS ?= 1,2,3
+POSTS ?= 102000
+FAULTS ?= 66
+MODE ?= both
+soak: $(STAMP) ## break a cluster and its consumers, lose nothing (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once)
+	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE)
+
 reference: $(STAMP) ## write docs/reference from the code
 	@$(BIN)/python tools/reference.py
 
@@ -52,5 +59,5 @@ contracts: $(STAMP) ## copy the published schemas to docs/contracts
 requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
 	tools/compile_requirements.sh
 
-clean: ## remove the environment, the caches and the demo's output
-	rm -rf .venv .cache build dist demo-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## remove the environment, the caches, and what the demo and the soak wrote
+	rm -rf .venv .cache build dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,300 @@
+"""Compares what went in with what came out, and with what was committed when. Pure.
+
+Theory of operation. The input topic's log, as it is at the end, says what is owed: every record of it that is not of
+an aborted transaction owes one verdict per policy, or a dead letter. The logs of verdicts and dead letters say what was
+paid, and when: brokers stamp each record as they append it. The group's own log has every commit, stamped by the
+coordinator, and not just those that somebody happened to look at. A record is *done* at the time of the last thing that
+it owed, and a commit past a record that was not done is premature. Brokers of one machine share its clock; what that
+jumped is allowed for.
+
+What it must never do: ask the program, or forgive anything that is not named here.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+
+from stream_guard.verdict import verdict_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from tests.soak.facts import Commit, Fault, History, Input, Outcome
+
+STALL_S_MAX: Final = 60.0
+_NEVER: Final = 1 << 62
+_SHORT_MS: Final = 100  # a pause of no interest, whatever the fault
+_EXAMPLES: Final = 3
+# Codes that docs give a meaning; 137 and 143 are SIGKILL and SIGTERM as a shell says them.
+_NAMED_EXITS: Final = frozenset({0, 3, 4, 5})
+
+Place: TypeAlias = tuple[int, int]  # partition and offset of an input
+
+
+class Stall(NamedTuple):
+    """One partition had records to judge, and finished none from ``begin_ms`` until ``end_ms``."""
+
+    partition: int
+    begin_ms: int
+    end_ms: int
+
+
+@dataclass
+class Findings:
+    """What the checker found; each list names records, commits or outcomes, for the report.
+
+    Attributes:
+        lost: (partition, offset, policy) that was owed and never came.
+        unfounded: posts that brokers acknowledged and do not have: the cluster's own fault.
+        phantom: outcomes of records that are not in the input.
+        wrong_id: verdicts whose id is not that of their record and policy.
+        crossed: outcomes that carry another post's id, or other bytes than their record's.
+        undue: verdicts of what cannot be judged, and dead letters of sound posts.
+        aborted_read: outcomes of records of aborted transactions.
+        premature: commits past a record that was not done.
+        rewound: commits below an earlier one of their partition.
+        repeated: outcomes beyond the first that a reader with ``read_committed`` gets.
+        repeated_after: how many of those came after which kind of fault.
+        aborted_outcomes: outcomes that only a reader with ``read_uncommitted`` gets.
+        stall_s: per fault, the longest time for which a partition with work finished nothing.
+        crashed: exits with a code that the documentation gives no meaning.
+    """
+
+    inputs: int = 0
+    poison: int = 0
+    aborted_inputs: int = 0
+    verdicts: int = 0
+    dead_letters: int = 0
+    commits: int = 0
+    aborted_outcomes: int = 0
+    lost: list[tuple[int, int, str]] = field(default_factory=list)
+    unfounded: list[object] = field(default_factory=list)
+    phantom: list[Outcome] = field(default_factory=list)
+    wrong_id: list[Outcome] = field(default_factory=list)
+    crossed: list[Outcome] = field(default_factory=list)
+    undue: list[Outcome] = field(default_factory=list)
+    aborted_read: list[Outcome] = field(default_factory=list)
+    premature: list[Commit] = field(default_factory=list)
+    rewound: list[Commit] = field(default_factory=list)
+    repeated: list[Outcome] = field(default_factory=list)
+    repeated_after: Counter[str] = field(default_factory=Counter)
+    stall_s: list[float] = field(default_factory=list)
+    crashed: list[object] = field(default_factory=list)
+
+    @property
+    def stall_s_max(self) -> float:
+        """The longest of all, in s."""
+        return max(self.stall_s, default=0.0)
+
+
+def check(history: History) -> Findings:
+    """Return what is to be said about a history."""
+    inputs = {(fact.partition, fact.offset): fact for fact in history.inputs}
+    found = Findings(
+        inputs=sum(not fact.aborted for fact in history.inputs),
+        poison=sum(fact.kind == "poison" and not fact.aborted for fact in history.inputs),
+        aborted_inputs=sum(fact.aborted for fact in history.inputs),
+        verdicts=sum(o.kind == "verdict" and o.committed for o in history.outcomes),
+        dead_letters=sum(o.kind == "dead_letter" and o.committed for o in history.outcomes),
+        commits=len(history.commits),
+        aborted_outcomes=sum(not outcome.committed for outcome in history.outcomes),
+        crashed=[e for e in history.exits if not e.asked and e.code not in _NAMED_EXITS],
+        unfounded=[a for a in history.acknowledged if (a.partition, a.offset) not in inputs],
+    )
+    for outcome in history.outcomes:
+        _judge_outcome(outcome, inputs.get((outcome.partition, outcome.offset)), history, found)
+    readable = [outcome for outcome in history.outcomes if outcome.committed]
+    done_ms = _done(history, inputs.values(), readable, found)
+    _find_repeats(history, readable, found)
+    _find_commits(history, done_ms, found)
+    _find_stalls(history, inputs, done_ms, found)
+    return found
+
+
+def objections(found: Findings, history: History, *, stall_s_max: float = STALL_S_MAX) -> list[str]:
+    """Return what must not be, a sentence each; empty where the promise was kept."""
+    said = [
+        f"{what}: {len(facts)}, such as {', '.join(map(str, facts[:_EXAMPLES]))}"
+        for what, facts in (
+            ("owed and never delivered", found.lost),
+            ("acknowledged by the brokers, and not in their log", found.unfounded),
+            ("outcomes of no record", found.phantom),
+            ("verdicts with another id than theirs", found.wrong_id),
+            ("outcomes with another record's content", found.crossed),
+            ("outcomes of a kind that their record cannot have", found.undue),
+            ("outcomes of records of aborted transactions", found.aborted_read),
+            ("premature commits", found.premature),
+            ("commits that went back", found.rewound),
+            ("exits with a code without a meaning", found.crashed),
+        )
+        if facts
+    ]
+    if history.mode == "exactly_once" and found.repeated:
+        said.append(
+            f"repeated to a reader with read_committed: {len(found.repeated)}, such as {found.repeated[0]}"
+        )
+    said.extend(
+        f"no progress for {stall_s:.1f} s after {fault.kind} of {fault.target}"
+        for fault, stall_s in zip(history.faults, found.stall_s, strict=True)
+        if stall_s > stall_s_max
+    )
+    if not history.commits and found.inputs:
+        said.append("no commit was observed at all, so nothing is known about them")
+    return said
+
+
+def _judge_outcome(
+    outcome: Outcome, source: Input | None, history: History, found: Findings
+) -> None:
+    """Look at one outcome for itself; those that no reader of committed records gets count as well."""
+    if source is None or outcome.topic != history.topic:
+        found.phantom.append(outcome)
+        return
+    if source.aborted:
+        found.aborted_read.append(outcome)
+    if outcome.kind == "verdict":
+        right = verdict_id(
+            history.topic,
+            outcome.partition,
+            outcome.offset,
+            outcome.policy,
+            history.policies.get(outcome.policy, ""),
+        )
+        if outcome.id != right:
+            found.wrong_id.append(outcome)
+    if (outcome.kind == "verdict") != (source.kind == "post"):
+        # The real engine may have to give up on a post that it cannot judge.
+        if outcome.kind == "verdict" or history.engine == "scripted":
+            found.undue.append(outcome)
+    elif outcome.name != source.name:
+        found.crossed.append(outcome)
+
+
+def _done(
+    history: History, inputs: Iterable[Input], readable: Sequence[Outcome], found: Findings
+) -> dict[Place, int]:
+    """Return when each record that owes something was done; note what never came."""
+    came: dict[tuple[int, int, str], int] = {}
+    for outcome in readable:
+        key = outcome.partition, outcome.offset, outcome.policy
+        came[key] = min(came.get(key, _NEVER), outcome.appended_ms)
+    done: dict[Place, int] = {}
+    for fact in inputs:
+        if fact.aborted:
+            continue
+        partition, offset = place = fact.partition, fact.offset
+        whole = came.get((partition, offset, ""), _NEVER)
+        owed = history.policies if fact.kind == "post" else ("",)
+        times = [min(whole, came.get((partition, offset, policy), _NEVER)) for policy in owed]
+        done[place] = max(times)
+        found.lost.extend(
+            (partition, offset, policy)
+            for policy, time in zip(owed, times, strict=True)
+            if time == _NEVER
+        )
+    return done
+
+
+def _find_repeats(history: History, readable: Iterable[Outcome], found: Findings) -> None:
+    begins = [fault.begin_ms for fault in history.faults]
+    seen: set[tuple[int, int, str, str]] = set()
+    for outcome in sorted(readable, key=lambda outcome: outcome.appended_ms):
+        key = outcome.partition, outcome.offset, outcome.policy, outcome.kind
+        if key in seen:
+            found.repeated.append(outcome)
+            before = bisect.bisect_right(begins, outcome.appended_ms)
+            found.repeated_after[history.faults[before - 1].kind if before else "nothing"] += 1
+        seen.add(key)
+
+
+def _find_commits(history: History, done_ms: dict[Place, int], found: Findings) -> None:
+    offsets: dict[int, list[int]] = defaultdict(list)
+    for partition, offset in sorted(done_ms):
+        offsets[partition].append(offset)
+    # The time from which all records up to this one were done.
+    all_done = {
+        partition: list(itertools.accumulate((done_ms[partition, o] for o in column), max))
+        for partition, column in offsets.items()
+    }
+    highest: dict[int, int] = {}
+    for commit in history.commits:
+        column = offsets.get(commit.partition, [])
+        below = bisect.bisect_left(column, commit.position)
+        if below and all_done[commit.partition][below - 1] > commit.at_ms + history.clock_step_ms:
+            found.premature.append(commit)
+        if commit.position < highest.get(commit.partition, 0):
+            found.rewound.append(commit)
+        highest[commit.partition] = max(commit.position, highest.get(commit.partition, 0))
+
+
+def stalls(
+    arrived_ms: Sequence[int], done_ms: Sequence[int], *, partition: int, ended_ms: int
+) -> list[Stall]:
+    """Return the times in which there were records to judge and none was finished.
+
+    Args:
+        arrived_ms: when each record was appended to the input.
+        done_ms: when each was done, in the same order.
+        partition: for the result.
+        ended_ms: until when was looked; what was never done stalls until then.
+    """
+    events = sorted(
+        itertools.chain(
+            ((time, 1) for time in arrived_ms),
+            (
+                (min(max(arrived, time), ended_ms), -1)
+                for arrived, time in zip(arrived_ms, done_ms, strict=True)
+            ),
+        ),
+        key=lambda event: (event[0], -event[1]),
+    )
+    found: list[Stall] = []
+    pending, since = 0, 0
+    for time, change in events:
+        if change > 0:
+            since = since if pending else time
+        else:
+            if time - since >= _SHORT_MS:
+                found.append(Stall(partition, since, time))
+            since = time
+        pending += change
+    return found
+
+
+def _find_stalls(
+    history: History, inputs: dict[Place, Input], done_ms: dict[Place, int], found: Findings
+) -> None:
+    by_partition: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for place, time in done_ms.items():
+        by_partition[place[0]].append((inputs[place].appended_ms, time))
+    every = [
+        stall
+        for partition, times in by_partition.items()
+        for stall in stalls(
+            [arrived for arrived, _ in times],
+            [time for _, time in times],
+            partition=partition,
+            ended_ms=history.ended_ms,
+        )
+    ]
+    nexts = [*(fault.begin_ms for fault in history.faults[1:]), history.ended_ms]
+    found.stall_s = [
+        _longest_ms(fault, until_ms, every) / 1_000
+        for fault, until_ms in zip(history.faults, nexts, strict=True)
+    ]
+
+
+def _longest_ms(fault: Fault, until_ms: int, every: Iterable[Stall]) -> int:
+    """Return the longest stall from a fault on, of those that touch the time until the next fault; in ms."""
+    return max(
+        (
+            stall.end_ms - max(stall.begin_ms, fault.begin_ms)
+            for stall in every
+            if stall.end_ms > fault.begin_ms and stall.begin_ms < until_ms
+        ),
+        default=0,
+    )

@@ -1,0 +1,160 @@
+"""Three brokers, by the part that each plays: who leads, who coordinates, and whether all is whole again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import psutil
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.errors import KafkaError
+
+from tests.soak import schedule
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+
+    from stream_guard.testing import Broker
+    from stream_guard.testing.broker.embedded import EmbeddedBroker
+
+Answer = TypeVar("Answer")
+LOOKUP_S: Final = 60.0
+WHOLE_S: Final = 120.0
+_RETRY_S: Final = 0.25
+_GROUP, _TRANSACTION = 0, 1
+# Brokers stamp each record as they append it: the times that the checker compares are of one kind.
+STAMPED: Final = {"message.timestamp.type": "LogAppendTime"}
+
+
+class Cluster:
+    """The brokers of one soak."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.bootstrap = broker.bootstrap_servers
+
+    @contextlib.asynccontextmanager
+    async def _admin(self) -> AsyncIterator[AIOKafkaAdminClient]:
+        admin = AIOKafkaAdminClient(bootstrap_servers=self.bootstrap, request_timeout_ms=5_000)
+        try:
+            await admin.start()
+            yield admin
+        finally:
+            await admin.close()
+
+    async def ask(
+        self,
+        question: Callable[[AIOKafkaAdminClient], Awaitable[Answer | None]],
+        seconds: float = LOOKUP_S,
+    ) -> Answer:
+        """Return the first answer that is not None; ask again while brokers are away, until the deadline."""
+        last: object = "no answer"
+        try:
+            async with asyncio.timeout(seconds):
+                while True:
+                    try:
+                        async with self._admin() as admin:
+                            answer = await question(admin)
+                        if answer is not None:
+                            return answer
+                    except (KafkaError, OSError, TimeoutError, ValueError) as error:
+                        last = f"{type(error).__name__}: {error}"
+                    await asyncio.sleep(_RETRY_S)
+        except TimeoutError:
+            message = f"the brokers gave no answer within {seconds:g} s (last: {last})"
+            raise TimeoutError(message) from None
+
+    async def leader(self, topic: str, draw: float) -> tuple[int, int]:
+        """Return a partition of a topic, and the broker that leads it."""
+
+        async def question(admin: AIOKafkaAdminClient) -> tuple[int, int] | None:
+            (about,) = await admin.describe_topics([topic])
+            partitions = sorted(about["partitions"], key=lambda p: int(p["partition"]))
+            chosen = partitions[int(draw * len(partitions))]
+            return None if chosen["leader"] < 0 else (chosen["partition"], chosen["leader"])
+
+        return await self.ask(question)
+
+    async def coordinator(self, key: str, kind: int) -> int:
+        """Return the broker that coordinates a group or a transactional id."""
+
+        async def question(admin: AIOKafkaAdminClient) -> int:
+            return int(await admin.find_coordinator(key, kind))
+
+        return await self.ask(question)
+
+    async def playing(
+        self,
+        role: str,
+        draw: float,
+        *,
+        posts: str,
+        verdicts: str,
+        group: str,
+        transactional_ids: Sequence[str],
+    ) -> tuple[int, str]:
+        """Return the broker that plays a role now, and a word on which it is."""
+        if role == schedule.GROUP_COORDINATOR:
+            return await self.coordinator(group, _GROUP), role
+        if role == schedule.TRANSACTION_COORDINATOR:
+            name = transactional_ids[int(draw * len(transactional_ids))]
+            return await self.coordinator(name, _TRANSACTION), f"{role} of {name}"
+        topic = posts if role == schedule.INPUT_LEADER else verdicts
+        partition, node = await self.leader(topic, draw)
+        return node, f"{role} of partition {partition}"
+
+    async def whole(self, topics: Sequence[str]) -> None:
+        """Return once every partition has a leader and all its replicas in sync: one more may then be lost."""
+
+        async def question(admin: AIOKafkaAdminClient) -> bool | None:
+            described = await admin.describe_topics([*topics, "__consumer_offsets"])
+            partitions = [p for about in described for p in about["partitions"]]
+            good = all(p["leader"] >= 0 and len(p["isr"]) == len(p["replicas"]) for p in partitions)
+            return True if good and partitions else None
+
+        await self.ask(question, WHOLE_S)
+
+    async def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        """Return the group's positions by partition."""
+
+        async def question(admin: AIOKafkaAdminClient) -> dict[int, int]:
+            offsets = await admin.list_consumer_group_offsets(group)
+            return {tp.partition: o.offset for tp, o in offsets.items() if tp.topic == topic}
+
+        return await self.ask(question)
+
+    async def kill(self, node: int) -> None:
+        """End a broker by SIGKILL."""
+        await asyncio.to_thread(self.broker.kill, node)
+
+    async def stop(self, node: int) -> None:
+        """End a broker by SIGTERM: it hands over first."""
+        await asyncio.to_thread(self.broker.stop, node)
+
+    async def restart(self, node: int) -> None:
+        """Start a broker again."""
+        await asyncio.to_thread(self.broker.restart, node)
+
+    def freeze(self, node: int) -> psutil.Process:
+        """Stop a broker's Java by SIGSTOP, and return it; its watchdog goes on, so it will not outlive us."""
+        embedded: EmbeddedBroker = self.broker  # type: ignore[assignment] # several brokers always are
+        watchdog = embedded._nodes[node]._process
+        assert watchdog is not None, "whoever freezes a broker has let it run"
+        (java,) = psutil.Process(watchdog.pid).children()
+        java.suspend()
+        return java
+
+
+async def mark_end(bootstrap: str, group: str, topic: str, marker: str) -> None:
+    """Commit position 0 of the topic with metadata that ends the group's log; nobody may be a member now."""
+    consumer = AIOKafkaConsumer(
+        bootstrap_servers=bootstrap, group_id=group, enable_auto_commit=False
+    )
+    consumer.assign([TopicPartition(topic, 0)])
+    await consumer.start()
+    try:
+        await consumer.commit({TopicPartition(topic, 0): (0, marker)})
+    finally:
+        await consumer.stop()

@@ -1,0 +1,143 @@
+"""What a soak observed, as plain data: the checker's only input, and what the JSON file holds.
+
+What it must never do: leave out what would speak against the program.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
+
+import orjson
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+InputKind: TypeAlias = Literal["post", "poison"]
+OutcomeKind: TypeAlias = Literal["verdict", "dead_letter"]
+
+
+class Input(NamedTuple):
+    """One record of the input topic, as its log has it at the end.
+
+    ``name`` is the post's id, or a digest of the bytes of what is malformed on purpose. ``aborted``: of a
+    transaction that was aborted, so that nobody may judge it.
+    """
+
+    partition: int
+    offset: int
+    appended_ms: int
+    kind: InputKind
+    name: str
+    aborted: bool
+
+
+class Outcome(NamedTuple):
+    """One verdict or dead letter, as the log of its topic has it at the end.
+
+    ``topic``, ``partition`` and ``offset`` are those that it gives for its source. ``policy`` and ``sha256``
+    are empty for a dead letter of a whole record. ``name`` is the judged post's id, or a digest of a dead
+    letter's bytes. ``committed``: a reader with ``read_committed`` gets it.
+    """
+
+    kind: OutcomeKind
+    topic: str
+    partition: int
+    offset: int
+    policy: str
+    sha256: str
+    id: str
+    name: str
+    appended_ms: int
+    committed: bool
+
+
+class Commit(NamedTuple):
+    """A position that the group committed, in the order of the group's log; ``at_ms`` by the coordinator's clock."""
+
+    partition: int
+    position: int
+    at_ms: int
+
+
+class Fault(NamedTuple):
+    """What the adversary did, to whom, and from when until when it held."""
+
+    kind: str
+    target: str
+    begin_ms: int
+    end_ms: int
+
+
+class Exit(NamedTuple):
+    """A consumer that ended; ``asked``: by a signal of ours."""
+
+    member: str
+    code: int
+    at_ms: int
+    asked: bool
+
+
+class Acknowledged(NamedTuple):
+    """A post that the brokers acknowledged to its producer."""
+
+    name: str
+    partition: int
+    offset: int
+
+
+@dataclass
+class History:
+    """All that was observed of one consumer group; times are Unix time in ms.
+
+    Attributes:
+        seed: of the schedule.
+        mode: ``delivery.mode``.
+        engine: ``engine.kind``.
+        topic: the input topic.
+        policies: sha256 of each policy that judges it, by id.
+        clock_step_ms: by how much the machine's wall clock jumped meanwhile; times are no surer than that.
+        ended_ms: when all that was to come had come, or was given up on.
+    """
+
+    seed: int
+    mode: str
+    engine: str
+    topic: str
+    policies: dict[str, str]
+    clock_step_ms: int = 0
+    ended_ms: int = 0
+    inputs: list[Input] = field(default_factory=list)
+    acknowledged: list[Acknowledged] = field(default_factory=list)
+    outcomes: list[Outcome] = field(default_factory=list)
+    commits: list[Commit] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    exits: list[Exit] = field(default_factory=list)
+
+    def save(self, file: Path) -> None:
+        """Write it as JSON, compressed with gzip."""
+        data = {
+            name: [list(fact) for fact in value] if isinstance(value, list) else value
+            for name, value in vars(self).items()
+        }
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with gzip.open(file, "wb", compresslevel=3) as out:
+            out.write(orjson.dumps(data))
+
+    @classmethod
+    def load(cls, file: Path) -> History:
+        """Read what :meth:`save` wrote."""
+        with gzip.open(file, "rb") as source:
+            data: dict[str, Any] = orjson.loads(source.read())
+        kinds: dict[str, Any] = {
+            "inputs": Input,
+            "acknowledged": Acknowledged,
+            "outcomes": Outcome,
+            "commits": Commit,
+            "faults": Fault,
+            "exits": Exit,
+        }
+        for name, kind in kinds.items():
+            data[name] = [kind(*values) for values in data[name]]
+        return cls(**data)

@@ -1,0 +1,86 @@
+"""The soak's tables: one of what came of each seed and mode, one of what each kind of fault cost."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, TypeAlias
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.soak.checker import Findings
+    from tests.soak.facts import History
+
+Row: TypeAlias = tuple[str, ...]
+FAULT_COLUMNS: Row = ("fault", "times", "repeats after it", "stall, median", "stall, longest")
+
+
+def outcome_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
+    """Return the rows of the first table, its heading first: a column for each history."""
+    columns = [_column(history, found) for history, found in results]
+    return [(name, *(column[name] for column in columns)) for name in columns[0]]
+
+
+def _column(history: History, found: Findings) -> dict[str, str]:
+    own = Counter(ended.code for ended in history.exits if not ended.asked)
+    return {
+        "": f"seed {history.seed}, {history.mode}",
+        "posts": f"{found.inputs - found.poison:,}",
+        "malformed records": f"{found.poison:,}",
+        "records of aborted transactions": f"{found.aborted_inputs:,}",
+        "faults": str(len(history.faults)),
+        "verdicts": f"{found.verdicts:,}",
+        "dead letters": f"{found.dead_letters:,}",
+        "commits": f"{found.commits:,}",
+        "lost": f"{len(found.lost):,}",
+        "with another id": f"{len(found.wrong_id):,}",
+        "another record's content, or of the wrong kind": f"{len(found.crossed) + len(found.undue):,}",
+        "of no record, or of an aborted one": f"{len(found.phantom) + len(found.aborted_read):,}",
+        "premature commits": f"{len(found.premature):,}",
+        "commits that went back": f"{len(found.rewound):,}",
+        "repeated, as read_committed reads": f"{len(found.repeated):,}",
+        "of aborted transactions of ours": f"{found.aborted_outcomes:,}",
+        "longest time without progress": f"{found.stall_s_max:.1f} s",
+        "consumers' exits of their own, by code": ", ".join(
+            f"{count} x {code}" for code, count in sorted(own.items())
+        )
+        or "none",
+    }
+
+
+def fault_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
+    """Return a row for each kind of fault, over all histories."""
+    stalls: dict[str, list[float]] = defaultdict(list)
+    repeats: Counter[str] = Counter()
+    for history, found in results:
+        repeats.update(found.repeated_after)
+        for fault, stall_s in zip(history.faults, found.stall_s, strict=True):
+            stalls[fault.kind].append(stall_s)
+    return [
+        (
+            kind,
+            str(len(column)),
+            f"{repeats[kind]:,}",
+            f"{sorted(column)[len(column) // 2]:.1f} s",
+            f"{max(column):.1f} s",
+        )
+        for kind, column in sorted(stalls.items())
+    ]
+
+
+def markdown(columns: Row, body: Sequence[Row]) -> str:
+    """Return a table in Markdown."""
+    lines = [columns, tuple("---" for _ in columns), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def table(title: str, columns: Row, body: Sequence[Row]) -> Table:
+    """Return a table for a terminal."""
+    made = Table(title=title)
+    for column in columns:
+        made.add_column(column)
+    for row in body:
+        made.add_row(*row)
+    return made

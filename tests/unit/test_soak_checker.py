@@ -1,0 +1,280 @@
+"""The soak's checker: it objects to every planted fault, and to nothing in a clean history."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+import pytest
+
+from stream_guard.verdict import verdict_id
+from tests.soak.checker import Findings, Stall, check, objections, stalls
+from tests.soak.facts import Acknowledged, Commit, Exit, Fault, History, Input, Outcome
+from tests.soak.schedule import deck, plan
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+TOPIC = "posts"
+POLICIES = {"first": "11", "second": "22"}
+
+
+def verdict(partition: int, offset: int, policy: str, at_ms: int) -> Outcome:
+    sha256 = POLICIES[policy]
+    id_ = verdict_id(TOPIC, partition, offset, policy, sha256)
+    name = f"p{partition}-{offset}"
+    return Outcome(
+        "verdict", TOPIC, partition, offset, policy, sha256, id_, name, at_ms, committed=True
+    )
+
+
+def dead_letter(partition: int, offset: int, at_ms: int) -> Outcome:
+    return Outcome(
+        "dead_letter", TOPIC, partition, offset, "", "", "", "digest", at_ms, committed=True
+    )
+
+
+def clean() -> History:
+    """Two partitions of ten records, a second apart; each has one malformed and one aborted."""
+    history = History(7, "at_least_once", "scripted", TOPIC, dict(POLICIES), ended_ms=20_000)
+    for partition in (0, 1):
+        for offset in range(10):
+            at_ms = 1_000 * (offset + 1)
+            if offset == 4:
+                history.inputs.append(
+                    Input(partition, offset, at_ms, "poison", "digest", aborted=False)
+                )
+                history.outcomes.append(dead_letter(partition, offset, at_ms + 20))
+            elif offset == 6:
+                history.inputs.append(Input(partition, offset, at_ms, "post", "x", aborted=True))
+            else:
+                name = f"p{partition}-{offset}"
+                history.inputs.append(Input(partition, offset, at_ms, "post", name, aborted=False))
+                history.acknowledged.append(Acknowledged(name, partition, offset))
+                history.outcomes.extend(
+                    verdict(partition, offset, policy, at_ms + 10 * number)
+                    for number, policy in enumerate(POLICIES, 1)
+                )
+            history.commits.append(Commit(partition, offset + 1, at_ms + 20))
+    history.faults.append(Fault("consumer kill -9", "one", 3_500, 3_500))
+    history.faults.append(Fault("broker kill -9", "two", 8_500, 9_000))
+    history.exits.append(Exit("one", 137, 3_500, asked=True))
+    return history
+
+
+def test_a_clean_history_meets_no_objection() -> None:
+    found = check(clean())
+    assert objections(found, clean()) == []
+    assert (found.inputs, found.poison, found.aborted_inputs) == (18, 2, 2)
+    assert (found.verdicts, found.dead_letters, found.commits) == (32, 2, 20)
+    assert found.repeated == []
+
+
+def lose_a_verdict(history: History) -> None:
+    history.outcomes.remove(verdict(0, 3, "second", 4_020))
+
+
+def lose_a_dead_letter(history: History) -> None:
+    history.outcomes.remove(dead_letter(1, 4, 5_020))
+
+
+def hide_a_verdict(history: History) -> None:
+    change(history, verdict(0, 3, "second", 4_020), committed=False)
+
+
+def change_an_id(history: History) -> None:
+    history.outcomes.append(verdict(0, 3, "second", 4_500)._replace(id="0" * 32))
+
+
+def judge_by_another_text(history: History) -> None:
+    other = verdict_id(TOPIC, 0, 3, "second", "33")
+    change(history, verdict(0, 3, "second", 4_020), sha256="33", id=other)
+
+
+def commit_too_early(history: History) -> None:
+    history.commits[3] = Commit(0, 4, 4_019)
+
+
+def commit_what_is_lost_elsewhere(history: History) -> None:
+    change(history, verdict(1, 2, "first", 3_010), appended_ms=19_000)
+
+
+def commit_backwards(history: History) -> None:
+    history.commits.append(Commit(0, 5, 15_000))
+
+
+def judge_an_aborted_record(history: History) -> None:
+    history.outcomes.append(verdict(0, 6, "first", 7_010)._replace(name="x"))
+
+
+def judge_a_malformed_record(history: History) -> None:
+    history.outcomes.append(verdict(0, 4, "first", 5_010)._replace(name="digest"))
+
+
+def give_up_on_a_sound_post(history: History) -> None:
+    history.outcomes.append(dead_letter(0, 3, 4_100))
+
+
+def judge_what_nobody_sent(history: History) -> None:
+    history.outcomes.append(verdict(0, 10, "first", 12_000))
+
+
+def judge_another_topic(history: History) -> None:
+    change(history, verdict(0, 3, "second", 4_020), topic="others")
+
+
+def judge_another_post(history: History) -> None:
+    change(history, verdict(0, 3, "second", 4_020), name="p0-2")
+
+
+def alter_a_dead_letter(history: History) -> None:
+    change(history, dead_letter(0, 4, 5_020), name="other")
+
+
+def lose_an_input(history: History) -> None:
+    history.acknowledged.append(Acknowledged("p0-10", 0, 10))
+
+
+def crash(history: History) -> None:
+    history.exits.append(Exit("two", 1, 9_000, asked=False))
+
+
+def stand_still(history: History) -> None:
+    change(history, verdict(0, 9, "second", 10_020), appended_ms=75_000)
+    history.commits[9] = Commit(0, 10, 75_001)
+    history.ended_ms = 80_000
+
+
+def commit_nothing(history: History) -> None:
+    history.commits.clear()
+
+
+def change(history: History, outcome: Outcome, **to: object) -> None:
+    history.outcomes[history.outcomes.index(outcome)] = outcome._replace(**to)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("plant", "says"),
+    [
+        (lose_a_verdict, "owed and never delivered: 1, such as (0, 3, 'second')"),
+        (lose_a_dead_letter, "owed and never delivered: 1, such as (1, 4, '')"),
+        (hide_a_verdict, "owed and never delivered: 1"),
+        (change_an_id, "another id than theirs: 1"),
+        (judge_by_another_text, "another id than theirs: 1"),
+        (commit_too_early, "premature commits: 1, such as Commit(partition=0, position=4"),
+        (commit_what_is_lost_elsewhere, "premature commits: 8"),
+        (commit_backwards, "commits that went back: 1"),
+        (judge_an_aborted_record, "records of aborted transactions: 1"),
+        (judge_a_malformed_record, "a kind that their record cannot have: 1"),
+        (give_up_on_a_sound_post, "a kind that their record cannot have: 1"),
+        (judge_what_nobody_sent, "outcomes of no record: 1"),
+        (judge_another_topic, "outcomes of no record: 1"),
+        (judge_another_post, "another record's content: 1"),
+        (alter_a_dead_letter, "another record's content: 1"),
+        (lose_an_input, "not in their log: 1"),
+        (crash, "a code without a meaning: 1"),
+        (stand_still, "no progress for 65.0 s after broker kill -9 of two"),
+        (commit_nothing, "no commit was observed"),
+    ],
+)
+def test_it_objects_to(plant: Callable[[History], None], says: str) -> None:
+    history = clean()
+    plant(history)
+    said = objections(check(history), history)
+    assert any(says in sentence for sentence in said), said
+
+
+def test_a_repeat_is_counted_after_its_fault_and_broken_only_where_exactly_once_is_promised() -> (
+    None
+):
+    history = clean()
+    history.outcomes.append(verdict(0, 2, "first", 3_900))
+    history.outcomes.append(dead_letter(0, 4, 9_100))
+    found = check(history)
+    assert len(found.repeated) == 2
+    assert found.repeated_after == {"consumer kill -9": 1, "broker kill -9": 1}
+    assert objections(found, history) == []
+    history.mode = "exactly_once"
+    assert "repeated to a reader with read_committed: 2" in objections(check(history), history)[0]
+
+
+def test_a_repeat_of_an_aborted_transaction_is_no_repeat_to_a_reader_of_committed_ones() -> None:
+    history = clean()
+    history.mode = "exactly_once"
+    history.outcomes.append(verdict(0, 2, "first", 3_900)._replace(committed=False))
+    found = check(history)
+    assert (len(found.repeated), found.aborted_outcomes) == (0, 1)
+    assert objections(found, history) == []
+
+
+def test_what_the_clock_jumped_is_allowed_for() -> None:
+    history = clean()
+    commit_too_early(history)
+    history.clock_step_ms = 1
+    assert check(history).premature == []
+
+
+def test_the_real_engine_may_give_up_on_a_post() -> None:
+    history = clean()
+    history.engine = "vllm"
+    lose_a_verdict(history)
+    history.outcomes.append(dead_letter(0, 3, 4_020)._replace(policy="second"))
+    assert objections(check(history), history) == []
+
+
+def test_a_stall_runs_from_when_there_was_work_until_the_next_is_done() -> None:
+    # Idle until 1,000; then one every second, but for a hole from 3,000 to 9,000.
+    arrived, done = [1_000, 2_000, 4_000, 5_000], [1_010, 3_000, 9_000, 9_000]
+    found = stalls(arrived, done, partition=2, ended_ms=20_000)
+    assert found == [Stall(2, 2_000, 3_000), Stall(2, 4_000, 9_000)]
+
+
+def test_what_is_never_done_stalls_until_the_end() -> None:
+    assert stalls([1_000], [1 << 62], partition=0, ended_ms=5_000) == [Stall(0, 1_000, 5_000)]
+
+
+def test_a_stall_counts_from_the_fault_on_and_for_every_fault_that_it_touches() -> None:
+    history = clean()
+    change(history, verdict(0, 3, "second", 4_020), appended_ms=9_500)
+    for offset in (4, 5, 7, 8):
+        history.outcomes = [
+            o._replace(appended_ms=max(o.appended_ms, 9_500))
+            if (o.partition, o.offset) == (0, offset)
+            else o
+            for o in history.outcomes
+        ]
+    history.commits = [Commit(0, 10, 15_000)]
+    found = check(history)
+    assert found.stall_s == [pytest.approx(5.5), pytest.approx(1.0)]
+
+
+def test_facts_survive_their_file(tmp_path: Path) -> None:
+    history = clean()
+    history.save(tmp_path / "facts.json.gz")
+    again = History.load(tmp_path / "facts.json.gz")
+    assert again == history
+    assert check(again) == check(history)
+
+
+def test_a_schedule_is_its_seeds_and_has_every_card_before_any_comes_twice() -> None:
+    for short in (False, True):
+        for engine in ("scripted", "vllm"):
+            cards = deck(engine, short=short)
+            planned = plan(3, len(cards), engine=engine, short=short)
+            assert planned == plan(3, len(cards), engine=engine, short=short)
+            assert planned != plan(4, len(cards), engine=engine, short=short)
+            assert sorted((fault.kind, fault.role) for fault in planned) == sorted(cards)
+    assert {kind for kind, _ in deck("vllm")} == {kind for kind, _ in deck("vllm", short=True)}
+
+
+def test_every_finding_is_objected_to_or_only_counted() -> None:
+    """A list that is added to the findings and forgotten in the objections would pass in silence."""
+    counted = {"repeated"}  # by mode, above
+    history = clean()
+    for field in dataclasses.fields(Findings):
+        found = check(history)
+        value = getattr(found, field.name)
+        if isinstance(value, list) and field.name not in counted | {"stall_s"}:
+            value.append("planted")
+            assert objections(found, history), field.name

@@ -1,0 +1,78 @@
+"""How the soak makes facts of what it reads: commits from the group's own log, posts by what they are."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+
+from tests.soak.facts import Commit
+from tests.soak.posting import POISON, due_by, post
+from tests.soak.reading import inputs_of, parse_commit
+
+
+class Read:
+    """A record, as far as the facts look at it."""
+
+    def __init__(self, offset: int, value: bytes | None) -> None:
+        self.partition, self.offset, self.value, self.timestamp = 1, offset, value, 1_000 + offset
+
+
+def text(value: str) -> bytes:
+    return struct.pack(">h", len(value)) + value.encode()
+
+
+def key(version: int = 1) -> bytes:
+    return struct.pack(">h", version) + text("group") + text("posts") + struct.pack(">i", 3)
+
+
+def value(version: int, metadata: bytes) -> bytes:
+    return struct.pack(">hqi", version, 42, -1) + metadata + struct.pack(">q", 1_700)
+
+
+@pytest.mark.parametrize(
+    ("version", "metadata", "expected"),
+    [
+        (3, text("end"), "end"),
+        (4, b"\x04end", "end"),
+        (4, b"\x01", ""),
+        (4, b"\x81\x02" + b"x" * 256, "x" * 256),
+    ],
+)
+def test_a_commit_is_read_in_each_version_that_brokers_write(
+    version: int, metadata: bytes, expected: str
+) -> None:
+    # Tagged fields follow in version 4, and are of no interest.
+    parsed = parse_commit(key(), value(version, metadata) + b"\x00")
+    assert parsed == ("group", "posts", expected, Commit(3, 42, 1_700))
+
+
+def test_what_is_no_commit_is_passed_over() -> None:
+    assert parse_commit(key(version=2), b"a group's metadata") is None
+    assert parse_commit(key(), None) is None
+    assert parse_commit(None, None) is None
+
+
+def test_a_commit_of_an_unknown_version_is_not_guessed_at() -> None:
+    with pytest.raises(ValueError, match="version 5"):
+        parse_commit(key(), value(5, b"\x01"))
+
+
+def test_posts_poison_and_what_was_aborted_are_told_apart() -> None:
+    values = [post("p7", 7), post("t0-1", 1), post("p-last-2", 2), *POISON]
+    every = [Read(offset, value) for offset, value in enumerate(values)]
+    facts = inputs_of(every, [record for record in every if record.offset != 1])
+    assert [(fact.kind, fact.name) for fact in facts[:3]] == [
+        ("post", "p7"),
+        ("post", "t0-1"),
+        ("post", "p-last-2"),
+    ]
+    assert {fact.kind for fact in facts[3:]} == {"poison"}
+    assert len({fact.name for fact in facts}) == len(values)
+    assert [fact.offset for fact in facts if fact.aborted] == [1]
+
+
+def test_posts_flow_more_slowly_beyond_the_quota_and_do_not_stop() -> None:
+    assert due_by(5, 10, 100) == 50
+    assert due_by(10, 10, 100) == 100
+    assert due_by(14, 10, 100) == 110
