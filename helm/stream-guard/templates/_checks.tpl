@@ -68,13 +68,6 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- end -}}
 {{- $budget := .Values.podDisruptionBudget -}}
 {{- if $budget.enabled -}}
-{{- $both := and (not (kindIs "invalid" $budget.minAvailable)) (not (kindIs "invalid" $budget.maxUnavailable)) -}}
-{{- if $both -}}
-{{- fail "podDisruptionBudget.minAvailable and podDisruptionBudget.maxUnavailable exclude each other; set the other to null" -}}
-{{- end -}}
-{{- if and (kindIs "invalid" $budget.minAvailable) (kindIs "invalid" $budget.maxUnavailable) -}}
-{{- fail "podDisruptionBudget.maxUnavailable is null and so is minAvailable; set one, or podDisruptionBudget.enabled to false" -}}
-{{- end -}}
 {{- $fewest := ternary (int $scaling.minReplicas) (int .Values.replicas) $scaling.enabled -}}
 {{- if and (kindIs "float64" $budget.minAvailable) (gt $fewest 0) (ge (int $budget.minAvailable) $fewest) -}}
 {{- fail (printf "podDisruptionBudget.minAvailable (%d) must be below the replicas (%d): a node with one could never be drained" (int $budget.minAvailable) $fewest) -}}
