@@ -116,12 +116,12 @@ policies: {reload: true}
 {{- end -}}
 {{- end -}}
 
-{{/* One string from a list of constraints: each gets the labels of this release's pods where it has none. */}}
+{{/* The constraints as YAML: each gets the labels of this release's pods where it has no selector. */}}
 {{- define "stream-guard.topologySpreadConstraints" -}}
 {{- $labels := include "stream-guard.selectorLabels" . | fromYaml -}}
 {{- $made := list -}}
 {{- range .Values.topologySpreadConstraints -}}
-{{- $made = append $made (merge (dict) . (dict "labelSelector" (dict "matchLabels" $labels))) -}}
+{{- $made = append $made (hasKey . "labelSelector" | ternary . (merge (dict "labelSelector" (dict "matchLabels" $labels)) .)) -}}
 {{- end -}}
 {{- toYaml $made -}}
 {{- end -}}
