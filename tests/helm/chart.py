@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import jsonschema
 import kubernetes_validate
+import kubernetes_validate.utils
+import pytest
 import yaml
 
 if TYPE_CHECKING:
@@ -145,7 +147,7 @@ def render_with(values: Mapping[str, Any], name: str = "minimal") -> Rendered:
     return _render(files_of(name), values)
 
 
-class _StrictLoader(yaml.SafeLoader):
+class _StrictLoader(yaml.CSafeLoader):
     """Refuses a key that comes twice, of which YAML's readers silently take the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - yaml's own
@@ -162,4 +164,14 @@ def validate(found: Object) -> None:
     if file.exists():
         jsonschema.Draft202012Validator(json.loads(file.read_text("utf-8"))).validate(found)
     else:
+        _kubernetes_validate(found)
+
+
+def _kubernetes_validate(found: Object) -> None:
+    """As kubernetes_validate does, whose definitions of 2 MB are read once instead of for each object."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kubernetes_validate.utils, "schema_contents", _schema_contents)
         kubernetes_validate.validate(found, KUBERNETES, strict=True)
+
+
+_schema_contents = functools.cache(kubernetes_validate.utils.schema_contents)

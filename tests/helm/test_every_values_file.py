@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import jsonschema
 import kubernetes_validate
@@ -16,6 +16,8 @@ from tests.helm.chart import CASES, Object, files_of, lint, render, validate
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from stream_guard.settings import Settings
 
 # A value for what a Secret or a field holds, where not every text would do.
 SECRET = "s3cret-from-elsewhere"  # noqa: S105 - made up
@@ -100,7 +102,7 @@ def test_pods_meet_the_restricted_pod_security_standard(case: str) -> None:
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"]["runAsNonRoot"] is True
         assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
-        assert not pod.get("hostNetwork") and not pod.get("hostPID") and not pod.get("hostIPC")
+        assert not {"hostNetwork", "hostPID", "hostIPC"} & pod.keys()
         for container in [*pod["containers"], *pod.get("initContainers", [])]:
             context = container["securityContext"]
             assert context["allowPrivilegeEscalation"] is False
@@ -115,7 +117,7 @@ def environment_of(container: Object) -> dict[str, str]:
     return {v["name"]: v.get("value", SECRET) for v in container["env"]}
 
 
-def load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Any:
+def load(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> Settings:
     for name in [name for name in os.environ if name.startswith(ENV_PREFIX)]:
         monkeypatch.delenv(name)
     for name, value in variables.items():
@@ -129,7 +131,10 @@ def test_the_program_takes_every_variable_and_the_chart_and_it_agree(
     case: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rendered = render(case)
-    for container in [rendered.container, *(p["spec"]["containers"][0] for p in rendered.of("Pod"))]:
+    for container in [
+        rendered.container,
+        *(p["spec"]["containers"][0] for p in rendered.of("Pod")),
+    ]:
         names = [variable["name"] for variable in container["env"]]
         assert len(names) == len(set(names))
         settings = load(monkeypatch, environment_of(container))

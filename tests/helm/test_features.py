@@ -38,7 +38,9 @@ def test_an_update_takes_one_pod_at_a_time_in_place() -> None:
 
 def test_a_new_version_of_the_chart_alone_restarts_nothing() -> None:
     template = render("minimal").one("StatefulSet")["spec"]["template"]
-    assert not {"helm.sh/chart", "app.kubernetes.io/version"} & template["metadata"]["labels"].keys()
+    assert (
+        not {"helm.sh/chart", "app.kubernetes.io/version"} & template["metadata"]["labels"].keys()
+    )
 
 
 def test_gpus_are_requested_under_the_clusters_name_for_them() -> None:
@@ -363,7 +365,9 @@ def test_no_alert_for_no_replica_where_there_may_be_none() -> None:
 
 def test_the_dashboard_is_found_by_grafanas_sidecar() -> None:
     found = [
-        m for m in render("monitoring").of("ConfigMap") if m["metadata"]["name"].endswith("-dashboard")
+        m
+        for m in render("monitoring").of("ConfigMap")
+        if m["metadata"]["name"].endswith("-dashboard")
     ]
     (dashboard,) = found
     assert dashboard["metadata"]["labels"]["grafana_dashboard"] == "1"

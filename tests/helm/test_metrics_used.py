@@ -85,7 +85,9 @@ def test_an_expression_asks_for_what_there_is(name: str, expression: str) -> Non
     for selector in found:
         assert selector.name in series, f"{name}: no metric {selector.name}"
         for matcher in selector.matchers.matchers:
-            assert matcher.name in series[selector.name] | SCRAPED, f"{name}: no label {matcher.name}"
+            assert matcher.name in series[selector.name] | SCRAPED, (
+                f"{name}: no label {matcher.name}"
+            )
 
 
 def test_what_groups_is_a_label_of_what_is_grouped() -> None:
@@ -111,9 +113,16 @@ def _groups(node: Any) -> list[tuple[list[str], Any]]:  # noqa: ANN401 - the par
 
 
 def test_every_metric_is_on_the_dashboard() -> None:
-    shown = {s.name for panel in panels() for t in panel["targets"]
-             for s in selectors(t["expr"].replace("$__rate_interval", "5m"))}
-    families = {name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count") for name in published()}
+    shown = {
+        s.name
+        for panel in panels()
+        for t in panel["targets"]
+        for s in selectors(t["expr"].replace("$__rate_interval", "5m"))
+    }
+    families = {
+        name.removesuffix("_bucket").removesuffix("_sum").removesuffix("_count")
+        for name in published()
+    }
     missing = {name for name in families if not any(s.startswith(name) for s in shown)}
     assert not missing
 
