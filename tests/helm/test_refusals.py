@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -204,8 +205,11 @@ def test_a_sentence_names_the_value(
 ) -> None:
     done = template(*files_of(case), values=values)
     assert done.returncode != 0
+    # A schema's path is written kafka.topics by Helm 3 and /kafka/topics by later ones.
+    said = done.stderr.replace("\n", " ")
+    slashed = re.sub(r"'/([\w/]+)'", lambda path: path[1].replace("/", "."), said)
     for words in says:
-        assert words in done.stderr.replace("\n", " ")
+        assert words in said or words in slashed, said
     assert "nil pointer" not in done.stderr
     assert "hunter2" not in done.stderr
 

@@ -82,7 +82,7 @@ policies: {reload: true}
 {{- $drain := include "stream-guard.setting" (list . "delivery" "drain_timeout_s") | float64 -}}
 {{- $commit := include "stream-guard.setting" (list . "delivery" "commit_timeout_s") | float64 -}}
 {{- $stop := include "stream-guard.setting" (list . "delivery" "stop_timeout_s") | float64 -}}
-{{- addf $drain $commit -}}
+{{- addf $drain $commit (mulf 3 $stop) 10 -}}
 {{- end -}}
 
 {{- define "stream-guard.modelFromHub" -}}
