@@ -175,6 +175,8 @@ cli_policies.app.command(
 cli_policies.app.command(
     epilog="Example: stream-guard policies calibrate touting verdicts.jsonl labels.csv --write"
 )(cli_tiers.calibrate)
+
+
 @app.command("round-trip", epilog="Example: stream-guard round-trip posts --timeout 60")
 def round_trip(
     topic: Annotated[str, typer.Argument(metavar="TOPIC")],

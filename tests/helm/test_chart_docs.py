@@ -5,16 +5,27 @@ from __future__ import annotations
 import json
 import os
 import re
-import runpy
 import shutil
 import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import yaml
 
 from stream_guard.settings import Settings
-from tests.helm.chart import CHART, PRESETS, ROOT, lint, render, render_with, template, validate
+from tests.helm.chart import (
+    CHART,
+    PRESETS,
+    ROOT,
+    helm,
+    lint,
+    render,
+    render_with,
+    template,
+    validate,
+)
+from tools import chart_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +138,7 @@ def test_the_readmes_example_and_every_preset_render(tmp_path: Path) -> None:
 
 
 def test_the_settings_in_the_schema_are_the_programs() -> None:
-    made = runpy.run_path(str(ROOT / "tools" / "chart_schema.py"))["config_schema"]()
+    made = chart_schema.config_schema()
     assert schema()["properties"]["config"] == made, "settings have changed: run `make chart`"
 
 
@@ -180,7 +191,30 @@ def test_the_oldest_and_the_newest_kubernetes_take_the_objects(kubernetes: str) 
         kubernetes_validate.validate(found, kubernetes, strict=True)
 
 
+def test_user_home_and_port_are_the_images() -> None:
+    image = (ROOT / "Dockerfile").read_text("utf-8")
+    found = render("minimal")
+    security = found.pod["securityContext"]
+    assert f"USER {security['runAsUser']}:{security['runAsGroup']}\n" in image
+    home = found.env["HOME"]
+    assert f"HOME={home} " in image
+    assert home in found.mounts
+    for path in re.findall(r"(?:HF_HOME|XDG_CACHE_HOME|TRITON_CACHE_DIR)=(\S+)", image):
+        assert path.startswith((f"{home}/", "/opt/")), "the root file system is read-only"
+    assert f"EXPOSE {found.container['ports'][0]['containerPort']}\n" in image
+
+
 def test_the_charts_version_of_the_program_is_this_one() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     project = (ROOT / "pyproject.toml").read_text("utf-8")
     assert f'\nversion = "{chart["appVersion"]}"\n' in project
+
+
+def test_a_missing_helm_is_a_failure_that_says_where_to_get_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("HELM", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    with pytest.raises(AssertionError, match="HELM=/path/to/helm"):
+        helm.__wrapped__()

@@ -76,8 +76,8 @@ def test_scheduling_reaches_the_pod_and_spreading_finds_its_own_pods() -> None:
 
 def test_whatever_the_program_writes_lies_on_a_volume() -> None:
     found = render("minimal")
-    assert found.env["HOME"] == "/var/cache/stream-guard"
-    assert found.mounts["/var/cache/stream-guard"]["name"] == "cache"
+    assert found.env["HOME"] == "/var/lib/stream-guard"
+    assert found.mounts["/var/lib/stream-guard"]["name"] == "cache"
     assert found.mounts["/tmp"]["name"] == "tmp"  # noqa: S108 - the pod's own
     assert found.volumes["cache"]["emptyDir"] == {"sizeLimit": "50Gi"}
     assert found.env["USER"], "Torch asks for the user's name, and the id has none in the image"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from stream_guard.testing import Broker
 
 POD_NAME = "guard-stream-guard-0"
+IMAGE = (ROOT / "Dockerfile").read_text("utf-8")
 
 
 @dataclass
@@ -38,18 +40,19 @@ class Node:
     def environment(self, container: Object) -> dict[str, str]:
         """Return the container's variables and nothing else, with paths in mounted folders moved here."""
         mounted = sorted((m["mountPath"] for m in container["volumeMounts"]), reverse=True)
-        made: dict[str, str] = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT)}
+        wanted = image_environment()
         for variable in container["env"]:
             if "valueFrom" in variable:
                 assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-                made[variable["name"]] = POD_NAME
-                continue
-            value = variable["value"]
+                wanted[variable["name"]] = POD_NAME
+            else:
+                wanted[variable["name"]] = variable["value"]
+        for name, value in wanted.items():
             if any(value == path or value.startswith(f"{path}/") for path in mounted):
-                value = str(self.folder) + value
-                Path(value).mkdir(parents=True, exist_ok=True)
-            made[variable["name"]] = value
-        return made
+                wanted[name] = str(self.folder) + value
+                Path(wanted[name]).mkdir(parents=True, exist_ok=True)
+        programs = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        return {**wanted, "PATH": programs, "PYTHONPATH": str(ROOT)}
 
     def mount_config_map(self, rendered: Rendered, volume: str) -> None:
         """Put a ConfigMap's items in place as a kubelet does: a new folder, and one symlink swapped to it."""
@@ -75,11 +78,19 @@ class Node:
 
 
 def command_of(container: Object) -> list[str]:
-    """Return command and arguments, the program from the environment that runs the tests."""
-    program, *rest = [*container["command"], *container["args"]]
-    found = Path(sys.executable).parent / program
-    assert found.exists(), f"{program} is no command of the installed package"
-    return [str(found), *rest]
+    """Return command and arguments; without a command, the image's entry point from where the image takes it."""
+    if "command" in container:
+        return [*container["command"], *container["args"]]
+    (entry,) = re.findall(r'^ENTRYPOINT \["/usr/local/bin/(\S+)"\]$', IMAGE, re.MULTILINE)
+    assert f"deploy/image/{entry} " in IMAGE
+    return [str(ROOT / "deploy" / "image" / entry), *container["args"]]
+
+
+def image_environment() -> dict[str, str]:
+    """Return what the image sets, and the rendered container inherits."""
+    block = IMAGE.partition("FROM ${PYTHON_IMAGE} AS runtime")[2].partition("\nENV ")[2]
+    block = block.partition("\nCOPY ")[0].replace("\\\n", " ")
+    return dict(word.split("=", 1) for word in block.split())
 
 
 def run_once(container: Object, node: Node) -> subprocess.CompletedProcess[str]:

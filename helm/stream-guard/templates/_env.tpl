@@ -79,8 +79,8 @@ Lists and tables are JSON there, and so are numbers: Helm holds every number as 
   value: {{ include "stream-guard.model" . | quote }}
 # The root file system is read-only, and vLLM, Torch, Triton and CUDA keep what they compile under HOME.
 - name: HOME
-  value: /var/cache/stream-guard
-# The user id has no name in the image, and Torch asks for one.
+  value: /var/lib/stream-guard
+# Another user id than the image's own has no name there, and Torch asks for one.
 - name: USER
   value: stream-guard
 {{- if eq .Values.model.source "newClaim" }}

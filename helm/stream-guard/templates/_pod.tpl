@@ -42,7 +42,7 @@ containers:
   - name: stream-guard
     image: {{ include "stream-guard.image" . | quote }}
     imagePullPolicy: {{ .Values.image.pullPolicy }}
-    command: [stream-guard]
+    # The image's entry point, which puts in place what was compiled while it was built and then becomes the program.
     args: [run]
     env:
       {{- include "stream-guard.consumerEnv" . | nindent 6 }}
@@ -91,7 +91,7 @@ volumes:
 {{- define "stream-guard.volumeMounts" -}}
 - {name: shared-memory, mountPath: /dev/shm}
 - {name: tmp, mountPath: /tmp}
-- {name: cache, mountPath: /var/cache/stream-guard}
+- {name: cache, mountPath: /var/lib/stream-guard}
 {{- if eq .Values.policies.source "gitSync" }}
 - {name: policies, mountPath: /etc/stream-guard/git, readOnly: true}
 {{- else if ne .Values.policies.source "path" }}
