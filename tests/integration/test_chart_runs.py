@@ -11,6 +11,7 @@ import re
 import socket
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
     from stream_guard.testing import Broker
 
-POD_NAME = "guard-stream-guard-0"
 IMAGE = (ROOT / "Dockerfile").read_text("utf-8")
 
 
@@ -35,6 +35,7 @@ class Node:
     """Where the volumes of a pod lie, and what a cluster would fill in."""
 
     folder: Path
+    pod_name: str = "guard-stream-guard-0"
     swaps: int = field(default=0)
 
     def environment(self, container: Object) -> dict[str, str]:
@@ -44,7 +45,7 @@ class Node:
         for variable in container["env"]:
             if "valueFrom" in variable:
                 assert variable["valueFrom"] == {"fieldRef": {"fieldPath": "metadata.name"}}
-                wanted[variable["name"]] = POD_NAME
+                wanted[variable["name"]] = self.pod_name
             else:
                 wanted[variable["name"]] = variable["value"]
         for name, value in wanted.items():
@@ -108,13 +109,13 @@ def run_once(container: Object, node: Node) -> subprocess.CompletedProcess[str]:
 class Pod(Running):
     """The consumer's container, running."""
 
-    def __init__(self, rendered: Rendered, node: Node, log: Path) -> None:
+    def __init__(self, rendered: Rendered, node: Node, log: Path, **host: str) -> None:
         self.log = log
         container = rendered.container
         with log.open("ab") as file:
             self.process = subprocess.Popen(
                 command_of(container),
-                env=node.environment(container),
+                env=node.environment(container) | host,
                 cwd=node.folder,
                 stdout=file,
                 stderr=file,
@@ -207,3 +208,58 @@ async def test_an_edit_of_the_config_map_goes_live_by_the_swap_of_its_symlink(
         if pod.process.poll() is None:
             pod.process.kill()
             pod.process.wait()
+
+
+def partitions(pod: Running) -> list[str]:
+    """Return what a pod was assigned last."""
+    found = [line for line in pod.log.read_bytes().splitlines() if b'"event":"assigned"' in line]
+    return list(orjson.loads(found[-1])["partitions"]) if found else []
+
+
+def wait_until(holds: Callable[[], bool], seconds: float = 90) -> None:
+    """Return once something holds; fail where it does not come to."""
+    deadline_s = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline_s, f"not within {seconds} s"
+        time.sleep(0.05)
+
+
+def test_a_rolling_update_moves_no_partitions(
+    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    # The chart's own session time-out, within which a pod is back.
+    values = values_for(broker, new_topic, replicas=2) | {
+        "config.kafka.session_timeout_ms": 120_000
+    }
+    rendered = render_with(values, "cpu")
+    started: list[Pod] = []
+
+    def start(number: int, version: str) -> Pod:
+        folder = tmp_path / f"{number}{version}"
+        node = Node(folder, f"guard-stream-guard-{number}")
+        node.mount_config_map(rendered, "policies")
+        # Pods have an address each; here they share one.
+        started.append(Pod(rendered, node, folder / "log", STREAM_GUARD_HTTP__PORT="0"))
+        started[-1].wait_for("ready")
+        return started[-1]
+
+    try:
+        pods = [start(0, "old"), start(1, "old")]
+        wait_until(lambda: [len(partitions(pod)) for pod in pods] == [1, 1])
+        # The last one first, as a StatefulSet does; one of the two leads the group.
+        for number in (1, 0):
+            had, other = partitions(pods[number]), pods[1 - number]
+            before = other.log.read_bytes().count(b'"event":"revoked"')
+            assert pods[number].end() == 0, pods[number].tail()
+            pods[number] = start(number, "new")
+            wait_until(lambda pod=pods[number]: bool(partitions(pod)))  # type: ignore[misc]
+            assert partitions(pods[number]) == had
+            # A rebalance would have waited for the other to give its partitions back.
+            assert other.log.read_bytes().count(b'"event":"revoked"') == before
+        for pod in pods:
+            assert pod.end() == 0, pod.tail()
+    finally:
+        for pod in started:
+            if pod.process.poll() is None:
+                pod.process.kill()
+                pod.process.wait()
