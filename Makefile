@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak clean
+.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak chart bench-cascade clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,10 @@ contracts: $(STAMP) ## copy the published schemas to docs/contracts
 
 requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
 	tools/compile_requirements.sh
+
+chart: $(STAMP) ## write the chart's schema and README again from settings and values.yaml (needs Go)
+	$(BIN)/python tools/chart_schema.py
+	go run github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2 --chart-search-root helm --sort-values-order file
 
 clean: ## remove the environment, the caches, and what the demo and the soak wrote
 	rm -rf .venv .cache build dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

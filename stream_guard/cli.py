@@ -175,6 +175,34 @@ cli_policies.app.command(
 cli_policies.app.command(
     epilog="Example: stream-guard policies calibrate touting verdicts.jsonl labels.csv --write"
 )(cli_tiers.calibrate)
+
+
+@app.command("round-trip", epilog="Example: stream-guard round-trip posts --timeout 60")
+def round_trip(
+    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
+    config: ConfigOption = None,
+    text: Annotated[
+        str, typer.Option(help="The post's text.")
+    ] = "A made-up post, sent to see whether a verdict comes.",
+    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the verdict may take.")] = 120,
+) -> None:
+    """Send one post to a topic and wait for its verdict: exit 0 with the verdict as JSON, or 5 without one."""
+    from uuid import uuid4
+
+    from stream_guard.kafka import round_trip as trip
+
+    verdict = _run(
+        trip.round_trip(
+            load_settings(config),
+            topic,
+            post_id=f"round-trip-{uuid4().hex}",
+            text=text,
+            timeout_s=timeout,
+        )
+    )
+    sys.stdout.write(verdict.decode("utf-8", "replace") + "\n")
+
+
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(

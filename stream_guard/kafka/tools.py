@@ -23,10 +23,15 @@ if TYPE_CHECKING:
     from stream_guard.settings import KafkaSettings
 
 
-async def _require_topic(settings: KafkaSettings, topic: str) -> None:
-    if topic not in await existing_topics(settings):
-        message = f"topic {topic!r} does not exist on {settings.bootstrap_servers}; create it first"
-        raise BrokerError(message)
+async def require_topics(settings: KafkaSettings, *topics: str) -> None:
+    """Raise BrokerError where one of these topics does not exist."""
+    there = await existing_topics(settings)
+    for topic in topics:
+        if topic not in there:
+            message = (
+                f"topic {topic!r} does not exist on {settings.bootstrap_servers}; create it first"
+            )
+            raise BrokerError(message)
 
 
 async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: str) -> int:
@@ -44,7 +49,7 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
         message = f"--key {key}: not a JSON pointer: {error}; for example /author"
         raise SettingsError(message) from error
     lines = _read_lines(file)
-    await _require_topic(settings, topic)
+    await require_topics(settings, topic)
     producer = AIOKafkaProducer(
         acks="all", enable_idempotence=True, linger_ms=5, **connection_options(settings)
     )
@@ -104,7 +109,7 @@ async def tail_verdicts(
     Raises:
         BrokerError: the broker cannot be reached, or the verdict topic does not exist.
     """
-    await _require_topic(settings, settings.verdict_topic)
+    await require_topics(settings, settings.verdict_topic)
     consumer = AIOKafkaConsumer(
         settings.verdict_topic,
         group_id=None,

@@ -1,0 +1,129 @@
+"""Sends one post and waits for what comes of it: the shortest proof that a deployment works from end to end.
+
+What it must never do: join the consumer group, commit anything, or take another record's verdict for its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from jsonpointer import JsonPointer
+
+from stream_guard.errors import BrokerError, LimitError
+from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.tools import require_topics
+
+if TYPE_CHECKING:
+    from stream_guard.settings import PostSettings, Settings
+
+__all__ = ["make_post", "round_trip"]
+
+
+def make_post(
+    settings: PostSettings, post_id: str, text: str
+) -> tuple[bytes, list[tuple[str, bytes]]]:
+    """Return the value and headers of a record that these settings read as this post."""
+    document: dict[str, Any] = {}
+    for pointer, value in (
+        (settings.id, post_id),
+        (settings.text, text),
+        (settings.author, "stream-guard-round-trip"),
+    ):
+        place: dict[str, Any] = document
+        *folders, name = JsonPointer(pointer).parts
+        for folder in folders:
+            place = place.setdefault(folder, {})
+        place[name] = value
+    headers: list[tuple[str, bytes]] = []
+    if settings.format == "cloudevents":
+        headers = [
+            ("content-type", b"application/json"),
+            ("ce_specversion", b"1.0"),
+            ("ce_id", post_id.encode()),
+            ("ce_source", b"stream-guard/round-trip"),
+            ("ce_type", b"stream-guard.round-trip"),
+        ]
+    return orjson.dumps(document), headers
+
+
+async def round_trip(
+    settings: Settings, topic: str, *, post_id: str, text: str, timeout_s: float
+) -> bytes:
+    """Send a post to a topic and return the JSON of the first verdict about it.
+
+    The verdict is known by the topic, partition and offset that the broker gave the post.
+
+    Args:
+        settings: ``kafka`` says where, ``post`` how a post looks.
+        topic: one that a running consumer reads.
+        post_id: of the post.
+        text: of the post.
+        timeout_s: how long the verdict may take.
+
+    Raises:
+        BrokerError: the broker cannot be reached, lacks a topic, or refuses the post.
+        LimitError: the post became a dead letter, or no verdict came in time.
+    """
+    kafka = settings.kafka
+    await require_topics(kafka, topic, kafka.verdict_topic, kafka.dead_letter_topic)
+    consumer = AIOKafkaConsumer(
+        kafka.verdict_topic,
+        kafka.dead_letter_topic,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="latest",
+        isolation_level="read_committed",
+        **connection_options(kafka),
+    )
+    producer = AIOKafkaProducer(acks="all", enable_idempotence=True, **connection_options(kafka))
+    try:
+        async with asyncio.timeout(timeout_s):
+            await consumer.start()
+            # "latest" is looked up lazily, and must lie before the post.
+            await asyncio.gather(*(consumer.position(p) for p in consumer.assignment()))
+            await producer.start()
+            value, headers = make_post(settings.post, post_id, text)
+            sent = await producer.send_and_wait(topic, value, key=post_id.encode(), headers=headers)
+            return await _verdict_of(consumer, (topic, sent.partition, sent.offset))
+    except TimeoutError:
+        message = (
+            f"no verdict of the post came within {timeout_s:g} s: is a consumer of {topic!r} ready, and does it write "
+            f"to {kafka.verdict_topic!r}?"
+        )
+        raise LimitError(message) from None
+    except (KafkaError, OSError) as error:
+        message = f"the round trip through {topic!r} failed: {type(error).__name__}: {error}"
+        raise BrokerError(message) from error
+    finally:
+        for client in (producer, consumer):
+            with contextlib.suppress(KafkaError, OSError):
+                await client.stop()
+
+
+async def _verdict_of(consumer: AIOKafkaConsumer, source: tuple[str, int, int]) -> bytes:
+    async for record in consumer:
+        headers = dict(record.headers)
+        if "sg_reason" in headers:
+            if _source_of_dead_letter(headers) == source:
+                reason = headers["sg_reason"].decode("utf-8", "replace")
+                explained = headers.get("sg_message", b"").decode("utf-8", "replace")
+                message = f"the post became a dead letter: {reason}: {explained}"
+                raise LimitError(message)
+        elif record.value is not None:
+            found = orjson.loads(record.value)["source"]
+            if (found["topic"], found["partition"], found["offset"]) == source:
+                return bytes(record.value)
+    raise AssertionError("the consumer never ends by itself")  # pragma: no cover
+
+
+def _source_of_dead_letter(headers: dict[str, bytes]) -> tuple[str, int, int]:
+    return (
+        headers["sg_topic"].decode("utf-8", "replace"),
+        int(headers["sg_partition"]),
+        int(headers["sg_offset"]),
+    )

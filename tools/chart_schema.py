@@ -1,0 +1,72 @@
+"""Writes the program's settings into the chart's ``values.schema.json``, as ``config``.
+
+Run by ``make chart`` after a setting has come or gone; a test fails until then. What the chart sets itself is left
+out, so that nothing can be set in two places.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from stream_guard.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+SCHEMA = ROOT / "helm" / "stream-guard" / "values.schema.json"
+
+# Settings that have a value of the chart's own, or must be what its templates assume.
+OWNED = {
+    "kafka": {
+        "bootstrap_servers",
+        "topics",
+        "topic_pattern",
+        "group_id",
+        "group_instance_id",
+        "security",
+    },
+    "policies": {"path"},
+    "engine": {"model"},
+    "http": {"host"},
+}
+
+
+def config_schema():
+    """Return the JSON Schema of ``config``: sections of settings, without what is in OWNED."""
+    document = Settings.model_json_schema()
+    definitions = document["$defs"]
+    sections = {}
+    for name, section in document["properties"].items():
+        schema = _inlined(section, definitions)
+        for owned in OWNED.get(name, ()):
+            del schema["properties"][owned]
+        sections[name] = schema
+    return {"type": "object", "additionalProperties": False, "properties": sections}
+
+
+def _inlined(node, definitions):
+    """Return a schema with its references replaced, and without titles and defaults: Helm's values carry those."""
+    if isinstance(node, list):
+        return [_inlined(item, definitions) for item in node]
+    if not isinstance(node, dict):
+        return node
+    if "$ref" in node:
+        node = {**definitions[node["$ref"].rsplit("/", 1)[1]], **node}
+        del node["$ref"]
+    made = {}
+    for key, value in node.items():
+        if key == "properties":
+            made[key] = {name: _inlined(child, definitions) for name, child in value.items()}
+        elif key not in {"title", "default"}:
+            made[key] = _inlined(value, definitions)
+    return made
+
+
+def main():
+    """Rewrite the file."""
+    schema = json.loads(SCHEMA.read_text("utf-8"))
+    schema["properties"]["config"] = config_schema()
+    SCHEMA.write_text(json.dumps(schema, indent=2) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
