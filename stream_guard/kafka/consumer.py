@@ -52,7 +52,7 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
         try:
             async with asyncio.timeout(timeout_s):
                 await admin.start()
-                return set(await admin.list_topics())
+                return await _list_topics(admin, settings.retry_backoff_ms / 1_000)
         finally:
             with contextlib.suppress(KafkaError, OSError):
                 await admin.close()
@@ -62,6 +62,17 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
             f"{type(error).__name__}: {error}"
         )
         raise BrokerError(message) from error
+
+
+async def _list_topics(admin: AIOKafkaAdminClient, backoff_s: float) -> set[str]:
+    """Ask until a broker answers: the client asks any of them, and one that has just died is named for some time."""
+    while True:
+        try:
+            return set(await admin.list_topics())
+        except KafkaError as error:
+            if not error.retriable:
+                raise
+            await asyncio.sleep(backoff_s)
 
 
 async def check_topics(settings: KafkaSettings) -> set[str]:
