@@ -140,7 +140,9 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- end -}}
 {{- $bytes := len $policies.routes -}}
 {{- range $policies.files -}}
-{{- $bytes = add $bytes (len .policy) (len (default "" .metadata)) -}}
+{{- range $text := . -}}
+{{- $bytes = add $bytes (len $text) -}}
+{{- end -}}
 {{- end -}}
 {{- if gt $bytes 1000000 -}}
 {{- fail (printf "policies.files has %d bytes, and a ConfigMap holds 1 MiB: use policies.source gitSync" $bytes) -}}

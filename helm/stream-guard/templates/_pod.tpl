@@ -147,8 +147,10 @@ volumes:
       {{- end }}
       {{- range $id, $file := .files }}
       - {key: {{ printf "%s.policy.md" $id | quote }}, path: {{ printf "%s/policy.md" $id | quote }}}
-      {{- if $file.metadata }}
-      - {key: {{ printf "%s.policy.yaml" $id | quote }}, path: {{ printf "%s/policy.yaml" $id | quote }}}
+      {{- range $part, $name := dict "metadata" "policy.yaml" "rules" "rules.yaml" "calibration" "calibration.json" }}
+      {{- if get $file $part }}
+      - {key: {{ printf "%s.%s" $id $name | quote }}, path: {{ printf "%s/%s" $id $name | quote }}}
+      {{- end }}
       {{- end }}
       {{- end }}
 {{- else if eq .source "existingConfigMap" }}
