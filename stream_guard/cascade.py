@@ -16,11 +16,10 @@ import structlog
 from stream_guard.judge import Answer, Judgement, Provenance, TierStep
 from stream_guard.pressure import NAMES, Pressure
 from stream_guard.tiers import Settled
-from stream_guard.tiers.classifier import ClassifierTier
 from stream_guard.tiers.duplicates import NEW, TIER, Duplicates, InFlight, Known, repeat
 from stream_guard.tiers.entry import Entry, slices
 from stream_guard.tiers.ladder import Ladder
-from stream_guard.tiers.rules import RulesTier
+from stream_guard.tiers.registry import make_tiers
 from stream_guard.tiers.safeguard import Safeguard
 from stream_guard.tiers.worker import Worker
 
@@ -30,7 +29,7 @@ if TYPE_CHECKING:
     from stream_guard.judge import JudgeRequest
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.ports import Clock, Judge
-    from stream_guard.settings import CascadeSettings, Settings, Tier
+    from stream_guard.settings import CascadeSettings, Tier
     from stream_guard.telemetry.metrics import Metrics
     from stream_guard.tiers import CheapTier, Outcome
     from stream_guard.tiers.worker import Looked
@@ -42,19 +41,6 @@ _UNDETERMINED: Final = Answer("undetermined", parse_status="not_applicable")
 _Deliver: TypeAlias = "Callable[[Sequence[Judgement]], None]"
 _NOBODY: Final = "none"
 """The tier and model of a verdict that no tier decided."""
-
-
-def make_tiers(settings: Settings) -> list[CheapTier]:
-    """Return the tiers between ``duplicates`` and the model.
-
-    Raises:
-        SettingsError: ``cascade.classifier`` names what cannot be used.
-    """
-    cascade = settings.cascade
-    return [
-        RulesTier(),
-        ClassifierTier(cascade.classifier, threads=cascade.classifier_threads),
-    ]
 
 
 class Cascade:
@@ -261,7 +247,7 @@ class Cascade:
                 entries = self._look_up(entries, policy)
                 continue
             tier = self._tiers.get(name)
-            if tier is None or not _has_work(name, policy):
+            if tier is None or not tier.wants(policy):
                 continue
             if tier.blocking:
                 self._worker.put(tier, policy, index, entries)
@@ -405,8 +391,3 @@ def _judgement(
     entry: Entry, answer: Answer | None, provenance: Provenance | None, now_ns: int
 ) -> Judgement:
     return Judgement(entry.request, answer, None, provenance, None, None, now_ns, now_ns)
-
-
-def _has_work(name: str, policy: Policy) -> bool:
-    """Return whether a tier could settle anything under a policy."""
-    return name != "classifier" or policy.thresholds is not None

@@ -14,10 +14,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from stream_guard.answer import read_answer, violation_position
-from stream_guard.attacks import check_structure
 from stream_guard.engine.plans import Planner
 from stream_guard.engine.tokenizer import load_tokenizer, read_config
 from stream_guard.engine.vllm_client import (
@@ -26,9 +23,9 @@ from stream_guard.engine.vllm_client import (
     in_thread,
     violation_probability,
 )
-from stream_guard.errors import EngineError, PolicyError, PromptError
+from stream_guard.engine.warm_up import WarmUp
+from stream_guard.errors import EngineError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
-from stream_guard.post import Post
 from stream_guard.prompt import PromptBuilder
 
 if TYPE_CHECKING:
@@ -45,13 +42,11 @@ if TYPE_CHECKING:
     from stream_guard.settings import EngineSettings
     from stream_guard.tiers.ladder import Rung
 
-_log = structlog.get_logger(__name__)
 TIER: Final = "safeguard"
 CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
 """P(violation) by the answer's 0 or 1, given this reasoning: it saturates, so calibrate it on labelled posts."""
 BUILT_PER_TURN_MAX: Final = 16
 """Prompts built before the event loop gets a turn."""
-_WARM_UP: Final = Post(id="", text="warm-up", sha256="", text_bytes=0)
 _RETRIED: Final = frozenset({"malformed", "empty", "truncated"})
 
 
@@ -151,47 +146,15 @@ class VllmJudge:
             PolicyError: a policy leaves no room for an answer.
             EngineError: the engine cannot complete a policy's prompt.
         """
+        warm_up = WarmUp(
+            self._client,
+            self._planner,
+            self._builder,
+            self._tokenizer.control,
+            self._model_len_max,
+        )
         for policy in policies.policies.values():
-            await self._warm_up(policy)
-
-    async def _warm_up(self, policy: Policy) -> None:
-        plan = self._planner.plan(policy)
-        check_structure(policy, self._builder, plan.prefix, self._tokenizer.control)
-        prompt = self._builder.build(_WARM_UP, plan.prefix)
-        answer_max = plan.attempts[0].tokens_max
-        if len(prompt) + answer_max > self._model_len_max:
-            message = (
-                f"policy {policy.id!r} takes {len(prompt)} tokens and its answer up to {answer_max}, "
-                f"over the engine's {self._model_len_max}; raise engine.max_model_len, or shorten the policy"
-            )
-            raise PolicyError(message)
-        for attempt in plan.attempts:
-            await self._try(policy, prompt, attempt)
-        for rung in self._rungs(policy)[1:]:
-            # Few posts get there: their grammars are compiled, by a prompt of one token, and their prefixes left cold.
-            higher = self._planner.plan(policy, *rung)
-            if len(prompt) + higher.attempts[0].tokens_max > self._model_len_max:
-                _log.warning(
-                    "rung_does_not_fit",
-                    policy=policy.id,
-                    **rung._asdict(),
-                    remedy="lower its budget in cascade.ladder, or raise engine.max_model_len",
-                )
-                continue
-            for attempt in higher.attempts:
-                await self._try(policy, prompt[:1], attempt)
-
-    async def _try(self, policy: Policy, prompt: list[int], attempt: Attempt) -> None:
-        """Have the engine make one token of an attempt. Raises EngineError where it cannot."""
-        params = attempt.params.clone()
-        params.max_tokens = 1
-        completion = await self._client.generate(prompt, params, f"warm-up-{next(self._ids)}", None)
-        if completion.finish_reason not in ("length", "stop"):
-            message = (
-                f"policy {policy.id!r}: the engine cannot complete its prompt "
-                f"({completion.finish_reason})"
-            )
-            raise EngineError(message)
+            await warm_up.run(policy, self._rungs(policy))
 
     async def wait_failed(self) -> BaseException:
         """Return the error after which nothing more is delivered."""
