@@ -247,7 +247,7 @@ class Cascade:
                 entries = self._look_up(entries, policy)
                 continue
             tier = self._tiers.get(name)
-            if tier is None or not _has_work(name, policy):
+            if tier is None or not tier.wants(policy):
                 continue
             if tier.blocking:
                 self._worker.put(tier, policy, index, entries)
@@ -391,8 +391,3 @@ def _judgement(
     entry: Entry, answer: Answer | None, provenance: Provenance | None, now_ns: int
 ) -> Judgement:
     return Judgement(entry.request, answer, None, provenance, None, None, now_ns, now_ns)
-
-
-def _has_work(name: str, policy: Policy) -> bool:
-    """Return whether a tier could settle anything under a policy."""
-    return name != "classifier" or policy.thresholds is not None

@@ -68,5 +68,8 @@ class CheapTier(Protocol):
             PolicyError: names the file, the line and the remedy; what was prepared before still works.
         """
 
+    def wants(self, policy: Policy) -> bool:
+        """Return whether it could settle or explain anything under a policy; where not, it is passed over."""
+
     def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
         """Return one outcome per post, in their order. Works for any policy, prepared or not."""

@@ -92,6 +92,10 @@ class ClassifierTier:
         self._models = kept | needed
         self._current = frozenset(needed)
 
+    def wants(self, policy: Policy) -> bool:
+        """Return whether the policy has thresholds."""
+        return policy.thresholds is not None
+
     def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
         """Return one outcome per post, in their order; never raises on account of a post."""
         if policy.thresholds is None:

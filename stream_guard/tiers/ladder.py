@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.calibration import calibrate
 from stream_guard.judge import Provenance, TierStep
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Ladder:
             return None
         if answer.decision == "undetermined":
             return answer.parse_status if answer.parse_status in _UNREADABLE else None
-        confidence = judgement.confidence
+        confidence = _confidence(judgement)
         if confidence is not None and self._low <= confidence <= self._high:
             return "uncertain"
         if answer.decision == "violates" and answer.category is not None and self._severe:
@@ -166,6 +167,20 @@ def with_trail(
         degraded,
         trail,
     )
+
+
+def _confidence(judgement: Judgement) -> float | None:
+    """Return how sure an answer is, as its verdict will say: calibrated, where the policy has a curve for it."""
+    provenance, policy = judgement.provenance, judgement.request.policy
+    if provenance is None or policy.calibration is None:
+        return judgement.confidence
+    return calibrate(
+        judgement.confidence,
+        judgement.confidence_method,
+        policy,
+        model=provenance.model,
+        revision=provenance.revision,
+    )[0]
 
 
 def _has_decided(judgement: Judgement) -> bool:

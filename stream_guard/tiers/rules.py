@@ -191,6 +191,10 @@ class RulesTier:
     def prepare(self, policies: PolicySet) -> None:
         """Do nothing: rules are compiled with their policy, and refused with it."""
 
+    def wants(self, policy: Policy) -> bool:
+        """Return whether the policy has rules."""
+        return policy.rules is not None
+
     def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
         """Return one outcome per post, in their order."""
         rules = policy.rules

@@ -117,9 +117,13 @@ class WordTier:
         self.gate = threading.Event()
         self.gate.set()
         self.error: Exception | None = None
+        self.wanted = True
 
     def prepare(self, policies: PolicySet) -> None:
         self.prepared.append(policies)
+
+    def wants(self, policy: Policy) -> bool:  # noqa: ARG002
+        return self.wanted
 
     def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:  # noqa: ARG002
         self.looks.append([post.text for post in posts])

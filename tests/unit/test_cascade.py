@@ -6,7 +6,7 @@ import asyncio
 import logging
 import threading
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 import structlog
@@ -21,9 +21,11 @@ from hypothesis.stateful import (
     rule,
 )
 
+from stream_guard.cascade import make_tiers
 from stream_guard.errors import EngineError, PolicyError, PromptError
 from stream_guard.judge import Answer
-from stream_guard.policy import PolicySet
+from stream_guard.policy import Policy, PolicySet, make_policy
+from stream_guard.settings import Settings
 from stream_guard.tiers.entry import SLICE_BYTES_MAX, SLICE_POSTS_MAX
 from stream_guard.tiers.worker import LOOKED_AT_MAX
 from tests.unit.cascade_doubles import (
@@ -53,11 +55,9 @@ def classifier(word: str = "scam") -> WordTier:
 ALL = ("duplicates", "rules", "classifier", "safeguard")
 
 
-def scored(*tiers: str) -> Any:  # noqa: ANN401
-    """Return a policy with these tiers and thresholds, so that the classifier has work."""
-    from stream_guard.policy_meta import Thresholds
-
-    return with_tiers(*(tiers or ALL), thresholds=Thresholds())
+def scored(*tiers: str) -> Policy:
+    """Return a policy with these tiers."""
+    return with_tiers(*(tiers or ALL))
 
 
 async def test_each_tier_settles_or_escalates_and_says_why() -> None:
@@ -123,12 +123,30 @@ def test_the_settings_tiers_are_those_of_policies_that_do_not_say() -> None:
     assert rig.waiting == ["spam"]
 
 
-async def test_the_classifier_is_spared_where_a_policy_has_no_thresholds() -> None:
-    tier = classifier()
+def test_a_tier_that_has_nothing_to_say_under_a_policy_is_passed_over() -> None:
+    tier = rules()
+    tier.wanted = False
     rig = Rig(tier)
-    rig.ask("scam", policy=with_tiers("classifier", "safeguard"))
+    (request,) = rig.ask("spam")
+    rig.inner.say()
     assert tier.looks == []
-    assert rig.waiting == ["scam"]
+    assert [name for name, _, _ in rig.trail(request)] == ["duplicates", "safeguard"]
+
+
+def test_rules_are_for_policies_with_rules_and_the_classifier_for_those_with_thresholds() -> None:
+    from stream_guard.policy_meta import Thresholds
+
+    tiers = {tier.name: tier for tier in make_tiers(Settings())}
+    assert set(tiers) == {"rules", "classifier"}
+    bare = make_policy("spam", b"S1: Advertising")
+    terms = b"rules:\n  - {id: ads, outcome: safe, terms: [hello]}\n"
+    with_rules = make_policy("spam", b"S1: Advertising", rules={"rules.yaml": terms})
+    with_thresholds = replace(bare, thresholds=Thresholds())
+    wanted = [
+        [tiers[name].wants(policy) for policy in (bare, with_rules, with_thresholds)]
+        for name in ("rules", "classifier")
+    ]
+    assert wanted == [[False, True, False], [False, False, True]]
 
 
 def test_what_no_tier_settles_is_undetermined() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from stream_guard.calibration import IsotonicCalibration
 from stream_guard.errors import PromptError
 from stream_guard.judge import Answer
 from stream_guard.settings import CascadeSettings
@@ -114,6 +115,24 @@ def test_the_next_rung_is_asked(answer: Answer, confidence: float | None, reason
         ("safeguard", "settled", "answered"),
     ]
     assert r.counts() == {("safeguard", "escalated"): 1, ("safeguard", "settled"): 1}
+
+
+def test_how_sure_an_answer_is_is_read_off_the_policys_curve_where_it_has_one_for_it() -> None:
+    # Everything up to 0.9 is worth 0.5; of another model it would say nothing.
+    points = ((0.9, 0.5), (0.95, 0.99))
+    for model, asked in (("manual", 2), ("another", 1)):
+        curve = IsotonicCalibration(
+            policy_sha256=POLICY.sha256,
+            model=model,
+            confidence_method="test",
+            fitted_on=100,
+            method="isotonic",
+            points=points,
+        )
+        r = rig()
+        r.ask("post", policy=replace(POLICY, calibration=curve))
+        r.inner.say(VIOLATES, 0.85)
+        assert len(r.inner.asked) == asked
 
 
 def test_all_rungs_add_up_and_the_last_ones_answer_holds() -> None:
