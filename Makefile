@@ -40,6 +40,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
 
+bench-cascade: $(STAMP) ## posts/s of each cheap tier on a core, and what each settles of the demo's stream
+	@$(BIN)/python -m benchmarks.cascade
+
 SEEDS ?= 1,2,3
 POSTS ?= 102000
 FAULTS ?= 66

@@ -6,7 +6,7 @@ import zlib
 
 from aiokafka.partitioner import murmur2
 
-from stream_guard.kafka.producer import _HASHED_BYTES_MAX, _hash
+from stream_guard.kafka.batches import _HASHED_BYTES_MAX, _hash
 
 
 def test_a_key_has_the_partition_that_kafkas_default_partitioner_gives_it() -> None:
