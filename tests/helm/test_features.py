@@ -158,6 +158,7 @@ def test_policies_from_values_are_laid_out_as_folders_and_can_be_swapped_while_m
         "spam/policy.md",
         "scams.en/policy.md",
         "scams.en/policy.yaml",
+        "scams.en/rules.yaml",
     }
     mount = found.mounts["/etc/stream-guard/policies"]
     assert "subPath" not in mount, "a subPath is never updated"
