@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 from stream_guard.verdict import verdict_id
+from tests.soak.schedule import POISON
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -58,7 +59,7 @@ class Findings:
         premature: commits past a record that was not done.
         rewound: commits below an earlier one of their partition.
         repeated: outcomes beyond the first that a reader with ``read_committed`` gets.
-        repeated_after: how many of those came after which kind of fault.
+        repeated_by: how many of those which kind of fault most likely caused.
         aborted_outcomes: outcomes that only a reader with ``read_uncommitted`` gets.
         stall_s: per fault, the longest time for which a partition with work finished nothing.
         crashed: exits with a code that the documentation gives no meaning.
@@ -81,7 +82,7 @@ class Findings:
     premature: list[Commit] = field(default_factory=list)
     rewound: list[Commit] = field(default_factory=list)
     repeated: list[Outcome] = field(default_factory=list)
-    repeated_after: Counter[str] = field(default_factory=Counter)
+    repeated_by: Counter[str] = field(default_factory=Counter)
     stall_s: list[float] = field(default_factory=list)
     crashed: list[object] = field(default_factory=list)
 
@@ -200,15 +201,26 @@ def _done(
 
 
 def _find_repeats(history: History, readable: Iterable[Outcome], found: Findings) -> None:
-    begins = [fault.begin_ms for fault in history.faults]
-    seen: set[tuple[int, int, str, str]] = set()
+    first_ms: dict[tuple[int, int, str, str], int] = {}
     for outcome in sorted(readable, key=lambda outcome: outcome.appended_ms):
         key = outcome.partition, outcome.offset, outcome.policy, outcome.kind
-        if key in seen:
+        if key in first_ms:
             found.repeated.append(outcome)
-            before = bisect.bisect_right(begins, outcome.appended_ms)
-            found.repeated_after[history.faults[before - 1].kind if before else "nothing"] += 1
-        seen.add(key)
+            found.repeated_by[_cause(history.faults, first_ms[key], outcome.appended_ms)] += 1
+        first_ms.setdefault(key, outcome.appended_ms)
+
+
+def _cause(faults: Sequence[Fault], first_ms: int, again_ms: int) -> str:
+    """Return the kind of the fault that most likely had something delivered again.
+
+    That is the first one that held at, or came after, its first delivery: it kept the position from being committed.
+    The repeat itself may come much later, after the session time-out and after other faults.
+    """
+    begun = [f for f in faults if f.begin_ms <= again_ms and f.kind != POISON]
+    since = next((fault for fault in begun if fault.end_ms >= first_ms), None)
+    if since is not None:
+        return since.kind
+    return begun[-1].kind if begun else "nothing"
 
 
 def _find_commits(history: History, done_ms: dict[Place, int], found: Findings) -> None:
@@ -281,10 +293,10 @@ def _find_stalls(
             ended_ms=history.ended_ms,
         )
     ]
-    nexts = [*(fault.begin_ms for fault in history.faults[1:]), history.ended_ms]
+    begins_ms = [fault.begin_ms for fault in history.faults] + [history.ended_ms]
     found.stall_s = [
         _longest_ms(fault, until_ms, every) / 1_000
-        for fault, until_ms in zip(history.faults, nexts, strict=True)
+        for fault, until_ms in zip(history.faults, begins_ms[1:], strict=True)
     ]
 
 

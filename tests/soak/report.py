@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.soak.facts import History
 
 Row: TypeAlias = tuple[str, ...]
-FAULT_COLUMNS: Row = ("fault", "times", "repeats after it", "stall, median", "stall, longest")
+FAULT_COLUMNS: Row = ("fault", "times", "repeats by it", "stall, median", "stall, longest")
 
 
 def outcome_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
@@ -55,7 +55,7 @@ def fault_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
     stalls: dict[str, list[float]] = defaultdict(list)
     repeats: Counter[str] = Counter()
     for history, found in results:
-        repeats.update(found.repeated_after)
+        repeats.update(found.repeated_by)
         for fault, stall_s in zip(history.faults, found.stall_s, strict=True):
             stalls[fault.kind].append(stall_s)
     return [

@@ -185,18 +185,25 @@ def test_it_objects_to(plant: Callable[[History], None], says: str) -> None:
     assert any(says in sentence for sentence in said), said
 
 
-def test_a_repeat_is_counted_after_its_fault_and_broken_only_where_exactly_once_is_promised() -> (
-    None
-):
+def test_a_repeat_is_laid_to_a_fault_and_broken_only_where_exactly_once_is_promised() -> None:
     history = clean()
     history.outcomes.append(verdict(0, 2, "first", 3_900))
     history.outcomes.append(dead_letter(0, 4, 9_100))
     found = check(history)
     assert len(found.repeated) == 2
-    assert found.repeated_after == {"consumer kill -9": 1, "broker kill -9": 1}
+    assert found.repeated_by == {"consumer kill -9": 1, "broker kill -9": 1}
     assert objections(found, history) == []
     history.mode = "exactly_once"
     assert "repeated to a reader with read_committed: 2" in objections(check(history), history)[0]
+
+
+def test_a_repeat_is_laid_to_the_fault_after_its_first_delivery_however_late_it_comes() -> None:
+    history = clean()
+    history.outcomes.append(verdict(0, 2, "first", 12_000))  # first at 3,010: before both
+    history.outcomes.append(verdict(0, 9, "first", 12_000))  # first at 10,010: after both
+    assert check(history).repeated_by == {"consumer kill -9": 1, "broker kill -9": 1}
+    history.faults.clear()
+    assert check(history).repeated_by == {"nothing": 2}
 
 
 def test_a_repeat_of_an_aborted_transaction_is_no_repeat_to_a_reader_of_committed_ones() -> None:
