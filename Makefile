@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak chart bench-cascade clean
+.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak chart bench-cascade bench-reload clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -42,6 +42,9 @@ bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates
 
 bench-cascade: $(STAMP) ## posts/s of each cheap tier on a core, and what each settles of the demo's stream
 	@$(BIN)/python -m benchmarks.cascade
+
+bench-reload: $(STAMP) ## how long an edited policy takes to show in verdicts, with the real engine
+	@$(BIN)/python -m benchmarks.reload
 
 SEEDS ?= 1,2,3
 POSTS ?= 102000
