@@ -1,0 +1,210 @@
+"""Every setting, one class per section, units in the names.
+
+Values come from, in this order: the command line's ``--config FILE`` (TOML), the environment
+(``STREAM_GUARD_<SECTION>__<NAME>``; lists and tables as JSON), the defaults here. The environment wins
+over the file, so that a deployment can override what an image carries.
+
+What it must never do: accept a name that it does not know, or show a secret.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path  # noqa: TC003 - part of a public signature
+from typing import Any, Final
+
+from pydantic import BaseModel, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
+
+from stream_guard.errors import SettingsError
+from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings, Tier
+from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
+from stream_guard.settings.posts import PoliciesSettings, PostSettings
+from stream_guard.settings.section import DELIMITER, ENV_PREFIX
+from stream_guard.settings.service import (
+    BatchingSettings,
+    DeadLetterSettings,
+    DeliverySettings,
+    HttpSettings,
+    TelemetrySettings,
+)
+
+__all__ = [
+    "BatchingSettings",
+    "CascadeSettings",
+    "DeadLetterSettings",
+    "DeliverySettings",
+    "EngineSettings",
+    "HttpSettings",
+    "KafkaSettings",
+    "PoliciesSettings",
+    "PostSettings",
+    "RungSettings",
+    "SecuritySettings",
+    "Settings",
+    "TelemetrySettings",
+    "Tier",
+    "env_name",
+    "load_settings",
+]
+
+
+class Settings(BaseSettings):
+    """All sections."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter=DELIMITER,
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+    )
+
+    kafka: KafkaSettings = KafkaSettings()
+    post: PostSettings = PostSettings()
+    policies: PoliciesSettings = PoliciesSettings()
+    engine: EngineSettings = EngineSettings()
+    cascade: CascadeSettings = CascadeSettings()
+    batching: BatchingSettings = BatchingSettings()
+    delivery: DeliverySettings = DeliverySettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    telemetry: TelemetrySettings = TelemetrySettings()
+    http: HttpSettings = HttpSettings()
+
+    @property
+    def stall_s(self) -> float:
+        """``delivery.stall_timeout_s``, or its default."""
+        delivery = self.delivery
+        if delivery.stall_timeout_s is not None:
+            return delivery.stall_timeout_s
+        return self.engine.hang_s + delivery.publish_timeout_s + 60
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment over file over defaults; the file comes in as keyword arguments."""
+        del dotenv_settings, file_secret_settings, settings_cls
+        return env_settings, init_settings
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        if self.kafka.rebalance_timeout_ms < (self.delivery.drain_timeout_s + 5) * 1_000:
+            raise ValueError(
+                "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s, which are "
+                "kept for the flush and the last commit"
+            )
+        if self.stall_s <= max(self.engine.hang_s, self.delivery.publish_timeout_s):
+            raise ValueError(
+                "delivery.stall_timeout_s must exceed engine.hang_timeout_s and delivery.publish_timeout_s, which "
+                "find and name the part that stands still"
+            )
+        return self
+
+
+def load_settings(config: Path | None = None) -> Settings:
+    """Read the settings from the environment and, under it, a TOML file.
+
+    Raises:
+        SettingsError: a name is unknown or a value malformed; names each, with an example.
+    """
+    table: dict[str, Any] = {}
+    if config is not None:
+        try:
+            table = tomllib.loads(config.read_text("utf-8"))
+        except OSError as error:
+            message = f"--config {config}: {error.strerror or error}"
+            raise SettingsError(message) from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            message = f"--config {config}: not TOML: {error}"
+            raise SettingsError(message) from error
+    _refuse_unknown_environment()
+    try:
+        return Settings(**table)
+    except ValidationError as error:
+        raise SettingsError(_explain(error)) from error
+    except PydanticSettingsError as error:
+        cause = error.__cause__ or error
+        message = (
+            f"{error}: {cause}; lists and tables are JSON in the environment, for example "
+            f"""{ENV_PREFIX}KAFKA__TOPICS='["posts"]'"""
+        )
+        raise SettingsError(message) from error
+
+
+def env_name(*path: str) -> str:
+    """Return the environment's name of a setting: ``("kafka", "topics")`` -> ``STREAM_GUARD_KAFKA__TOPICS``."""
+    return ENV_PREFIX + DELIMITER.join(part.upper() for part in path)
+
+
+def _refuse_unknown_environment() -> None:
+    # pydantic-settings only looks for names that it knows, so a misspelt section would be ignored.
+    for name in os.environ:
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        section = name.upper().removeprefix(ENV_PREFIX).split(DELIMITER, 1)[0].lower()
+        if section not in Settings.model_fields:
+            known = ", ".join(Settings.model_fields)
+            message = (
+                f"{name}: there is no section {section!r} (known: {known}); "
+                f"names look like {env_name('kafka', 'group_id')}"
+            )
+            raise SettingsError(message)
+
+
+_EXAMPLES: Final[dict[str, str]] = {
+    "kafka.topics": '["posts"]',
+    "kafka.security": '{"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "u", "password": "p"}',
+    "engine.extra": '{"enable_chunked_prefill": true}',
+    "cascade.ladder": '[{"effort": "medium", "reasoning_tokens_max": 1024}]',
+    "cascade.tiers": '["duplicates", "safeguard"]',
+    "cascade.uncertain_band": "[0.2, 0.8]",
+    "policies.path": "/etc/stream-guard/policies",
+    "post.text": "/message/body",
+    "cascade.classifier": "builtin:toxicity",
+}
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors(include_url=False, include_input=False):
+        path = tuple(str(part) for part in item["loc"])
+        dotted = ".".join(path) or "settings"
+        name = f"{dotted} ({env_name(*path)})" if path else dotted
+        if item["type"] == "extra_forbidden":
+            parent: Any = Settings
+            for part in path[:-1]:
+                parent = parent.model_fields[part].annotation
+            known = ", ".join(parent.model_fields)
+            lines.append(f"{name}: there is no such setting; known here: {known}")
+            continue
+        what = item["msg"].removeprefix("Value error, ")
+        example = next(
+            (f"; for example {v}" for k, v in _EXAMPLES.items() if dotted.startswith(k)), None
+        )
+        lines.append(f"{name}: {what}{example or _default_example(path)}")
+    return "\n".join(lines)
+
+
+def _default_example(path: tuple[str, ...]) -> str:
+    field: Any = None
+    fields: Any = Settings.model_fields
+    for part in path:
+        field = fields.get(part)
+        if field is None:
+            return ""
+        fields = getattr(field.annotation, "model_fields", {})
+    if field is None or isinstance(field.default, BaseModel) or field.default in (None, "", ()):
+        return ""
+    return f"; for example {field.default}"
