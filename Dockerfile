@@ -23,6 +23,8 @@ RUN --mount=type=cache,target=/root/.cache \
     && python -m venv /opt/venv
 
 FROM builder AS builder-gpu
+ARG VERSION=0.1.0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_STREAM_GUARD=${VERSION}
 RUN --mount=type=cache,target=/root/.cache \
     uv pip install --no-deps --require-hashes --requirement requirements/gpu.txt
 COPY pyproject.toml README.md LICENSE ./
@@ -33,6 +35,8 @@ RUN --mount=type=cache,target=/root/.cache \
     && TRITON_CACHE_DIR=/opt/triton-cache /opt/venv/bin/python prime_triton.py
 
 FROM builder AS builder-cpu
+ARG VERSION=0.1.0
+ENV SETUPTOOLS_SCM_PRETEND_VERSION_FOR_STREAM_GUARD=${VERSION}
 # An index with torch's "+cpu" builds saves the CUDA libraries: --build-arg TORCH_INDEX_URL=https://...
 ARG TORCH_INDEX_URL=
 RUN --mount=type=cache,target=/root/.cache \

@@ -207,7 +207,7 @@ def test_user_home_and_port_are_the_images() -> None:
 def test_the_charts_version_of_the_program_is_this_one() -> None:
     chart = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
     project = (ROOT / "pyproject.toml").read_text("utf-8")
-    assert f'\nversion = "{chart["appVersion"]}"\n' in project
+    assert f'fallback_version = "{chart["appVersion"]}"' in project
 
 
 def test_a_missing_helm_is_a_failure_that_says_where_to_get_it(

@@ -30,6 +30,21 @@ reasoning_tokens_max: 16
 """
 
 
+RULES = b"""\
+rules:
+  - {id: own-notice, outcome: safe, terms: [notice of the house]}
+  - {id: known-tout, outcome: violates, category: ARS2, rule_ids: [ARS2.a], terms: [cheap booze]}
+  - {id: look-closer, outcome: escalate, terms: [booze]}
+"""
+CLASSIFIED = (
+    META
+    + b"""\
+classifier: builtin:toxicity
+thresholds: {safe_below: 0.03, violates_above: 0.97, category: ARS1}
+"""
+)
+
+
 def make_post(number: int, text: str) -> bytes:
     return orjson.dumps({"id": f"p{number}", "text": text})
 
@@ -41,6 +56,25 @@ def make_policies(folder: Path) -> Path:
     (folder / POLICY / "policy.md").write_bytes(text)
     (folder / POLICY / "policy.yaml").write_bytes(META)
     return folder
+
+
+def engine_environment(model: Path, policies: Path, ladder: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the settings of an engine that emits what its post asks for."""
+    extra = {
+        "logits_processors": ["tests.integration.scripted_tokens:ScriptedTokens"],
+        "async_scheduling": False,
+    }
+    return {
+        "STREAM_GUARD_ENGINE__KIND": "vllm",
+        "STREAM_GUARD_ENGINE__MODEL": str(model),
+        "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
+        "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "16",
+        "STREAM_GUARD_ENGINE__EXTRA": orjson.dumps(extra).decode(),
+        "STREAM_GUARD_POLICIES__PATH": str(policies),
+        "STREAM_GUARD_CASCADE__LADDER": orjson.dumps(ladder).decode(),
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
 
 
 def counters(port: int, name: str) -> dict[tuple[str, ...], int]:
@@ -63,24 +97,9 @@ async def test_tiers_settle_and_escalate_and_the_engines_tokens_fall(
     broker: Broker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
     make_random_model(tmp_path / "model")
-    extra = {
-        "logits_processors": ["tests.integration.scripted_tokens:ScriptedTokens"],
-        "async_scheduling": False,
-    }
     ladder = [{"effort": e, "reasoning_tokens_max": n} for e, n in (("medium", 24), ("high", 32))]
-    place = deploy(
-        broker.bootstrap_servers,
-        new_topic,
-        STREAM_GUARD_ENGINE__KIND="vllm",
-        STREAM_GUARD_ENGINE__MODEL=str(tmp_path / "model"),
-        STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
-        STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="16",
-        STREAM_GUARD_ENGINE__EXTRA=orjson.dumps(extra).decode(),
-        STREAM_GUARD_POLICIES__PATH=str(make_policies(tmp_path / "policies")),
-        STREAM_GUARD_CASCADE__LADDER=orjson.dumps(ladder).decode(),
-        OMP_NUM_THREADS="1",
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
-    )
+    settings = engine_environment(tmp_path / "model", make_policies(tmp_path / "policies"), ladder)
+    place = deploy(broker.bootstrap_servers, new_topic, **settings)
     texts = ["fine 1", "mild 2", "severe 3", "muddled 4", "hopeless 5"]
     with running(place, tmp_path / "log", ["tests.integration.scripted_app"]) as run:
         port = run.wait_for("ready", 240)["http_port"]
@@ -141,3 +160,67 @@ async def test_tiers_settle_and_escalate_and_the_engines_tokens_fall(
         ("escalated", "safeguard"): 7,
         ("settled", "safeguard"): 6,
     }
+
+
+async def test_rules_and_the_classifier_settle_before_the_model(
+    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    make_random_model(tmp_path / "model")
+    folder = make_policies(tmp_path / "policies")
+    (folder / POLICY / "policy.yaml").write_bytes(CLASSIFIED)
+    (folder / POLICY / "rules.yaml").write_bytes(RULES)
+    settings = engine_environment(tmp_path / "model", folder, [])
+    place = deploy(broker.bootstrap_servers, new_topic, **settings)
+    texts = {
+        "p1": "A Notice of the House: closed on Monday.",
+        "p2": "CHEAP   b\u043eoze at the back door",  # with a Cyrillic o
+        "p3": "booze? Thank you for the lovely evening, the museum was great",
+        "p4": "You are a stupid fucking idiot",
+        "p5": "this is a damn good drink, fine",
+        "p6": "booze or a damn good drink, mild",
+    }
+    with running(place, tmp_path / "log", ["tests.integration.scripted_app"]) as run:
+        port = run.wait_for("ready", 240)["http_port"]
+        await produce(
+            place.bootstrap,
+            place.posts,
+            [orjson.dumps({"id": name, "text": text}) for name, text in texts.items()],
+        )
+        records = await read(place.bootstrap, [place.verdicts], lambda got: len(got) >= len(texts))
+        tokens = counters(port, "stream_guard_tokens")
+        assert run.end() == 0, run.tail()
+    verdicts = {v["content"]["id"]: v for v in (orjson.loads(r.value) for r in records)}
+    model = ("safeguard", "settled", "answered")
+    no_hit = ("rules", "escalated", "no_hit")
+    assert {name: trail(verdict)[1:] for name, verdict in verdicts.items()} == {
+        "p1": [("rules", "settled", "rule:own-notice")],
+        "p2": [("rules", "settled", "rule:known-tout")],
+        "p3": [("rules", "escalated", "rule:look-closer"), ("classifier", "settled", "below:0.03")],
+        "p4": [no_hit, ("classifier", "settled", "above:0.97")],
+        "p5": [no_hit, ("classifier", "escalated", "between"), model],
+        "p6": [
+            ("rules", "escalated", "rule:look-closer"),
+            ("classifier", "escalated", "between"),
+            model,
+        ],
+    }
+    decided = {name: (v["decision"], v["policy"]["category"]) for name, v in verdicts.items()}
+    assert decided["p1"] == ("safe", None)
+    assert decided["p2"] == ("violates", "ARS2")
+    assert verdicts["p2"]["policy"]["rule_ids"] == ["ARS2.a"]
+    assert (verdicts["p2"]["policy"]["severity"], verdicts["p2"]["action"]) == (
+        "critical",
+        "remove",
+    )
+    assert decided["p3"][0] == "safe"
+    assert decided["p4"] == ("violates", "ARS1")
+    assert verdicts["p4"]["confidence"]["value"] > 0.97
+    # Only what no cheap tier settled cost the engine anything.
+    asked = [v["provenance"] for v in verdicts.values() if v["provenance"]["tier"] == "safeguard"]
+    assert len(asked) == 2
+    assert tokens["output",] == sum(p["output_tokens"] for p in asked) > 0
+    assert all(
+        v["provenance"]["output_tokens"] == 0
+        for v in verdicts.values()
+        if v["provenance"]["tier"] != "safeguard"
+    )

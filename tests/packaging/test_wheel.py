@@ -148,6 +148,7 @@ def test_check_says_what_is_missing(installed: Path, place: Path) -> None:
         "✓ settings",
         "✓ policies",
         "✗ broker",
+        "✓ tiers",
         "✗ engine",
         "✗ model",
     ]
