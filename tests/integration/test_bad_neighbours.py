@@ -356,7 +356,9 @@ async def send_partitions(place: Deployment, counts: Mapping[int, int]) -> None:
     async with producing(place) as producer:
         for partition, count in counts.items():
             for offset in range(count):
-                value = orjson.dumps({"id": f"p{partition}-{offset}", "text": f"post {partition}-{offset}"})
+                value = orjson.dumps(
+                    {"id": f"p{partition}-{offset}", "text": f"post {partition}-{offset}"}
+                )
                 await producer.send(place.posts, value, partition=partition)
 
 
