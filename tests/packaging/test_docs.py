@@ -57,6 +57,19 @@ def commands(page: Path) -> list[str]:
     return found
 
 
+def words(command: str) -> list[str]:
+    """Return the names in a command line of ours: ``policies lint`` of ``stream-guard policies lint --strict``."""
+    command = command.partition("stream-guard ")[2]
+    found: Any = typer.main.get_command(app)
+    names = []
+    for word in shlex.split(command):
+        if not hasattr(found, "commands") or word not in found.commands:
+            break
+        names.append(word)
+        found = found.commands[word]
+    return names
+
+
 ALL = [
     (page, command)
     for page in PAGES
@@ -104,6 +117,23 @@ def parse(arguments: list[str]) -> None:
     for option in (word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"):
         known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
         assert option in known | {"--help"}, f"{command.name} has no option {option}"
+
+
+OURS = sorted({tuple(words(c)) for _, c in ALL if "stream-guard " in c} - {()})
+
+
+@pytest.mark.parametrize("path", OURS, ids=" ".join)
+def test_every_command_of_ours_in_the_documentation_is_executed_by_a_test(
+    path: tuple[str, ...],
+) -> None:
+    spelt = re.compile(", ".join(f'"{word}"' for word in path))
+    for file in (ROOT / "tests").rglob("*.py"):
+        text = file.read_text("utf-8")
+        # Or by the group's own app, which is called by the last word alone.
+        alone = f"cli_{path[0]}" in text and f'"{path[-1]}"' in text
+        if file.name != "test_docs.py" and (alone or spelt.search(text)):
+            return
+    raise AssertionError(f"no test runs stream-guard {' '.join(path)}")
 
 
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:
