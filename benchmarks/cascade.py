@@ -44,9 +44,13 @@ BATCH = 64
 AIM_TOGETHER, AIM_CLASSIFIER = 100_000, 5_000
 _RULES = """\
 rules:
-  - {id: known-harmless, outcome: safe, terms: [bicycle repair stand, maths test, my gran says hi]}
-  - {id: no-id-checks, outcome: violates, terms: [never checks id, buys beer for all of us, climbed the crane]}
+  - {{id: known-harmless, outcome: safe, terms: [bicycle repair stand, maths test, my gran says hi]}}
+  - id: known-bad
+    outcome: violates
+    category: {category}
+    terms: [never checks id, buys beer for all of us, climbed the crane]
 """
+_CATEGORIES = {"age-restricted-goods-and-services": "ARS2", "dangerous-content": "DC2"}
 _THRESHOLDS = "thresholds: {safe_below: 0.03, violates_above: 0.97}\nclassifier: builtin:toxicity\n"
 
 
@@ -124,9 +128,9 @@ def measure_demo() -> dict[str, dict[str, float]]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "policies"
         shutil.copytree(ROOT / "policies", place)
-        for slug in (entry for entry in place.iterdir() if (entry / "policy.md").exists()):
-            (slug / "rules.yaml").write_text(_RULES)
-            (slug / "policy.yaml").write_text(_THRESHOLDS)
+        for slug, category in _CATEGORIES.items():
+            (place / slug / "rules.yaml").write_text(_RULES.format(category=category))
+            (place / slug / "policy.yaml").write_text(_THRESHOLDS)
         policies = load_policies(place)
     parser = PostParser(settings("safeguard").post)
     shares: dict[str, dict[str, float]] = {}
