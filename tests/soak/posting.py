@@ -107,7 +107,7 @@ class Poster:
                 if not waiting:
                     due = quota if finishing else due_by(time.monotonic() - begun_s, per_s, quota)
                     waiting = self._make(min(max(due - sent, 0), _WAVE_RECORDS), partition)
-                    sent += len(waiting)
+                    sent += sum(bool(name) for name, _ in waiting)  # poison has no name
                 if not waiting and finishing:
                     return last
                 producer = producer or await connect(self._bootstrap)
