@@ -31,7 +31,7 @@ def _start(folder: Path) -> subprocess.Popen[str]:
 
 
 def _left(seen: set[psutil.Process]) -> list[str]:
-    _, alive = psutil.wait_procs(list(seen), timeout=20)
+    _, alive = psutil.wait_procs(list(seen), timeout=60)
     return [str(process) for process in alive]
 
 

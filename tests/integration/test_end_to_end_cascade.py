@@ -176,8 +176,8 @@ async def test_rules_and_the_classifier_settle_before_the_model(
         "p2": "CHEAP   b\u043eoze at the back door",  # with a Cyrillic o
         "p3": "booze? Thank you for the lovely evening, the museum was great",
         "p4": "You are a stupid fucking idiot",
-        "p5": "this is a damn good drink, fine",
-        "p6": "booze or a damn good drink, mild",
+        "p5": "fine and a damn good drink",
+        "p6": "mild or booze, a damn good drink",
     }
     with running(place, tmp_path / "log", ["tests.integration.scripted_app"]) as run:
         port = run.wait_for("ready", 240)["http_port"]
