@@ -107,6 +107,8 @@ def engine_environment(model: Path) -> dict[str, str]:
         "STREAM_GUARD_ENGINE__MODEL": str(model),
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "16",
+        # Random weights are never sure, and would climb every time.
+        "STREAM_GUARD_CASCADE__LADDER": "[]",
         "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "16",
         "OMP_NUM_THREADS": "1",
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
