@@ -19,7 +19,6 @@ from stream_guard.tiers import Settled
 from stream_guard.tiers.duplicates import NEW, TIER, Duplicates, InFlight, Known, repeat
 from stream_guard.tiers.entry import Entry, slices
 from stream_guard.tiers.ladder import Ladder
-from stream_guard.tiers.registry import make_tiers
 from stream_guard.tiers.safeguard import Safeguard
 from stream_guard.tiers.worker import Worker
 
@@ -28,13 +27,14 @@ if TYPE_CHECKING:
 
     from stream_guard.judge import JudgeRequest
     from stream_guard.policy import Policy, PolicySet
+    from stream_guard.policy_meta import Tier
     from stream_guard.ports import Clock, Judge
-    from stream_guard.settings import CascadeSettings, Tier
+    from stream_guard.settings import CascadeSettings
     from stream_guard.telemetry.metrics import Metrics
     from stream_guard.tiers import CheapTier, Outcome
     from stream_guard.tiers.worker import Looked
 
-__all__ = ["Cascade", "make_tiers"]
+__all__ = ["Cascade"]
 
 _log = structlog.get_logger(__name__)
 _UNDETERMINED: Final = Answer("undetermined", parse_status="not_applicable")
@@ -48,7 +48,7 @@ class Cascade:
 
     Args:
         inner: the judge that reasons.
-        tiers: those between ``duplicates`` and it, by name; see :func:`make_tiers`.
+        tiers: those between ``duplicates`` and it, by name; see :func:`stream_guard.tiers.registry.make_tiers`.
         settings: order, cache, ladder, and limits of pressure.
         clock, metrics: the parts.
     """

@@ -82,7 +82,7 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
 
 
 def _tiers(policies: PolicySet, settings: Settings) -> str:
-    from stream_guard.cascade import make_tiers
+    from stream_guard.tiers.registry import make_tiers
 
     for tier in make_tiers(settings):
         tier.prepare(policies)

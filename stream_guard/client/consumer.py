@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from stream_guard.client.verdicts import Severity, Verdict
+    from stream_guard.client.verdicts import Verdict
+    from stream_guard.taxonomy import Severity
 
 _log = structlog.get_logger(__name__)
 DEFAULT_TOPIC: Final = "stream-guard.verdicts"

@@ -14,7 +14,8 @@ from stream_guard.client.verdicts import SEVERITIES
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from stream_guard.client.verdicts import Severity, Verdict
+    from stream_guard.client.verdicts import Verdict
+    from stream_guard.taxonomy import Severity
 
 _DECISIONS: Final = frozenset({"violates", "safe", "undetermined"})
 

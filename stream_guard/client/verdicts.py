@@ -6,17 +6,18 @@ another major version as if it understood it.
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stream_guard.client.errors import UnreadableVerdictError
+from stream_guard.taxonomy import Severity
 from stream_guard.verdict import decode_verdict
 
 SUPPORTED_MAJOR: Final = "1"
-Severity = Literal["low", "medium", "high", "critical"]
-SEVERITIES: Final[tuple[Severity, ...]] = ("low", "medium", "high", "critical")
+SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
+"""From the least grave to the gravest."""
 _OPEN: Final = ConfigDict(extra="ignore", frozen=True)
 
 

@@ -6,11 +6,13 @@ What it must never do: let a policy go live whose prompt leaves no room for an a
 from __future__ import annotations
 
 import itertools
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from stream_guard.attacks import check_structure
+from stream_guard.engine.vllm_client import in_thread
 from stream_guard.errors import EngineError, PolicyError
 from stream_guard.post import Post
 
@@ -60,7 +62,8 @@ class WarmUp:
             EngineError: the engine cannot complete it.
         """
         plan = self._planner.plan(policy)
-        check_structure(policy, self._builder, plan.prefix, self._tokens)
+        # Sixty prompts: in a thread, since posts are judged meanwhile when an edit goes live.
+        await in_thread(partial(check_structure, policy, self._builder, plan.prefix, self._tokens))
         prompt = self._builder.build(_POST, plan.prefix)
         answer_max = plan.attempts[0].tokens_max
         if len(prompt) + answer_max > self._model_len_max:

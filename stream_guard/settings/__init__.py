@@ -23,7 +23,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from stream_guard.errors import SettingsError
-from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings, Tier
+from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
 from stream_guard.settings.posts import PoliciesSettings, PostSettings
 from stream_guard.settings.section import DELIMITER, ENV_PREFIX
@@ -49,7 +49,6 @@ __all__ = [
     "SecuritySettings",
     "Settings",
     "TelemetrySettings",
-    "Tier",
     "env_name",
     "load_settings",
 ]

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
+from stream_guard.policy_meta import Tier
 from stream_guard.settings.section import Section
+from stream_guard.taxonomy import Severity
 
 _Share = Annotated[float, Field(ge=0, le=1)]
-Tier: TypeAlias = Literal["duplicates", "rules", "classifier", "safeguard"]
 
 
 class EngineSettings(Section):
@@ -119,7 +120,7 @@ class CascadeSettings(Section):
     """Rungs above a policy's own effort, lowest first; empty asks the model once."""
     uncertain_band: tuple[_Share, _Share] = (0.2, 0.8)
     """An answer whose confidence lies in it, ends included, climbs; two equal ends leave out all but that value."""
-    severe: tuple[Literal["low", "medium", "high", "critical"], ...] = ("high", "critical")
+    severe: tuple[Severity, ...] = ("high", "critical")
     """Severities at which a violation is asked again, one rung higher, and which pressure spares longest."""
     pressure_effort_age_s_max: float | None = Field(60, gt=0)
     """Oldest post at the judge, in s, above which posts are asked once, at low effort; unset never."""

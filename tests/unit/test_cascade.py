@@ -21,12 +21,12 @@ from hypothesis.stateful import (
     rule,
 )
 
-from stream_guard.cascade import make_tiers
 from stream_guard.errors import EngineError, PolicyError, PromptError
 from stream_guard.judge import Answer
 from stream_guard.policy import Policy, PolicySet, make_policy
 from stream_guard.settings import Settings
 from stream_guard.tiers.entry import SLICE_BYTES_MAX, SLICE_POSTS_MAX
+from stream_guard.tiers.registry import make_tiers
 from stream_guard.tiers.worker import LOOKED_AT_MAX
 from tests.unit.cascade_doubles import (
     POLICY,
