@@ -1,0 +1,201 @@
+"""The gpt-oss architecture in plain PyTorch, laid out for training on a CPU: one policy, many posts.
+
+It computes what transformers' and vLLM's ``GptOssForCausalLM`` compute (a test compares the three), with the sinks
+held at 0, all experts at once, and attention of a post's tokens over its policy and itself alone. Sources: the
+model's card and transformers' ``modeling_gpt_oss.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+@dataclass(slots=True, frozen=True)
+class Shape:
+    """Sizes of the network."""
+
+    vocabulary: int
+    hidden: int = 128
+    layers: int = 5
+    heads: int = 4
+    head_size: int = 32
+    experts: int = 4
+    experts_used: int = 2
+    intermediate: int = 64
+    rope_theta: float = 150_000.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the sizes by name."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Policies and their posts.
+
+    Attributes:
+        prefix: token ids, ``[policies, prefix length]``, padded at the end.
+        prefix_lengths: ``[policies]``.
+        posts: token ids of posts and answers, ``[policies, posts, length]``, padded at the end.
+    """
+
+    prefix: Tensor
+    prefix_lengths: Tensor
+    posts: Tensor
+
+
+class _Norm(nn.Module):
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.rms_norm(x, (x.shape[-1],), self.weight, 1e-5)
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    a, b = x.chunk(2, -1)
+    return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
+
+
+class _Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads, self.size = shape.heads, shape.head_size
+        width = shape.heads * shape.head_size
+        self.q_proj = nn.Linear(shape.hidden, width)
+        self.k_proj = nn.Linear(shape.hidden, width)
+        self.v_proj = nn.Linear(shape.hidden, width)
+        self.o_proj = nn.Linear(width, shape.hidden)
+        for module in (self.q_proj, self.k_proj, self.v_proj):
+            nn.init.normal_(module.weight, std=1 / math.sqrt(shape.hidden))
+            nn.init.zeros_(module.bias)
+        nn.init.normal_(self.o_proj.weight, std=0.5 / math.sqrt(width))
+        nn.init.zeros_(self.o_proj.bias)
+
+    def project(self, x: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        rows, length, _ = x.shape
+        q, k, v = (
+            module(x).view(rows, length, self.heads, self.size).transpose(1, 2)
+            for module in (self.q_proj, self.k_proj, self.v_proj)
+        )
+        return _turn(q, cos, sin), _turn(k, cos, sin), v
+
+    def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        # The sink is one more key, whose logit is 0 and whose value is nothing.
+        sink = k.new_zeros(k.shape[0], self.heads, 1, self.size)
+        out = functional.scaled_dot_product_attention(
+            q, torch.cat((k, sink), 2), torch.cat((v, sink), 2), attn_mask=mask
+        )
+        out = out.transpose(1, 2).flatten(2)
+        return self.o_proj(out)
+
+
+class _Experts(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.count, self.used, self.size = shape.experts, shape.experts_used, shape.intermediate
+        hidden = shape.hidden
+        self.router = nn.Linear(hidden, shape.experts)
+        nn.init.normal_(self.router.weight, std=1 / math.sqrt(hidden))
+        nn.init.zeros_(self.router.bias)
+        # Experts side by side: [hidden, experts * 2 * intermediate] and [experts * intermediate, hidden].
+        self.up = nn.Parameter(torch.randn(hidden, shape.experts * 2 * self.size) / math.sqrt(hidden))
+        self.up_bias = nn.Parameter(torch.zeros(shape.experts, 2 * self.size))
+        self.down = nn.Parameter(torch.randn(shape.experts * self.size, hidden) * 0.5 / math.sqrt(self.size))
+        self.down_bias = nn.Parameter(torch.zeros(shape.experts, hidden))
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = self.router(x)
+        top, chosen = logits.topk(self.used, -1)
+        weight = torch.zeros_like(logits).scatter(-1, chosen, top.softmax(-1))
+        both = (x @ self.up).view(*x.shape[:-1], self.count, 2 * self.size) + self.up_bias
+        gate, up = both[..., ::2].clamp(max=7), both[..., 1::2].clamp(-7, 7)
+        inner = (up + 1) * gate * torch.sigmoid(1.702 * gate) * weight[..., None]
+        return inner.flatten(-2) @ self.down + weight @ self.down_bias
+
+
+class _Layer(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.input_norm = _Norm(shape.hidden)
+        self.attention = _Attention(shape)
+        self.post_norm = _Norm(shape.hidden)
+        self.experts = _Experts(shape)
+
+
+class Network(nn.Module):
+    """The model; ``forward`` returns states, ``logits`` makes tokens of them."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.embedding = nn.Embedding(shape.vocabulary, shape.hidden)
+        nn.init.normal_(self.embedding.weight, std=0.25)
+        self.layers = nn.ModuleList(_Layer(shape) for _ in range(shape.layers))
+        self.norm = _Norm(shape.hidden)
+        self.head = nn.Linear(shape.hidden, shape.vocabulary, bias=False)
+        nn.init.normal_(self.head.weight, std=0.02)
+        half = torch.arange(0, shape.head_size, 2).float() / shape.head_size
+        self.register_buffer("frequencies", shape.rope_theta**-half, persistent=False)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Return logits of the next token for states ``[..., hidden]``."""
+        return self.head(self.norm(states))
+
+    def forward(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
+        """Return states after each layer: of prefixes ``[policies, P, hidden]``, of posts ``[policies * posts, S, hidden]``."""
+        policies, count, length = batch.posts.shape
+        own = batch.prefix.shape[1]
+        positions = torch.arange(own).expand(policies, own)
+        later = (batch.prefix_lengths[:, None] + torch.arange(length)).repeat_interleave(count, 0)
+        turn_prefix, turn_posts = self._turns(positions), self._turns(later)
+        mask_prefix, mask_posts = self._masks(batch)
+        prefix = self.embedding(batch.prefix)
+        posts = self.embedding(batch.posts.flatten(0, 1))
+        prefixes, answers = [], []
+        for layer in self.layers:
+            q, k, v = layer.attention.project(layer.input_norm(prefix), *turn_prefix)
+            prefix = prefix + layer.attention.attend(q, k, v, mask_prefix)
+            q, own_k, own_v = layer.attention.project(layer.input_norm(posts), *turn_posts)
+            k, v = (
+                torch.cat((shared.repeat_interleave(count, 0), new), 2)
+                for shared, new in ((k, own_k), (v, own_v))
+            )
+            posts = posts + layer.attention.attend(q, k, v, mask_posts)
+            # Both at once: one large product is faster than two small ones.
+            flat = torch.cat((prefix.flatten(0, 1), posts.flatten(0, 1)))
+            flat = flat + layer.experts(layer.post_norm(flat))
+            prefix = flat[: policies * own].view_as(prefix)
+            posts = flat[policies * own :].view_as(posts)
+            prefixes.append(prefix)
+            answers.append(posts)
+        return prefixes, answers
+
+    def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
+        angles = positions[..., None].float() * self.frequencies
+        return angles.cos()[:, None], angles.sin()[:, None]
+
+    def _masks(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        policies, count, length = batch.posts.shape
+        own = batch.prefix.shape[1]
+        causal = torch.full((own, own + 1), -math.inf).triu(1)
+        causal[:, -1] = 0
+        behind = torch.full((length, length), -math.inf).triu(1)
+        beyond = torch.arange(own) >= batch.prefix_lengths[:, None]
+        shared = torch.zeros(policies, 1, own).masked_fill(beyond[:, None], -math.inf)
+        mask = torch.cat(
+            (
+                shared.expand(policies, length, own),
+                behind.expand(policies, length, length),
+                torch.zeros(policies, length, 1),
+            ),
+            2,
+        )
+        return causal[None, None], mask.repeat_interleave(count, 0)[:, None]
