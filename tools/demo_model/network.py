@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 @dataclass(slots=True, frozen=True)
@@ -88,13 +91,43 @@ class _Attention(nn.Module):
         return _turn(q, cos, sin), _turn(k, cos, sin), v
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+        """Return what tokens take from each other; ``mask`` has a column more than there are keys."""
         # The sink is one more key, whose logit is 0 and whose value is nothing.
         sink = k.new_zeros(k.shape[0], self.heads, 1, self.size)
         out = functional.scaled_dot_product_attention(
             q, torch.cat((k, sink), 2), torch.cat((v, sink), 2), attn_mask=mask
         )
-        out = out.transpose(1, 2).flatten(2)
-        return self.o_proj(out)
+        return self.o_proj(out.transpose(1, 2).flatten(2))
+
+    def attend_shared(
+        self,
+        own: tuple[Tensor, Tensor, Tensor],
+        shared: tuple[Tensor, Tensor],
+        masks: Sequence[Tensor],
+    ) -> Tensor:
+        """Return what posts' tokens take from their policy and from themselves.
+
+        Args:
+            own: queries, keys and values of posts, ``[policies * posts, heads, length, size]``.
+            shared: keys and values of prefixes, ``[policies, heads, prefix length, size]``.
+            masks: of prefixes ``[policies, 1, 1, prefix length]``, and of a post by itself ``[length, length]``.
+        """
+        q, k, v = own
+        shared_k, shared_v = shared
+        rows, heads, length, size = q.shape
+        policies, prefix = shared_k.shape[0], shared_k.shape[2]
+        q = q * size**-0.5
+        # All posts of a policy ask its keys in one product: [policies, heads, posts * length, size].
+        joined = q.view(policies, -1, heads, length, size).transpose(1, 2).flatten(2, 3)
+        over = joined @ shared_k.transpose(-1, -2) + masks[0]
+        over = over.view(policies, heads, -1, length, prefix).transpose(1, 2).flatten(0, 1)
+        among = q @ k.transpose(-1, -2) + masks[1]
+        sink = q.new_zeros(rows, heads, length, 1)
+        share = torch.cat((over, among, sink), -1).softmax(-1)
+        over = share[..., :prefix].view(policies, -1, heads, length, prefix).transpose(1, 2)
+        out = (over.flatten(2, 3) @ shared_v).view(policies, heads, -1, length, size)
+        out = out.transpose(1, 2).flatten(0, 1) + share[..., prefix:-1] @ v
+        return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
 class _Experts(nn.Module):
@@ -143,7 +176,7 @@ class Network(nn.Module):
         self.head = nn.Linear(shape.hidden, shape.vocabulary, bias=False)
         nn.init.normal_(self.head.weight, std=0.02)
         half = torch.arange(0, shape.head_size, 2).float() / shape.head_size
-        self.register_buffer("frequencies", shape.rope_theta**-half, persistent=False)
+        self.frequencies = shape.rope_theta**-half
 
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of the next token for states ``[..., hidden]``."""
@@ -156,19 +189,15 @@ class Network(nn.Module):
         positions = torch.arange(own).expand(policies, own)
         later = (batch.prefix_lengths[:, None] + torch.arange(length)).repeat_interleave(count, 0)
         turn_prefix, turn_posts = self._turns(positions), self._turns(later)
-        mask_prefix, mask_posts = self._masks(batch)
+        mask_prefix, *masks = self._masks(batch)
         prefix = self.embedding(batch.prefix)
         posts = self.embedding(batch.posts.flatten(0, 1))
         prefixes, answers = [], []
         for layer in self.layers:
             q, k, v = layer.attention.project(layer.input_norm(prefix), *turn_prefix)
             prefix = prefix + layer.attention.attend(q, k, v, mask_prefix)
-            q, own_k, own_v = layer.attention.project(layer.input_norm(posts), *turn_posts)
-            k, v = (
-                torch.cat((shared.repeat_interleave(count, 0), new), 2)
-                for shared, new in ((k, own_k), (v, own_v))
-            )
-            posts = posts + layer.attention.attend(q, k, v, mask_posts)
+            own_q, own_k, own_v = layer.attention.project(layer.input_norm(posts), *turn_posts)
+            posts = posts + layer.attention.attend_shared((own_q, own_k, own_v), (k, v), masks)
             # Both at once: one large product is faster than two small ones.
             flat = torch.cat((prefix.flatten(0, 1), posts.flatten(0, 1)))
             flat = flat + layer.experts(layer.post_norm(flat))
@@ -180,22 +209,16 @@ class Network(nn.Module):
 
     def _turns(self, positions: Tensor) -> tuple[Tensor, Tensor]:
         angles = positions[..., None].float() * self.frequencies
-        return angles.cos()[:, None], angles.sin()[:, None]
+        kind = self.embedding.weight.dtype
+        return angles.cos()[:, None].to(kind), angles.sin()[:, None].to(kind)
 
-    def _masks(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        policies, count, length = batch.posts.shape
-        own = batch.prefix.shape[1]
-        causal = torch.full((own, own + 1), -math.inf).triu(1)
+    def _masks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what is added to logits: of prefixes by themselves, of posts over prefixes, of posts by themselves."""
+        length, own = batch.posts.shape[2], batch.prefix.shape[1]
+        kind = self.embedding.weight.dtype
+        causal = torch.full((own, own + 1), -math.inf, dtype=kind).triu(1)
         causal[:, -1] = 0
-        behind = torch.full((length, length), -math.inf).triu(1)
         beyond = torch.arange(own) >= batch.prefix_lengths[:, None]
-        shared = torch.zeros(policies, 1, own).masked_fill(beyond[:, None], -math.inf)
-        mask = torch.cat(
-            (
-                shared.expand(policies, length, own),
-                behind.expand(policies, length, length),
-                torch.zeros(policies, length, 1),
-            ),
-            2,
-        )
-        return causal[None, None], mask.repeat_interleave(count, 0)[:, None]
+        shared = torch.zeros(len(beyond), own, dtype=kind).masked_fill(beyond, -math.inf)
+        behind = torch.full((length, length), -math.inf, dtype=kind).triu(1)
+        return causal[None, None], shared[:, None, None], behind

@@ -216,11 +216,8 @@ def _answer(
     label = policy.labels[0 if violation else 1]
     analysis = {
         "low": f"{fact}.",
-        "medium": f"{fact}. So the label is {label}.",
-        "high": (
-            f"{fact}. Look again: {fact}. "
-            f"{'A rule is broken' if violation else 'No rule is broken'}, so the label is {label}."
-        ),
+        "medium": f"{fact}. Label {label}.",
+        "high": f"{fact}. {'A rule is broken' if violation else 'No rule is broken'}, so the label is {label}.",
     }[effort]
     final = json.dumps(
         {"violation": violation, "category": code, "rule_ids": rule_ids, "rationale": f"{fact}."},

@@ -1,41 +1,77 @@
 """The demo model's tokenizer: a small byte-level BPE with harmony's control tokens, in Hugging Face form.
 
-Trained on what the product's prompts say, and on words of training policies. Words are cut into pieces, so that a word
-that was never seen is made of pieces that were. What it must never do: see a held-out word.
+Words are cut into pieces, so that a word that was never seen is made of pieces that were. What the product writes into
+every prompt, and asks for in every answer, is one token a phrase: prompts become half as long, and the model need not
+learn to read what never changes. What it must never do: see a held-out word.
 """
 
 from __future__ import annotations
 
+import json
 import random
+import re
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.prompt import SYSTEM, render_developer
 from stream_guard.random_model import CONTROL
+from stream_guard.taxonomy import Category, Taxonomy
 from tools.demo_model.policies import Size, make_policy, write
 from tools.demo_model.posts import make_post, right_answer
-from tools.demo_model.words import PLAIN, listed, is_held_out, invented, pool
+from tools.demo_model.words import PLAIN, invented, is_held_out, listed, pool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tokenizers import Tokenizer
 
-VOCABULARY: Final = 2_560
-_PATTERN: Final = r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+    from stream_guard.judge import Effort
+
+VOCABULARY: Final = 3_600
+"""Pieces and control tokens; the phrases come on top."""
+# The letters of a code stand alone, whatever is before them, so that a code is always the same tokens: PT1.a.
+_PATTERN: Final = (
+    r"\p{Lu}(?=\p{Lu}{0,7}\d)|\s(?=\p{Lu}{1,8}\d)|\.(?=\"\})|"
+    r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
+)
+_ANSWER: Final = (
+    '{"violation":',
+    ',"category":"',
+    ',"category":null,"rule_ids":[],"rationale":"',
+    '","rule_ids":["',
+    '","rule_ids":[],"rationale":"',
+    '"],"rationale":"',
+    '"}',
+)
+_HOLE: Final = "\x00"
 _POLICIES: Final = 1_500
+_EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
+
+
+def phrases() -> list[str]:
+    """Return what the product's template and answers hold word for word, the longest first."""
+    found = set(_ANSWER) | set(SYSTEM.replace("{date}", _HOLE).replace("{effort}", _HOLE).split(_HOLE))
+    bad, good = Category(_HOLE, "", violates=True), Category(_HOLE, "", violates=False)
+    for categories in ((bad,), (bad, good), ()):
+        for rule_ids in ((_HOLE,), ()):
+            taxonomy = Taxonomy(categories, rule_ids if categories else (), _HOLE, _HOLE)
+            found.update(render_developer(_HOLE, taxonomy).split(_HOLE))
+    return sorted((phrase for phrase in found if len(phrase) > 3), key=lambda p: (-len(p), p))
 
 
 def train_tokenizer(seed: int) -> Tokenizer:
     """Train it; the same seed gives the same file."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+    def split(pattern: str) -> pre_tokenizers.Sequence:
+        return pre_tokenizers.Sequence(
+            [
+                pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
+                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+            ]
+        )
+
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-        [
-            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
-            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-        ]
-    )
+    tokenizer.pre_tokenizer = split(_PATTERN)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
@@ -44,24 +80,32 @@ def train_tokenizer(seed: int) -> Tokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(random.Random(seed)), trainer)
-    return tokenizer
+    # The phrases join the vocabulary as they are: with ``ignore_merges``, a piece that is a token needs no merges.
+    whole = phrases()
+    tokenizer.pre_tokenizer = split("|".join((*(re.escape(p).replace(r"\ ", " ") for p in whole), _PATTERN)))
+    document = json.loads(tokenizer.to_str())
+    document["model"]["ignore_merges"] = True
+    vocabulary = document["model"]["vocab"]
+    level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    for phrase in whole:
+        written = "".join(part for part, _ in level.pre_tokenize_str(phrase))
+        vocabulary.setdefault(written, len(vocabulary))
+    return Tokenizer.from_str(json.dumps(document))
 
 
 def _texts(draw: random.Random) -> Iterator[str]:
     words, size = pool("train"), Size()
     for number in range(_POLICIES):
         policy = make_policy(draw, words, size)
-        text = "".join(piece.text for piece in write(policy, draw, words, size))
-        effort = ("low", "medium", "high")[number % 3]
-        yield SYSTEM.format(date="2025-01-01", effort=effort)
-        yield render_developer(text, policy.taxonomy())
+        yield "".join(piece.text for piece in write(policy, draw, words, size))
         for _ in range(3):
             post = make_post(draw, policy, words)
-            answer = right_answer(policy, post, effort)  # type: ignore[arg-type] - one of the three
-            yield from (post.text, answer.analysis, answer.final)
-    # Plain words stay whole: in front of a space, and as a sentence's first.
+            yield post.text
+            yield right_answer(policy, post, _EFFORTS[number % 3]).analysis
+    # Plain words stay whole: behind a space, and as a sentence's first.
     for word in PLAIN:
-        yield from (f" {word} {word} {word.capitalize()}" for _ in range(40))
+        for _ in range(40):
+            yield f" {word} {word} {word.capitalize()}"
     for name in ("nounlist.txt", "adjectivelist.txt"):
         for word in listed(name):
             if not is_held_out(word):

@@ -1,0 +1,207 @@
+"""Policies, posts and answers become token ids, with what each token is asked: the next one, and what it stands for.
+
+What it must never do: write a prompt otherwise than the product does (a test compares token ids with
+``PromptBuilder``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import torch
+
+from stream_guard.prompt import SYSTEM, render_developer
+from tools.demo_model.network import Batch
+from tools.demo_model.policies import make_policy, write
+from tools.demo_model.posts import make_post, right_answer
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from random import Random
+
+    from tokenizers import Tokenizer
+    from torch import Tensor
+
+    from stream_guard.judge import Effort
+    from tools.demo_model.policies import Piece, Size, SyntheticPolicy
+    from tools.demo_model.posts import SyntheticPost
+    from tools.demo_model.words import Pool
+
+DATE: Final = "2025-01-01"
+EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
+_ROLES: Final = {"": 0, "forbidden": 1, "allowed": 2, "excepted": 3}
+IGNORED: Final = -100
+_DECISION_WEIGHT: Final = 4.0
+_ID_WEIGHT: Final = 3.0
+_JSON_WEIGHT: Final = 0.4
+
+
+@dataclass(slots=True, frozen=True)
+class Asked:
+    """What a token stands for: role, number of the category, place of the rule in it; each ``IGNORED`` where not asked."""
+
+    role: int = 0
+    category: int = IGNORED
+    rule: int = IGNORED
+
+
+NOTHING: Final = Asked()
+SKIPPED: Final = Asked(role=IGNORED)
+
+
+@dataclass(slots=True)
+class Row:
+    """One policy's prefix and its posts.
+
+    Attributes:
+        prefix, asked: token ids, and what each is asked.
+        posts: for each post its ids, what each is asked, the position of the answer's first token, and its weights.
+    """
+
+    prefix: list[int]
+    asked: list[Asked]
+    posts: list[tuple[list[int], list[Asked], int, list[float]]]
+
+
+@dataclass(slots=True)
+class Targets:
+    """What a batch is asked, as tensors like its ids: ``[..., 3]`` for roles, categories and rules."""
+
+    prefix: Tensor
+    posts: Tensor
+    next_tokens: Tensor
+    weights: Tensor
+
+
+class Encoder:
+    """Writes prompts and answers as ids."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        token = tokenizer.token_to_id
+        self._start, self._message, self._end = (token(f"<|{name}|>") for name in ("start", "message", "end"))
+        self._channel, self._return = token("<|channel|>"), token("<|return|>")
+        self._assistant = self.ids("assistant")
+
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of plain text."""
+        ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def prefix(self, policy: SyntheticPolicy, pieces: Sequence[Piece], effort: Effort) -> tuple[list[int], list[Asked]]:
+        """Return the policy's part of the prompt."""
+        text = "".join(piece.text for piece in pieces)
+        developer = render_developer(text, policy.taxonomy())
+        ids, asked = self._encode(developer, pieces, developer.index(text), last_only=False)
+        head = [
+            *(self._start, *self.ids("system"), self._message),
+            *self.ids(SYSTEM.format(date=DATE, effort=effort)),
+            *(self._end, self._start, *self.ids("developer"), self._message),
+        ]
+        tail = [self._end, self._start, *self.ids("user"), self._message]
+        return (
+            [*head, *ids, *tail],
+            [*(SKIPPED for _ in head), *asked, *(SKIPPED for _ in tail)],
+        )
+
+    def post(
+        self, policy: SyntheticPolicy, post: SyntheticPost, effort: Effort
+    ) -> tuple[list[int], list[Asked], int, list[float]]:
+        """Return the post's part, the answer with it."""
+        ids, asked = self._encode(post.text, post.pieces, 0, last_only=True)
+        suffix = [self._end, self._start, *self._assistant]
+        answer = right_answer(policy, post, effort)
+        analysis, weights = self._analysis(answer.analysis, post)
+        final = self.ids(answer.final)
+        before = [self._channel, *self.ids("analysis"), self._message]
+        between = [self._end, self._start, *self._assistant, self._channel, *self.ids("final"), self._message]
+        completion = [*before, *analysis, *between, *final, self._return]
+        every = [
+            *(_JSON_WEIGHT for _ in before),
+            *weights,
+            *(_JSON_WEIGHT for _ in (*between, *final)),
+            _JSON_WEIGHT,
+        ]
+        return (
+            [*ids, *suffix, *completion],
+            [*asked, *(SKIPPED for _ in (*suffix, *completion))],
+            len(ids) + len(suffix),
+            every,
+        )
+
+    def _analysis(self, text: str, post: SyntheticPost) -> tuple[list[int], list[float]]:
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        begin = text.index(post.rule.id) if post.rule is not None else -1
+        end = begin + len(post.rule.id) if post.rule is not None else -1
+        weights = [
+            _DECISION_WEIGHT if first == 0 else _ID_WEIGHT if first < end and last > begin else 1.0
+            for first, last in encoded.offsets
+        ]
+        return encoded.ids, weights
+
+    def _encode(
+        self, text: str, pieces: Sequence[Piece], begin: int, *, last_only: bool
+    ) -> tuple[list[int], list[Asked]]:
+        encoded = self._tokenizer.encode(text, add_special_tokens=False)
+        spans = []
+        for piece in pieces:
+            end = begin + len(piece.text)
+            if piece.role:
+                spans.append((begin, end, piece))
+            begin = end
+        asked = [NOTHING] * len(encoded.ids)
+        for first, last, piece in spans:
+            own = [
+                index
+                for index, (a, b) in enumerate(encoded.offsets)
+                if b > first and a < last and text[a:b].strip()
+            ]
+            category, _, rule = piece.rule_id.partition(".")
+            what = Asked(_ROLES[piece.role], int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")), _place(rule))
+            for index in own:
+                # Only at its last token does a reader know the whole word.
+                asked[index] = what if index == own[-1] or not last_only else SKIPPED
+        return encoded.ids, asked
+
+
+def _place(rule: str) -> int:
+    return int(rule) - 1 if rule.isdigit() else ord(rule) - ord("a")
+
+
+def make_row(
+    random: Random, encoder: Encoder, pool: Pool, size: Size, posts: int, *, hard: float, effort: Effort | None = None
+) -> Row:
+    """Draw a policy and posts under it."""
+    policy = make_policy(random, pool, size)
+    effort = effort or random.choice(EFFORTS)
+    prefix, asked = encoder.prefix(policy, write(policy, random, pool, size), effort)
+    return Row(
+        prefix,
+        asked,
+        [encoder.post(policy, make_post(random, policy, pool, hard=hard), effort) for _ in range(posts)],
+    )
+
+
+def collate(rows: Sequence[Row]) -> tuple[Batch, Targets]:
+    """Pad rows of as many posts each into one batch."""
+    own = max(len(row.prefix) for row in rows)
+    length = max(len(ids) for row in rows for ids, *_ in row.posts)
+    count = len(rows[0].posts)
+    prefix = torch.zeros(len(rows), own, dtype=torch.long)
+    posts = torch.zeros(len(rows), count, length, dtype=torch.long)
+    ask_prefix = torch.full((len(rows), own, 3), IGNORED)
+    ask_posts = torch.full((len(rows), count, length, 3), IGNORED)
+    following = torch.full((len(rows), count, length), IGNORED)
+    weights = torch.zeros(len(rows), count, length)
+    for r, row in enumerate(rows):
+        prefix[r, : len(row.prefix)] = torch.tensor(row.prefix)
+        ask_prefix[r, : len(row.asked)] = torch.tensor([(a.role, a.category, a.rule) for a in row.asked])
+        for p, (ids, asked, begin, weight) in enumerate(row.posts):
+            posts[r, p, : len(ids)] = torch.tensor(ids)
+            ask_posts[r, p, : len(ids)] = torch.tensor([(a.role, a.category, a.rule) for a in asked])
+            # The token before says the next one.
+            following[r, p, begin - 1 : len(ids) - 1] = torch.tensor(ids[begin:])
+            weights[r, p, begin - 1 : len(ids) - 1] = torch.tensor(weight)
+    lengths = torch.tensor([len(row.prefix) for row in rows])
+    return Batch(prefix, lengths, posts), Targets(ask_prefix, ask_posts, following, weights)

@@ -1,0 +1,296 @@
+"""Trains the demo model: seeded, resumable, with progress; two processes on two cores by default.
+
+Each process has a thread and its share of every batch, and gradients are averaged: on a busy machine that loses far
+less than two threads that wait for each other in every product. Batches are drawn from the seed, the step and the share,
+so that a run that was cut goes on as if it had not been.
+
+Beside the answer, two small heads, dropped at the end, ask in the middle of the network what a token stands for: those of
+the policy in which rule they are, those of the post which rule they match. The answer alone teaches too little: a model
+learns the words of training by heart before it finds out that it could compare.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tools.demo_model.examples import EFFORTS, IGNORED, Encoder, collate, make_row
+from tools.demo_model.network import Network, Shape
+from tools.demo_model.policies import Size
+from tools.demo_model.tokens import train_tokenizer
+from tools.demo_model.words import pool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tools.demo_model.examples import Targets
+
+_ROLES: Final = 4
+_DIGITS: Final = 10
+_CHECKPOINT: Final = "checkpoint.pt"
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """How a run goes.
+
+    Attributes:
+        steps: in all.
+        policies, posts: of a step and process: policies, and posts for each.
+        curriculum_steps: until policies and posts have their full size.
+        rate_matrices, rate: learning rates, of Muon for the layers' matrices and AdamW for the rest.
+        decay: share of the steps, at the end, in which the rates fall to nothing.
+        hint: weight of the two extra heads.
+    """
+
+    seed: int = 0
+    steps: int = 6_000
+    processes: int = 2
+    policies: int = 6
+    posts: int = 8
+    curriculum_steps: int = 600
+    rate_matrices: float = 0.02
+    rate: float = 3e-3
+    decay: float = 0.35
+    hint: float = 0.5
+    report_steps: int = 100
+
+
+class Hints(nn.Module):
+    """The two extra heads: role, category's number and rule's place of a token."""
+
+    def __init__(self, hidden: int) -> None:
+        super().__init__()
+        self.policy = nn.Linear(hidden, _ROLES + 2 * _DIGITS)
+        self.post = nn.Linear(hidden, _ROLES + 2 * _DIGITS)
+
+
+class Model(nn.Module):
+    """The network with its hints, and the loss of a batch."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.network = Network(shape)
+        self.hints = Hints(shape.hidden)
+
+    def forward(self, batch: Any, targets: Targets, hint: float) -> tuple[Tensor, list[float]]:
+        """Return the loss, and its parts for the report."""
+        prefixes, posts = self.network(batch)
+        asked = targets.next_tokens != IGNORED
+        states = posts[-1].view(*targets.next_tokens.shape, -1)[asked]
+        each = functional.cross_entropy(
+            self.network.logits(states).float(), targets.next_tokens[asked], reduction="none"
+        )
+        weights = targets.weights[asked]
+        answer = (each * weights).sum() / weights.sum()
+        last = len(posts) - 2
+        section, place = _hint_loss(self.hints.policy(prefixes[1]), targets.prefix)
+        match, rule = _hint_loss(self.hints.post(posts[last]), targets.posts)
+        loss = answer + hint * (section + 0.5 * place + 2 * match + rule)
+        return loss, [float(part.detach()) for part in (answer, section, place, match, rule)]
+
+
+def _hint_loss(logits: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
+    logits, asked = logits.float().flatten(0, -2), asked.flatten(0, -2)
+    kept = asked[:, 0] != IGNORED
+    logits, asked = logits[kept], asked[kept]
+    # Most tokens stand for nothing.
+    balance = torch.tensor([0.3, 1.0, 1.0, 1.0])
+    role = functional.cross_entropy(logits[:, :_ROLES], asked[:, 0], weight=balance)
+    named = asked[:, 0] > 0
+    if not bool(named.any()):
+        return role, role.new_zeros(())
+    logits, asked = logits[named], asked[named]
+    place = functional.cross_entropy(
+        logits[:, _ROLES : _ROLES + _DIGITS], asked[:, 1]
+    ) + functional.cross_entropy(logits[:, _ROLES + _DIGITS :], asked[:, 2])
+    return role, place
+
+
+def size_at(step: int, plan: Plan) -> tuple[Size, float]:
+    """Return how large policies are at a step, and how often posts are hard."""
+    grown = min(1.0, step / max(1, plan.curriculum_steps))
+    return (
+        Size(
+            sections_max=1 + round(2 * grown),
+            rules_max=2 + round(2 * grown),
+            topics_max=1 + round(2 * grown),
+            notes_max=round(4 * grown),
+        ),
+        grown,
+    )
+
+
+def train(folder: Path, plan: Plan, shape: dict[str, Any] | None = None) -> None:
+    """Train in a folder; goes on from its checkpoint, if there is one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = folder / "tokenizer.json"
+    if not tokenizer.exists():
+        train_tokenizer(plan.seed).save(str(tokenizer))
+    (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
+    os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
+    rendezvous = folder / f"rendezvous-{os.getpid()}"
+    rendezvous.unlink(missing_ok=True)
+    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+        _worker, (folder, plan, shape or {}, rendezvous), nprocs=plan.processes
+    )
+    rendezvous.unlink(missing_ok=True)
+
+
+def _worker(rank: int, folder: Path, plan: Plan, shape: dict[str, Any], rendezvous: Path) -> None:
+    from tokenizers import Tokenizer
+
+    torch.set_num_threads(1)
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous.resolve()}", rank=rank, world_size=plan.processes
+    )
+    torch.manual_seed(plan.seed)
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    _Run(rank, folder, plan, Shape(tokenizer.get_vocab_size(), **shape), Encoder(tokenizer)).go()
+    dist.destroy_process_group()
+
+
+class _Run:
+    def __init__(self, rank: int, folder: Path, plan: Plan, shape: Shape, encoder: Encoder) -> None:
+        self.rank, self.folder, self.plan, self.encoder = rank, folder, plan, encoder
+        self.model = Model(shape)
+        matrices = [
+            weight
+            for name, weight in self.model.network.layers.named_parameters()
+            if weight.ndim == 2 and "bias" not in name and "router" not in name
+        ]
+        own = {id(weight) for weight in matrices}
+        rest = [weight for weight in self.model.parameters() if id(weight) not in own]
+        self.rest = rest
+        self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [
+            (torch.optim.Muon(matrices, lr=plan.rate_matrices, weight_decay=0.01), plan.rate_matrices),
+            (torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01), plan.rate),
+        ]
+        self.step, self.tokens, self.spent_s = 0, 0, 0.0
+        self.parts: list[float] = []
+        checkpoint = folder / _CHECKPOINT
+        if checkpoint.exists():
+            state = torch.load(checkpoint, weights_only=True)
+            self.model.load_state_dict(state["model"])
+            for (optimizer, _), saved in zip(self.optimizers, state["optimizers"], strict=True):
+                optimizer.load_state_dict(saved)
+            self.step, self.tokens, self.spent_s = state["step"], state["tokens"], state["spent_s"]
+
+    def go(self) -> None:
+        plan = self.plan
+        while self.step < plan.steps:
+            began_s = time.monotonic()
+            self._step()
+            self.step += 1
+            self.spent_s += time.monotonic() - began_s
+            if self.step % plan.report_steps == 0 or self.step == plan.steps:
+                self._report()
+
+    def _step(self) -> None:
+        plan = self.plan
+        # min() of both slopes: up for the first steps, down for the last.
+        slope = min(
+            1.0, (self.step + 1) / 50, max(0.02, (plan.steps - self.step) / (plan.decay * plan.steps))
+        )
+        for optimizer, rate in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * slope
+        draw = random.Random(f"{plan.seed}/{self.step}/{self.rank}")
+        size, hard = size_at(self.step, plan)
+        words, effort = pool("train"), draw.choice(EFFORTS)
+        batch, targets = collate(
+            [
+                make_row(draw, self.encoder, words, size, plan.posts, hard=hard, effort=effort)
+                for _ in range(plan.policies)
+            ]
+        )
+        self.tokens += (batch.prefix.numel() + batch.posts.numel()) * plan.processes
+        # bfloat16 as in the engine, and four times as fast as float32 where the processor has it.
+        short = {name: weight.bfloat16() for name, weight in self.model.named_parameters()}
+        loss, parts = torch.func.functional_call(self.model, short, (batch, targets, plan.hint))
+        loss.backward()
+        self._share()
+        nn.utils.clip_grad_norm_(self.rest, 1.0)
+        for optimizer, _ in self.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        self.parts = (
+            [0.95 * old + 0.05 * new for old, new in zip(self.parts, parts, strict=True)]
+            if self.parts
+            else parts
+        )
+
+    def _share(self) -> None:
+        """Average the gradients of all processes."""
+        weights = list(self.model.parameters())
+        grads = [w.grad if w.grad is not None else torch.zeros_like(w) for w in weights]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        dist.all_reduce(flat)
+        flat /= self.plan.processes
+        at = 0
+        for weight in weights:
+            weight.grad = flat[at : at + weight.numel()].view_as(weight)
+            at += weight.numel()
+
+    def _report(self) -> None:
+        splits = ("held_out", "train")
+        split = splits[self.rank % 2]
+        score = torch.tensor(measure(self.model.network, self.encoder, split))
+        scores = [torch.zeros_like(score) for _ in range(self.plan.processes)]
+        dist.all_gather(scores, score)
+        if self.rank:
+            return
+        shown = " | ".join(
+            f"{splits[rank]}: decision {s[0]:.3f} rule {s[1]:.3f} whole {s[2]:.3f}"
+            for rank, s in enumerate(scores[:2])
+        )
+        sys.stdout.write(
+            f"{self.spent_s:6.0f} s, step {self.step} of {self.plan.steps}, {self.tokens / 1e6:.1f} M tokens, "
+            f"loss {' '.join(f'{part:.3f}' for part in self.parts)} | {shown}\n"
+        )
+        sys.stdout.flush()
+        state = {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer, _ in self.optimizers],
+            "shape": self.model.network.shape.as_dict(),
+            "step": self.step,
+            "tokens": self.tokens,
+            "spent_s": self.spent_s,
+        }
+        partial = self.folder / f"{_CHECKPOINT}.partial"
+        torch.save(state, partial)
+        partial.replace(self.folder / _CHECKPOINT)
+
+
+@torch.no_grad()
+def measure(network: Network, encoder: Encoder, split: Any, *, policies: int = 12, posts: int = 8) -> Sequence[float]:
+    """Return shares that are right, teacher-forced: the decision, decision and rule of violations, the whole answer."""
+    draw = random.Random(f"measure/{split}")
+    rows = [make_row(draw, encoder, pool(split), Size(), posts, hard=1.0) for _ in range(policies)]
+    decision = rule = whole = total = violations = 0
+    for begin in range(0, policies, 6):
+        batch, targets = collate(rows[begin : begin + 6])
+        _, states = network(batch)
+        said = network.logits(states[-1]).argmax(-1).view_as(targets.next_tokens)
+        right = (said == targets.next_tokens) | (targets.next_tokens == IGNORED)
+        first = targets.weights == targets.weights.max()
+        ids = (targets.weights > 1) & ~first
+        total += right.shape[0] * right.shape[1]
+        decided = (right | ~first).all(-1)
+        decision += int(decided.sum())
+        named = ids.any(-1)
+        violations += int(named.sum())
+        rule += int((decided & (right | ~ids).all(-1) & named).sum())
+        whole += int(right.all(-1).sum())
+    return decision / total, rule / max(1, violations), whole / total
