@@ -43,7 +43,7 @@ _TEXTS: Final = (
     "textwrap",
     "this",
 )
-_CHAT_TEMPLATE: Final = (
+CHAT_TEMPLATE: Final = (
     "{% for m in messages %}<|start|>{{ m.role }}<|message|>{{ m.content }}<|end|>"
     "{% endfor %}<|start|>assistant"
 )
@@ -73,9 +73,9 @@ def make_random_model(folder: Path, *, seed: int = 0) -> int:
         tokenizer.save(str(folder / "tokenizer.json"))
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
         (folder / "model.safetensors").chmod(0o644)  # safetensors keeps it to its owner
-        for name, document in _documents(tokenizer).items():
+        for name, document in documents(tokenizer).items():
             (folder / name).write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
-        (folder / "chat_template.jinja").write_text(_CHAT_TEMPLATE, encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
         (folder / "README.md").write_text(_README, encoding="utf-8")
     except OSError as error:
         message = f"cannot write the model to {folder}: {error.strerror or error}"
@@ -157,7 +157,7 @@ def _weights(random: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - numpy 
         yield f"{name}.mlp.experts.down_proj_bias", normal(EXPERTS, HIDDEN, inputs=INTERMEDIATE)
 
 
-def _documents(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+def documents(tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
     """Return the JSON files beside the weights."""
     ids = {name: tokenizer.token_to_id(name) for name in CONTROL}
     stops = [ids["<|return|>"], ids["<|endoftext|>"], ids["<|call|>"]]
