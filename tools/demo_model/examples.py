@@ -93,7 +93,7 @@ class Encoder:
         """Return the policy's part of the prompt."""
         text = "".join(piece.text for piece in pieces)
         developer = render_developer(text, policy.taxonomy())
-        ids, asked = self._encode(developer, pieces, developer.index(text), last_only=False)
+        ids, asked = self._encode(developer, pieces, developer.index(text))
         head = [
             *(self._start, *self.ids("system"), self._message),
             *self.ids(SYSTEM.format(date=DATE, effort=effort)),
@@ -109,7 +109,7 @@ class Encoder:
         self, policy: SyntheticPolicy, post: SyntheticPost, effort: Effort
     ) -> tuple[list[int], list[Asked], int, list[float]]:
         """Return the post's part, the answer with it."""
-        ids, asked = self._encode(post.text, post.pieces, 0, last_only=True)
+        ids, asked = self._encode(post.text, post.pieces, 0)
         suffix = [self._end, self._start, *self._assistant]
         answer = right_answer(policy, post, effort)
         analysis, weights = self._analysis(answer.analysis, post)
@@ -141,7 +141,7 @@ class Encoder:
         return encoded.ids, weights
 
     def _encode(
-        self, text: str, pieces: Sequence[Piece], begin: int, *, last_only: bool
+        self, text: str, pieces: Sequence[Piece], begin: int
     ) -> tuple[list[int], list[Asked]]:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         spans = []
@@ -160,8 +160,9 @@ class Encoder:
             category, _, rule = piece.rule_id.partition(".")
             what = Asked(_ROLES[piece.role], int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")), _place(rule))
             for index in own:
-                # Only at its last token does a reader know the whole word.
-                asked[index] = what if index == own[-1] or not last_only else SKIPPED
+                # All of them, though only at its last token does a reader know the whole word: to match a word's
+                # first piece is the easy step on which the rest is built.
+                asked[index] = what
         return encoded.ids, asked
 
 

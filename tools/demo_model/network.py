@@ -27,7 +27,7 @@ class Shape:
     hidden: int = 128
     layers: int = 5
     heads: int = 4
-    head_size: int = 32
+    head_size: int = 64
     experts: int = 4
     experts_used: int = 2
     intermediate: int = 64
@@ -79,6 +79,11 @@ class _Attention(nn.Module):
         for module in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.normal_(module.weight, std=1 / math.sqrt(shape.hidden))
             nn.init.zeros_(module.bias)
+        # Half the heads begin by looking for what is like themselves: to compare words is then at hand, and need not be
+        # found by chance among all that a head could do.
+        half = width // 2
+        with torch.no_grad():
+            self.q_proj.weight[:half] = self.k_proj.weight[:half]
         nn.init.normal_(self.o_proj.weight, std=0.5 / math.sqrt(width))
         nn.init.zeros_(self.o_proj.bias)
 
