@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from stream_guard.audit.archive import Keeper
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
 from stream_guard.errors import EngineError, LimitError, PolicyError, SettingsError
+from stream_guard.garbage import tune_garbage_collector
 from stream_guard.judges import make_cascade, make_lasting_judge
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
@@ -105,6 +107,7 @@ class App:
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
         self._stop = asyncio.Event()
+        self._keeper: Keeper | None = None
 
     def stop(self) -> None:
         """Ask :meth:`run` to drain and return."""
@@ -116,7 +119,7 @@ class App:
         self.health.details["engine_rebuilds"] = state.rebuilds
         self.health.details["engine_fault"] = state.last_fault
         if state.ready:
-            _tune_garbage_collector()
+            tune_garbage_collector()
         else:
             gc.unfreeze()  # or nothing of the dead engine would ever be freed
         if self._consumer is not None:
@@ -287,6 +290,10 @@ class App:
         except TimeoutError as error:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
+        # The model is here by now, and no record was taken yet.
+        self._keeper = await Keeper.of(self.settings)
+        if self._keeper is not None:
+            await self._keeper.keep(policies)
 
     def _make_reloader(
         self, policies: PolicySet, pipeline: Pipeline, consumer: Consumer, topics: set[str]
@@ -298,6 +305,8 @@ class App:
             assigned = {partition.topic for partition in consumer.assigned}
             check_routes(edited, sorted(topics | assigned), settings)
             await self.judge.prepare(edited)
+            if self._keeper is not None:
+                await self._keeper.keep(edited)
 
         def switch(edited: PolicySet) -> None:
             pipeline.switch(edited)
@@ -334,7 +343,7 @@ class App:
         self.health.details["policies_refused"] = refused
 
     def _report_ready(self) -> None:
-        _tune_garbage_collector()
+        tune_garbage_collector()
         about = dict(self.judge.describe())
         self.health.engine_ready = True
         self.health.details["engine"] = about
@@ -371,17 +380,6 @@ class App:
 
 def _versions(policies: PolicySet) -> dict[str, str]:
     return {policy.id: policy.version for policy in policies.policies.values()}
-
-
-def _tune_garbage_collector() -> None:
-    """Spare the collector what lives as long as the process, and let it look less often.
-
-    Records in flight are many and short-lived, and reference counting frees them: on the default thresholds the
-    collector walked all of them again and again, as the profiler shows.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
 
 
 def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:

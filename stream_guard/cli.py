@@ -11,11 +11,12 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_dlq, cli_policies, cli_tiers
+from stream_guard import cli_attack, cli_audit, cli_dlq, cli_policies, cli_tiers
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
     EXIT_ENGINE,
+    EXIT_EVIDENCE,
     EXIT_LIMIT,
     EXIT_USAGE,
     StreamGuardError,
@@ -30,7 +31,7 @@ app = typer.Typer(
     help="Judge a stream of posts under written policies: posts in from Kafka, verdicts out.",
     epilog=(
         f"Exit codes: {EXIT_CLEAN} clean, {EXIT_USAGE} usage or settings, {EXIT_BROKER} broker, "
-        f"{EXIT_ENGINE} engine, {EXIT_LIMIT} stopped by a limit."
+        f"{EXIT_ENGINE} engine, {EXIT_LIMIT} stopped by a limit, {EXIT_EVIDENCE} evidence missing or different."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -203,6 +204,7 @@ def round_trip(
     sys.stdout.write(verdict.decode("utf-8", "replace") + "\n")
 
 
+app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60")(cli_audit.replay)
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(

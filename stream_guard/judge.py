@@ -63,6 +63,8 @@ class Answer:
 class Provenance:
     """How the answer came about; counts are tokens, summed over attempts where they were spent.
 
+    ``prompt_sha256`` is the digest of token ids of the policy's part of the prompt, ``prompt_ids_sha256`` of all.
+
     Treated as immutable (not frozen, since freezing triples the cost of making one).
     """
 
@@ -79,6 +81,7 @@ class Provenance:
     attempts: int = 1
     degraded: tuple[str, ...] = ()
     trail: tuple[TierStep, ...] = ()
+    prompt_ids_sha256: str | None = None
 
 
 @dataclass(slots=True, eq=False)

@@ -8,6 +8,7 @@ read, its added tokens are taken out, and only then is a tokenizer made of it: n
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -144,6 +145,11 @@ def load_tokenizer(settings: EngineSettings) -> HarmonyTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         message = f"engine.model: {path} is not a tokenizer ({type(error).__name__})"
         raise EngineError(message) from error
+
+
+def tokenizer_sha256(settings: EngineSettings) -> str:
+    """Return the digest of the model's ``tokenizer.json``, in hex. Raises EngineError where there is none."""
+    return hashlib.sha256(model_file(settings, "tokenizer.json").read_bytes()).hexdigest()
 
 
 def read_config(settings: EngineSettings) -> dict[str, Any]:

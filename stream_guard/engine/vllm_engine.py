@@ -26,7 +26,7 @@ from stream_guard.engine.vllm_client import (
 from stream_guard.engine.warm_up import WarmUp
 from stream_guard.errors import EngineError, EngineHungError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
-from stream_guard.prompt import PromptBuilder
+from stream_guard.prompt import PromptBuilder, hash_ids
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -328,7 +328,7 @@ class VllmJudge:
                 job.request,
                 answer=answer,
                 error=error,
-                provenance=self._provenance(plan, spent),
+                provenance=self._provenance(plan, spent, job.prompt),
                 confidence=confidence,
                 confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
                 started_ns=started_ns,
@@ -380,7 +380,7 @@ class VllmJudge:
             return None
         return violation_probability(completion.logprobs, position, self._digits)
 
-    def _provenance(self, plan: Plan, spent: _Spent) -> Provenance:
+    def _provenance(self, plan: Plan, spent: _Spent, prompt: list[int]) -> Provenance:
         return Provenance(
             tier=TIER,
             model=self._settings.model,
@@ -393,4 +393,5 @@ class VllmJudge:
             output_tokens=spent.output_tokens,
             finish_reason=spent.finish_reason,
             attempts=max(1, spent.attempts),
+            prompt_ids_sha256=hash_ids(prompt),
         )

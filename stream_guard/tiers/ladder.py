@@ -166,6 +166,7 @@ def with_trail(
         provenance.attempts,
         degraded,
         trail,
+        provenance.prompt_ids_sha256,
     )
 
 
