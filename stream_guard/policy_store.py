@@ -24,7 +24,7 @@ from stream_guard.rules_build import BANK_BYTES_MAX
 from stream_guard.rules_file import RULES_FILE, named_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from stream_guard.judge import Effort
@@ -35,6 +35,7 @@ __all__ = [
     "PolicyFiles",
     "build_policies",
     "load_policies",
+    "load_policy",
     "read_policy_files",
     "refuse_errors",
 ]
@@ -114,6 +115,26 @@ def load_policies(
     return policies
 
 
+def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512) -> Policy:
+    """Read and check one policy.
+
+    Args:
+        path: its folder, or its ``policy.md``; the folder's name is the policy's id.
+        effort, reasoning_tokens_max: as for :func:`load_policies`.
+
+    Raises:
+        PolicyError: as :func:`load_policies`.
+    """
+    folder = (path.parent if path.name == _POLICY_FILE else path).resolve()
+    if not (folder / _POLICY_FILE).is_file():
+        message = f"{path}: neither a policy.md nor a folder with one; name one policy, such as policies/SLUG"
+        raise PolicyError(message)
+    files = _read_slugs(folder.parent, [folder.name], None)
+    policies = build_policies(files, effort=effort, reasoning_tokens_max=reasoning_tokens_max)
+    refuse_errors(policies, folder.parent)
+    return policies.policies[folder.name]
+
+
 def refuse_errors(policies: PolicySet, path: Path) -> None:
     """Refuse policies in which the linter finds an error.
 
@@ -154,6 +175,10 @@ def read_policy_files(path: Path) -> PolicyFiles:
             "set policies.path to one set"
         )
         raise PolicyError(message)
+    return _read_slugs(path, slugs, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+
+
+def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> PolicyFiles:
     policies: dict[str, bytes] = {}
     metadata: dict[str, bytes] = {}
     calibrations: dict[str, bytes] = {}
@@ -173,7 +198,6 @@ def read_policy_files(path: Path) -> PolicyFiles:
         if fitted is not None:
             calibrations[slug] = fitted
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
-    routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
     return PolicyFiles(path, policies, routes, metadata, names, rules, calibrations)
 
 

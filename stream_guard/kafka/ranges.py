@@ -152,24 +152,24 @@ class RangeReader:
             consumer.seek(tp, span.begin)
         position = {tp: span.begin for tp, span in open_.items()}
         patience_s = self._settings.request_timeout_ms / 1_000
-        moved_s = time.monotonic()
+        idle_s = 0.0  # of polls alone: whoever takes the records may take their time
         while unread := [tp for tp, span in open_.items() if position[tp] < span.end]:
-            before = sum(position.values())
+            before, asked_s = sum(position.values()), time.monotonic()
             async with self._asking(topic):
                 polled = await consumer.getmany(
                     *unread, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
                 )
                 for tp in unread:
                     position[tp] = await consumer.position(tp)
+            moved = sum(position.values()) != before
+            idle_s = 0.0 if moved else idle_s + time.monotonic() - asked_s
             for tp, records in polled.items():
                 for record in records:
                     if record.offset < open_[tp].end:
                         yield record
             done = sum(min(position[tp], span.end) - span.begin for tp, span in open_.items())
             self._progress(done, total)
-            if sum(position.values()) != before:
-                moved_s = time.monotonic()
-            elif time.monotonic() - moved_s > patience_s:
+            if idle_s > patience_s:
                 message = (
                     f"reading {topic!r} stopped: no record and no answer for {patience_s:g} s "
                     f"(kafka.request_timeout_ms) from {self._settings.bootstrap_servers}"
