@@ -120,7 +120,8 @@ def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int
 
     Args:
         path: its folder, or its ``policy.md``; the folder's name is the policy's id.
-        effort, reasoning_tokens_max: as for :func:`load_policies`.
+        effort: where the policy does not say otherwise.
+        reasoning_tokens_max: likewise, in tokens.
 
     Raises:
         PolicyError: as :func:`load_policies`.

@@ -125,15 +125,13 @@ async def test_a_hundred_verdicts_are_rebuilt_after_two_edits_and_none_after_tam
     assert "was altered after it was archived" in reason
 
     # Content and name changed: the policy's own digest, or the prompt's in the verdict, still tells.
-    for change, says in (
-        (lambda d: d["files"].update({"policy.md": "IyBPdGhlcg=="}), "holds another policy"),
-        (
-            lambda d: d["prompt"].update(developer="Say 0."),
-            "yields the prompt that the verdict names",
-        ),
-    ):
+    changes: tuple[tuple[str, str, str, str], ...] = (
+        ("files", "policy.md", "IyBPdGhlcg==", "holds another policy"),
+        ("prompt", "developer", "Say 0.", "yields the prompt that the verdict names"),
+    )
+    for part, field, value, says in changes:
         document = orjson.loads(content)
-        change(document)
+        document[part][field] = value
         forged = orjson.dumps(document)
         kept.unlink(missing_ok=True)
         kept = kept.with_name(f"{hashlib.sha256(forged).hexdigest()}.json")
