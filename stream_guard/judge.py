@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -84,6 +84,20 @@ class Provenance:
     prompt_ids_sha256: str | None = None
 
 
+class Thought(NamedTuple):
+    """The chain of thought of one attempt; for the reasoning topic alone, never for logs, spans or verdicts.
+
+    Attributes:
+        effort: at which the model was asked.
+        text: what it wrote outside its answer.
+        cut: whether some of it is left out.
+    """
+
+    effort: Effort
+    text: str
+    cut: bool = False
+
+
 @dataclass(slots=True, eq=False)
 class JudgeRequest:
     """One post under one policy.
@@ -113,7 +127,8 @@ class Judgement:
     """The outcome of one request: an answer, or the post's own fault.
 
     Exactly one of ``answer`` and ``error`` is set. Death of the engine is neither: the request is
-    then never delivered, and :meth:`stream_guard.ports.Judge.wait_failed` says why.
+    then never delivered, and :meth:`stream_guard.ports.Judge.wait_failed` says why. ``thoughts`` are there only where
+    they are asked for, one for each attempt on each rung.
     """
 
     request: JudgeRequest
@@ -124,3 +139,4 @@ class Judgement:
     confidence_method: str | None = None
     started_ns: int = 0
     finished_ns: int = 0
+    thoughts: tuple[Thought, ...] = field(default=(), repr=False)

@@ -65,7 +65,11 @@ def make_lasting_judge(
     from stream_guard.engine.vllm_engine import VllmJudge
 
     require_vllm()
-    make = partial(VllmJudge, rungs=Ladder(settings.cascade).rungs)
+    make = partial(
+        VllmJudge,
+        rungs=Ladder(settings.cascade).rungs,
+        keep_thoughts=settings.kafka.reasoning_topic is not None,
+    )
     return supervised_vllm(
         settings.engine, clock=clock, metrics=metrics, changed=changed, make=make
     )

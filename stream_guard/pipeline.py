@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.batching import Batcher
 from stream_guard.dead_letter_gate import DeadLetterGate
@@ -18,6 +18,7 @@ from stream_guard.errors import RecordError, TooLargeError
 from stream_guard.flow import BYTES_PER_TOKEN, Flow, record_bytes
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.ports import Outgoing, Partition, Record
+from stream_guard.reasoning import reasoning_record
 from stream_guard.routing import RouteFacts
 from stream_guard.verdict import VerdictEvents, build_verdict
 
@@ -76,11 +77,12 @@ class Owed:
 
     __slots__ = ("built_ns", "label", "work")
 
-    def __init__(self, work: Work, label: tuple[str, str, str, str] | str, built_ns: int) -> None:
+    def __init__(
+        self, work: Work, label: tuple[str, str, str, str] | str | None, built_ns: int
+    ) -> None:
         self.work = work
-        self.label = (
-            label  # (policy, decision, tier, mode) of a verdict; the reason of a dead letter
-        )
+        # (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None of reasoning
+        self.label = label
         self.built_ns = built_ns
 
 
@@ -306,12 +308,24 @@ class Pipeline:
             value, headers = events.encode(verdict, work.trace.traceparent)
             topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
             outgoing.append(Outgoing(topic, work.record.key, value, headers, owed, work))
+            if judgement.thoughts and self._kafka.reasoning_topic is not None:
+                outgoing.append(self._reasoning(work, verdict, judgement, now_ns))
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         self.dead_letters.passed("judge", passed, now_s)
         if outgoing:
             self._publisher.publish(outgoing, self._acknowledged)
         self._write_dead_letters(now_s)
+
+    def _reasoning(
+        self, work: Work, verdict: dict[str, Any], judgement: Judgement, now_ns: int
+    ) -> Outgoing:
+        """Return the record of a verdict's chain of thought, which the record read owes as well."""
+        topic = self._kafka.reasoning_topic
+        assert topic is not None, "asked for only where there is one"
+        value, headers = reasoning_record(verdict, judgement.thoughts, work.trace.traceparent)
+        work.owed += 1
+        return Outgoing(topic, work.record.key, value, headers, Owed(work, None, now_ns), work)
 
     def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
         verdicts: Counter[tuple[str, str, str, str]] = Counter()
@@ -323,6 +337,8 @@ class Pipeline:
             work, label = owed.work, owed.label
             if isinstance(label, tuple):
                 verdicts[label] += 1
+            elif label is None:
+                self._metrics.reasoning.inc()
             else:
                 self._metrics.dead_letters.labels(label).inc()
             consumed[work.consumed_ns] += 1

@@ -196,7 +196,8 @@ def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
         settings.verdict_topic: "kafka.verdict_topic",
         settings.dead_letter_topic: "kafka.dead_letter_topic",
         settings.archive_topic: "kafka.archive_topic",
-        **dict.fromkeys(settings.written_topics[2:], "a topic that the service writes"),
+        settings.shadow_topic: "kafka.shadow_topic",
+        settings.reasoning_topic: "kafka.reasoning_topic",
         **dict.fromkeys(settings.topics, "kafka.topics"),
         read: "--topic",
     }

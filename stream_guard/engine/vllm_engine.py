@@ -27,6 +27,7 @@ from stream_guard.engine.warm_up import WarmUp
 from stream_guard.errors import EngineError, EngineHungError, PromptError
 from stream_guard.judge import Answer, Judgement, Provenance
 from stream_guard.prompt import PromptBuilder, hash_ids
+from stream_guard.reasoning import read_thought
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     from stream_guard.engine.tokenizer import HarmonyTokenizer
     from stream_guard.engine.vllm_client import Completion
     from stream_guard.errors import RecordError
-    from stream_guard.judge import FinishReason, JudgeRequest
+    from stream_guard.judge import FinishReason, JudgeRequest, Thought
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.settings import EngineSettings
     from stream_guard.tiers.ladder import Rung
@@ -67,6 +68,7 @@ class _Spent:
     output_tokens: int = 0
     attempts: int = 0
     finish_reason: FinishReason = "none"
+    thoughts: tuple[Thought, ...] = ()
 
 
 class VllmJudge:
@@ -76,14 +78,18 @@ class VllmJudge:
         settings: model, engine, budgets and limits.
         rungs: efforts and budgets at which requests under a policy may ask, the commonest first; those after it
             have their grammars compiled. By default each policy's own alone.
+        keep_thoughts: whether judgements carry the chain of thought.
     """
 
     def __init__(
         self,
         settings: EngineSettings,
         rungs: Callable[[Policy], Sequence[Rung]] | None = None,
+        *,
+        keep_thoughts: bool = False,
     ) -> None:
         self._settings = settings
+        self._keep_thoughts = keep_thoughts
         self._rungs = rungs or (lambda _: ())
         self._client = VllmClient(settings)
         self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
@@ -333,6 +339,7 @@ class VllmJudge:
                 confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
                 started_ns=started_ns,
                 finished_ns=time.time_ns(),
+                thoughts=spent.thoughts,
             ),
         )
 
@@ -353,6 +360,8 @@ class VllmJudge:
             spent.finish_reason = completion.finish_reason
             spent.cached_tokens += completion.cached_tokens
             spent.output_tokens += len(ids)
+            if self._keep_thoughts:
+                spent.thoughts += read_thought(ids, tokenizer.control, tokenizer, plan.effort)
             if completion.finish_reason not in ("stop", "length"):
                 # "none" is an abort that we did not ask for, "error" a grammar gone wrong: neither answers.
                 answer = Answer("undetermined", parse_status="malformed")

@@ -86,6 +86,12 @@ class Metrics:
             ["reason"],
             registry=registry,
         )
+        # Chains of thought acknowledged by the broker, where kafka.reasoning_topic is set; each goes with a verdict.
+        self.reasoning = Counter(
+            "stream_guard_reasoning_records",
+            "Chains of thought acknowledged by the broker.",
+            registry=registry,
+        )
         # What dead_letters.share_max and .consecutive_max are compared with, by stage: parse, judge.
         self.dead_letter_share = Gauge(
             "stream_guard_dead_letter_share",

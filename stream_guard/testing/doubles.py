@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from stream_guard.errors import RecordError
-    from stream_guard.judge import JudgeRequest
+    from stream_guard.judge import JudgeRequest, Thought
     from stream_guard.policy import PolicySet
 
 _SAFE = Answer("safe", parse_status="not_applicable")
@@ -55,11 +55,13 @@ class ManualJudge:
     Attributes:
         waiting: requests taken and not yet answered, in the order in which they came.
         policies: what :meth:`start`, or :meth:`prepare` after it, was given last; None before.
+        thoughts: the chain of thought that each answer carries.
     """
 
     def __init__(self, clock: ManualClock | None = None) -> None:
         self.waiting: list[JudgeRequest] = []
         self.policies: PolicySet | None = None
+        self.thoughts: tuple[Thought, ...] = ()
         self._clock = clock or ManualClock()
         self._deliver: dict[str, Callable[[Sequence[Judgement]], None]] = {}
         self._failed = asyncio.Event()
@@ -105,6 +107,7 @@ class ManualJudge:
                 answer=answer if error is None else None,
                 error=error,
                 provenance=_PROVENANCE,
+                thoughts=self.thoughts if error is None else (),
                 started_ns=now_ns,
                 finished_ns=now_ns,
             )
