@@ -11,7 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_audit, cli_dlq, cli_policies, cli_tiers
+from stream_guard import cli_attack, cli_audit, cli_dlq, cli_export, cli_policies, cli_tiers
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
@@ -210,6 +210,7 @@ app.command(
 )(cli_audit.backtest)
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
+app.add_typer(cli_export.app)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
     cli_policies.route
 )
