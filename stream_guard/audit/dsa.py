@@ -2,8 +2,8 @@
 
 Source of fields and rules: https://transparency.dsa.ec.europa.eu/page/api-documentation, as the schema
 ``dsa-statement-1.0.json`` has them. A mapping file says what a verdict does not know: which of the database's
-categories a policy's category is, what was done about the post, on which ground. What it must never do: put words of a post or a person's id into a
-statement unasked, guess a field, or leave a violating verdict out without saying so.
+categories a policy's category is, what was done about the post, on which ground. What it must never do: put words of
+a post or a person's id into a statement unasked, guess a field, or leave a violating verdict out without saying so.
 """
 
 from __future__ import annotations
