@@ -82,7 +82,7 @@ class Report:
         """Return the report for JSON; never a post's text."""
         flips: Counter[tuple[Outcome, Outcome]] = Counter()
         same = 0
-        examples = []
+        examples: list[dict[str, str]] = []
         for (partition, offset), old, new in self.pairs():
             if old == new:
                 same += 1
