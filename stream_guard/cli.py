@@ -204,7 +204,9 @@ def round_trip(
     sys.stdout.write(verdict.decode("utf-8", "replace") + "\n")
 
 
-app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60")(cli_audit.replay)
+app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60")(
+    cli_audit.replay
+)
 app.command(
     epilog="Example: stream-guard backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl"
 )(cli_audit.backtest)

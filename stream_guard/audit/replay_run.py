@@ -201,10 +201,10 @@ async def _judge_again(settings: Settings, replayed: Sequence[Replayed]) -> None
             part = asked[begin : begin + _JUDGED_AT_ONCE]
             posts = [(one.post, policy, one) for one, policy in part if one.post is not None]
             for judgement in await bench.judge(posts):
-                one = judgement.request.context
-                assert isinstance(one, Replayed)
+                context = judgement.request.context
+                assert isinstance(context, Replayed)
                 error = None if judgement.error is None else str(judgement.error)
-                one.judged = compare(one.verdict, judgement.answer, error)
+                context.judged = compare(context.verdict, judgement.answer, error)
 
 
 def _name_archive(settings: Settings) -> str:

@@ -57,7 +57,8 @@ class NoSink:
 
     async def written(self) -> AsyncIterator[dict[str, Any]]:
         """Yield nothing."""
-        for verdict in ():
+        nothing: tuple[dict[str, Any], ...] = ()
+        for verdict in nothing:
             yield verdict
 
     async def write(self, made: Made, published_ms: int) -> None:
@@ -192,7 +193,7 @@ def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
     Raises:
         SettingsError: says whose it is.
     """
-    whose = {
+    whose: dict[str | None, str] = {
         settings.verdict_topic: "kafka.verdict_topic",
         settings.dead_letter_topic: "kafka.dead_letter_topic",
         settings.archive_topic: "kafka.archive_topic",

@@ -132,7 +132,8 @@ async def test_a_backtest_that_was_cut_goes_on_where_it_was(
     await produce(place.bootstrap, place.posts, [post(n) for n in range(60)])
     topic, file = new_topic("backtest"), tmp_path / "out.jsonl"
     start = ("backtest", "-p", str(drafts / "touting" / "policy.md"), "-t", place.posts, "--json")
-    for output in (("--output-topic", topic), ("-o", str(file))):
+    outputs: list[tuple[str, str]] = [("--output-topic", topic), ("-o", str(file))]
+    for output in outputs:
         done = command(broker, place, *start, *output, "-n", "25")
         assert done.returncode == 0, done.stderr
         first = orjson.loads(done.stdout)
