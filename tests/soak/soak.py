@@ -54,6 +54,7 @@ class Options:
         modes: of delivery: one group for each, at the same time, on the same posts.
         engine: ``engine.kind``.
         short: shorter pauses and a smaller deck of faults.
+        only: faults of these kinds; of every kind where there are none.
         folder: for logs and facts.
         extra: settings of the consumers, by the name of their environment variable.
     """
@@ -65,6 +66,7 @@ class Options:
     engine: str
     folder: Path
     short: bool = False
+    only: tuple[str, ...] = ()
     extra: tuple[tuple[str, str], ...] = ()
 
 
@@ -123,6 +125,7 @@ async def soak(options: Options, say: Callable[[str], None]) -> list[History]:
         engine=options.engine,
         session_timeout_s=SESSION_TIMEOUT_S,
         short=options.short,
+        only=options.only,
     )
     say(f"seed {options.seed}: starting three brokers")
     broker = await asyncio.to_thread(start_broker, 3)
