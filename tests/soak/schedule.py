@@ -94,7 +94,7 @@ def plan(
         ValueError: one of these kinds is not in the deck.
     """
     if unknown := set(only) - {kind for kind, _ in deck(engine, short=short)}:
-        message = f"a soak with the engine {engine!r} has no fault {sorted(unknown)[0]!r}"
+        message = f"a soak with the engine {engine!r} has no fault {min(unknown)!r}"
         raise ValueError(message)
     draw = random.Random(seed)  # noqa: S311 - a schedule, not a secret
     cards: list[tuple[str, str]] = []
