@@ -53,11 +53,7 @@ async def _judged(bootstrap: str) -> None:
     await producer.start()
     try:
         posts = [orjson.dumps(POSTS[number % len(POSTS)]) for number in range(41)]
-        for value in (*posts, STUBBORN = (
-    "python -c 'import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(3));"
-    ' open("up", "w"); time.sleep(1000)\''
-)
-MALFORMED, WITHOUT_TEXT):
+        for value in (*posts, MALFORMED, WITHOUT_TEXT):
             await producer.send_and_wait("posts", value, partition=3)
     finally:
         await producer.stop()
@@ -79,7 +75,10 @@ def test_each_command_of_a_page_runs_as_it_is_written(
     ("text", "complaint"),
     [
         ("true\nfalse  # needs nothing\ntrue", "page.md:2: exit code 1, and not 0: false"),
-        (f"{STUBBORN} &\nuntil [ -e up ]; do :; done", "page.md:2: what ran in the background ended with 3"),
+        (
+            f"{STUBBORN} &\nuntil [ -e up ]; do :; done",
+            "page.md:2: what ran in the background ended with 3",
+        ),
         ("true\nexit 0\ntrue", "page.md:2: ended the shell"),
         ("true\n'", "page.md:1: the shell ended"),
         ("sleep 1000 &\nexport A=1\n[ $A = 1 ]\n[ $(jobs -p | wc -l) = 1 ]", None),

@@ -7,9 +7,11 @@ What it must never do: pass with a kind of fault left out. The table that a soak
 
 from __future__ import annotations
 
+import shutil
 from typing import TYPE_CHECKING
 
 from tests.soak.checker import Findings, check, objections
+from tests.soak.members import ROOT
 from tests.soak.report import FAULT_COLUMNS, fault_rows
 from tests.soak.schedule import ENGINE_KILL, deck
 from tests.soak.soak import MODES, Options, engine_environment, soak
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 CARDS = deck("scripted", short=True)
 KINDS = {kind for kind, _ in deck("vllm")}
 """Every kind of fault that the long soak knows."""
+SHORT_POLICIES = ("keep-or-remove", "numeric-labels")
+"""Two of a hundred words: each start of the real engine reads them again, on a CPU."""
 
 
 async def test_whatever_breaks_nothing_is_lost_and_nothing_is_committed_too_early(
@@ -45,6 +49,7 @@ async def test_whatever_breaks_nothing_is_lost_and_nothing_is_committed_too_earl
         folder=tmp_path / "judged",
         short=True,
         only=(ENGINE_KILL,),
+        policies=short_policies(tmp_path / "policies"),
         extra=tuple(engine_environment(random_model).items()),
     )
     results = [await soaked(options) for options in (ruled, judged)]
@@ -60,6 +65,14 @@ async def test_whatever_breaks_nothing_is_lost_and_nothing_is_committed_too_earl
     for history, _ in results[1]:
         # The engine was built again by the process that had it; no consumer ended over it.
         assert [ended for ended in history.exits if not ended.asked] == []
+
+
+def short_policies(folder: Path) -> Path:
+    """Copy them, with a route to both."""
+    for slug in SHORT_POLICIES:
+        shutil.copytree(ROOT / "tests" / "data" / "policies" / slug, folder / slug)
+    (folder / "routes.yaml").write_text(f"default: [{', '.join(SHORT_POLICIES)}]\n")
+    return folder
 
 
 async def soaked(options: Options) -> list[tuple[History, Findings]]:
