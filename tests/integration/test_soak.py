@@ -42,7 +42,7 @@ async def test_whatever_breaks_nothing_is_lost_and_nothing_is_committed_too_earl
     )
     judged = Options(
         seed=1,
-        posts=60,
+        posts=14,  # and those that arrive while the engine starts
         faults=1,
         modes=MODES,
         engine="vllm",
