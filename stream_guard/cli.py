@@ -134,7 +134,7 @@ def produce(
     err.print(f"sent {count} records to {topic}")
 
 
-@app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > verdicts.jsonl")
+@app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl")
 def tail(
     config: ConfigOption = None,
     *,
