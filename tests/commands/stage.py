@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.commands.lines import Command
 
-PAGE_S_MAX: Final = 240
+PAGE_S_MAX: Final = 600
 _STOPPED: Final = (0, 130, 143)
 """How what is told to stop may end: in good order, or with a shell's codes for SIGINT and SIGTERM."""
 

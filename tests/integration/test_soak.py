@@ -7,10 +7,11 @@ What it must never do: pass with a kind of fault left out. The table that a soak
 
 from __future__ import annotations
 
+import math
 import shutil
 from typing import TYPE_CHECKING
 
-from tests.soak.checker import Findings, check, objections
+from tests.soak.checker import STALL_S_MAX, Findings, check, objections
 from tests.soak.members import ROOT
 from tests.soak.report import FAULT_COLUMNS, fault_rows
 from tests.soak.schedule import ENGINE_KILL, deck
@@ -81,7 +82,10 @@ async def soaked(options: Options) -> list[tuple[History, Findings]]:
     assert [history.mode for history, _ in results] == list(MODES)
     for history, found in results:
         history.save(options.folder / f"{history.mode}.json.gz")
-        assert objections(found, history) == [], f"{history.mode}; see {options.folder}"
+        # How long an engine takes to start is the machine's business: here all that was owed has to come, in any time.
+        stall_s_max = STALL_S_MAX if options.engine == "scripted" else math.inf
+        said = objections(found, history, stall_s_max=stall_s_max)
+        assert said == [], f"{history.mode}; see {options.folder}"
         assert found.inputs - found.poison >= options.posts
         assert found.verdicts >= 2 * options.posts
         print(f"{history.mode}: stalls of {found.stall_s} s")  # noqa: T201 - shown where it fails
