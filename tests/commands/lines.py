@@ -84,9 +84,8 @@ class Command:
     @property
     def bare(self) -> str:
         """The command without its comment, on one line."""
-        return re.sub(
-            r"\\\n\s*", " ", self.text[: len(self.text) - len(comment(self.text))]
-        ).strip()
+        command = self.text[: len(self.text) - len(comment(self.text))]
+        return re.sub(r"\s*\\\n\s*", " ", command).strip()
 
 
 @dataclass(frozen=True)
