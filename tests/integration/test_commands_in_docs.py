@@ -37,7 +37,8 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
     """What every page finds: a broker, and topics in which a program has judged posts and goes on to."""
     with start_broker() as broker:
         broker.create_topics(*TOPICS, partitions=6)
-        deployment = Deployment(broker.bootstrap_servers, *(TOPICS[i] for i in (0, 2, 3)))
+        posts, _, verdicts, dead = TOPICS
+        deployment = Deployment(broker.bootstrap_servers, posts, verdicts, dead)
         with running(deployment, tmp_path_factory.mktemp("program") / "log.txt"):
             asyncio.run(_judged(broker.bootstrap_servers))
             yield {
