@@ -135,7 +135,7 @@ def produce(
     err.print(f"sent {count} records to {topic}")
 
 
-@app.command(epilog="Example: stream-guard tail --json | jq 'select(.decision == \"violates\")'")
+@app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl")
 def tail(
     config: ConfigOption = None,
     *,
