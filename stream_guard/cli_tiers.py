@@ -12,7 +12,15 @@ import typer
 
 from stream_guard.calibration_data import join_labels, read_labels
 from stream_guard.calibration_fit import FitError, Method, fit_curve, held_out_scores
-from stream_guard.cli_policies import ConfigOption, PathOption, find, load, out, read_lines
+from stream_guard.cli_policies import (
+    ConfigOption,
+    PathOption,
+    SlugArgument,
+    find,
+    load,
+    out,
+    read_lines,
+)
 from stream_guard.errors import PolicyError, RecordError
 from stream_guard.post import PostParser
 from stream_guard.settings import load_settings
@@ -61,7 +69,7 @@ def classify(
 
 
 def calibrate(
-    slug: Annotated[str, typer.Argument(metavar="POLICY", help="The policy's id.")],
+    slug: SlugArgument,
     verdicts: Annotated[
         Path, typer.Argument(metavar="VERDICTS.jsonl", help="One verdict a line, as published.")
     ],
