@@ -11,7 +11,7 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_classify, cli_dlq, cli_policies, cli_tiers
+from stream_guard import cli_attack, cli_classify, cli_dlq, cli_eval, cli_policies, cli_tiers
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
@@ -205,6 +205,7 @@ def round_trip(
 
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
+app.add_typer(cli_eval.app)
 app.command(
     epilog="Examples: stream-guard classify --policy dangerous-content 'a text'; "
     "stream-guard classify --json posts.jsonl | jq .decision"

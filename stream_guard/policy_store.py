@@ -36,6 +36,7 @@ __all__ = [
     "build_policies",
     "load_policies",
     "read_policy_files",
+    "read_policy_folder",
     "refuse_errors",
 ]
 
@@ -175,6 +176,30 @@ def read_policy_files(path: Path) -> PolicyFiles:
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
     routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
     return PolicyFiles(path, policies, routes, metadata, names, rules, calibrations)
+
+
+def read_policy_folder(
+    folder: Path, policy_id: str, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> Policy:
+    """Return the policy in a folder of its own, under another id than the folder's name: another version, kept aside.
+
+    Raises:
+        PolicyError: as :func:`load_policies`, but for routes and findings.
+    """
+    content = _read(folder / _POLICY_FILE, POLICY_BYTES_MAX)
+    if content is None:
+        message = f"{folder}: no {_POLICY_FILE}; write the policy there"
+        raise PolicyError(message)
+    return make_policy(
+        policy_id,
+        content,
+        effort=effort,
+        reasoning_tokens_max=reasoning_tokens_max,
+        source=str(folder / _POLICY_FILE),
+        metadata=_read(folder / _METADATA_FILE, YAML_BYTES_MAX),
+        rules=_read_rules(folder),
+        calibration=_read(folder / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX),
+    )
 
 
 def _read_rules(folder: Path) -> dict[str, bytes]:
