@@ -29,7 +29,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PACKAGE: Final = "@sparticuz/chromium@147.0.0"
-SHA512: Final = "e1929e01041af2ea769adebbe6a4a2b73b4b75b42b95ff0129d0b99da79aa7ee4cbf5395d4e94974fa14f84242fe9e6c414254426378afeab9f8485a68e507a5"
+SHA512: Final = (
+    "e1929e01041af2ea769adebbe6a4a2b73b4b75b42b95ff0129d0b99da79aa7ee"
+    "4cbf5395d4e94974fa14f84242fe9e6c414254426378afeab9f8485a68e507a5"
+)
 _CACHE: Final = Path(__file__).parents[1] / ".cache" / "browser"
 _DEADLINE_S: Final = 240.0
 """A browser that says nothing for so long hangs; far above what the slowest machine takes."""
@@ -100,6 +103,15 @@ def _unpack(content: bytes, folder: Path) -> None:
             program = folder / name.removesuffix(".br")
             program.write_bytes(plain)
             program.chmod(0o755)
+
+
+def _fonts_file(folder: Path, home: Path) -> Path:
+    """Write where the package's fonts lie: its own file expects them at one place of the machine."""
+    file = home / "fonts.conf"
+    file.write_text(
+        f"<fontconfig><dir>{folder / 'fonts'}</dir><cachedir>{home / 'cache'}</cachedir></fontconfig>\n"
+    )
+    return file
 
 
 class Page:
@@ -211,7 +223,7 @@ def open_page(*, width: int = 1_200, height: int = 900, dark: bool = False) -> I
         "HOME": home,
         "PATH": os.environ["PATH"],
         "LD_LIBRARY_PATH": str(folder / "lib"),
-        "FONTCONFIG_PATH": str(folder),
+        "FONTCONFIG_FILE": str(_fonts_file(folder, Path(home))),
     }
     process = subprocess.Popen(
         # Chromium takes the pipe at the descriptors 3 and 4.

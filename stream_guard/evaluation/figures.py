@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -29,6 +29,9 @@ __all__ = [
     "Score",
     "Slice",
     "count",
+    "is_wrong",
+    "labels_of",
+    "name_categories",
     "wilson",
 ]
 
@@ -195,6 +198,23 @@ def count(predictions: Sequence[Prediction], policy: Policy, *, seed: int = 0) -
         if any(each.language for each in predictions)
         else (),
     )
+
+
+def name_categories(predictions: Iterable[Prediction], policy: Policy) -> list[Prediction]:
+    """Give decisions without a category the policy's only one of their kind, where it has just one.
+
+    Rules and classifiers say "safe" and no more; where the policy has one category that is safe, they mean that one.
+    """
+    kinds: dict[str, list[str]] = {"violates": [], "safe": []}
+    for category in policy.taxonomy.categories:
+        kinds["violates" if category.violates else "safe"].append(category.code)
+    only = {kind: codes[0] for kind, codes in kinds.items() if len(codes) == 1}
+    return [
+        each
+        if each.predicted_category is not None or each.decision not in only
+        else replace(each, predicted_category=only[each.decision])
+        for each in predictions
+    ]
 
 
 def labels_of(prediction: Prediction) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import orjson
 from stream_guard.app import package_version
 from stream_guard.errors import SettingsError
 from stream_guard.evaluation.comparison import compare
-from stream_guard.evaluation.figures import count
+from stream_guard.evaluation.figures import count, name_categories
 from stream_guard.evaluation.judging import judge_rows
 from stream_guard.evaluation.predictions import predict
 from stream_guard.evaluation.report import Evaluation, to_document, to_html
@@ -95,7 +95,7 @@ class Work:
     def _count(
         self, this: Judged, against: Judged | None, about: Mapping[str, str]
     ) -> tuple[Evaluation, dict[str, Sequence[Mapping[str, Any]]]]:
-        predictions = [predict(line) for line in this.lines]
+        predictions = name_categories(map(predict, this.lines), self.policy)
         figures = count(predictions, self.policy, seed=self.seed)
         lines: dict[str, Sequence[Mapping[str, Any]]] = {"predictions.jsonl": this.lines}
         comparison = figures_against = None
@@ -105,6 +105,7 @@ class Work:
                 others = [predict(line) for line in against.lines]
                 lines["predictions-against.jsonl"] = against.lines
             assert others is not None, "a side is judged, or was"
+            others = name_categories(others, self.other.policy or self.policy)
             comparison = compare(predictions, others, self.other.name)
             figures_against = count(others, self.other.policy or self.policy, seed=self.seed)
         policy = self.policy

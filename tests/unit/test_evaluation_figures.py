@@ -12,7 +12,7 @@ from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
 from stream_guard.evaluation.comparison import compare, mcnemar
-from stream_guard.evaluation.figures import count, labels_of, wilson
+from stream_guard.evaluation.figures import count, is_wrong, labels_of, name_categories, wilson
 from stream_guard.evaluation.predictions import Prediction
 from stream_guard.policy_store import load_policies
 
@@ -196,3 +196,14 @@ def test_a_comparison_tells_flips_from_moves_and_better_from_worse() -> None:
     assert [flip.this.row for flip in found.flips] == [1, 2]
     assert [flip.this.row for flip in found.moved] == [3]
     assert (found.better, found.worse, found.flip_share.value) == (1, 0, 0.5)
+
+
+def test_safe_without_a_category_is_the_only_safe_one_and_a_violation_stays_as_it_is() -> None:
+    rows = [
+        Prediction(1, "1", "", None, violates=False, category="DC0", decision="safe"),
+        Prediction(2, "2", "", None, violates=True, category="DC1", decision="violates"),
+        Prediction(3, "3", "", None, violates=False, category="DC0", decision="undetermined"),
+    ]
+    named = name_categories(rows, POLICY)
+    assert [each.predicted_category for each in named] == ["DC0", None, None]
+    assert [is_wrong(each) for each in named] == [False, True, True]
