@@ -79,7 +79,7 @@ def classify(
     what: Annotated[
         str | None,
         typer.Argument(
-            metavar="[TEXT | - | FILE.jsonl]",
+            metavar="TEXT | - | FILE.jsonl",
             help="A text; - for standard input (posts as JSON lines where it begins with '{', else one text); or a "
             "file with one post a line, as records hold them.",
         ),

@@ -36,6 +36,7 @@ def run(model: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
             "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "16",
             "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "16",
             "STREAM_GUARD_CASCADE__LADDER": "[]",
+            "STREAM_GUARD_ENGINE__REQUEST_TIMEOUT_S": "600",  # however slow the machine
         },
         cwd=ROOT,
         capture_output=True,
