@@ -142,7 +142,6 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         float | None,
         _share_option("--max-flips", "With --against: at most this share of decisions differ."),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the intervals of F1.")] = 0,
     *,
     texts: Annotated[
         bool,
@@ -174,7 +173,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     )[:limit]
     target = _make_folder(folder or Path("eval-output") / policy)
     thresholds = Thresholds(min_f1, min_precision, min_recall, max_undecided, max_flips)
-    work = Work(settings, chosen, other, rows, str(data), thresholds, seed)
+    work = Work(settings, chosen, other, rows, str(data), thresholds)
     with (
         stdout_kept_clean(),
         Progress(console=err, transient=True, disable=not err.is_terminal) as bar,

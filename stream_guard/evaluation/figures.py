@@ -1,8 +1,9 @@
 """Counts predictions against people's labels: what an evaluation says in numbers. Pure.
 
-Intervals are Wilson's (1927) for shares, and the bootstrap's percentiles for F1, which is no share: drawing rows again
-is drawing the four counts from a multinomial, so 2,000 draws cost no time. What it must never do: count what was not
-decided as decided, or hide a figure's uncertainty.
+Intervals are Wilson's (1927). F1 is no share of rows, but F1 = 2 J / (1 + J), where J is a share: the hits among all
+rows that either side calls so (Hand et al. 2021, "F*"); Wilson's interval of J, transformed, is F1's, and holds for few
+rows, too (Lam 2023, "Confidence intervals for the F1 score"). What it must never do: count what was not decided as
+decided, or hide a figure's uncertainty.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ __all__ = [
 
 _Z: Final = 1.959963984540054
 """The normal distribution's 97.5th percentile: intervals hold 95 % of what could be."""
-_DRAWS: Final = 2_000
 _BINS: Final = 10
 UNDECIDED: Final = ("undetermined", "failed")
 
@@ -175,26 +175,26 @@ def wilson(hits: int, rows: int) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
 
 
-def count(predictions: Sequence[Prediction], policy: Policy, *, seed: int = 0) -> Figures:
-    """Return all figures; the same for the same rows and seed."""
+def count(predictions: Sequence[Prediction], policy: Policy) -> Figures:
+    """Return all figures."""
     correct = sum(_is_correct(each) for each in predictions)
     confusion = _confusion(predictions, policy)
     categories: tuple[Score, ...] = ()
     if any(each.category for each in predictions):
-        categories = tuple(_category_scores(predictions, confusion, seed))
+        categories = tuple(_category_scores(predictions, confusion))
     scored = [score.f1.value for score in categories if score.f1.value is not None]
     return Figures(
         rows=len(predictions),
         accuracy=wilson(correct, len(predictions)),
-        decision=_decision_score(predictions, seed),
+        decision=_decision_score(predictions),
         undecided=sum(each.decision in UNDECIDED for each in predictions),
         categories=categories,
         macro_f1=sum(scored) / len(scored) if scored else None,
         confusion=confusion,
         calibration=_calibration(predictions),
         cost=_cost(predictions),
-        tiers=_slices(predictions, lambda each: each.tier, seed),
-        languages=_slices(predictions, lambda each: each.language or "none given", seed)
+        tiers=_slices(predictions, lambda each: each.tier),
+        languages=_slices(predictions, lambda each: each.language or "none given")
         if any(each.language for each in predictions)
         else (),
     )
@@ -235,13 +235,8 @@ def _is_correct(prediction: Prediction) -> bool:
     return prediction.decision == ("violates" if prediction.violates else "safe")
 
 
-def _score(name: str, counts: tuple[int, int, int, int], seed: int) -> Score:
-    """Make a score of hits, false alarms, misses and the rest."""
-    hits, alarms, misses, _ = counts
-    f1 = Interval(None)
-    if hits + alarms + misses:
-        low, high = _bootstrap_f1(counts, seed)
-        f1 = Interval(2 * hits / (2 * hits + alarms + misses), low, high)
+def _score(name: str, hits: int, alarms: int, misses: int) -> Score:
+    """Make a score of hits, false alarms and misses."""
     return Score(
         name,
         hits + misses,
@@ -249,24 +244,18 @@ def _score(name: str, counts: tuple[int, int, int, int], seed: int) -> Score:
         hits,
         wilson(hits, hits + alarms),
         wilson(hits, hits + misses),
-        f1,
+        Interval(
+            *(
+                None if end is None else 2 * end / (1 + end)
+                for end in wilson(hits, hits + alarms + misses)
+            )
+        ),
     )
 
 
-def _bootstrap_f1(counts: tuple[int, int, int, int], seed: int) -> tuple[float, float]:
-    rows = sum(counts)
-    drawn = np.random.default_rng(seed).multinomial(rows, np.array(counts) / rows, size=_DRAWS)
-    hits, wrong = drawn[:, 0], drawn[:, 1] + drawn[:, 2]
-    some = hits + wrong > 0
-    f1 = 2 * hits[some] / (2 * hits[some] + wrong[some])
-    low, high = np.percentile(f1, [2.5, 97.5])
-    return float(low), float(high)
-
-
-def _decision_score(predictions: Sequence[Prediction], seed: int) -> Score:
+def _decision_score(predictions: Sequence[Prediction]) -> Score:
     pairs = Counter((each.violates, each.decision == "violates") for each in predictions)
-    counts = (pairs[True, True], pairs[False, True], pairs[True, False], pairs[False, False])
-    return _score("violates", counts, seed)
+    return _score("violates", pairs[True, True], pairs[False, True], pairs[True, False])
 
 
 def _confusion(predictions: Sequence[Prediction], policy: Policy) -> Confusion:
@@ -296,17 +285,14 @@ def _confusion(predictions: Sequence[Prediction], policy: Policy) -> Confusion:
     )
 
 
-def _category_scores(
-    predictions: Sequence[Prediction], confusion: Confusion, seed: int
-) -> Iterable[Score]:
+def _category_scores(predictions: Sequence[Prediction], confusion: Confusion) -> Iterable[Score]:
     pairs = Counter(labels_of(each) for each in predictions)
     for label in confusion.golden:
         hits = pairs[label, label]
         golden = sum(n for (down, _), n in pairs.items() if down == label)
         predicted = sum(n for (_, across), n in pairs.items() if across == label)
         if golden or predicted:
-            rest = len(predictions) - golden - predicted + hits
-            yield _score(label, (hits, predicted - hits, golden - hits, rest), seed)
+            yield _score(label, hits, predicted - hits, golden - hits)
 
 
 def _calibration(predictions: Sequence[Prediction]) -> Calibrated | None:
@@ -354,7 +340,7 @@ def _cost(predictions: Sequence[Prediction]) -> Cost:
 
 
 def _slices(
-    predictions: Sequence[Prediction], name: Callable[[Prediction], str], seed: int
+    predictions: Sequence[Prediction], name: Callable[[Prediction], str]
 ) -> tuple[Slice, ...]:
     groups: dict[str, list[Prediction]] = {}
     for each in predictions:
@@ -364,7 +350,7 @@ def _slices(
             group,
             len(rows),
             wilson(sum(_is_correct(each) for each in rows), len(rows)),
-            _decision_score(rows, seed),
+            _decision_score(rows),
             sum(each.decision in UNDECIDED for each in rows),
             _cost(rows),
         )

@@ -45,7 +45,6 @@ class Evaluation:
         figures_against: of the other side.
         comparison: of both.
         checks: thresholds that were set.
-        seed: of the bootstrap.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Evaluation:
     figures_against: Figures | None
     comparison: Comparison | None
     checks: Sequence[Check]
-    seed: int
 
 
 def to_document(evaluation: Evaluation) -> dict[str, Any]:
@@ -88,7 +86,6 @@ def to_document(evaluation: Evaluation) -> dict[str, Any]:
         "program": evaluation.program,
         "model": evaluation.model,
         "seconds": evaluation.seconds,
-        "seed": evaluation.seed,
         "figures": _plain(evaluation.figures),
         "comparison": compared,
         "checks": [check._asdict() for check in evaluation.checks],

@@ -44,7 +44,6 @@ class Work:
         rows: of the golden set.
         source: its name.
         thresholds: to be reached.
-        seed: of the intervals of F1.
     """
 
     settings: Settings
@@ -53,7 +52,6 @@ class Work:
     rows: Sequence[GoldenRow]
     source: str
     thresholds: Thresholds
-    seed: int = 0
 
     async def run(
         self,
@@ -96,7 +94,7 @@ class Work:
         self, this: Judged, against: Judged | None, about: Mapping[str, str]
     ) -> tuple[Evaluation, dict[str, Sequence[Mapping[str, Any]]]]:
         predictions = name_categories(map(predict, this.lines), self.policy)
-        figures = count(predictions, self.policy, seed=self.seed)
+        figures = count(predictions, self.policy)
         lines: dict[str, Sequence[Mapping[str, Any]]] = {"predictions.jsonl": this.lines}
         comparison = figures_against = None
         if self.other is not None:
@@ -107,7 +105,7 @@ class Work:
             assert others is not None, "a side is judged, or was"
             others = name_categories(others, self.other.policy or self.policy)
             comparison = compare(predictions, others, self.other.name)
-            figures_against = count(others, self.other.policy or self.policy, seed=self.seed)
+            figures_against = count(others, self.other.policy or self.policy)
         policy = self.policy
         evaluation = Evaluation(
             name=Side.of(policy).name,
@@ -128,7 +126,6 @@ class Work:
             figures_against=figures_against,
             comparison=comparison,
             checks=check(self.thresholds, figures, comparison),
-            seed=self.seed,
         )
         return evaluation, lines
 
