@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-_TEXT_COLUMNS = ("text", "content", "post", "prompt", "message")
+_TEXT_COLUMNS = ("text", "content", "post", "prompt", "message", "example")
 
 
 def attack(

@@ -77,14 +77,15 @@ def _share_option(name: str, text: str) -> Any:  # noqa: ANN401 - typer's own
     f"Exit code {EXIT_LIMIT} where a threshold is missed. See also: stream-guard eval calibrate --help",
 )
 def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
+    policy: PolicyOption,
     data: Annotated[
-        Path,
+        Path | None,
         typer.Argument(
             metavar="DATA",
-            help="Labelled posts: .csv, .tsv, .jsonl or .parquet; a notice above the header is passed over.",
+            help="Labelled posts: .csv, .tsv, .jsonl or .parquet; a notice above the header is passed over. By default "
+            "the policy's golden_set.",
         ),
-    ],
-    policy: PolicyOption,
+    ] = None,
     path: PathOption = None,
     config: ConfigOption = None,
     effort: EffortOption = None,
@@ -157,8 +158,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
 
     settings = load_settings(config)
     configure_logs(settings.telemetry)
-    _, policies = load(path, config)
+    place, policies = load(path, config)
     chosen = find(policies, policy)
+    if data is None:
+        if chosen.golden_set is None:
+            raise SettingsError(
+                "name the labelled posts: DATA, or golden_set in the policy's policy.yaml"
+            )
+        data = place / policy / chosen.golden_set
     if effort is not None:
         chosen = with_effort(chosen, effort.value, settings.cascade)
     if max_flips is not None and against is None:

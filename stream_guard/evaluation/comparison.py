@@ -97,4 +97,4 @@ def mcnemar(better: int, worse: int) -> float:
     """Return the exact two-sided probability of so uneven a split of ``better + worse`` coin tosses."""
     tosses = better + worse
     tail = sum(math.comb(tosses, k) for k in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / 2**tosses)
+    return min(1.0, 2 * tail / (1 << tosses))

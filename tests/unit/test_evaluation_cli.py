@@ -168,6 +168,9 @@ def test_a_side_may_be_an_effort_or_another_policy(golden: Path, out: Path, side
     assert result.exit_code == EXIT_CLEAN, result.output
     against = json.loads(result.stdout)["comparison"]["against"]
     assert ("at high effort" in against) if side == "high" else against.startswith(side)
+    # The other side is judged anew: no answer of the first is known to it.
+    lines = (out / "predictions-against.jsonl").read_text().splitlines()
+    assert {json.loads(line)["provenance"]["tier"] for line in lines} == {"scripted"}
 
 
 def test_another_golden_set_cannot_be_compared(golden: Path, out: Path) -> None:
@@ -208,6 +211,19 @@ def test_bad_options_are_one_line_with_the_remedy(
     Path("bad.jsonl").write_text("\n{}\n")
     Path("a-folder").mkdir()
     assert says in fails(run(golden, out, *arguments), EXIT_USAGE)
+
+
+def test_without_data_the_policys_golden_set_is_judged(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(SHIPPED, folder)
+    command = ["eval", "--policy", DC, "--path", str(folder), "--out", str(out), "--json"]
+    told = fails(CliRunner().invoke(app, command, env=SCRIPTED), EXIT_USAGE)
+    assert told == "name the labelled posts: DATA, or golden_set in the policy's policy.yaml"
+    (folder / DC / "policy.yaml").write_text("golden_set: golden.csv\n")
+    (folder / DC / "golden.csv").write_text(GOLDEN)
+    result = CliRunner().invoke(app, command, env=SCRIPTED)
+    assert result.exit_code == EXIT_CLEAN, result.output
+    assert json.loads(result.stdout)["source"] == str(folder / DC / "golden.csv")
 
 
 def test_an_unknown_policy_names_those_that_there_are(golden: Path, out: Path) -> None:
