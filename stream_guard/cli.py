@@ -11,7 +11,16 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_audit, cli_dlq, cli_export, cli_policies, cli_tiers
+from stream_guard import (
+    cli_attack,
+    cli_audit,
+    cli_classify,
+    cli_dlq,
+    cli_eval,
+    cli_export,
+    cli_policies,
+    cli_tiers,
+)
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
@@ -213,6 +222,11 @@ app.command(
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
 app.add_typer(cli_export.app)
+app.add_typer(cli_eval.app)
+app.command(
+    epilog="Examples: stream-guard classify --policy dangerous-content 'a text'; "
+    "stream-guard classify --json posts.jsonl | jq .decision"
+)(cli_classify.classify)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
     cli_policies.route
 )

@@ -89,7 +89,7 @@ class EngineHungError(EngineError):
 
 
 class LimitError(StreamGuardError):
-    """A limit was passed past which going on would do harm."""
+    """A limit was passed past which going on would do harm, or a threshold that a command was given was missed."""
 
     exit_code = EXIT_LIMIT
 

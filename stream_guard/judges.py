@@ -15,6 +15,7 @@ from stream_guard.tiers.registry import make_tiers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from stream_guard.engine.exchange import Listener
     from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import Policy
     from stream_guard.ports import Clock, Judge
@@ -45,7 +46,11 @@ def make_judge(
 
 
 def make_lasting_judge(
-    settings: Settings, clock: Clock, metrics: Metrics, changed: Callable[[EngineState], None]
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    changed: Callable[[EngineState], None],
+    listen: Listener | None = None,
 ) -> Judge:
     """Return the same judge, under a supervisor where its engine can die.
 
@@ -54,6 +59,7 @@ def make_lasting_judge(
         clock: of backoffs and deadlines.
         metrics: where rebuilds are counted.
         changed: told when the engine goes down or is ready again.
+        listen: told of each prompt and completion; by default nobody is.
 
     Raises:
         EngineError: as :func:`make_judge`.
@@ -69,6 +75,7 @@ def make_lasting_judge(
         VllmJudge,
         rungs=Ladder(settings.cascade).rungs,
         keep_thoughts=settings.kafka.reasoning_topic is not None,
+        listen=listen,
     )
     return supervised_vllm(
         settings.engine, clock=clock, metrics=metrics, changed=changed, make=make

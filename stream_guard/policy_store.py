@@ -37,6 +37,7 @@ __all__ = [
     "load_policies",
     "load_policy",
     "read_policy_files",
+    "read_policy_folder",
     "refuse_errors",
 ]
 
@@ -200,6 +201,30 @@ def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> Polic
             calibrations[slug] = fitted
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
     return PolicyFiles(path, policies, routes, metadata, names, rules, calibrations)
+
+
+def read_policy_folder(
+    folder: Path, policy_id: str, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> Policy:
+    """Return the policy in a folder of its own, under another id than the folder's name: another version, kept aside.
+
+    Raises:
+        PolicyError: as :func:`load_policies`, but for routes and findings.
+    """
+    content = _read(folder / _POLICY_FILE, POLICY_BYTES_MAX)
+    if content is None:
+        message = f"{folder}: no {_POLICY_FILE}; write the policy there"
+        raise PolicyError(message)
+    return make_policy(
+        policy_id,
+        content,
+        effort=effort,
+        reasoning_tokens_max=reasoning_tokens_max,
+        source=str(folder / _POLICY_FILE),
+        metadata=_read(folder / _METADATA_FILE, YAML_BYTES_MAX),
+        rules=_read_rules(folder),
+        calibration=_read(folder / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX),
+    )
 
 
 def _read_rules(folder: Path) -> dict[str, bytes]:

@@ -88,6 +88,19 @@ class HarmonyTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def show(self, ids: Sequence[int]) -> str:
+        """Return the text of ids with control tokens by their names, for people; never to be encoded again."""
+        parts: list[str] = []
+        run: list[int] = []
+        for token in ids:
+            name = self._names.get(token)
+            if name is None:
+                run.append(token)
+                continue
+            parts += [self.decode(run), name]
+            run = []
+        return "".join([*parts, self.decode(run)])
+
     def token_id(self, text: str) -> int | None:
         """Return the id of a text that is one token, or None."""
         ids = self.encode(text)

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from vllm import SamplingParams
 
+    from stream_guard.engine.exchange import Listener
     from stream_guard.engine.plans import Attempt, Plan
     from stream_guard.engine.tokenizer import HarmonyTokenizer
     from stream_guard.engine.vllm_client import Completion
@@ -79,6 +80,7 @@ class VllmJudge:
         rungs: efforts and budgets at which requests under a policy may ask, the commonest first; those after it
             have their grammars compiled. By default each policy's own alone.
         keep_thoughts: whether judgements carry the chain of thought.
+        listen: told of each attempt, prompt and completion, for a person who asks; by default nobody is.
     """
 
     def __init__(
@@ -87,9 +89,11 @@ class VllmJudge:
         rungs: Callable[[Policy], Sequence[Rung]] | None = None,
         *,
         keep_thoughts: bool = False,
+        listen: Listener | None = None,
     ) -> None:
         self._settings = settings
         self._keep_thoughts = keep_thoughts
+        self._listen = listen
         self._rungs = rungs or (lambda _: ())
         self._client = VllmClient(settings)
         self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
@@ -362,6 +366,8 @@ class VllmJudge:
             spent.output_tokens += len(ids)
             if self._keep_thoughts:
                 spent.thoughts += read_thought(ids, tokenizer.control, tokenizer, plan.effort)
+            if self._listen is not None:
+                self._listen(job.request.id, plan.effort, job.prompt, ids, self._tokenizer)
             if completion.finish_reason not in ("stop", "length"):
                 # "none" is an abort that we did not ask for, "error" a grammar gone wrong: neither answers.
                 answer = Answer("undetermined", parse_status="malformed")
