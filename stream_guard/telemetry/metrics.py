@@ -195,6 +195,11 @@ class Metrics:
             _SECONDS,
         )
         registry.register(self.seconds)
+        # Records traced, by why: parent (its sender's flag), ratio; undetermined, severe, dead_letter, slow (kept
+        # all the same); refused (would have been kept, but telemetry.trace_kept_per_s_max was reached).
+        self.traces = Counter(
+            "stream_guard_traces", "Records traced, by why.", ["why"], registry=registry
+        )
         # Always 1: the labels say what runs.
         self.build = Gauge(
             "stream_guard_build_info",

@@ -86,6 +86,7 @@ class ManualJudge:
         answer: Answer = _SAFE,
         *,
         error: RecordError | None = None,
+        provenance: Provenance = _PROVENANCE,
     ) -> None:
         """Deliver an outcome for these waiting requests, or all, one list for each who asked.
 
@@ -93,6 +94,7 @@ class ManualJudge:
             requests: of :attr:`waiting`.
             answer: what is decided for each.
             error: instead of an answer: the posts' own fault.
+            provenance: how it came about.
 
         Raises:
             KeyError: a request is not waiting.
@@ -104,7 +106,7 @@ class ManualJudge:
                 request,
                 answer=answer if error is None else None,
                 error=error,
-                provenance=_PROVENANCE,
+                provenance=provenance,
                 started_ns=now_ns,
                 finished_ns=now_ns,
             )
