@@ -232,6 +232,9 @@ class Pipeline:
                 self._trace_batch(traced, len(wanted), now_ns)
             if wanted:
                 self._metrics.batch_records.observe(len(wanted))
+                self._metrics.observe_stage(
+                    "wait", [now_ns - _work_of(request).consumed_ns for request in wanted]
+                )
                 self._judge.submit(wanted, self._judged)
 
     def _trace_batch(self, traced: Sequence[JudgeRequest], count: int, now_ns: int) -> None:
@@ -258,6 +261,19 @@ class Pipeline:
         """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
         work = next(iter(self._live.get(partition, {}).values()), None)
         return None if work is None else (work.record.offset, work.consumed_ns)
+
+    def oldest_trace_id(self, partition: Partition) -> str | None:
+        """Return the trace id of a partition's oldest unfinished record, whether it is traced or not."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        return None if work is None else work.trace.traceparent[3:35]
+
+    def oldest_written_ns(self, partition: Partition) -> int | None:
+        """Return when a partition's oldest unfinished record was written, Unix time in ns: by its own timestamp."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        if work is None:
+            return None
+        written_ns = work.record.timestamp * 1_000_000
+        return min(written_ns, work.consumed_ns) if written_ns > 0 else work.consumed_ns
 
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
@@ -292,6 +308,7 @@ class Pipeline:
         events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
         outgoing: list[Outgoing] = []
         tokens: Counter[str] = Counter()
+        degraded: Counter[str] = Counter()
         keeps = self._tracing.keeping is not None
         for judgement in judgements:
             work = _work_of(judgement.request)
@@ -316,6 +333,7 @@ class Pipeline:
                 route_mode=mode,
             )
             provenance = verdict["provenance"]
+            degraded.update(provenance["degraded"])
             if provenance["output_tokens"]:
                 tokens.update(
                     prompt=provenance["prompt_tokens"],
@@ -333,6 +351,10 @@ class Pipeline:
                     traceparent = format_traceparent(owed.span.get_span_context())
             value, headers = events.encode(verdict, traceparent)
             outgoing.append(Outgoing(topic, work.record.key, value, headers, owed, work))
+        self._metrics.observe_stage(
+            "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
+        )
+        self._metrics.count_degraded(degraded)
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         self.dead_letters.passed("judge", passed, now_s)
@@ -343,6 +365,7 @@ class Pipeline:
     def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
         verdicts: Counter[tuple[str, str, str, str]] = Counter()
         consumed: Counter[int] = Counter()
+        built: Counter[int] = Counter()
         now_ns = self._clock.wall_ns()
         traces = self._tracing.keeping is not None
         for sent in outgoing:
@@ -354,6 +377,7 @@ class Pipeline:
             else:
                 self._metrics.dead_letters.labels(label).inc()
             consumed[work.consumed_ns] += 1
+            built[owed.built_ns] += 1
             if traces:
                 self._tracing.sent(
                     work, owed.span, now_ns, topic=sent.topic, built_ns=owed.built_ns
@@ -364,6 +388,8 @@ class Pipeline:
         self._metrics.count_verdicts(verdicts)
         for consumed_ns, count in consumed.items():  # records of one poll share their time
             self._metrics.seconds.observe((now_ns - consumed_ns) / 1e9, count)
+        for built_ns, count in built.items():
+            self._metrics.observe_stage("publish", [now_ns - built_ns], count)
         self.progress.set()
 
     @property

@@ -100,6 +100,8 @@ class TelemetrySettings(Section):
     """``auto`` is console on a terminal, JSON elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe lines shown."""
+    log_repeats_per_minute_max: int = Field(30, ge=0)
+    """Lines of one kind that are shown a minute; the next after it says how many were held back. 0 for no limit."""
     otlp_endpoint: str | None = None
     """Where spans go, e.g. ``http://collector:4317``; none are kept where unset."""
     otlp_protocol: Literal["grpc", "http"] = "grpc"
