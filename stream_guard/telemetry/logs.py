@@ -63,7 +63,8 @@ def configure_logs(settings: TelemetrySettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    # aiokafka's own account of each join and fetch is of no use at three in the morning; at debug it logs what it sends.
+    # aiokafka's own account of each join and fetch is of no use at three in the morning; its debug lines hold the bytes
+    # that it sends, which are posts.
     wanted = {"debug": "INFO", "info": "WARNING"}.get(settings.log_level, settings.log_level)
     logging.getLogger("aiokafka").setLevel(wanted.upper())
 
