@@ -100,10 +100,18 @@ class App:
         self.settings = settings
         self.metrics = metrics or Metrics()
         clock = SystemClock()
-        inner = judge or make_lasting_judge(settings, clock, self.metrics, self.engine_changed)
+        self.tracing = Tracing(
+            settings.telemetry,
+            group=settings.kafka.group_id,
+            exporter=exporter,
+            severe=settings.cascade.severe,
+            metrics=self.metrics,
+        )
+        inner = judge or make_lasting_judge(
+            settings, clock, self.metrics, self.engine_changed, tracing=self.tracing
+        )
         self.judge = make_cascade(settings, clock, self.metrics, inner)
         self._consumer: Consumer | None = None
-        self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
         self._stop = asyncio.Event()
@@ -134,8 +142,17 @@ class App:
         Raises:
             StreamGuardError: a part failed; what was not committed is read again after a restart.
         """
+        try:
+            with self.tracing.run():
+                await self._run()
+        finally:
+            await asyncio.to_thread(self.tracing.close, self.settings.delivery.stop_timeout_s)
+
+    async def _run(self) -> None:
         settings = self.settings
         policies = read_policies(settings)
+        if settings.telemetry.otlp_endpoint is not None:
+            self._begin_traces()
         _log.info(
             "starting",
             version=package_version(),
@@ -194,6 +211,16 @@ class App:
                 finally:
                     self.health.stopping = True
                     await self._close(source, publisher)
+
+    def _begin_traces(self) -> None:
+        if self.settings.telemetry.trace_engine:
+            self.tracing.lend()
+        if self.settings.telemetry.trace_content:
+            _log.warning(
+                "trace_content",
+                endpoint=self.settings.telemetry.otlp_endpoint,
+                remedy="spans carry the text of posts and of the model (telemetry.trace_content); see who reads them",
+            )
 
     def _make_transactions(self) -> TransactionalPublisher | None:
         """Return who writes and commits in exactly-once mode."""
@@ -359,7 +386,6 @@ class App:
             async with asyncio.timeout(self.settings.delivery.stop_timeout_s):
                 await self.judge.close()
         await self.probes.stop()
-        await asyncio.to_thread(self.tracing.close)
 
     @contextlib.contextmanager
     def _signals(self) -> Any:  # noqa: ANN401 - a generator made a context manager

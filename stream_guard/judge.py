@@ -105,8 +105,8 @@ class JudgeRequest:
     Attributes:
         id: unique in this process.
         post, policy: what to judge, and by what.
-        trace_headers: W3C headers (``traceparent``) of the span to hang the engine's under, or
-            None when the record is not sampled.
+        trace_headers: W3C headers (``traceparent``) of ``span``, for a judge that makes no span of its own for its
+            engine's to hang under; None when the record is not traced.
         context: the asker's own; comes back untouched.
         effort, reasoning_tokens_max: in place of the policy's own, on a rung of the ladder; None for the policy's.
         span: the asker's, open while the request is judged; None when the record is not sampled.

@@ -6,7 +6,7 @@ What it must never do: import an engine that the settings do not ask for.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.cascade import Cascade
 from stream_guard.tiers.ladder import Ladder
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import Policy
     from stream_guard.ports import Clock, Judge
-    from stream_guard.settings import EngineSettings, Settings
+    from stream_guard.settings import EngineSettings, Settings, TelemetrySettings
     from stream_guard.telemetry.metrics import Metrics
+    from stream_guard.telemetry.traces import Tracing
     from stream_guard.tiers.ladder import Rung
 
 __all__ = ["make_cascade", "make_judge", "make_lasting_judge"]
@@ -51,6 +52,7 @@ def make_lasting_judge(
     metrics: Metrics,
     changed: Callable[[EngineState], None],
     listen: Listener | None = None,
+    tracing: Tracing | None = None,
 ) -> Judge:
     """Return the same judge, under a supervisor where its engine can die.
 
@@ -60,6 +62,7 @@ def make_lasting_judge(
         metrics: where rebuilds are counted.
         changed: told when the engine goes down or is ready again.
         listen: told of each prompt and completion; by default nobody is.
+        tracing: makes the spans of its calls.
 
     Raises:
         EngineError: as :func:`make_judge`.
@@ -76,10 +79,23 @@ def make_lasting_judge(
         rungs=Ladder(settings.cascade).rungs,
         keep_thoughts=settings.kafka.reasoning_topic is not None,
         listen=listen,
+        tracing=tracing,
     )
-    return supervised_vllm(
-        settings.engine, clock=clock, metrics=metrics, changed=changed, make=make
+    engine = settings.engine.model_copy(
+        update={"extra": {**_telemetry_arguments(settings.telemetry), **settings.engine.extra}}
     )
+    return supervised_vllm(engine, clock=clock, metrics=metrics, changed=changed, make=make)
+
+
+def _telemetry_arguments(settings: TelemetrySettings) -> dict[str, Any]:
+    """Return vLLM's arguments for what it tells of itself; those of ``engine.extra`` win."""
+    arguments: dict[str, Any] = {}
+    if settings.otlp_endpoint is not None and settings.trace_engine:
+        # Its spans leave by our exporter (Tracing.lend); without an endpoint it would make none.
+        arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
+    if settings.engine_metrics:
+        arguments["disable_log_stats"] = False
+    return arguments
 
 
 def make_cascade(settings: Settings, clock: Clock, metrics: Metrics, inner: Judge) -> Cascade:

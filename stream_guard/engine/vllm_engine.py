@@ -24,10 +24,12 @@ from stream_guard.engine.vllm_client import (
     violation_probability,
 )
 from stream_guard.engine.warm_up import WarmUp
-from stream_guard.errors import EngineError, EngineHungError, PromptError
+from stream_guard.errors import EngineError, EngineHungError, PromptError, StreamGuardError
 from stream_guard.judge import Answer, Judgement, Provenance
 from stream_guard.prompt import PromptBuilder, hash_ids
 from stream_guard.reasoning import read_thought
+from stream_guard.telemetry.generations import Call, Result
+from stream_guard.telemetry.trace_context import format_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from stream_guard.judge import FinishReason, JudgeRequest, Thought
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.settings import EngineSettings
+    from stream_guard.telemetry.traces import Tracing
     from stream_guard.tiers.ladder import Rung
 
 TIER: Final = "safeguard"
@@ -81,6 +84,7 @@ class VllmJudge:
             have their grammars compiled. By default each policy's own alone.
         keep_thoughts: whether judgements carry the chain of thought.
         listen: told of each attempt, prompt and completion, for a person who asks; by default nobody is.
+        tracing: makes a span of each call for a post that is traced.
     """
 
     def __init__(
@@ -90,10 +94,12 @@ class VllmJudge:
         *,
         keep_thoughts: bool = False,
         listen: Listener | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
         self._keep_thoughts = keep_thoughts
         self._listen = listen
+        self._tracing = tracing
         self._rungs = rungs or (lambda _: ())
         self._client = VllmClient(settings)
         self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
@@ -354,12 +360,7 @@ class VllmJudge:
         for attempt in plan.attempts:
             spent.attempts += 1
             spent.prompt_tokens += len(job.prompt)
-            completion = await self._client.generate(
-                job.prompt,
-                self._params(job, attempt),
-                f"{job.request.id}-{next(self._ids)}",
-                job.request.trace_headers,
-            )
+            completion = await self._generate(job, attempt)
             ids = list(completion.ids)
             spent.finish_reason = completion.finish_reason
             spent.cached_tokens += completion.cached_tokens
@@ -383,6 +384,38 @@ class VllmJudge:
             if answer.parse_status not in _RETRIED:
                 return answer, self._confidence(completion, reading)
         return answer, None
+
+    async def _generate(self, job: _Job, attempt: Attempt) -> Completion:
+        """Ask the engine once, in a span of its own where the post is traced."""
+        request, params = job.request, self._params(job, attempt)
+        request_id = f"{request.id}-{next(self._ids)}"
+        if request.span is None or self._tracing is None:
+            return await self._client.generate(
+                job.prompt, params, request_id, request.trace_headers
+            )
+        text, decode = request.post.text, self._tokenizer.decode
+        call = Call(self._settings.model, attempt.tokens_max, text=lambda: text)
+        span = self._tracing.generation(request.span, call)
+        headers = {"traceparent": format_traceparent(span.get_span_context())}
+        result = Result(error="cancelled")
+        try:
+            completion = await self._client.generate(job.prompt, params, request_id, headers)
+            result = Result(
+                len(job.prompt),
+                completion.cached_tokens,
+                len(completion.ids),
+                completion.finish_reason,
+                error=completion.finish_reason
+                if completion.finish_reason in ("error", "none")
+                else None,
+                text=lambda: decode(completion.ids),
+            )
+        except StreamGuardError as error:
+            result = Result(error=type(error).__name__)
+            raise
+        finally:
+            self._tracing.generated(span, result)
+        return completion
 
     def _params(self, job: _Job, attempt: Attempt) -> SamplingParams:  # noqa: ARG002 - tests script the job
         return attempt.params

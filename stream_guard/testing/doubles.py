@@ -88,6 +88,7 @@ class ManualJudge:
         answer: Answer = _SAFE,
         *,
         error: RecordError | None = None,
+        provenance: Provenance = _PROVENANCE,
     ) -> None:
         """Deliver an outcome for these waiting requests, or all, one list for each who asked.
 
@@ -95,6 +96,7 @@ class ManualJudge:
             requests: of :attr:`waiting`.
             answer: what is decided for each.
             error: instead of an answer: the posts' own fault.
+            provenance: how it came about.
 
         Raises:
             KeyError: a request is not waiting.
@@ -106,8 +108,8 @@ class ManualJudge:
                 request,
                 answer=answer if error is None else None,
                 error=error,
-                provenance=_PROVENANCE,
                 thoughts=self.thoughts if error is None else (),
+                provenance=provenance,
                 started_ns=now_ns,
                 finished_ns=now_ns,
             )
