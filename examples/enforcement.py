@@ -1,6 +1,6 @@
 """An enforcement service: acts once per verdict id, whatever is delivered how often.
 
-    python examples/enforcement.py localhost:9092 --database enforcement.sqlite
+    python examples/enforcement.py "$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS" --database enforcement.sqlite
 
 The action and the verdict's id go into one transaction of SQLite, so that a kill between the two is none: either
 both are there or neither, and a verdict that comes again finds its id. Replace :func:`act` by what your platform

@@ -1,6 +1,6 @@
 """A feeder of a review queue: every verdict that a person should see becomes one open case.
 
-    python examples/review_queue.py localhost:9092 --database reviews.sqlite
+    python examples/review_queue.py "$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS" --database reviews.sqlite
 
 A case is about one post under one policy. When a later verdict supersedes an earlier one, an open case takes the
 later verdict, and closes where nobody has to look any more. A case that a person has closed stays closed.
@@ -39,13 +39,17 @@ def needs_a_person(verdict: Verdict) -> bool:
     return verdict.needs_review or verdict.action == "review"
 
 
-def feed(database: sqlite3.Connection, verdict: Verdict) -> None:
-    """Open, change or close the case of a verdict's post and policy; a repeat changes nothing."""
+def feed(database: sqlite3.Connection, verdict: Verdict) -> bool:
+    """Open, change or close the case of a verdict's post and policy; a repeat changes nothing.
+
+    Returns:
+        Whether this verdict, which was not seen before, is one for a person.
+    """
     subject = "/".join(map(str, verdict.subject))
     with database:
         new = database.execute("INSERT OR IGNORE INTO handled VALUES (?)", (verdict.id,)).rowcount
         if not new:
-            return
+            return False
         row = (
             verdict.id,
             verdict.content.id,
@@ -68,6 +72,7 @@ def feed(database: sqlite3.Connection, verdict: Verdict) -> None:
                 " AND state = 'open' AND published_ms <= ?",
                 (verdict.id, subject, verdict.timing.published),
             )
+    return needs_a_person(verdict)
 
 
 async def run(bootstrap_servers: str, topic: str, group_id: str, path: str) -> None:
@@ -76,7 +81,8 @@ async def run(bootstrap_servers: str, topic: str, group_id: str, path: str) -> N
     database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + SCHEMA)
     async with VerdictConsumer(bootstrap_servers, group_id=group_id, topic=topic) as verdicts:
         async for verdict in verdicts:
-            feed(database, verdict)
+            if feed(database, verdict):
+                print(f"to review: {verdict.content.id} under {verdict.policy.id}", flush=True)
 
 
 def main() -> None:

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from stream_guard.audit.archive import Keeper
 from stream_guard.clock import SystemClock
 from stream_guard.consumer import POLL_TIMEOUT_MS, Consumer
 from stream_guard.errors import EngineError, LimitError, PolicyError, SettingsError
+from stream_guard.garbage import tune_garbage_collector
 from stream_guard.judges import make_cascade, make_lasting_judge
 from stream_guard.kafka.consumer import KafkaSource, check_topics
 from stream_guard.kafka.producer import KafkaPublisher
@@ -98,13 +100,22 @@ class App:
         self.settings = settings
         self.metrics = metrics or Metrics()
         clock = SystemClock()
-        inner = judge or make_lasting_judge(settings, clock, self.metrics, self.engine_changed)
+        self.tracing = Tracing(
+            settings.telemetry,
+            group=settings.kafka.group_id,
+            exporter=exporter,
+            severe=settings.cascade.severe,
+            metrics=self.metrics,
+        )
+        inner = judge or make_lasting_judge(
+            settings, clock, self.metrics, self.engine_changed, tracing=self.tracing
+        )
         self.judge = make_cascade(settings, clock, self.metrics, inner)
         self._consumer: Consumer | None = None
-        self.tracing = Tracing(settings.telemetry, group=settings.kafka.group_id, exporter=exporter)
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
         self._stop = asyncio.Event()
+        self._keeper: Keeper | None = None
 
     def stop(self) -> None:
         """Ask :meth:`run` to drain and return."""
@@ -116,7 +127,7 @@ class App:
         self.health.details["engine_rebuilds"] = state.rebuilds
         self.health.details["engine_fault"] = state.last_fault
         if state.ready:
-            _tune_garbage_collector()
+            tune_garbage_collector()
         else:
             gc.unfreeze()  # or nothing of the dead engine would ever be freed
         if self._consumer is not None:
@@ -131,8 +142,17 @@ class App:
         Raises:
             StreamGuardError: a part failed; what was not committed is read again after a restart.
         """
+        try:
+            with self.tracing.run():
+                await self._run()
+        finally:
+            await asyncio.to_thread(self.tracing.close, self.settings.delivery.stop_timeout_s)
+
+    async def _run(self) -> None:
         settings = self.settings
         policies = read_policies(settings)
+        if settings.telemetry.otlp_endpoint is not None:
+            self._begin_traces()
         _log.info(
             "starting",
             version=package_version(),
@@ -191,6 +211,16 @@ class App:
                 finally:
                     self.health.stopping = True
                     await self._close(source, publisher)
+
+    def _begin_traces(self) -> None:
+        if self.settings.telemetry.trace_engine:
+            self.tracing.lend()
+        if self.settings.telemetry.trace_content:
+            _log.warning(
+                "trace_content",
+                endpoint=self.settings.telemetry.otlp_endpoint,
+                remedy="spans carry the text of posts and of the model (telemetry.trace_content); see who reads them",
+            )
 
     def _make_transactions(self) -> TransactionalPublisher | None:
         """Return who writes and commits in exactly-once mode."""
@@ -287,6 +317,10 @@ class App:
         except TimeoutError as error:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
+        # The model is here by now, and no record was taken yet.
+        self._keeper = await Keeper.of(self.settings)
+        if self._keeper is not None:
+            await self._keeper.keep(policies)
 
     def _make_reloader(
         self, policies: PolicySet, pipeline: Pipeline, consumer: Consumer, topics: set[str]
@@ -298,6 +332,8 @@ class App:
             assigned = {partition.topic for partition in consumer.assigned}
             check_routes(edited, sorted(topics | assigned), settings)
             await self.judge.prepare(edited)
+            if self._keeper is not None:
+                await self._keeper.keep(edited)
 
         def switch(edited: PolicySet) -> None:
             pipeline.switch(edited)
@@ -334,7 +370,7 @@ class App:
         self.health.details["policies_refused"] = refused
 
     def _report_ready(self) -> None:
-        _tune_garbage_collector()
+        tune_garbage_collector()
         about = dict(self.judge.describe())
         self.health.engine_ready = True
         self.health.details["engine"] = about
@@ -350,7 +386,6 @@ class App:
             async with asyncio.timeout(self.settings.delivery.stop_timeout_s):
                 await self.judge.close()
         await self.probes.stop()
-        await asyncio.to_thread(self.tracing.close)
 
     @contextlib.contextmanager
     def _signals(self) -> Any:  # noqa: ANN401 - a generator made a context manager
@@ -371,17 +406,6 @@ class App:
 
 def _versions(policies: PolicySet) -> dict[str, str]:
     return {policy.id: policy.version for policy in policies.policies.values()}
-
-
-def _tune_garbage_collector() -> None:
-    """Spare the collector what lives as long as the process, and let it look less often.
-
-    Records in flight are many and short-lived, and reference counting frees them: on the default thresholds the
-    collector walked all of them again and again, as the profiler shows.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 50, 100)
 
 
 def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:

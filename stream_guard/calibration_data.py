@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stream_guard.policy import Policy
 
-__all__ = ["JudgedBy", "LabelledSet", "join_labels", "read_labels"]
+__all__ = ["JudgedBy", "LabelledSet", "join_labels", "label_words", "read_labels"]
 
 _YES: Final = frozenset({"1", "true", "yes", "violates"})
 _NO: Final = frozenset({"0", "false", "no", "safe"})
@@ -67,7 +67,7 @@ def read_labels(content: bytes, policy: Policy, source: str) -> dict[str, bool]:
     if not {"id", "label"} <= set(reader.fieldnames or ()):
         message = f"{source}:1: needs the columns id and label, and has {', '.join(reader.fieldnames or ()) or 'none'}"
         raise FitError(message)
-    known = _words(policy)
+    known = label_words(policy)
     labels: dict[str, bool] = {}
     for row in reader:
         post_id, word = (row["id"] or "").strip(), (row["label"] or "").strip()
@@ -81,7 +81,8 @@ def read_labels(content: bytes, policy: Policy, source: str) -> dict[str, bool]:
     return labels
 
 
-def _words(policy: Policy) -> dict[str, bool]:
+def label_words(policy: Policy) -> dict[str, bool]:
+    """Return every word that a label may be, folded, and whether it says that a post violates."""
     taxonomy = policy.taxonomy
     words = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)
     words |= {category.code.casefold(): category.violates for category in taxonomy.categories}

@@ -11,11 +11,21 @@ import orjson
 import typer
 from rich.console import Console
 
-from stream_guard import cli_attack, cli_dlq, cli_policies, cli_tiers
+from stream_guard import (
+    cli_attack,
+    cli_audit,
+    cli_classify,
+    cli_dlq,
+    cli_eval,
+    cli_export,
+    cli_policies,
+    cli_tiers,
+)
 from stream_guard.errors import (
     EXIT_BROKER,
     EXIT_CLEAN,
     EXIT_ENGINE,
+    EXIT_EVIDENCE,
     EXIT_LIMIT,
     EXIT_USAGE,
     StreamGuardError,
@@ -30,7 +40,7 @@ app = typer.Typer(
     help="Judge a stream of posts under written policies: posts in from Kafka, verdicts out.",
     epilog=(
         f"Exit codes: {EXIT_CLEAN} clean, {EXIT_USAGE} usage or settings, {EXIT_BROKER} broker, "
-        f"{EXIT_ENGINE} engine, {EXIT_LIMIT} stopped by a limit."
+        f"{EXIT_ENGINE} engine, {EXIT_LIMIT} stopped by a limit, {EXIT_EVIDENCE} evidence missing or different."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -134,7 +144,7 @@ def produce(
     err.print(f"sent {count} records to {topic}")
 
 
-@app.command(epilog="Example: stream-guard tail --json | jq 'select(.decision == \"violates\")'")
+@app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl")
 def tail(
     config: ConfigOption = None,
     *,
@@ -203,8 +213,20 @@ def round_trip(
     sys.stdout.write(verdict.decode("utf-8", "replace") + "\n")
 
 
+app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60")(
+    cli_audit.replay
+)
+app.command(
+    epilog="Example: stream-guard backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl"
+)(cli_audit.backtest)
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
+app.add_typer(cli_export.app)
+app.add_typer(cli_eval.app)
+app.command(
+    epilog="Examples: stream-guard classify --policy dangerous-content 'a text'; "
+    "stream-guard classify --json posts.jsonl | jq .decision"
+)(cli_classify.classify)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
     cli_policies.route
 )

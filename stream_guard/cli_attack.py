@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import csv
 import hashlib
 import io
-import os
 import sys
 from dataclasses import asdict
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
@@ -19,7 +17,8 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from stream_guard.cli_policies import ConfigOption, JsonOption, PathOption, find, load
+from stream_guard.cli_output import stdout_kept_clean
+from stream_guard.cli_policies import ConfigOption, JsonOption, PathOption, SlugArgument, find, load
 from stream_guard.errors import LimitError, PolicyError, RecordError, SettingsError
 from stream_guard.lint.examples import find_examples
 from stream_guard.policy_text import read_sections
@@ -27,18 +26,16 @@ from stream_guard.post import Post, PostParser
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from stream_guard.attack_run import AttackReport
     from stream_guard.policy import Policy
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-_TEXT_COLUMNS = ("text", "content", "post", "prompt", "message")
+_TEXT_COLUMNS = ("text", "content", "post", "prompt", "message", "example")
 
 
 def attack(
-    slug: Annotated[str, typer.Argument(metavar="POLICY", help="The policy's id.")],
+    slug: SlugArgument,
     posts: Annotated[
         Path | None,
         typer.Option(
@@ -77,7 +74,7 @@ def attack(
     policy = find(policies, slug)
     found = read_posts(posts, policy, folder, PostParser(settings.post))[:posts_max]
     judge = make_judge(settings.engine)
-    with _stdout_kept_clean(), Progress(console=err, transient=True) as bar:
+    with stdout_kept_clean(), Progress(console=err, transient=True) as bar:
         task = bar.add_task("judging", total=None)
         report = asyncio.run(
             run_attacks(
@@ -96,20 +93,6 @@ def attack(
     if hidden_max is not None and report.hidden_share > hidden_max:
         message = f"{report.hidden_share:.1%} of violating posts passed in disguise; --hidden-max is {hidden_max:.1%}"
         raise LimitError(message)
-
-
-@contextlib.contextmanager
-def _stdout_kept_clean() -> Iterator[None]:
-    """Send what libraries in C print to stdout to stderr, so that a report can be piped."""
-    sys.stdout.flush()
-    kept = os.dup(1)
-    os.dup2(2, 1)
-    try:
-        yield
-    finally:
-        sys.stdout.flush()
-        os.dup2(kept, 1)
-        os.close(kept)
 
 
 def _show(report: AttackReport) -> None:

@@ -84,7 +84,7 @@ def list_letters(  # noqa: PLR0913 - each an option of the command
     """List dead letters, and count them by reason; the counts are of all, whatever the limit."""
     wanted = _filter(reason, topic, partition, offsets, since, until)
     newest = Newest(limit)
-    seen = _run(_survey(load_settings(config).kafka, wanted, newest.add))
+    seen = run_quietly(_survey(load_settings(config).kafka, wanted, newest.add))
     kept = newest.letters()
     if json:
         listed = [{**letter.describe(), "replayed": letter.id in seen.replayed} for letter in kept]
@@ -117,7 +117,7 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Show a dead letter: where, when, why, its headers, and with --content its bytes."""
-    letters = _run(_find(load_settings(config).kafka, which))
+    letters = run_quietly(_find(load_settings(config).kafka, which))
     if not letters:
         message = f"no dead letter {which!r}; stream-guard dlq list has those that there are"
         raise OperatorError(message)
@@ -152,10 +152,10 @@ def replay(  # noqa: PLR0913 - each an option of the command
     settings = load_settings(config).kafka
 
     async def go() -> Survey:
-        with _progress("replaying") as progress:
+        with show_progress("replaying") as progress:
             return await send_back(settings, wanted, dry_run=dry_run, progress=progress)
 
-    seen: Survey = _run(go())
+    seen: Survey = run_quietly(go())
     if json:
         _write_json({**_counts(seen), "sent": seen.sent, "would_send": len(seen.chosen)})
         return
@@ -170,7 +170,7 @@ async def _survey(
 ) -> Survey:
     from stream_guard.kafka.dead_letter_reader import DeadLetterReader, survey
 
-    with _progress("reading") as progress:
+    with show_progress("reading") as progress:
         async with DeadLetterReader(settings, progress) as reader:
             return await survey(reader, await reader.ends(), wanted, found)
 
@@ -261,7 +261,7 @@ def _print_counts(seen: Survey, shown: int | None = None) -> None:
 
 
 @contextlib.contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar on stderr where that is a terminal."""
     columns = (TextColumn(what), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
@@ -269,7 +269,8 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
-def _run(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the work returns
+def run_quietly(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the work returns
+    """Run a command's work, without what the client logs."""
     # What it logs of a broker that is away comes as our error, with the setting that names it.
     log = logging.getLogger("aiokafka")
     level = log.level

@@ -15,7 +15,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream_guard.errors import EXIT_USAGE, PolicyError, RecordError
+from stream_guard.errors import EXIT_USAGE, PolicyError, RecordError, SettingsError
 from stream_guard.lint import CODES, lint_policies
 from stream_guard.lint.output import to_json, to_sarif, to_text
 from stream_guard.lint.tokens import token_counter
@@ -52,6 +52,24 @@ ConfigOption = Annotated[
     typer.Option("--config", "-c", metavar="FILE", help="Settings as TOML."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="As JSON.")]
+
+
+def complete_policy(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids of policies that begin so, for a shell's completion; none where there is no folder."""
+    try:
+        folder = (
+            context.params.get("path") or load_settings(context.params.get("config")).policies.path
+        )
+        found = sorted(file.parent.name for file in Path(folder).glob("*/policy.md"))
+    except (OSError, SettingsError):
+        return []
+    return [slug for slug in found if slug.startswith(incomplete)]
+
+
+SlugArgument = Annotated[
+    str,
+    typer.Argument(metavar="POLICY", help="The policy's id.", autocompletion=complete_policy),
+]
 
 
 class LintFormat(StrEnum):
@@ -150,7 +168,7 @@ def list_policies(
 
 @app.command(epilog="Example: stream-guard policies show dangerous-content")
 def show(
-    slug: Annotated[str, typer.Argument(metavar="POLICY", help="The policy's id.")],
+    slug: SlugArgument,
     path: PathOption = None,
     config: ConfigOption = None,
     *,

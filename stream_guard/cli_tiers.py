@@ -5,19 +5,32 @@ from __future__ import annotations
 import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import orjson
 import typer
 
 from stream_guard.calibration_data import join_labels, read_labels
 from stream_guard.calibration_fit import FitError, Method, fit_curve, held_out_scores
-from stream_guard.cli_policies import ConfigOption, PathOption, find, load, out, read_lines
+from stream_guard.cli_policies import (
+    ConfigOption,
+    PathOption,
+    SlugArgument,
+    find,
+    load,
+    out,
+    read_lines,
+)
 from stream_guard.errors import PolicyError, RecordError
 from stream_guard.post import PostParser
 from stream_guard.settings import load_settings
 
-__all__ = ["CurveKind", "calibrate", "classify"]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_guard.policy import Policy
+
+__all__ = ["CurveKind", "calibrate", "classify", "fit"]
 
 
 class CurveKind(StrEnum):
@@ -61,7 +74,7 @@ def classify(
 
 
 def calibrate(
-    slug: Annotated[str, typer.Argument(metavar="POLICY", help="The policy's id.")],
+    slug: SlugArgument,
     verdicts: Annotated[
         Path, typer.Argument(metavar="VERDICTS.jsonl", help="One verdict a line, as published.")
     ],
@@ -79,12 +92,42 @@ def calibrate(
     ] = False,
 ) -> None:
     """Fit calibration.json on judged posts that people have labelled, and say what it is worth."""
-    chosen: Method = "isotonic" if method is CurveKind.isotonic else "platt"
     folder, policies = load(path, config)
     policy = find(policies, slug)
     try:
         known = read_labels(_bytes(labels), policy, str(labels))
-        joined = join_labels(_bytes(verdicts), known, policy, str(verdicts))
+    except FitError as error:
+        raise PolicyError(str(error)) from error
+    fit(policy, folder, _bytes(verdicts), known, str(verdicts), method, write=write)
+
+
+def fit(
+    policy: Policy,
+    folder: Path,
+    verdicts: bytes,
+    labels: Mapping[str, bool],
+    source: str,
+    method: CurveKind,
+    *,
+    write: bool,
+) -> None:
+    """Fit a curve, write it or show it, and say what it is worth.
+
+    Args:
+        policy: for whose version it is.
+        folder: of all policies.
+        verdicts: one a line.
+        labels: whether a post violates, by its id.
+        source: of the verdicts, for messages.
+        method: the curve's kind.
+        write: into the policy's folder.
+
+    Raises:
+        PolicyError: no curve can be fitted on these.
+    """
+    chosen: Method = "isotonic" if method is CurveKind.isotonic else "platt"
+    try:
+        joined = join_labels(verdicts, labels, policy, source)
         by = joined.judged_by
         curve = fit_curve(
             joined.posts,
@@ -99,7 +142,7 @@ def calibrate(
         raise PolicyError(str(error)) from error
     text = orjson.dumps(curve.model_dump(), option=orjson.OPT_INDENT_2).decode() + "\n"
     if write:
-        target = folder / slug / "calibration.json"
+        target = folder / policy.id / "calibration.json"
         target.write_text(text, encoding="utf-8")
         typer.echo(f"wrote {target}", err=True)
     else:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from stream_guard.errors import BrokerError
+from stream_guard.lag import Standing
 from stream_guard.offsets import PartitionOffsets
 from stream_guard.stall import Head, Progress
 
@@ -113,8 +114,22 @@ class Consumer:
             if oldest is not None:
                 offset, read_ns = oldest
                 age_s = max(0.0, (now_ns - read_ns) / 1e9)
-                heads.append(Head(partition, offset, age_s, offsets.span - offsets.unfinished))
+                held_back = offsets.span - offsets.unfinished
+                trace_id = self._pipeline.oldest_trace_id(partition)
+                heads.append(Head(partition, offset, age_s, held_back, trace_id))
         return heads
+
+    def standings(self) -> list[Standing]:
+        """Return how far behind each partition is whose records are being read."""
+        ends = self._source.ends()
+        standings = []
+        for partition, offsets in self._offsets.items():
+            position, end = offsets.position(), ends.get(partition)
+            known = position is not None and end is not None
+            behind = max(0, end - position) if known else None  # type: ignore[operator]
+            written_ns = self._pipeline.oldest_written_ns(partition)
+            standings.append(Standing(partition, behind, written_ns))
+        return standings
 
     def progress(self, heads: Sequence[Head], *, engine_ready: bool) -> Progress:
         """Return what has moved so far."""

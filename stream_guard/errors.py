@@ -10,6 +10,7 @@
     |-- EngineError              the engine did not start, or died                  exit 4
     |   `-- EngineHungError      the engine is there and decides nothing
     |-- LimitError               a limit that protects the operator was passed      exit 5
+    |-- EvidenceError            what was kept is gone, altered, or does not bear out a verdict  exit 6
     |-- StallError               nothing moves any more, though nothing has failed  exit 1
     `-- RecordError              one record's own fault: it becomes a dead letter
         |-- TombstoneError       null value
@@ -36,6 +37,7 @@ EXIT_USAGE = 2
 EXIT_BROKER = 3
 EXIT_ENGINE = 4
 EXIT_LIMIT = 5
+EXIT_EVIDENCE = 6
 
 
 class StreamGuardError(Exception):
@@ -87,9 +89,15 @@ class EngineHungError(EngineError):
 
 
 class LimitError(StreamGuardError):
-    """A limit was passed past which going on would do harm."""
+    """A limit was passed past which going on would do harm, or a threshold that a command was given was missed."""
 
     exit_code = EXIT_LIMIT
+
+
+class EvidenceError(StreamGuardError):
+    """A verdict cannot be borne out by what was kept: it is gone, was altered, or says something else."""
+
+    exit_code = EXIT_EVIDENCE
 
 
 class StallError(StreamGuardError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ class Answer:
 class Provenance:
     """How the answer came about; counts are tokens, summed over attempts where they were spent.
 
+    ``prompt_sha256`` is the digest of token ids of the policy's part of the prompt, ``prompt_ids_sha256`` of all.
+
     Treated as immutable (not frozen, since freezing triples the cost of making one).
     """
 
@@ -79,6 +81,21 @@ class Provenance:
     attempts: int = 1
     degraded: tuple[str, ...] = ()
     trail: tuple[TierStep, ...] = ()
+    prompt_ids_sha256: str | None = None
+
+
+class Thought(NamedTuple):
+    """The chain of thought of one attempt; for the reasoning topic alone, never for logs, spans or verdicts.
+
+    Attributes:
+        effort: at which the model was asked.
+        text: what it wrote outside its answer.
+        cut: whether some of it is left out.
+    """
+
+    effort: Effort
+    text: str
+    cut: bool = False
 
 
 @dataclass(slots=True, eq=False)
@@ -88,8 +105,8 @@ class JudgeRequest:
     Attributes:
         id: unique in this process.
         post, policy: what to judge, and by what.
-        trace_headers: W3C headers (``traceparent``) of the span to hang the engine's under, or
-            None when the record is not sampled.
+        trace_headers: W3C headers (``traceparent``) of ``span``, for a judge that makes no span of its own for its
+            engine's to hang under; None when the record is not traced.
         context: the asker's own; comes back untouched.
         effort, reasoning_tokens_max: in place of the policy's own, on a rung of the ladder; None for the policy's.
         span: the asker's, open while the request is judged; None when the record is not sampled.
@@ -110,7 +127,8 @@ class Judgement:
     """The outcome of one request: an answer, or the post's own fault.
 
     Exactly one of ``answer`` and ``error`` is set. Death of the engine is neither: the request is
-    then never delivered, and :meth:`stream_guard.ports.Judge.wait_failed` says why.
+    then never delivered, and :meth:`stream_guard.ports.Judge.wait_failed` says why. ``thoughts`` are there only where
+    they are asked for, one for each attempt on each rung.
     """
 
     request: JudgeRequest
@@ -121,3 +139,4 @@ class Judgement:
     confidence_method: str | None = None
     started_ns: int = 0
     finished_ns: int = 0
+    thoughts: tuple[Thought, ...] = field(default=(), repr=False)

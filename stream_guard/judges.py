@@ -6,7 +6,7 @@ What it must never do: import an engine that the settings do not ask for.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.cascade import Cascade
 from stream_guard.tiers.ladder import Ladder
@@ -15,11 +15,13 @@ from stream_guard.tiers.registry import make_tiers
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from stream_guard.engine.exchange import Listener
     from stream_guard.engine.supervisor import EngineState
     from stream_guard.policy import Policy
     from stream_guard.ports import Clock, Judge
-    from stream_guard.settings import EngineSettings, Settings
+    from stream_guard.settings import EngineSettings, Settings, TelemetrySettings
     from stream_guard.telemetry.metrics import Metrics
+    from stream_guard.telemetry.traces import Tracing
     from stream_guard.tiers.ladder import Rung
 
 __all__ = ["make_cascade", "make_judge", "make_lasting_judge"]
@@ -45,7 +47,12 @@ def make_judge(
 
 
 def make_lasting_judge(
-    settings: Settings, clock: Clock, metrics: Metrics, changed: Callable[[EngineState], None]
+    settings: Settings,
+    clock: Clock,
+    metrics: Metrics,
+    changed: Callable[[EngineState], None],
+    listen: Listener | None = None,
+    tracing: Tracing | None = None,
 ) -> Judge:
     """Return the same judge, under a supervisor where its engine can die.
 
@@ -54,6 +61,8 @@ def make_lasting_judge(
         clock: of backoffs and deadlines.
         metrics: where rebuilds are counted.
         changed: told when the engine goes down or is ready again.
+        listen: told of each prompt and completion; by default nobody is.
+        tracing: makes the spans of its calls.
 
     Raises:
         EngineError: as :func:`make_judge`.
@@ -65,10 +74,28 @@ def make_lasting_judge(
     from stream_guard.engine.vllm_engine import VllmJudge
 
     require_vllm()
-    make = partial(VllmJudge, rungs=Ladder(settings.cascade).rungs)
-    return supervised_vllm(
-        settings.engine, clock=clock, metrics=metrics, changed=changed, make=make
+    make = partial(
+        VllmJudge,
+        rungs=Ladder(settings.cascade).rungs,
+        keep_thoughts=settings.kafka.reasoning_topic is not None,
+        listen=listen,
+        tracing=tracing,
     )
+    engine = settings.engine.model_copy(
+        update={"extra": {**_telemetry_arguments(settings.telemetry), **settings.engine.extra}}
+    )
+    return supervised_vllm(engine, clock=clock, metrics=metrics, changed=changed, make=make)
+
+
+def _telemetry_arguments(settings: TelemetrySettings) -> dict[str, Any]:
+    """Return vLLM's arguments for what it tells of itself; those of ``engine.extra`` win."""
+    arguments: dict[str, Any] = {}
+    if settings.otlp_endpoint is not None and settings.trace_engine:
+        # Its spans leave by our exporter (Tracing.lend); without an endpoint it would make none.
+        arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
+    if settings.engine_metrics:
+        arguments["disable_log_stats"] = False
+    return arguments
 
 
 def make_cascade(settings: Settings, clock: Clock, metrics: Metrics, inner: Judge) -> Cascade:

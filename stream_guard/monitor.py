@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from stream_guard.lag import LagWatch
 from stream_guard.stall import HeadOfLine, StallDetector, StallLimits, dump_threads, task_stacks
 
 if TYPE_CHECKING:
@@ -57,12 +58,16 @@ class Monitor:
         self._tick_s = tick_s
         limits = StallLimits(health.stall_s_max, settings.stall_s, delivery.record_age_s_max)
         self._stalls = StallDetector(limits, tick_s)
+        self._lag = LagWatch()
         self._heads = HeadOfLine(delivery.head_of_line_age_s_max, delivery.head_of_line_records_max)
 
     async def run(self) -> StreamGuardError:
         """Return what stands still, once something does, with every stack in the log."""
         while True:
+            begun_s = self._clock.monotonic_s()
             await asyncio.sleep(self._tick_s)
+            late_s = self._clock.monotonic_s() - begun_s - self._tick_s
+            self._metrics.loop_lag.observe(max(0.0, late_s))
             stalled = self.look()
             if stalled is not None:
                 _log.critical("stalled", error=str(stalled), tasks=task_stacks())
@@ -71,12 +76,19 @@ class Monitor:
                     self._watchdog.end_within(STOP_S, stalled.exit_code)
                 return stalled
 
+    def _show_lag(self) -> None:
+        standings = self._consumer.standings()
+        ages_s = self._lag.look(standings, self._clock.wall_ns())
+        behind = {one.partition: one.behind for one in standings if one.behind is not None}
+        self._metrics.show_lag(behind, ages_s)
+
     def look(self) -> StreamGuardError | None:
         """Look once."""
         now_s = self._clock.monotonic_s()
         heads = self._consumer.heads()
         progress = self._consumer.progress(heads, engine_ready=self._health.engine_ready)
         self._metrics.head_of_line_age.set(progress.oldest_s)
+        self._show_lag()
         # Without an engine every head waits, and the log says so already.
         for head in self._heads.look(heads if progress.engine_ready else [], now_s):
             _log.warning(
@@ -85,6 +97,7 @@ class Monitor:
                 offset=head.offset,
                 age_s=round(head.age_s, 1),
                 held_back=head.held_back,
+                trace_id=head.trace_id,
             )
         self._health.details["progress"] = progress._asdict()
         self._health.details["head_of_line"] = [

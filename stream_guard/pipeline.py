@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.batching import Batcher
 from stream_guard.dead_letter_gate import DeadLetterGate
@@ -18,7 +18,9 @@ from stream_guard.errors import RecordError, TooLargeError
 from stream_guard.flow import BYTES_PER_TOKEN, Flow, record_bytes
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.ports import Outgoing, Partition, Record
+from stream_guard.reasoning import reasoning_record
 from stream_guard.routing import RouteFacts
+from stream_guard.telemetry.trace_context import format_traceparent
 from stream_guard.verdict import VerdictEvents, build_verdict
 
 if TYPE_CHECKING:
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
     from stream_guard.routing import Mode
     from stream_guard.settings import Settings
     from stream_guard.telemetry.metrics import Metrics
-    from stream_guard.telemetry.traces import RecordTrace, Tracing
+    from stream_guard.telemetry.record_trace import RecordTrace
+    from stream_guard.telemetry.traces import Tracing
 
 
 class Work:
@@ -74,13 +77,19 @@ class Work:
 class Owed:
     """One verdict or dead letter that a record owes, from when it is built until it is acknowledged."""
 
-    __slots__ = ("built_ns", "label", "work")
+    __slots__ = ("built_ns", "label", "span", "work")
 
-    def __init__(self, work: Work, label: tuple[str, str, str, str] | str, built_ns: int) -> None:
+    def __init__(
+        self,
+        work: Work,
+        label: tuple[str, str, str, str] | str | None,
+        built_ns: int,
+        span: Span | None = None,
+    ) -> None:
         self.work = work
-        self.label = (
-            label  # (policy, decision, tier, mode) of a verdict; the reason of a dead letter
-        )
+        self.span = span  # of its sending, where the record is traced
+        # (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None of reasoning
+        self.label = label
         self.built_ns = built_ns
 
 
@@ -150,8 +159,9 @@ class Pipeline:
             self._batcher.offer,
             self.flow.enter,
         )
+        receipt = self._tracing.receive(*offsets.partition, len(records), now_ns)
         for record in records:
-            work = Work(record, offsets, now_ns, begin(record, now_ns))
+            work = Work(record, offsets, now_ns, begin(record, now_ns, receipt))
             live[record.offset] = work
             try:
                 if record.key is not None and len(record.key) > key_bytes_max:
@@ -178,6 +188,7 @@ class Pipeline:
                 request = JudgeRequest(str(next(self._ids)), post, policy, None, work)
                 work.requests.append(request)
                 offer(request, now_s)
+        receipt.end()
         gate.passed("parse", passed, now_s)
         self._metrics.records.labels(topic).inc(len(records))
         self._write_dead_letters(now_s)
@@ -216,14 +227,26 @@ class Pipeline:
         now_ns = self._clock.wall_ns()
         for batch in batches:
             wanted = [request for request in batch if not _work_of(request).abandoned]
-            for request in wanted:
-                work = _work_of(request)
-                span = work.trace.span
-                if span is not None:
-                    request.span = self._tracing.judging(span, request, work.consumed_ns, now_ns)
+            traced = [r for r in wanted if _work_of(r).trace.span is not None]
+            if traced:
+                self._trace_batch(traced, len(wanted), now_ns)
             if wanted:
                 self._metrics.batch_records.observe(len(wanted))
+                self._metrics.observe_stage(
+                    "wait", [now_ns - _work_of(request).consumed_ns for request in wanted]
+                )
                 self._judge.submit(wanted, self._judged)
+
+    def _trace_batch(self, traced: Sequence[JudgeRequest], count: int, now_ns: int) -> None:
+        tracing = self._tracing
+        batch = tracing.batch(traced[0].policy.id, count, now_ns)
+        for request in traced:
+            work = _work_of(request)
+            assert work.trace.span is not None
+            request.span = tracing.judging(
+                work.trace.span, request, work.consumed_ns, now_ns, batch
+            )
+        batch.end(now_ns)
 
     def next_due_s(self) -> float | None:
         """Return when :meth:`dispatch` has something to do, on the monotonic clock."""
@@ -238,6 +261,19 @@ class Pipeline:
         """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
         work = next(iter(self._live.get(partition, {}).values()), None)
         return None if work is None else (work.record.offset, work.consumed_ns)
+
+    def oldest_trace_id(self, partition: Partition) -> str | None:
+        """Return the trace id of a partition's oldest unfinished record, whether it is traced or not."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        return None if work is None else work.trace.traceparent[3:35]
+
+    def oldest_written_ns(self, partition: Partition) -> int | None:
+        """Return when a partition's oldest unfinished record was written, Unix time in ns: by its own timestamp."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        if work is None:
+            return None
+        written_ns = work.record.timestamp * 1_000_000
+        return min(written_ns, work.consumed_ns) if written_ns > 0 else work.consumed_ns
 
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
@@ -257,8 +293,7 @@ class Pipeline:
             work.abandoned = True
             cancelled.extend(work.requests)
             self.flow.leave(work.size_bytes, work.tokens)
-            if work.trace.span is not None:
-                _end_abandoned(work, work.trace.span)
+            self._tracing.abandoned(work.trace, work.requests)
         if cancelled:
             self._judge.cancel(cancelled)
         self.finished += len(given_up)
@@ -273,6 +308,7 @@ class Pipeline:
         events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
         outgoing: list[Outgoing] = []
         tokens: Counter[str] = Counter()
+        degraded: Counter[str] = Counter()
         for judgement in judgements:
             work = _work_of(judgement.request)
             if work.abandoned:
@@ -280,32 +316,28 @@ class Pipeline:
             span = judgement.request.span
             if span is not None:
                 self._tracing.judged(span, judgement)
-            policy_id = judgement.request.policy.id
             if judgement.error is not None:
                 self.dead_letters.passed("judge", passed, now_s)
                 passed = 0
                 self._fail(work, "judge", judgement.error, now_s, now_ns, judgement)
                 continue
             passed += 1
-            mode: Mode = "live" if work.modes is None else work.modes[policy_id]
-            verdict = build_verdict(
-                work.record,
-                judgement,
-                consumed_ms=work.consumed_ns // 1_000_000,
-                published_ms=now_ms,
-                route_mode=mode,
-            )
+            verdict, sending = self._verdict(work, judgement, events, now_ns)
             provenance = verdict["provenance"]
+            degraded.update(provenance["degraded"])
             if provenance["output_tokens"]:
                 tokens.update(
                     prompt=provenance["prompt_tokens"],
                     cached=provenance["cached_tokens"],
                     output=provenance["output_tokens"],
                 )
-            owed = Owed(work, (policy_id, verdict["decision"], provenance["tier"], mode), now_ns)
-            value, headers = events.encode(verdict, work.trace.traceparent)
-            topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
-            outgoing.append(Outgoing(topic, work.record.key, value, headers, owed, work))
+            outgoing.append(sending)
+            if judgement.thoughts and self._kafka.reasoning_topic is not None:
+                outgoing.append(self._reasoning(work, verdict, judgement, now_ns))
+        self._metrics.observe_stage(
+            "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
+        )
+        self._metrics.count_degraded(degraded)
         for kind, count in tokens.items():
             self._metrics.tokens.labels(kind).inc(count)
         self.dead_letters.passed("judge", passed, now_s)
@@ -313,29 +345,72 @@ class Pipeline:
             self._publisher.publish(outgoing, self._acknowledged)
         self._write_dead_letters(now_s)
 
+    def _verdict(
+        self, work: Work, judgement: Judgement, events: VerdictEvents, now_ns: int
+    ) -> tuple[dict[str, Any], Outgoing]:
+        """Return a judgement's verdict, and the record that carries it."""
+        policy_id = judgement.request.policy.id
+        mode: Mode = "live" if work.modes is None else work.modes[policy_id]
+        verdict = build_verdict(
+            work.record,
+            judgement,
+            consumed_ms=work.consumed_ns // 1_000_000,
+            published_ms=now_ns // 1_000_000,
+            route_mode=mode,
+        )
+        tier = verdict["provenance"]["tier"]
+        owed = Owed(work, (policy_id, verdict["decision"], tier, mode), now_ns)
+        topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
+        traceparent = work.trace.traceparent
+        if self._tracing.keeping is not None:
+            severity = verdict["policy"]["severity"]
+            self._tracing.look(work, judgement, now_ns, severity=severity)
+            if work.trace.span is not None:
+                owed.span = self._tracing.sending(work.trace, topic, policy_id, now_ns)
+                traceparent = format_traceparent(owed.span.get_span_context())
+        value, headers = events.encode(verdict, traceparent)
+        return verdict, Outgoing(topic, work.record.key, value, headers, owed, work)
+
+    def _reasoning(
+        self, work: Work, verdict: dict[str, Any], judgement: Judgement, now_ns: int
+    ) -> Outgoing:
+        """Return the record of a verdict's chain of thought, which the record read owes as well."""
+        topic = self._kafka.reasoning_topic
+        assert topic is not None, "asked for only where there is one"
+        value, headers = reasoning_record(verdict, judgement.thoughts, work.trace.traceparent)
+        work.owed += 1
+        return Outgoing(topic, work.record.key, value, headers, Owed(work, None, now_ns), work)
+
     def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
         verdicts: Counter[tuple[str, str, str, str]] = Counter()
         consumed: Counter[int] = Counter()
+        built: Counter[int] = Counter()
         now_ns = self._clock.wall_ns()
+        traces = self._tracing.keeping is not None
         for sent in outgoing:
             owed = sent.context
             assert isinstance(owed, Owed)
             work, label = owed.work, owed.label
             if isinstance(label, tuple):
                 verdicts[label] += 1
+            elif label is None:
+                self._metrics.reasoning.inc()
             else:
                 self._metrics.dead_letters.labels(label).inc()
             consumed[work.consumed_ns] += 1
-            span = work.trace.span
-            if span is not None:
-                name = label[0] if isinstance(label, tuple) else ""
-                self._tracing.child(span, f"publish {sent.topic}", name, owed.built_ns, now_ns)
+            built[owed.built_ns] += 1
+            if traces:
+                self._tracing.sent(
+                    work, owed.span, now_ns, topic=sent.topic, built_ns=owed.built_ns
+                )
             work.owed -= 1
             if work.owed == 0 and not work.abandoned:
-                self._finish(work, span, now_ns)
+                self._finish(work, work.trace.span, now_ns)
         self._metrics.count_verdicts(verdicts)
         for consumed_ns, count in consumed.items():  # records of one poll share their time
             self._metrics.seconds.observe((now_ns - consumed_ns) / 1e9, count)
+        for built_ns, count in built.items():
+            self._metrics.observe_stage("publish", [now_ns - built_ns], count)
         self.progress.set()
 
     @property
@@ -364,8 +439,11 @@ class Pipeline:
         judgement: Judgement | None = None,
     ) -> bool:
         """Make a record's dead letter; where a limit forbids it, give the record up and return False."""
-        if work.trace.span is not None:
-            work.trace.span.set_attribute("error.type", error.reason)
+        owed = Owed(work, error.reason, now_ns)
+        if self._tracing.keeping is not None:
+            owed.span = self._tracing.failed(
+                work, error.reason, judgement, self._kafka.dead_letter_topic, now_ns
+            )
         provenance = None if judgement is None else judgement.provenance
         letter = build_dead_letter(
             work.record,
@@ -374,7 +452,7 @@ class Pipeline:
             failed_ms=now_ns // 1_000_000,
             policy_id=None if judgement is None else judgement.request.policy.id,
             attempts=1 if provenance is None else provenance.attempts,
-            context=Owed(work, error.reason, now_ns),
+            context=owed,
         )._replace(origin=work)
         if self.dead_letters.offer(letter, stage, error.reason, now_s):
             return True
@@ -391,14 +469,6 @@ class Pipeline:
             self._publisher.publish(letters, self._acknowledged)
         elif self.dead_letters.next_due_s() is not None:
             self.progress.set()  # whoever drains has it flushed
-
-
-def _end_abandoned(work: Work, span: Span) -> None:
-    for request in work.requests:
-        if request.span is not None and request.span.is_recording():  # not judged yet
-            request.span.end()
-    span.set_attribute("stream_guard.abandoned", value=True)
-    span.end()
 
 
 def _work_of(request: JudgeRequest) -> Work:

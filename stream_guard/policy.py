@@ -38,6 +38,7 @@ __all__ = [
     "PolicySet",
     "Taxonomy",
     "make_policy",
+    "policy_sha256",
 ]
 
 POLICY_BYTES_MAX: Final = 262_144
@@ -69,6 +70,7 @@ class Policy:
         rules: what is settled before a model is asked, or None where there is no ``rules.yaml``.
         calibration: of the judge's confidence; no part of ``sha256``, since it says which one it is for.
         folder: where its files lie, which it may name by relative paths; no part of what it is.
+        files: bytes of the files that it was made of, by name, for the archive; no part of what it is either.
     """
 
     id: str
@@ -87,6 +89,7 @@ class Policy:
     rules: RuleSet | None = None
     calibration: Calibration | None = None
     folder: str = field(default="", compare=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def action_for(self, code: str | None) -> str:
         """Return the action to recommend for a post that violates in this category, if known."""
@@ -143,10 +146,8 @@ def make_policy(
         message = f"{source}:{line}: holds a NUL character; remove it, or save the file as UTF-8"
         raise PolicyError(message)
     taxonomy = infer_taxonomy(text)
-    digest = hashlib.sha256(content)
     meta = PolicyMeta()
     if metadata is not None:
-        digest.update(b"\0" + metadata)
         document = read_yaml(metadata, str(PurePath(source).with_name("policy.yaml")))
         meta = document.check(PolicyMeta)
         taxonomy = meta.apply(taxonomy, document)
@@ -154,8 +155,8 @@ def make_policy(
     rule_set = None
     if rules:
         rule_set = read_rules(rules, taxonomy, str(PurePath(source).parent))
-        digest.update(f"\0{rule_set.sha256}".encode())
-    sha256 = digest.hexdigest()
+    sha256 = policy_sha256(content, metadata, rule_set.sha256 if rule_set else None)
+    files = {"policy.md": content, "policy.yaml": metadata, "calibration.json": calibration}
     return Policy(
         id=policy_id,
         version=meta.version or sha256[:12],
@@ -175,7 +176,18 @@ def make_policy(
         if calibration is None
         else read_calibration(calibration, str(PurePath(source).with_name("calibration.json"))),
         folder=str(PurePath(source).parent),
+        files={name: held for name, held in files.items() if held is not None} | dict(rules or {}),
     )
+
+
+def policy_sha256(content: bytes, metadata: bytes | None, rules_sha256: str | None) -> str:
+    """Return a policy's digest, of its text, its ``policy.yaml`` and the digest of its rules, in hex."""
+    digest = hashlib.sha256(content)
+    if metadata is not None:
+        digest.update(b"\0" + metadata)
+    if rules_sha256 is not None:
+        digest.update(f"\0{rules_sha256}".encode())
+    return digest.hexdigest()
 
 
 def _check_size(taxonomy: Taxonomy, source: str) -> None:

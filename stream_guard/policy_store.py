@@ -24,7 +24,7 @@ from stream_guard.rules_build import BANK_BYTES_MAX
 from stream_guard.rules_file import RULES_FILE, named_files
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
     from stream_guard.judge import Effort
@@ -35,7 +35,9 @@ __all__ = [
     "PolicyFiles",
     "build_policies",
     "load_policies",
+    "load_policy",
     "read_policy_files",
+    "read_policy_folder",
     "refuse_errors",
 ]
 
@@ -114,6 +116,27 @@ def load_policies(
     return policies
 
 
+def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512) -> Policy:
+    """Read and check one policy.
+
+    Args:
+        path: its folder, or its ``policy.md``; the folder's name is the policy's id.
+        effort: where the policy does not say otherwise.
+        reasoning_tokens_max: likewise, in tokens.
+
+    Raises:
+        PolicyError: as :func:`load_policies`.
+    """
+    folder = (path.parent if path.name == _POLICY_FILE else path).resolve()
+    if not (folder / _POLICY_FILE).is_file():
+        message = f"{path}: neither a policy.md nor a folder with one; name one policy, such as policies/SLUG"
+        raise PolicyError(message)
+    files = _read_slugs(folder.parent, [folder.name], None)
+    policies = build_policies(files, effort=effort, reasoning_tokens_max=reasoning_tokens_max)
+    refuse_errors(policies, folder.parent)
+    return policies.policies[folder.name]
+
+
 def refuse_errors(policies: PolicySet, path: Path) -> None:
     """Refuse policies in which the linter finds an error.
 
@@ -154,6 +177,10 @@ def read_policy_files(path: Path) -> PolicyFiles:
             "set policies.path to one set"
         )
         raise PolicyError(message)
+    return _read_slugs(path, slugs, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+
+
+def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> PolicyFiles:
     policies: dict[str, bytes] = {}
     metadata: dict[str, bytes] = {}
     calibrations: dict[str, bytes] = {}
@@ -173,8 +200,31 @@ def read_policy_files(path: Path) -> PolicyFiles:
         if fitted is not None:
             calibrations[slug] = fitted
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
-    routes = _read(path / _ROUTES_FILE, YAML_BYTES_MAX)
     return PolicyFiles(path, policies, routes, metadata, names, rules, calibrations)
+
+
+def read_policy_folder(
+    folder: Path, policy_id: str, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> Policy:
+    """Return the policy in a folder of its own, under another id than the folder's name: another version, kept aside.
+
+    Raises:
+        PolicyError: as :func:`load_policies`, but for routes and findings.
+    """
+    content = _read(folder / _POLICY_FILE, POLICY_BYTES_MAX)
+    if content is None:
+        message = f"{folder}: no {_POLICY_FILE}; write the policy there"
+        raise PolicyError(message)
+    return make_policy(
+        policy_id,
+        content,
+        effort=effort,
+        reasoning_tokens_max=reasoning_tokens_max,
+        source=str(folder / _POLICY_FILE),
+        metadata=_read(folder / _METADATA_FILE, YAML_BYTES_MAX),
+        rules=_read_rules(folder),
+        calibration=_read(folder / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX),
+    )
 
 
 def _read_rules(folder: Path) -> dict[str, bytes]:

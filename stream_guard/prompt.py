@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 from stream_guard.errors import PolicyError, PromptError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_guard.harmony import ControlTokens, Tokenizer
     from stream_guard.judge import Effort
     from stream_guard.policy import Policy
@@ -112,11 +114,23 @@ class PromptBuilder:
         return [*prefix.ids, *content, *self._suffix]
 
     def _render(self, policy: Policy, effort: Effort) -> PolicyPrefix:
+        return self.prefix_of(
+            render_system(self._date, effort),
+            render_developer(policy.text, policy.taxonomy),
+            policy.id,
+        )
+
+    def prefix_of(self, system_text: str, developer_text: str, policy_id: str) -> PolicyPrefix:
+        """Return the policy's part of a prompt, of its two messages: an archive keeps these, and not the template.
+
+        Raises:
+            PolicyError: a message yields a control token.
+        """
         tokens = self._tokens
-        system = self._tokenizer.encode(SYSTEM.format(date=self._date, effort=effort))
-        developer = self._tokenizer.encode(render_developer(policy.text, policy.taxonomy))
-        if not tokens.every.isdisjoint(developer):
-            message = f"policy {policy.id!r}: its text became a control token; the tokenizer is not safe to use"
+        system = self._tokenizer.encode(system_text)
+        developer = self._tokenizer.encode(developer_text)
+        if not tokens.every.isdisjoint((*system, *developer)):
+            message = f"policy {policy_id!r}: its text became a control token; the tokenizer is not safe to use"
             raise PolicyError(message)
         head, body, end = tokens.start, tokens.message, tokens.end
         ids = (
@@ -127,9 +141,14 @@ class PromptBuilder:
         return PolicyPrefix(ids, hash_ids(ids))
 
 
-def hash_ids(ids: tuple[int, ...]) -> str:
+def hash_ids(ids: Sequence[int]) -> str:
     """Return the hex SHA-256 of token ids, each four bytes, little end first."""
     return hashlib.sha256(array("I", ids).tobytes()).hexdigest()
+
+
+def render_system(date: str, effort: Effort) -> str:
+    """Return the system message."""
+    return SYSTEM.format(date=date, effort=effort)
 
 
 def render_post(post: Post) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BANK_BYTES_MAX", "HASHES_MAX", "PATTERNS_MAX", "PATTERN_CHARACTERS_MAX", "TERMS_CHARACTERS_MAX", "TERMS_MAX",
-    "TERM_CHARACTERS_MAX", "Builder",
+    "TERM_CHARACTERS_MAX", "Builder", "rules_sha256",
 ]  # fmt: skip
 
 BANK_BYTES_MAX: Final = 33_554_432
@@ -119,11 +119,7 @@ class Builder:
         )
 
     def _sha256(self) -> str:
-        digest = hashlib.sha256()
-        for name in (self._name, *sorted(self._files.keys() - {self._name})):
-            content = self._files[name]
-            digest.update(f"{name}\0{len(content)}\0".encode() + content)
-        return digest.hexdigest()
+        return rules_sha256(self._files, self._name)
 
     def _fault(self, code: str, path: _Path, detail: str) -> None:
         line, column = self._document.position(path)
@@ -302,6 +298,15 @@ class Builder:
 
 _SHORT: Final = 3
 """Letters of a term that is likely to be part of words that have nothing to do with it."""
+
+
+def rules_sha256(files: Mapping[str, bytes], first: str = "rules.yaml") -> str:
+    """Return the digest of rules and of the files that they name, each by name and length, in hex."""
+    digest = hashlib.sha256()
+    for name in (first, *sorted(files.keys() - {first})):
+        content = files[name]
+        digest.update(f"{name}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _meet(one: Rule, other: Rule) -> bool:

@@ -27,12 +27,14 @@ class Head(NamedTuple):
         partition, offset: which.
         age_s: since it was read.
         held_back: finished records behind it, whose positions it keeps from being committed.
+        trace_id: of the record, 32 hex digits, whether it is traced or not.
     """
 
     partition: Partition
     offset: int
     age_s: float
     held_back: int
+    trace_id: str | None = None
 
 
 class Progress(NamedTuple):

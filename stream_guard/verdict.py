@@ -135,6 +135,7 @@ def build_verdict(
             "engine_version": provenance.engine_version,
             "effort": provenance.effort,
             "prompt_sha256": provenance.prompt_sha256,
+            "prompt_ids_sha256": provenance.prompt_ids_sha256,
             "prompt_tokens": provenance.prompt_tokens,
             "cached_tokens": provenance.cached_tokens,
             "output_tokens": provenance.output_tokens,

@@ -17,7 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from stream_guard import errors
 from stream_guard.settings import Settings, env_name
-from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.metrics import BulkHistogram, Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -99,6 +99,11 @@ def metrics():
         metric._name: metric._labelnames  # noqa: SLF001 - there is no public way to ask
         for metric in vars(made).values()
         if isinstance(metric, MetricWrapperBase)
+    }
+    labels |= {
+        metric._name: metric.label_names  # noqa: SLF001 - there is no public way to ask
+        for metric in vars(made).values()
+        if isinstance(metric, BulkHistogram)
     }
     lines = [
         "# Metrics",

@@ -8,6 +8,7 @@ read, its added tokens are taken out, and only then is a tokenizer made of it: n
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -87,6 +88,19 @@ class HarmonyTokenizer:
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
+    def show(self, ids: Sequence[int]) -> str:
+        """Return the text of ids with control tokens by their names, for people; never to be encoded again."""
+        parts: list[str] = []
+        run: list[int] = []
+        for token in ids:
+            name = self._names.get(token)
+            if name is None:
+                run.append(token)
+                continue
+            parts += [self.decode(run), name]
+            run = []
+        return "".join([*parts, self.decode(run)])
+
     def token_id(self, text: str) -> int | None:
         """Return the id of a text that is one token, or None."""
         ids = self.encode(text)
@@ -144,6 +158,11 @@ def load_tokenizer(settings: EngineSettings) -> HarmonyTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         message = f"engine.model: {path} is not a tokenizer ({type(error).__name__})"
         raise EngineError(message) from error
+
+
+def tokenizer_sha256(settings: EngineSettings) -> str:
+    """Return the digest of the model's ``tokenizer.json``, in hex. Raises EngineError where there is none."""
+    return hashlib.sha256(model_file(settings, "tokenizer.json").read_bytes()).hexdigest()
 
 
 def read_config(settings: EngineSettings) -> dict[str, Any]:

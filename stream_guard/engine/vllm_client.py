@@ -65,6 +65,7 @@ class Completion(NamedTuple):
     logprobs: Any
 
 
+_UNTRACED: Final = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
 _FAILED: Final = Completion((), "error", 0, None)
 _REASONS: Final[dict[str | None, FinishReason]] = {
     "stop": "stop",
@@ -205,7 +206,8 @@ class VllmClient:
             tokens_input(ids),
             params,
             request_id,
-            trace_headers=trace_headers if self._traced else None,
+            # Without a context of ours, vLLM would begin a trace of its own for each request.
+            trace_headers=(trace_headers or _UNTRACED) if self._traced else None,
         )
         try:
             async for output in outputs:

@@ -24,22 +24,27 @@ from stream_guard.engine.vllm_client import (
     violation_probability,
 )
 from stream_guard.engine.warm_up import WarmUp
-from stream_guard.errors import EngineError, EngineHungError, PromptError
+from stream_guard.errors import EngineError, EngineHungError, PromptError, StreamGuardError
 from stream_guard.judge import Answer, Judgement, Provenance
-from stream_guard.prompt import PromptBuilder
+from stream_guard.prompt import PromptBuilder, hash_ids
+from stream_guard.reasoning import read_thought
+from stream_guard.telemetry.generations import Call, Result
+from stream_guard.telemetry.trace_context import format_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from vllm import SamplingParams
 
+    from stream_guard.engine.exchange import Listener
     from stream_guard.engine.plans import Attempt, Plan
     from stream_guard.engine.tokenizer import HarmonyTokenizer
     from stream_guard.engine.vllm_client import Completion
     from stream_guard.errors import RecordError
-    from stream_guard.judge import FinishReason, JudgeRequest
+    from stream_guard.judge import FinishReason, JudgeRequest, Thought
     from stream_guard.policy import Policy, PolicySet
     from stream_guard.settings import EngineSettings
+    from stream_guard.telemetry.traces import Tracing
     from stream_guard.tiers.ladder import Rung
 
 TIER: Final = "safeguard"
@@ -67,6 +72,7 @@ class _Spent:
     output_tokens: int = 0
     attempts: int = 0
     finish_reason: FinishReason = "none"
+    thoughts: tuple[Thought, ...] = ()
 
 
 class VllmJudge:
@@ -76,14 +82,24 @@ class VllmJudge:
         settings: model, engine, budgets and limits.
         rungs: efforts and budgets at which requests under a policy may ask, the commonest first; those after it
             have their grammars compiled. By default each policy's own alone.
+        keep_thoughts: whether judgements carry the chain of thought.
+        listen: told of each attempt, prompt and completion, for a person who asks; by default nobody is.
+        tracing: makes a span of each call for a post that is traced.
     """
 
     def __init__(
         self,
         settings: EngineSettings,
         rungs: Callable[[Policy], Sequence[Rung]] | None = None,
+        *,
+        keep_thoughts: bool = False,
+        listen: Listener | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         self._settings = settings
+        self._keep_thoughts = keep_thoughts
+        self._listen = listen
+        self._tracing = tracing
         self._rungs = rungs or (lambda _: ())
         self._client = VllmClient(settings)
         self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
@@ -328,11 +344,12 @@ class VllmJudge:
                 job.request,
                 answer=answer,
                 error=error,
-                provenance=self._provenance(plan, spent),
+                provenance=self._provenance(plan, spent, job.prompt),
                 confidence=confidence,
                 confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
                 started_ns=started_ns,
                 finished_ns=time.time_ns(),
+                thoughts=spent.thoughts,
             ),
         )
 
@@ -343,16 +360,15 @@ class VllmJudge:
         for attempt in plan.attempts:
             spent.attempts += 1
             spent.prompt_tokens += len(job.prompt)
-            completion = await self._client.generate(
-                job.prompt,
-                self._params(job, attempt),
-                f"{job.request.id}-{next(self._ids)}",
-                job.request.trace_headers,
-            )
+            completion = await self._generate(job, attempt)
             ids = list(completion.ids)
             spent.finish_reason = completion.finish_reason
             spent.cached_tokens += completion.cached_tokens
             spent.output_tokens += len(ids)
+            if self._keep_thoughts:
+                spent.thoughts += read_thought(ids, tokenizer.control, tokenizer, plan.effort)
+            if self._listen is not None:
+                self._listen(job.request.id, plan.effort, job.prompt, ids, self._tokenizer)
             if completion.finish_reason not in ("stop", "length"):
                 # "none" is an abort that we did not ask for, "error" a grammar gone wrong: neither answers.
                 answer = Answer("undetermined", parse_status="malformed")
@@ -369,6 +385,38 @@ class VllmJudge:
                 return answer, self._confidence(completion, reading)
         return answer, None
 
+    async def _generate(self, job: _Job, attempt: Attempt) -> Completion:
+        """Ask the engine once, in a span of its own where the post is traced."""
+        request, params = job.request, self._params(job, attempt)
+        request_id = f"{request.id}-{next(self._ids)}"
+        if request.span is None or self._tracing is None:
+            return await self._client.generate(
+                job.prompt, params, request_id, request.trace_headers
+            )
+        text, decode = request.post.text, self._tokenizer.decode
+        call = Call(self._settings.model, attempt.tokens_max, text=lambda: text)
+        span = self._tracing.generation(request.span, call)
+        headers = {"traceparent": format_traceparent(span.get_span_context())}
+        result = Result(error="cancelled")
+        try:
+            completion = await self._client.generate(job.prompt, params, request_id, headers)
+            result = Result(
+                len(job.prompt),
+                completion.cached_tokens,
+                len(completion.ids),
+                completion.finish_reason,
+                error=completion.finish_reason
+                if completion.finish_reason in ("error", "none")
+                else None,
+                text=lambda: decode(completion.ids),
+            )
+        except StreamGuardError as error:
+            result = Result(error=type(error).__name__)
+            raise
+        finally:
+            self._tracing.generated(span, result)
+        return completion
+
     def _params(self, job: _Job, attempt: Attempt) -> SamplingParams:  # noqa: ARG002 - tests script the job
         return attempt.params
 
@@ -380,7 +428,7 @@ class VllmJudge:
             return None
         return violation_probability(completion.logprobs, position, self._digits)
 
-    def _provenance(self, plan: Plan, spent: _Spent) -> Provenance:
+    def _provenance(self, plan: Plan, spent: _Spent, prompt: list[int]) -> Provenance:
         return Provenance(
             tier=TIER,
             model=self._settings.model,
@@ -393,4 +441,5 @@ class VllmJudge:
             output_tokens=spent.output_tokens,
             finish_reason=spent.finish_reason,
             attempts=max(1, spent.attempts),
+            prompt_ids_sha256=hash_ids(prompt),
         )

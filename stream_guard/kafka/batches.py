@@ -41,14 +41,24 @@ FATAL: Final = (
 )
 
 
-def make_producer(settings: KafkaSettings, **options: Any) -> AIOKafkaProducer:  # noqa: ANN401
-    """Return an idempotent producer that is not started; ``options`` go to aiokafka."""
+def make_producer(
+    settings: KafkaSettings,
+    *,
+    request_bytes_max: int = 0,
+    **options: Any,  # noqa: ANN401
+) -> AIOKafkaProducer:
+    """Return an idempotent producer that is not started; ``options`` go to aiokafka.
+
+    ``request_bytes_max`` is for records larger than verdicts and dead letters may be.
+    """
     return AIOKafkaProducer(
         acks="all",
         enable_idempotence=True,
         compression_type=None if settings.compression_type == "none" else settings.compression_type,
         max_batch_size=settings.batch_bytes_max,
-        max_request_size=max(settings.batch_bytes_max, settings.dead_letter_bytes_max) * 2,
+        max_request_size=max(
+            2 * settings.batch_bytes_max, 2 * settings.dead_letter_bytes_max, request_bytes_max
+        ),
         linger_ms=0,
         **connection_options(settings),
         **options,

@@ -108,7 +108,7 @@ async def check_topics(settings: KafkaSettings) -> set[str]:
         )
         raise BrokerError(message)
     if pattern is not None:
-        ours = set(settings.written_topics)
+        ours = set(settings.own_topics)
         return {topic for topic in there if pattern.match(topic) and topic not in ours}
     return set(settings.topics)
 
@@ -152,7 +152,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         )
         if settings.topic_pattern:
             # Verdicts must not come back as posts, however wide the pattern is.
-            ours = "|".join(map(re.escape, settings.written_topics))
+            ours = "|".join(map(re.escape, settings.own_topics))
             consumer.subscribe(
                 pattern=f"(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self
             )

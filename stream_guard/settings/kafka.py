@@ -72,6 +72,10 @@ class KafkaSettings(Section):
     """Where records that cannot be judged go."""
     shadow_topic: str | None = Field(None, min_length=1)
     """Where verdicts of shadow policies go, which are never acted on; needed where ``routes.yaml`` has shadows."""
+    reasoning_topic: str | None = Field(None, min_length=1)
+    """Where the model's chain of thought goes, for a few to read: raw, and it quotes posts. Off where unset."""
+    archive_topic: str = Field("stream-guard.policies", min_length=1)
+    """Where versions of policies are kept with ``policies.archive = "topic"``; compacted, and made where missing."""
     client_id: str = "stream-guard"
     """What brokers' logs and quotas know us by."""
     security: SecuritySettings = SecuritySettings()
@@ -117,17 +121,29 @@ class KafkaSettings(Section):
             raise ValueError("topics and topic_pattern exclude each other; set one")
         if self.heartbeat_interval_ms * 3 > self.session_timeout_ms:
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
-        for name in self.written_topics:
+        for name in self.own_topics:
             if name in self.topics:
                 raise ValueError(f"{name!r} is read and written: verdicts would be judged again")
         if self.shadow_topic in (self.verdict_topic, self.dead_letter_topic):
             raise ValueError(
                 "shadow_topic must be a topic of its own: what stands there is never acted on"
             )
+        others = (self.verdict_topic, self.dead_letter_topic, self.shadow_topic)
+        if self.reasoning_topic in others and self.reasoning_topic is not None:
+            raise ValueError(
+                "reasoning_topic must be a topic of its own, with access for fewer people"
+            )
+        if self.archive_topic in self.written_topics:
+            raise ValueError("archive_topic must be a topic of its own: it is compacted")
         return self
 
     @property
     def written_topics(self) -> tuple[str, ...]:
         """The topics that we write."""
-        shadow = () if self.shadow_topic is None else (self.shadow_topic,)
-        return (self.verdict_topic, self.dead_letter_topic, *shadow)
+        extra = (one for one in (self.shadow_topic, self.reasoning_topic) if one is not None)
+        return (self.verdict_topic, self.dead_letter_topic, *extra)
+
+    @property
+    def own_topics(self) -> tuple[str, ...]:
+        """The topics whose records are ours, which are never read as posts."""
+        return (*self.written_topics, self.archive_topic)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from stream_guard.settings.section import Section
 
@@ -50,3 +50,14 @@ class PoliciesSettings(Section):
     """A folder with ``<slug>/policy.md`` and ``routes.yaml``."""
     reload: bool = True
     """Whether edits of the folder go live while posts flow; without it, at the next start."""
+    archive: Literal["topic", "folder", "off"] = "topic"
+    """Where each version is kept before it goes live, so that its verdicts can be explained later: ``topic``, in
+    ``kafka.archive_topic``; ``folder``, in ``archive_path``."""
+    archive_path: Path | None = None
+    """The archive's folder, for ``folder``; on a volume that outlives the process."""
+
+    @model_validator(mode="after")
+    def _archive_has_a_place(self) -> PoliciesSettings:
+        if self.archive == "folder" and self.archive_path is None:
+            raise ValueError('archive_path is required with archive = "folder"')
+        return self

@@ -100,12 +100,32 @@ class TelemetrySettings(Section):
     """``auto`` is console on a terminal, JSON elsewhere."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """The least severe lines shown."""
+    log_repeats_per_minute_max: int = Field(30, ge=0)
+    """Lines of one kind that are shown a minute; the next after it says how many were held back. 0 for no limit."""
     otlp_endpoint: str | None = None
     """Where spans go, e.g. ``http://collector:4317``; none are kept where unset."""
     otlp_protocol: Literal["grpc", "http"] = "grpc"
     """OTLP's transport."""
     trace_ratio: float = Field(0.01, ge=0, le=1)
     """Share of records without a ``traceparent`` that are traced; with one, its flag decides."""
+    trace_keep: tuple[Literal["undetermined", "severe", "dead_letter", "slow"], ...] = (
+        "undetermined",
+        "severe",
+        "dead_letter",
+        "slow",
+    )
+    """Records that are traced whatever the ratio and the flag say: those with an undetermined verdict, with a violation
+    of a severity in ``cascade.severe``, dead letters, and slow ones. Without the engine's own spans."""
+    trace_slow_s: float = Field(30, gt=0)
+    """A record that takes so long, from when it is read, is slow."""
+    trace_kept_per_s_max: float = Field(10, ge=1)
+    """Records a second that ``trace_keep`` adds at most; ``stream_guard_traces`` counts the rest as refused."""
+    trace_engine: bool = True
+    """Have vLLM hang spans of its own under ours, where there is an ``otlp_endpoint``."""
+    trace_content: bool = False
+    """Put the text of posts, and what the model made of them, into spans: whoever may read traces reads posts."""
+    engine_metrics: bool = True
+    """Publish vLLM's own metrics (``vllm:*``), too."""
     service_name: str = "stream-guard"
     """The ``service.name`` of spans."""
 

@@ -1,6 +1,7 @@
 """structlog, set up once: JSON for machines, colours on a terminal, and both from the standard logging too.
 
-What it must never do: carry text of a post.
+Each line names a trace: that of the span that is current, or else of this run of the process; a line about a record
+names that record's. What it must never do: carry text of a post, which is why a traceback shows no variables.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import structlog
+from opentelemetry import trace
+from structlog.tracebacks import ExceptionDictTransformer
+
+from stream_guard.telemetry import traces
+from stream_guard.telemetry.repeats import RepeatFilter
 
 if TYPE_CHECKING:
     from stream_guard.settings import TelemetrySettings
@@ -23,14 +29,22 @@ def configure_logs(settings: TelemetrySettings) -> None:
     )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         structlog.processors.StackInfoRenderer(),
     ]
     final: list[structlog.typing.Processor] = (
-        [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
+        [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
+            )
+        ]
         if console
-        else [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_dumps)]
+        else [
+            structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            structlog.processors.JSONRenderer(_dumps),
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -39,6 +53,7 @@ def configure_logs(settings: TelemetrySettings) -> None:
         cache_logger_on_first_use=True,
     )
     handler = logging.StreamHandler(sys.stderr)
+    handler.addFilter(RepeatFilter(settings.log_repeats_per_minute_max))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *final],
@@ -48,10 +63,21 @@ def configure_logs(settings: TelemetrySettings) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    # aiokafka's own account of each join and fetch is of no use at three in the morning.
-    logging.getLogger("aiokafka").setLevel(
-        "WARNING" if settings.log_level == "info" else settings.log_level.upper()
-    )
+    # aiokafka's own account of each join and fetch is of no use at three in the morning; its debug lines hold the bytes
+    # that it sends, which are posts.
+    wanted = {"debug": "INFO", "info": "WARNING"}.get(settings.log_level, settings.log_level)
+    logging.getLogger("aiokafka").setLevel(wanted.upper())
+
+
+def _add_trace(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    context = trace.get_current_span().get_span_context()
+    known = context if context.is_valid else traces.run_context
+    if known is not None and "trace_id" not in line:
+        line["trace_id"] = f"{known.trace_id:032x}"
+        line["span_id"] = f"{known.span_id:016x}"
+    return line
 
 
 def _dumps(value: Any, **options: Any) -> str:  # noqa: ANN401 - structlog's own signature

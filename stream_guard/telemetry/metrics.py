@@ -10,8 +10,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
+from stream_guard.errors import RecordError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
+
+    from stream_guard.ports import Partition
 
 _SECONDS: Final = (
     0.001,
@@ -31,7 +35,24 @@ _SECONDS: Final = (
     60,
     300,
 )
+STAGES: Final = ("wait", "judge", "publish")
+TRACED: Final = ("parent", "ratio", "undetermined", "severe", "dead_letter", "slow", "refused")
 _RECORDS: Final = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1_024)
+
+
+class _Counts:
+    """What one series of a histogram has seen."""
+
+    __slots__ = ("_bounds", "by_bucket", "total")
+
+    def __init__(self, bounds: tuple[float, ...]) -> None:
+        self._bounds = bounds
+        self.by_bucket = [0] * (len(bounds) + 1)
+        self.total = 0.0
+
+    def observe(self, value: float, count: int = 1) -> None:
+        self.by_bucket[bisect_left(self._bounds, value)] += count
+        self.total += value * count
 
 
 class BulkHistogram(Collector):
@@ -40,27 +61,47 @@ class BulkHistogram(Collector):
     Args:
         name, documentation: as in the exposition format.
         bounds: upper bounds of the buckets, ascending, without infinity.
+        label: the one label, and its values, which are all there from the start; None for none.
     """
 
-    def __init__(self, name: str, documentation: str, bounds: Sequence[float]) -> None:
+    def __init__(
+        self,
+        name: str,
+        documentation: str,
+        bounds: Sequence[float],
+        label: tuple[str, Sequence[str]] | None = None,
+    ) -> None:
         self._name = name
         self._documentation = documentation
         self._bounds = tuple(bounds)
-        self._counts = [0] * (len(bounds) + 1)
-        self._sum = 0.0
+        self.label_names = () if label is None else (label[0],)
+        values = ("",) if label is None else label[1]
+        self._series = {value: _Counts(self._bounds) for value in values}
 
-    def observe(self, value: float, count: int = 1) -> None:
+    def observe(self, value: float, count: int = 1, label: str = "") -> None:
         """Add a value that was seen ``count`` times."""
-        self._counts[bisect_left(self._bounds, value)] += count
-        self._sum += value * count
+        self._series[label].observe(value, count)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the family, with cumulative buckets."""
+        family = HistogramMetricFamily(self._name, self._documentation, labels=self.label_names)
         bounds = [*(str(float(bound)) for bound in self._bounds), "+Inf"]
-        buckets = list(zip(bounds, accumulate(self._counts), strict=True))
-        yield HistogramMetricFamily(
-            self._name, self._documentation, buckets=buckets, sum_value=self._sum
-        )
+        for value, counts in self._series.items():
+            buckets = list(zip(bounds, accumulate(counts.by_bucket), strict=True))
+            labels = (value,) if self.label_names else ()
+            family.add_metric(labels, buckets=buckets, sum_value=counts.total)
+        yield family
+
+
+def reasons() -> tuple[str, ...]:
+    """Return every reason of a dead letter."""
+    todo, found = [RecordError], []
+    while todo:
+        kind = todo.pop()
+        todo += kind.__subclasses__()
+        if kind is not RecordError and kind.__module__ == RecordError.__module__:
+            found.append(kind.reason)
+    return tuple(sorted(found))
 
 
 class Metrics:
@@ -84,6 +125,12 @@ class Metrics:
             "stream_guard_dead_letters",
             "Dead letters acknowledged by the broker.",
             ["reason"],
+            registry=registry,
+        )
+        # Chains of thought acknowledged by the broker, where kafka.reasoning_topic is set; each goes with a verdict.
+        self.reasoning = Counter(
+            "stream_guard_reasoning_records",
+            "Chains of thought acknowledged by the broker.",
             registry=registry,
         )
         # What dead_letters.share_max and .consecutive_max are compared with, by stage: parse, judge.
@@ -195,6 +242,45 @@ class Metrics:
             _SECONDS,
         )
         registry.register(self.seconds)
+        # By stage: wait (from reading a record to handing its post to the judge), judge (inside the judge, all tiers
+        # and rungs), publish (from handing a verdict or dead letter to the producer to the broker's acknowledgement).
+        self.stage_seconds = BulkHistogram(
+            "stream_guard_stage_seconds", "Seconds of each stage.", _SECONDS, ("stage", STAGES)
+        )
+        registry.register(self.stage_seconds)
+        # How late the event loop comes to what is due, looked at once a second: all of the process waits so long.
+        self.loop_lag = BulkHistogram(
+            "stream_guard_event_loop_lag_seconds", "How late the event loop is.", _SECONDS
+        )
+        registry.register(self.loop_lag)
+        # From the first record of a partition that is not finished to the newest that is known of.
+        self.lag = Gauge(
+            "stream_guard_lag_records",
+            "Records of a partition that are not finished, read or not.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        # By the timestamp of the oldest record that was read and is not finished; where none is, the time since which
+        # there has been one to read.
+        self.oldest_age = Gauge(
+            "stream_guard_oldest_unjudged_age_seconds",
+            "Age of a partition's oldest record without its verdicts.",
+            ["topic", "partition"],
+            registry=registry,
+        )
+        # Verdicts that were made with less than their policy asks for, by what was left out: effort_lowered,
+        # ladder_cut, safeguard_skipped; one with two of them counts twice.
+        self.degraded = Counter(
+            "stream_guard_degraded_verdicts",
+            "Verdicts for which something was left out under pressure.",
+            ["what"],
+            registry=registry,
+        )
+        # Records traced, by why: parent (its sender's flag), ratio; undetermined, severe, dead_letter, slow (kept
+        # all the same); refused (would have been kept, but telemetry.trace_kept_per_s_max was reached).
+        self.traces = Counter(
+            "stream_guard_traces", "Records traced, by why.", ["why"], registry=registry
+        )
         # Always 1: the labels say what runs.
         self.build = Gauge(
             "stream_guard_build_info",
@@ -202,6 +288,45 @@ class Metrics:
             ["version", "model", "engine"],
             registry=registry,
         )
+
+        self._show_zeros()
+
+    def _show_zeros(self) -> None:
+        """Show series of fixed labels from the start: of one that begins at 1, no rate can tell."""
+        for metric, values in (
+            (self.commits, ("ok", "failed")),
+            (self.tokens, ("prompt", "cached", "output")),
+            (self.policy_reloads, ("switched", "refused", "restored")),
+            (self.engine_rebuilds, ("died", "hung", "start")),
+            (self.transactions, ("committed", "fenced", "timeout", "error")),
+            (self.repeats, ("rebalance", "rewind", "reset", "rebuild")),
+            (self.degraded, ("effort_lowered", "ladder_cut", "safeguard_skipped")),
+            (self.pressure_changes, ("normal", "effort", "severe_only", "undetermined")),
+            (self.dead_letter_share, ("parse", "judge")),
+            (self.dead_letter_consecutive, ("parse", "judge")),
+            (self.traces, TRACED),
+            (self.dead_letters, reasons()),
+        ):
+            for value in values:
+                metric.labels(value)
+
+    def observe_stage(self, stage: str, durations_ns: Sequence[int], count: int = 1) -> None:
+        """Add durations of a stage, in ns, each seen ``count`` times."""
+        observe = self.stage_seconds.observe
+        for duration_ns in durations_ns:
+            observe(duration_ns / 1e9, count, stage)
+
+    def count_degraded(self, counts: Mapping[str, int]) -> None:
+        """Add verdicts by what was left out."""
+        for what, count in counts.items():
+            self.degraded.labels(what).inc(count)
+
+    def show_lag(self, behind: Mapping[Partition, int], ages_s: Mapping[Partition, float]) -> None:
+        """Show how far behind the partitions are that are ours now, and no other."""
+        for gauge, values in ((self.lag, behind), (self.oldest_age, ages_s)):
+            gauge.clear()
+            for partition, value in values.items():
+                gauge.labels(partition.topic, str(partition.partition)).set(value)
 
     def count_verdicts(self, counts: Mapping[tuple[str, str, str, str], int]) -> None:
         """Add counts by (policy, decision, tier, mode): a list at a time, since a label look-up costs a microsecond."""

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from stream_guard.errors import RecordError
-    from stream_guard.judge import JudgeRequest
+    from stream_guard.judge import JudgeRequest, Thought
     from stream_guard.policy import PolicySet
 
 _SAFE = Answer("safe", parse_status="not_applicable")
@@ -55,11 +55,13 @@ class ManualJudge:
     Attributes:
         waiting: requests taken and not yet answered, in the order in which they came.
         policies: what :meth:`start`, or :meth:`prepare` after it, was given last; None before.
+        thoughts: the chain of thought that each answer carries.
     """
 
     def __init__(self, clock: ManualClock | None = None) -> None:
         self.waiting: list[JudgeRequest] = []
         self.policies: PolicySet | None = None
+        self.thoughts: tuple[Thought, ...] = ()
         self._clock = clock or ManualClock()
         self._deliver: dict[str, Callable[[Sequence[Judgement]], None]] = {}
         self._failed = asyncio.Event()
@@ -86,6 +88,7 @@ class ManualJudge:
         answer: Answer = _SAFE,
         *,
         error: RecordError | None = None,
+        provenance: Provenance = _PROVENANCE,
     ) -> None:
         """Deliver an outcome for these waiting requests, or all, one list for each who asked.
 
@@ -93,6 +96,7 @@ class ManualJudge:
             requests: of :attr:`waiting`.
             answer: what is decided for each.
             error: instead of an answer: the posts' own fault.
+            provenance: how it came about.
 
         Raises:
             KeyError: a request is not waiting.
@@ -104,7 +108,8 @@ class ManualJudge:
                 request,
                 answer=answer if error is None else None,
                 error=error,
-                provenance=_PROVENANCE,
+                thoughts=self.thoughts if error is None else (),
+                provenance=provenance,
                 started_ns=now_ns,
                 finished_ns=now_ns,
             )

@@ -198,6 +198,7 @@ def repeat(entry: Entry, known: Known, *, how: str, us: int, now_ns: int) -> Jud
         attempts=0,
         degraded=first.degraded,
         trail=(*entry.steps, step),
+        prompt_ids_sha256=first.prompt_ids_sha256,
     )
     confidence, method = known.confidence, known.confidence_method
     return Judgement(

@@ -14,7 +14,7 @@ from stream_guard.calibration import calibrate
 from stream_guard.judge import Provenance, TierStep
 
 if TYPE_CHECKING:
-    from stream_guard.judge import Answer, Effort, Judgement
+    from stream_guard.judge import Answer, Effort, Judgement, Thought
     from stream_guard.policy import Policy
     from stream_guard.settings import CascadeSettings
 
@@ -84,20 +84,23 @@ class Climb:
     Attributes:
         best: the latest rung's judgement that decided something, or else the latest's.
         started_ns: when the first was begun, Unix time in ns.
+        thoughts: those of all rungs, where they are kept.
     """
 
-    __slots__ = ("_spent", "best", "started_ns")
+    __slots__ = ("_spent", "best", "started_ns", "thoughts")
 
     def __init__(self) -> None:
         self.best: Judgement | None = None
         self.started_ns = 0
         self._spent = (0, 0, 0, 0)
+        self.thoughts: tuple[Thought, ...] = ()
 
     def take(self, judgement: Judgement) -> None:
         """Take a rung's judgement: what it spent counts, whatever it says."""
         provenance = judgement.provenance
         if provenance is not None:
             self._spent = _add(self._spent, provenance)
+        self.thoughts += judgement.thoughts
         if self.best is None:
             self.started_ns = judgement.started_ns
         refused = judgement.error is not None
@@ -119,6 +122,7 @@ class Climb:
                 output_tokens=output,
                 attempts=attempts,
             )
+        best.thoughts = self.thoughts
         best.started_ns = self.started_ns
         best.finished_ns = last.finished_ns
         return best
@@ -166,6 +170,7 @@ def with_trail(
         provenance.attempts,
         degraded,
         trail,
+        provenance.prompt_ids_sha256,
     )
 
 

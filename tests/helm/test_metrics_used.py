@@ -44,7 +44,7 @@ def published() -> dict[str, set[str]]:
     metrics = Metrics(registry)
     series: dict[str, set[str]] = {}
     for value in vars(metrics).values():
-        labels = set(getattr(value, "_labelnames", ()))
+        labels = set(getattr(value, "_labelnames", getattr(value, "label_names", ())))
         if not hasattr(value, "collect") or isinstance(value, CollectorRegistry):
             continue
         for family in value.collect():

@@ -1,4 +1,7 @@
-"""The documentation builds strictly, its reference is the code's, and its commands are ones that exist."""
+"""The documentation builds strictly, its reference is the code's, and its commands exist and are run, or say why not.
+
+That they run is the business of ``tests/integration/test_commands_in_docs.py``.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +18,8 @@ import typer
 
 from stream_guard.cli import app
 from stream_guard.settings import load_settings
+from tests.commands.lines import ROOT, Command, commands, mentions, pages, strays
 from tools import reference
-
-ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").rglob("*.md")])
-NOT_RUN = ("docker", "helm", "kubectl")
-"""Programs that need a Docker engine or a cluster: a page that names one says that we have not run it."""
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:
@@ -42,66 +41,91 @@ def test_the_reference_is_that_of_the_code(name: str) -> None:
     assert written == reference.PAGES[name](), "run: make reference"
 
 
-def commands(page: Path) -> list[str]:
-    """Return the command lines in a page's code: indented, fenced, and in backticks where a program is named."""
-    text = page.read_text("utf-8")
-    fenced = "\n".join(re.findall(r"```(?:sh|bash|console|shell)?\n(.*?)```", text, re.DOTALL))
-    indented = "\n".join(line[4:] for line in text.splitlines() if re.match(r"    \S", line))
-    spans = "\n".join(re.findall(r"`(stream-guard [^`]+)`", text))
-    joined = re.sub(r"\\\n\s*", " ", f"{fenced}\n{indented}\n{spans}")
-    found = []
-    for line in joined.splitlines():
-        bare = line.strip().removeprefix("$ ").partition(" #")[0].strip()
-        if re.match(r"(?:[A-Z_]+=\S+ +)*(stream-guard|make|pip|export|docker|helm|kubectl) ", bare):
-            found.append(bare)
-    return found
+def words(command: str) -> tuple[str, ...]:
+    """Return what a command line runs: ``stream-guard policies lint``, ``make soak``, ``python -m tests.soak``."""
+    program, *rest = shlex.split(re.sub(r"^(?:[A-Z_]+=\S* +)+", "", command)) or [""]
+    if program == "stream-guard":
+        found: Any = typer.main.get_command(app)
+        names = []
+        for word in rest:
+            if not hasattr(found, "commands") or word not in found.commands:
+                break
+            names.append(word)
+            found = found.commands[word]
+        return (program, *names)
+    if program == "make":
+        return (program, *(word for word in rest if "=" not in word))
+    if program.startswith("python") and rest:
+        return ("python", *rest[: 2 if rest[0] == "-m" else 1])
+    return (program,)
 
 
-def words(command: str) -> list[str]:
-    """Return the names in a command line of ours: ``policies lint`` of ``stream-guard policies lint --strict``."""
-    command = command.partition("stream-guard ")[2]
-    found: Any = typer.main.get_command(app)
-    names = []
-    for word in shlex.split(command):
-        if not hasattr(found, "commands") or word not in found.commands:
-            break
-        names.append(word)
-        found = found.commands[word]
-    return names
+def parts(command: str) -> list[str]:
+    """Return the commands of a line between its pipes and ampersands, without what follows ``>``."""
+    bare = re.sub(r" \d?>{1,2} ?\S+", "", command)
+    return [part for part in re.split(r" (?:\|\|?|&&|;) | &$", bare) if part]
 
 
-ALL = [
-    (page, command)
-    for page in PAGES
-    if page.name != "commands.md"  # made from the commands themselves
-    for command in commands(page)
-]
+ALL = [command for page in pages() for command in commands(page)]
+SHOWN = {words(part) for command in ALL for part in parts(command.bare)}
+"""What each of these commands runs is run by tests/integration/test_commands_in_docs.py, or says why not."""
 
 
 def test_there_are_commands_to_look_at() -> None:
-    assert len(ALL) > 25
+    assert len(ALL) > 60
+    assert sum(command.mark is None for command in ALL) > 40
 
 
-@pytest.mark.parametrize(("page", "command"), ALL, ids=[f"{p.stem}: {c[:50]}" for p, c in ALL])
+def test_no_command_hides_in_code_of_another_kind() -> None:
+    assert [complaint for page in pages() for complaint in strays(page)] == []
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.place)
 def test_every_command_in_the_documentation_exists(
-    page: Path, command: str, monkeypatch: pytest.MonkeyPatch
+    command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = shlex.split(re.split(r" [|>] ", command)[0])
-    while re.match(r"[A-Z_]+=", words[0]):
-        words = words[1:]
-    program, *arguments = words
-    if program == "make":
-        targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-        assert all(word in targets for word in arguments if re.fullmatch(r"[a-z-]+", word)), command
-    elif program == "export":
-        monkeypatch.setenv(*arguments[0].split("=", 1))
-        load_settings()
-    elif program == "stream-guard":
-        parse(arguments)
-    elif program in NOT_RUN:
-        assert re.search(
-            r"not (been )?(run|built|tried)|nobody of us has", page.read_text("utf-8")
-        ), f"{page.name} names {program} and does not say that it was not run"
+    for part in parts(command.bare):
+        program, *named = words(part)
+        if program == "stream-guard":
+            parse(shlex.split(part.partition("stream-guard ")[2]))
+        elif program == "make":
+            targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+            assert set(named) <= set(targets), command.place
+        elif program == "export":
+            for name, _, value in (word.partition("=") for word in shlex.split(part)[1:]):
+                monkeypatch.setenv(name, value)
+            load_settings()  # which refuses what is no setting
+
+
+@pytest.mark.parametrize("command", ALL, ids=lambda command: command.place)
+def test_what_keeps_a_command_from_being_run_is_so(command: Command) -> None:
+    mark = command.mark
+    if mark is not None and mark.test is not None:
+        assert (ROOT / mark.test).is_file(), f"{command.place}: there is no {mark.test}"
+    for part in parts(command.bare):
+        program = words(part)[0]
+        if needed := {"docker": "Docker", "kubectl": "a cluster", "helm": "a cluster"}.get(program):
+            assert mark is not None, f"{command.place}: write '# needs {needed}' behind it"
+            text = (ROOT / command.page).read_text("utf-8")
+            honest = re.search(
+                r"(not|nobody of us has)\s+(been\s+|yet\s+)?(run|built|tried|installed)", text
+            )
+            assert honest, f"{command.page} names {program} and does not say that it was not run"
+
+
+@pytest.mark.parametrize("page", [page for page in pages() if page != "docs/reference/commands.md"])
+def test_every_command_named_in_prose_is_shown_to_be_run_somewhere(page: str) -> None:
+    ours = re.compile(
+        r"(?:stream-guard|make|python3? -m (?:stream_guard|tests|tools|benchmarks)\S*)(?= |$)"
+    )
+    for number, code in mentions(page, (ROOT / page).read_text("utf-8")):
+        if not ours.match(code) or " " not in code:
+            continue
+        named = words(code)
+        if named == ("stream-guard",):
+            assert code.split()[1].startswith("-"), f"{page}:{number}: there is no `{code}`"
+        found = any(shown[: len(named)] == named for shown in SHOWN)
+        assert found, f"{page}:{number}: no shell block of any page runs `{' '.join(named)}`"
 
 
 def parse(arguments: list[str]) -> None:
@@ -117,24 +141,6 @@ def parse(arguments: list[str]) -> None:
     for option in (word.partition("=")[0] for word in rest if word.startswith("-") and word != "-"):
         known = {name for p in command.params for name in (*p.opts, *p.secondary_opts)}
         assert option in known | {"--help"}, f"{command.name} has no option {option}"
-
-
-OURS = sorted({tuple(words(c)) for _, c in ALL if "stream-guard " in c} - {()})
-
-
-@pytest.mark.parametrize("path", OURS, ids=" ".join)
-def test_every_command_of_ours_in_the_documentation_is_executed_by_a_test(
-    path: tuple[str, ...],
-) -> None:
-    spelt = re.compile(", ".join(f'"{word}"' for word in path))
-    for file in (ROOT / "tests").rglob("*.py"):
-        text = file.read_text("utf-8")
-        # Or by the group's own app, or by a helper that puts the group's name first.
-        group = f"cli_{path[0]}" in text or f'"{path[0]}"' in text
-        alone = group and f'"{path[-1]}"' in text
-        if file.name != "test_docs.py" and (alone or spelt.search(text)):
-            return
-    raise AssertionError(f"no test runs stream-guard {' '.join(path)}")
 
 
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:

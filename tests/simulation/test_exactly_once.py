@@ -18,11 +18,18 @@ from prometheus_client import CollectorRegistry
 
 from stream_guard.consumer import Consumer
 from stream_guard.errors import PromptError
+from stream_guard.judge import Thought
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy import PolicySet, make_policy
 from stream_guard.ports import Partition
 from stream_guard.post import PostParser
-from stream_guard.settings import BatchingSettings, DeliverySettings, Settings, TelemetrySettings
+from stream_guard.settings import (
+    BatchingSettings,
+    DeliverySettings,
+    KafkaSettings,
+    Settings,
+    TelemetrySettings,
+)
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
@@ -40,6 +47,7 @@ STEPS: Final = 40
 POLICIES: Final = {name: make_policy(name, f"# {name}\nS1: a rule\n".encode()) for name in "ab"}
 SET: Final = PolicySet(POLICIES, {"posts": ("a", "b")})
 SETTINGS: Final = Settings(
+    kafka=KafkaSettings(reasoning_topic="reasoning"),
     batching=BatchingSettings(size_max=3, age_max_ms=0, poll_records_max=7),
     delivery=DeliverySettings(
         mode="exactly_once",
@@ -108,7 +116,8 @@ class History:
         self.partitions = self.random.randint(1, 3)
         self.broker.create_topics("posts", partitions=self.partitions)
         kafka = SETTINGS.kafka
-        self.broker.create_topics(kafka.verdict_topic, kafka.dead_letter_topic)
+        self.broker.create_topics(kafka.verdict_topic, kafka.dead_letter_topic, "reasoning")
+        self.thoughts = (Thought("low", "Hm."),) if seed % 4 < 2 else ()
         self.members: list[Member] = []
         self.gone: list[Member] = []
         self.produced = 0
@@ -117,6 +126,7 @@ class History:
     async def join(self) -> None:
         if len(self.members) < 3:
             member = Member(self.broker)
+            member.judge.thoughts = self.thoughts
             member.transactor.turns = self.random.choice((1, 8, 300))
             self.members.append(member)
             await member.start()
@@ -206,8 +216,12 @@ class History:
     def check(self) -> None:
         kafka = SETTINGS.kafka
         owed: Counter[tuple[int, int]] = Counter()
-        for record in self.broker.records(kafka.verdict_topic):
-            source = orjson.loads(record.value or b"")["source"]
+        verdicts = [orjson.loads(r.value or b"") for r in self.broker.records(kafka.verdict_topic)]
+        reasoning = [orjson.loads(r.value or b"") for r in self.broker.records("reasoning")]
+        with_thoughts = [verdict["id"] for verdict in verdicts] if self.thoughts else []
+        assert sorted(one["verdict_id"] for one in reasoning) == sorted(with_thoughts)
+        for verdict in verdicts:
+            source = verdict["source"]
             owed[source["partition"], source["offset"]] += 1
         for record in self.broker.records(kafka.dead_letter_topic):
             headers = dict(record.headers)

@@ -7,7 +7,10 @@ is a draw between 0 and 1, since who leads what is known only then.
 from __future__ import annotations
 
 import random
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 CONSUMER_KILL: Final = "consumer kill -9"
 CONSUMER_FREEZE: Final = "consumer frozen"
@@ -75,6 +78,7 @@ def plan(
     engine: str = "scripted",
     session_timeout_s: float = 8.0,
     short: bool = False,
+    only: Collection[str] = (),
 ) -> list[Planned]:
     """Return that many faults; the same for the same arguments, on any machine.
 
@@ -84,11 +88,18 @@ def plan(
         engine: ``engine.kind``.
         session_timeout_s: of the group; a frozen consumer stays so for longer.
         short: shorter waits, and a smaller deck.
+        only: faults of these kinds; of every kind where there are none.
+
+    Raises:
+        ValueError: one of these kinds is not in the deck.
     """
+    if unknown := set(only) - {kind for kind, _ in deck(engine, short=short)}:
+        message = f"a soak with the engine {engine!r} has no fault {min(unknown)!r}"
+        raise ValueError(message)
     draw = random.Random(seed)  # noqa: S311 - a schedule, not a secret
     cards: list[tuple[str, str]] = []
     while len(cards) < faults:
-        more = deck(engine, short=short)
+        more = [card for card in deck(engine, short=short) if not only or card[0] in only]
         draw.shuffle(more)
         cards.extend(more)
     scale = 0.4 if short else 1.0

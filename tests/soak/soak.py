@@ -54,7 +54,9 @@ class Options:
         modes: of delivery: one group for each, at the same time, on the same posts.
         engine: ``engine.kind``.
         short: shorter pauses and a smaller deck of faults.
+        only: faults of these kinds; of every kind where there are none.
         folder: for logs and facts.
+        policies: the folder of those that judge; the shorter they are, the more posts a CPU's engine gets through.
         extra: settings of the consumers, by the name of their environment variable.
     """
 
@@ -65,10 +67,12 @@ class Options:
     engine: str
     folder: Path
     short: bool = False
+    only: tuple[str, ...] = ()
+    policies: Path = ROOT / "policies"
     extra: tuple[tuple[str, str], ...] = ()
 
 
-def environment(bootstrap: str, mode: str, engine: str) -> dict[str, str]:
+def environment(bootstrap: str, mode: str, options: Options) -> dict[str, str]:
     """Return the consumers' environment: deadlines short enough that a fault's every effect is seen in a minute."""
     settings = {
         "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
@@ -85,8 +89,8 @@ def environment(bootstrap: str, mode: str, engine: str) -> dict[str, str]:
         "DELIVERY__COMMIT_INTERVAL_MS": "500",
         "DELIVERY__COMMIT_TIMEOUT_S": "5",
         "DELIVERY__DRAIN_TIMEOUT_S": "5",
-        "POLICIES__PATH": str(ROOT / "policies"),
-        "ENGINE__KIND": engine,
+        "POLICIES__PATH": str(options.policies),
+        "ENGINE__KIND": options.engine,
         "HTTP__HOST": "127.0.0.1",
         "HTTP__PORT": "0",
         "TELEMETRY__LOG_FORMAT": "json",
@@ -123,6 +127,7 @@ async def soak(options: Options, say: Callable[[str], None]) -> list[History]:
         engine=options.engine,
         session_timeout_s=SESSION_TIMEOUT_S,
         short=options.short,
+        only=options.only,
     )
     say(f"seed {options.seed}: starting three brokers")
     broker = await asyncio.to_thread(start_broker, 3)
@@ -153,7 +158,7 @@ def _group(options: Options, mode: str, bootstrap: str) -> Group:
     # As ``exactly_once`` names them: one for each partition of the input.
     ours = tuple(f"{name}/{POSTS_TOPIC}/{partition}" for partition in range(PARTITIONS))
     transactional = ours if mode == "exactly_once" else (posting.TRANSACTIONAL_ID,)
-    variables = {**environment(bootstrap, mode, options.engine), **dict(options.extra)}
+    variables = {**environment(bootstrap, mode, options), **dict(options.extra)}
     return Group(
         mode=mode,
         name=name,
@@ -337,7 +342,7 @@ async def _facts(
         bootstrap, {group.name: marker for group in groups}, POSTS_TOPIC
     )
     inputs = reading.inputs_of(every[POSTS_TOPIC], readable[POSTS_TOPIC])
-    policies = load_policies(ROOT / "policies").policies.values()
+    policies = load_policies(options.policies).policies.values()
     return [
         History(
             seed=options.seed,

@@ -9,6 +9,10 @@ import pytest
 
 CORE = (
     "answer",
+    "audit.backtest",
+    "audit.dsa",
+    "audit.entry",
+    "audit.replay",
     "batching",
     "cascade",
     "dead_letters",
@@ -22,6 +26,7 @@ CORE = (
     "pressure",
     "post",
     "prompt",
+    "reasoning",
     "routing",
     "settings",
     "silence",

@@ -10,7 +10,7 @@ import pytest
 from stream_guard.verdict import verdict_id
 from tests.soak.checker import Findings, Stall, check, objections, stalls
 from tests.soak.facts import Acknowledged, Commit, Exit, Fault, History, Input, Outcome
-from tests.soak.schedule import deck, plan
+from tests.soak.schedule import ENGINE_KILL, deck, plan
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +273,12 @@ def test_a_schedule_is_its_seeds_and_has_every_card_before_any_comes_twice() -> 
             assert planned != plan(4, len(cards), engine=engine, short=short)
             assert sorted((fault.kind, fault.role) for fault in planned) == sorted(cards)
     assert {kind for kind, _ in deck("vllm")} == {kind for kind, _ in deck("vllm", short=True)}
+
+
+def test_a_schedule_may_be_of_some_kinds_only() -> None:
+    assert {fault.kind for fault in plan(3, 4, engine="vllm", only=(ENGINE_KILL,))} == {ENGINE_KILL}
+    with pytest.raises(ValueError, match="'scripted' has no fault 'engine kill -9'"):
+        plan(3, 4, engine="scripted", only=(ENGINE_KILL,))
 
 
 def test_every_finding_is_objected_to_or_only_counted() -> None:

@@ -1,0 +1,1 @@
+"""What makes a verdict explicable years later: the archive of policies, replays, backtests and exports."""

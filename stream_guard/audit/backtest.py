@@ -1,0 +1,125 @@
+"""What a new policy would have changed: its decisions on past records against those of then. Pure.
+
+What it must never do: count a record that was judged only once as one that stayed the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+EXAMPLES_MAX: Final = 20
+
+
+class Outcome(NamedTuple):
+    """What a verdict decided."""
+
+    decision: str
+    category: str | None
+
+    @classmethod
+    def of(cls, verdict: Mapping[str, Any]) -> Outcome:
+        """Return a verdict's."""
+        return cls(verdict["decision"], verdict["policy"]["category"])
+
+    def __str__(self) -> str:
+        return self.decision if self.category is None else f"{self.decision} {self.category}"
+
+
+Place = tuple[int, int]
+"""Partition and offset."""
+
+
+@dataclass(slots=True)
+class Report:
+    """A backtest's outcome.
+
+    Attributes:
+        policy: id, version and sha256 of the new one.
+        against: id of the old one.
+        topic: whose records were judged.
+        spans: by partition, the first offset and the one after the last.
+        new, old: outcomes by place.
+        unreadable: records that could not be judged, by reason.
+        left: records of the range that were left, since a limit was reached.
+        old_versions: of the old policy, how many verdicts by each version.
+    """
+
+    policy: Mapping[str, str]
+    against: str
+    topic: str
+    spans: Mapping[int, tuple[int, int]]
+    new: dict[Place, Outcome] = field(default_factory=dict)
+    old: dict[Place, Outcome] = field(default_factory=dict)
+    unreadable: Counter[str] = field(default_factory=Counter)
+    resumed: int = 0
+    left: int = 0
+    old_versions: dict[Place, str] = field(default_factory=dict)
+
+    def add_old(self, verdict: Mapping[str, Any]) -> None:
+        """Take a verdict of then, where it is by the old policy and of a record that was judged again."""
+        source = verdict["source"]
+        place = source["partition"], source["offset"]
+        if (
+            source["topic"] == self.topic
+            and place in self.new
+            and verdict["policy"]["id"] == self.against
+        ):
+            self.old[place] = Outcome.of(verdict)
+            self.old_versions[place] = verdict["policy"]["version"]
+
+    def pairs(self) -> Iterator[tuple[Place, Outcome, Outcome]]:
+        """Yield place, old and new outcome of each record that has both."""
+        for place, new in self.new.items():
+            if place in self.old:
+                yield place, self.old[place], new
+
+    def describe(self) -> dict[str, Any]:
+        """Return the report for JSON; never a post's text."""
+        flips: Counter[tuple[Outcome, Outcome]] = Counter()
+        same = 0
+        examples: list[dict[str, str]] = []
+        for (partition, offset), old, new in self.pairs():
+            if old == new:
+                same += 1
+                continue
+            flips[old, new] += 1
+            if len(examples) < EXAMPLES_MAX:
+                record = f"{self.topic}/{partition}/{offset}"
+                examples.append({"record": record, "old": str(old), "new": str(new)})
+        decided = sum(n for (old, new), n in flips.items() if old.decision != new.decision)
+        return {
+            "policy": dict(self.policy),
+            "against": self.against,
+            "against_versions": dict(Counter(self.old_versions.values())),
+            "topic": self.topic,
+            "offsets": {str(number): list(span) for number, span in sorted(self.spans.items())},
+            "judged": len(self.new),
+            "of_an_earlier_run": self.resumed,
+            "unreadable": dict(self.unreadable),
+            "left_by_limit": self.left,
+            "compared": len(self.old),
+            "without_old_verdict": len(self.new) - len(self.old),
+            "same": same,
+            "other_decision": decided,
+            "other_category": flips.total() - decided,
+            "decisions": {
+                "old": dict(Counter(old.decision for _, old, _ in self.pairs())),
+                "new": dict(Counter(new.decision for _, _, new in self.pairs())),
+            },
+            "flips": [
+                {
+                    "old_decision": old.decision,
+                    "old_category": old.category,
+                    "new_decision": new.decision,
+                    "new_category": new.category,
+                    "count": count,
+                }
+                for (old, new), count in flips.most_common()
+            ],
+            "examples": examples,
+        }

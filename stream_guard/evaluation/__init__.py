@@ -1,0 +1,1 @@
+"""Golden sets judged, counted and compared: what ``stream-guard eval`` is made of."""

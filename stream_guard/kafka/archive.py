@@ -1,0 +1,168 @@
+"""The archive of policies in a compacted topic, beside the verdicts: it outlives every pod.
+
+A record's key is the entry's name, which holds the digest of its value: a key is only ever written again with the same
+value, so that compaction loses nothing. What it must never do: use a topic that deletes what is old.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
+from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
+
+from stream_guard.audit.archive import Kept
+from stream_guard.audit.entry import EntryName
+from stream_guard.errors import BrokerError, EvidenceError, PolicyError, SettingsError
+from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
+from stream_guard.kafka.consumer import existing_topics
+from stream_guard.kafka.ranges import RangeReader
+from stream_guard.kafka.security import connection_options
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_guard.settings import DeliverySettings, KafkaSettings
+
+_log = structlog.get_logger(__name__)
+RECORD_BYTES_MAX: Final = 8 << 20
+"""``max.message.bytes`` of the topic that we make: a policy's text, its rules and its messages, as base64."""
+_REPLICAS_MAX: Final = 3
+_BACKOFF_S: Final = 0.5
+
+
+class TopicArchive:
+    """A :class:`~stream_guard.audit.archive.PolicyArchive` in ``kafka.archive_topic``, made where it is missing."""
+
+    def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
+        self._settings = settings
+        self._delivery = delivery
+        self._topic = settings.archive_topic
+        self._checked = False
+
+    async def keep(self, entries: Mapping[EntryName, bytes]) -> None:
+        """See :meth:`stream_guard.audit.archive.PolicyArchive.keep`; tried until ``delivery.publish_timeout_s``."""
+        try:
+            async with asyncio.timeout(self._delivery.publish_timeout_s):
+                while not await self._try(entries):  # noqa: ASYNC110 - nobody could set an event
+                    await asyncio.sleep(_BACKOFF_S)
+        except TimeoutError as error:
+            message = (
+                f"policies could not be archived in {self._topic!r} (kafka.archive_topic) for "
+                f"{self._delivery.publish_timeout_s:g} s (delivery.publish_timeout_s)"
+            )
+            raise BrokerError(message) from error
+
+    async def _try(self, entries: Mapping[EntryName, bytes]) -> bool:
+        try:
+            if not self._checked:
+                await ensure_compacted(self._settings, self._topic)
+                self._checked = True
+            await self._send(entries)
+        except MessageSizeTooLargeError as error:
+            largest = max(map(len, entries.values()))
+            message = (
+                f"{self._topic!r} (kafka.archive_topic) does not take a policy's entry of {largest:,} bytes; raise its "
+                'max.message.bytes, or set policies.archive to "folder"'
+            )
+            raise PolicyError(message) from error
+        except (KafkaError, OSError, TimeoutError) as error:
+            if isinstance(error, FATAL):
+                message = f"{self._topic!r} (kafka.archive_topic) cannot be written: {type(error).__name__}: {error}"
+                raise BrokerError(message) from error
+            _log.warning("archive_failed", error=type(error).__name__)
+            return False
+        return True
+
+    async def _send(self, entries: Mapping[EntryName, bytes]) -> None:
+        producer = make_producer(self._settings, request_bytes_max=2 * RECORD_BYTES_MAX)
+        await start_producer(producer, self._settings)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
+                for name, content in entries.items():
+                    await producer.send_and_wait(self._topic, content, key=str(name).encode())
+        finally:
+            await discard_producer(producer, timeout_s=self._delivery.stop_timeout_s)
+
+    async def load(self, wanted: frozenset[str] | None = None) -> list[Kept]:
+        """See :meth:`stream_guard.audit.archive.PolicyArchive.load`; of a key, the latest value counts."""
+        if self._topic not in await existing_topics(self._settings):
+            message = (
+                f"{self._topic!r} (kafka.archive_topic) does not exist on {self._settings.bootstrap_servers}; name "
+                "the one that the service writes"
+            )
+            raise EvidenceError(message)
+        kept: dict[EntryName, Kept] = {}
+        async with RangeReader(self._settings) as reader:
+            async for record in reader.read(await reader.whole(self._topic)):
+                name = EntryName.parse((record.key or b"").decode("utf-8", "replace"))
+                if name is None or (wanted is not None and name.policy_sha256 not in wanted):
+                    continue
+                if record.value is None:
+                    kept.pop(name, None)
+                    continue
+                where = f"{self._topic}/{record.partition}/{record.offset}"
+                kept[name] = Kept(name, record.value, where)
+        return list(kept.values())
+
+
+async def ensure_compacted(settings: KafkaSettings, topic: str) -> None:
+    """Make a compacted topic, or look whether it is one.
+
+    Raises:
+        SettingsError: it is there and deletes what is old.
+        BrokerError: it may not be made.
+        KafkaError, OSError, TimeoutError: the broker does not answer.
+    """
+    admin = AIOKafkaAdminClient(**connection_options(settings))
+    try:
+        async with asyncio.timeout(settings.request_timeout_ms / 1_000):
+            await admin.start()
+            if topic not in await admin.list_topics():
+                await _make(admin, settings, topic)
+            policy = await _cleanup_policy(admin, topic)
+    finally:
+        with contextlib.suppress(KafkaError, OSError):
+            await admin.close()
+    if policy is None:
+        _log.warning("archive_topic_not_checked", topic=topic)
+    elif policy.strip() != "compact":
+        message = (
+            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} has cleanup.policy={policy}, so that "
+            "policies would be lost by which verdicts are explained; set it to compact: kafka-configs.sh --alter "
+            f"--entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
+        )
+        raise SettingsError(message)
+
+
+async def _make(admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str) -> None:
+    brokers = len((await admin.describe_cluster())["brokers"])
+    configs = {"cleanup.policy": "compact", "max.message.bytes": str(RECORD_BYTES_MAX)}
+    new = NewTopic(topic, 1, min(brokers, _REPLICAS_MAX), topic_configs=configs)
+    made = await admin.create_topics([new])
+    for _, code, *_ in made.topic_errors:
+        error = for_code(code)
+        if error is TopicAlreadyExistsError or not code:
+            continue
+        message = (
+            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} does not exist and could not be made "
+            f"({error.__name__}); create it: kafka-topics.sh --create --topic {topic} --config cleanup.policy=compact "
+            f'--bootstrap-server {settings.bootstrap_servers}; or set policies.archive to "folder" or "off"'
+        )
+        raise BrokerError(message)
+    _log.info("archive_topic_made", topic=topic)
+
+
+async def _cleanup_policy(admin: AIOKafkaAdminClient, topic: str) -> str | None:
+    """Return a topic's ``cleanup.policy``; None where we may not ask."""
+    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs={"cleanup.policy": None})
+    for answer in await admin.describe_configs([wanted]):
+        for resource in answer.resources:
+            for config in resource[-1]:
+                if config[0] == "cleanup.policy":
+                    return str(config[1])
+    return None

@@ -1,0 +1,220 @@
+"""Ranges of topics, read outside any group: from times or offsets, to times, offsets or what the end is now.
+
+What it must never do: join a group, move a position of one, or wait without a deadline for a record that never comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream_guard.errors import BrokerError, EvidenceError
+from stream_guard.kafka.records import tolerate_header_names
+from stream_guard.kafka.security import connection_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from stream_guard.audit.bounds import Bound
+    from stream_guard.ports import Record
+    from stream_guard.settings import KafkaSettings
+
+_POLL_MS: Final = 200
+_POLL_RECORDS: Final = 500
+
+
+@dataclass(slots=True, frozen=True)
+class Span:
+    """Offsets of one partition: from ``begin`` on, up to and without ``end``."""
+
+    begin: int
+    end: int
+
+
+Spans = dict[TopicPartition, Span]
+
+
+class RangeReader:
+    """Reads parts of topics; an async context manager.
+
+    Args:
+        settings: where.
+        progress: told how many offsets of how many were read.
+
+    Raises:
+        BrokerError: the broker cannot be reached, does not answer in time, or has no such topic.
+    """
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        progress: Callable[[int, int], None] = lambda _done, _all: None,
+    ) -> None:
+        self._settings = settings
+        self._progress = progress
+        self._consumer: AIOKafkaConsumer | None = None
+
+    async def __aenter__(self) -> Self:
+        tolerate_header_names()
+        settings = self._settings
+        self._consumer = AIOKafkaConsumer(
+            group_id=None,
+            enable_auto_commit=False,
+            auto_offset_reset="none",
+            isolation_level="read_committed",
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            **connection_options(settings),
+        )
+        try:
+            async with self._asking("the broker"):
+                await self._consumer.start()
+        except BaseException:
+            await self.__aexit__()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            with contextlib.suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
+                    await consumer.stop()
+
+    async def partitions(self, topic: str) -> list[TopicPartition]:
+        """Return a topic's partitions."""
+        consumer = self._require()
+        async with self._asking(topic):
+            # Of all topics: a broker that is asked for one that is not there may make it.
+            cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001
+            numbers = cluster.partitions_for_topic(topic) or ()
+        if not numbers:
+            message = (
+                f"topic {topic!r} does not exist on {self._settings.bootstrap_servers} "
+                "(kafka.bootstrap_servers)"
+            )
+            raise BrokerError(message)
+        return sorted(TopicPartition(topic, number) for number in numbers)
+
+    async def whole(self, topic: str) -> Spans:
+        """Return all that a topic holds now."""
+        partitions = await self.partitions(topic)
+        begins, ends = await self.limits(partitions)
+        return {tp: Span(begins[tp], max(begins[tp], ends[tp])) for tp in partitions}
+
+    async def limits(
+        self, partitions: list[TopicPartition]
+    ) -> tuple[Mapping[TopicPartition, int], Mapping[TopicPartition, int]]:
+        """Return partitions' first offsets, and those after their last committed record."""
+        consumer = self._require()
+        async with self._asking(partitions[0].topic):
+            begins = await consumer.beginning_offsets(partitions)
+            # Of what is committed: a transaction that is open would not be read past.
+            ends = await consumer.end_offsets(partitions)
+        return begins, ends
+
+    async def spans(self, topic: str, first: Bound | None, last: Bound | None) -> Spans:
+        """Return a range: from ``first`` on (None: all that there is), up to and without ``last`` (None: now's end)."""
+        found = await self.whole(topic)
+        begins = await self._places(found, first)
+        ends = await self._places(found, last)
+        spans = {}
+        for tp, span in found.items():
+            begin = span.begin if first is None else max(span.begin, begins.get(tp, span.end))
+            end = span.end if last is None else min(span.end, ends.get(tp, span.end))
+            spans[tp] = Span(begin, max(begin, end))
+        return spans
+
+    async def _places(self, found: Spans, bound: Bound | None) -> dict[TopicPartition, int]:
+        if bound is None:
+            return {}
+        if bound.offset is not None:
+            return dict.fromkeys(found, bound.offset)
+        async with self._asking(next(iter(found)).topic):
+            asked = await self._require().offsets_for_times(dict.fromkeys(found, bound.time_ms))
+        return {tp: place.offset for tp, place in asked.items() if place is not None}
+
+    async def read(self, spans: Spans) -> AsyncIterator[Record]:
+        """Yield a range's records, in each partition's order."""
+        consumer = self._require()
+        open_ = {tp: span for tp, span in spans.items() if span.begin < span.end}
+        total = sum(span.end - span.begin for span in open_.values())
+        if not open_:
+            return
+        topic = next(iter(open_)).topic
+        consumer.assign(list(open_))
+        for tp, span in open_.items():
+            consumer.seek(tp, span.begin)
+        position = {tp: span.begin for tp, span in open_.items()}
+        patience_s = self._settings.request_timeout_ms / 1_000
+        idle_s = 0.0  # of polls alone: whoever takes the records may take their time
+        while unread := [tp for tp, span in open_.items() if position[tp] < span.end]:
+            before, asked_s = sum(position.values()), time.monotonic()
+            async with self._asking(topic):
+                polled = await consumer.getmany(
+                    *unread, timeout_ms=_POLL_MS, max_records=_POLL_RECORDS
+                )
+                for tp in unread:
+                    position[tp] = await consumer.position(tp)
+            moved = sum(position.values()) != before
+            idle_s = 0.0 if moved else idle_s + time.monotonic() - asked_s
+            for tp, records in polled.items():
+                for record in records:
+                    if record.offset < open_[tp].end:
+                        yield record
+            done = sum(min(position[tp], span.end) - span.begin for tp, span in open_.items())
+            self._progress(done, total)
+            if idle_s > patience_s:
+                message = (
+                    f"reading {topic!r} stopped: no record and no answer for {patience_s:g} s "
+                    f"(kafka.request_timeout_ms) from {self._settings.bootstrap_servers}"
+                )
+                raise BrokerError(message)
+
+    async def at(self, topic: str, partition: int, offset: int) -> Record:
+        """Return the record at a place.
+
+        Raises:
+            EvidenceError: it is not there any more, or never was.
+        """
+        place = f"{topic}/{partition}/{offset}"
+        tp = TopicPartition(topic, partition)
+        if tp not in await self.partitions(topic):
+            raise EvidenceError(f"{place}: {topic!r} has no partition {partition}")
+        begins, ends = await self.limits([tp])
+        if offset < begins[tp]:
+            message = (
+                f"{place}: the record is gone: its partition begins at {begins[tp]} now (the topic's retention); "
+                "without the post, its prompt cannot be rebuilt"
+            )
+            raise EvidenceError(message)
+        if offset >= ends[tp]:
+            message = f"{place}: no such record: the partition ends at {ends[tp]}; is this the verdict's cluster?"
+            raise EvidenceError(message)
+        async for record in self.read({tp: Span(offset, offset + 1)}):
+            return record
+        message = (
+            f"{place}: the record is gone, by compaction or because its transaction was aborted"
+        )
+        raise EvidenceError(message)
+
+    def _require(self) -> AIOKafkaConsumer:
+        assert self._consumer is not None, "entered first"
+        return self._consumer
+
+    @contextlib.asynccontextmanager
+    async def _asking(self, what: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
+                yield
+        except (KafkaError, OSError, TimeoutError) as error:
+            message = (
+                f"reading {what!r} from {self._settings.bootstrap_servers} (kafka.bootstrap_servers) failed: "
+                f"{type(error).__name__}: {error}"
+            )
+            raise BrokerError(message) from error

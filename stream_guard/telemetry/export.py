@@ -1,0 +1,32 @@
+"""Makes the exporter of spans that the settings name: OTLP over gRPC or HTTP.
+
+What it must never do: import the one that is not asked for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace.export import SpanExporter
+
+    from stream_guard.settings import TelemetrySettings
+
+
+def make_exporter(settings: TelemetrySettings) -> SpanExporter | None:
+    """Return it, or None without ``telemetry.otlp_endpoint``; nothing is connected to yet."""
+    if settings.otlp_endpoint is None:
+        return None
+    if settings.otlp_protocol == "http":
+        from opentelemetry.exporter.otlp.proto.http.trace_exporter import (
+            OTLPSpanExporter as HttpExporter,
+        )
+
+        return HttpExporter(endpoint=settings.otlp_endpoint.rstrip("/") + "/v1/traces")
+    from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import (
+        OTLPSpanExporter as GrpcExporter,
+    )
+
+    return GrpcExporter(
+        endpoint=settings.otlp_endpoint, insecure=settings.otlp_endpoint.startswith("http://")
+    )

@@ -1,0 +1,53 @@
+"""W3C Trace Context (level 1): the ``traceparent`` header of Kafka records, read and written.
+
+What it must never do: take a malformed header for one.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.trace import SpanContext, TraceFlags
+
+if TYPE_CHECKING:
+    from stream_guard.ports import Record
+
+# Of zeros alone, neither id is valid.
+_TRACEPARENT: Final = re.compile(
+    rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
+)
+
+
+def format_traceparent(context: SpanContext) -> str:
+    """Return the W3C header of a span's context."""
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
+
+
+def read_traceparent(record: Record) -> tuple[str, SpanContext] | None:
+    """Return a record's first ``traceparent`` as it came, and as a context; None where it is missing or malformed."""
+    for name, value in record.headers:
+        if name == "traceparent":
+            match = _TRACEPARENT.fullmatch(value or b"")
+            if match is None:
+                return None
+            flags = TraceFlags(int(match[3], 16) & TraceFlags.SAMPLED)
+            ids = int(match[1], 16), int(match[2], 16)
+            return value.decode("ascii"), SpanContext(*ids, is_remote=True, trace_flags=flags)
+    return None
+
+
+class GivenIds(RandomIdGenerator):
+    """Random ids, save for a span that must have those that were already handed on."""
+
+    def __init__(self) -> None:
+        self.given: tuple[int, int] | None = None
+
+    def generate_trace_id(self) -> int:
+        """Return the given one, or a random one."""
+        return super().generate_trace_id() if self.given is None else self.given[0]
+
+    def generate_span_id(self) -> int:
+        """Return the given one, or a random one."""
+        return super().generate_span_id() if self.given is None else self.given[1]

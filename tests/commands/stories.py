@@ -1,0 +1,119 @@
+"""What each page takes for granted before its commands: files, variables, exit codes that are meant.
+
+A page that needs nothing beyond the common stage needs no entry here. The common stage is a copy of the tree with
+``posts.jsonl`` in it, and a broker (``STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS``) with the topics ``posts`` and
+``forum.posts`` and those of verdicts and dead letters, all of six partitions, in which a program has judged posts:
+there are verdicts, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
+"""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from typing import TYPE_CHECKING, Final
+
+import orjson
+
+from stream_guard.policy_store import load_policies
+from tests.commands.stage import Story
+from tests.verdicts import make_verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+POSTS: Final = [
+    {"id": f"p{number}", "text": text, "author": f"a{number}", "language": "en"}
+    for number, text in enumerate(
+        ("[violates] You are an idiot", "The doors open at seven", "Two for 500", "Thank you all"),
+        1,
+    )
+]
+BROKERS: Final = '"$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS"'
+SCRIPTED: Final = {"STREAM_GUARD_ENGINE__KIND": "scripted"}
+
+
+def touting(tree: Path) -> None:
+    """Add the policy that docs/policies.md writes, as it is there, and as it was before."""
+    page = (tree / "docs" / "policies.md").read_text("utf-8")
+    (written,) = re.findall(r"````markdown\n(.*?)````", page, re.DOTALL)
+    folder = tree / "policies" / "touting"
+    folder.mkdir()
+    (folder / "policy.md").write_text(written, encoding="utf-8")
+    shutil.copytree(tree / "policies", tree / "policies.before")
+    (folder / "policy.yaml").write_text('version: "2025-03"\neffort: medium\n', encoding="utf-8")
+
+
+def golden(tree: Path) -> None:
+    """Write ``golden.csv``: labelled posts for an attack."""
+    with (tree / "golden.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("text", "label"))
+        rows.writerows((post["text"], "0") for post in POSTS)
+
+
+def labelled(tree: Path, slug: str) -> None:
+    """Write ``verdicts.jsonl`` and ``labels.csv``: 200 verdicts under a policy, and what people say."""
+    policy = load_policies(tree / "policies").policies[slug]
+    with (tree / "verdicts.jsonl").open("wb") as verdicts:
+        for number in range(200):
+            verdict = make_verdict(offset=number)
+            verdict["content"]["id"] = f"p{number}"
+            verdict["policy"].update(id=policy.id, sha256=policy.sha256, version=policy.version)
+            verdict["confidence"] = {"value": number / 200, "method": "token_probability"}
+            verdicts.write(orjson.dumps(verdict) + b"\n")
+    with (tree / "labels.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("id", "label"))
+        rows.writerows(
+            (f"p{number}", "1" if number % 3 and number > 60 else "0") for number in range(200)
+        )
+
+
+def for_policies(tree: Path) -> None:
+    """Prepare for docs/policies.md."""
+    touting(tree)
+    golden(tree)
+
+
+def for_classifier(tree: Path) -> None:
+    """Prepare for docs/classifier.md: a policy called hate with a model of its own, and labels."""
+    shutil.copytree(tree / "policies" / "dangerous-content", tree / "policies" / "hate")
+    shipped = tree / "stream_guard" / "tiers" / "models" / "toxicity"
+    shutil.copytree(shipped, tree / "policies" / "hate" / "my-model")
+    golden(tree)
+    shutil.copy(tree / "golden.csv", tree / "labelled.csv")
+    labelled(tree, "hate")
+
+
+def for_reference(tree: Path) -> None:
+    """Prepare for the examples in docs/reference/commands.md."""
+    touting(tree)
+    labelled(tree, "touting")
+    (tree / "guard.toml").write_text('[kafka]\ntopics = ["posts"]\n', encoding="utf-8")
+
+
+STORIES: Final = {
+    "README.md": Story(outside=True),
+    "examples/enforcement.py": Story(
+        lasting={
+            f"python examples/enforcement.py {BROKERS} --database enforcement.sqlite": "review p"
+        },
+    ),
+    "examples/review_queue.py": Story(
+        lasting={
+            f"python examples/review_queue.py {BROKERS} --database reviews.sqlite": "to review: p1"
+        },
+    ),
+    "docs/index.md": Story(outside=True),
+    "docs/policies.md": Story(for_policies, SCRIPTED),
+    "docs/classifier.md": Story(for_classifier),
+    "docs/reference/commands.md": Story(
+        for_reference,
+        SCRIPTED,
+        lasting={
+            "STREAM_GUARD_KAFKA__TOPICS='[\"posts\"]' stream-guard run --config guard.toml": "assigned"
+        },
+    ),
+}
+"""By page; every other page has ``Story()``."""
