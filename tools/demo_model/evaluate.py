@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,7 +22,7 @@ from tools.demo_model.posts import make_post
 from tools.demo_model.words import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from stream_guard.judge import Effort, Judgement
     from stream_guard.policy import Policy
@@ -94,7 +93,9 @@ class Report:
         return {"figures": [asdict(figure) for figure in self.figures]}
 
 
-def make_cases(seed: int, *, policies: int, posts: int, flips: int, split: Split = "held_out") -> list[Case]:
+def make_cases(
+    seed: int, *, policies: int, posts: int, flips: int, split: Split = "held_out"
+) -> list[Case]:
     """Draw policies with posts, and for each ``flips`` violating posts again under an edited policy."""
     draw = random.Random(f"evaluate/{seed}/{split}")
     words, size = pool(split), Size()
@@ -114,7 +115,15 @@ def make_cases(seed: int, *, policies: int, posts: int, flips: int, split: Split
             other = _product_policy(f"p{number}-{index}", edited, effort, style, split)
             cases.append(_case(f"{number}-{index}-a", policy, post, pair))
             cases.append(
-                Case(other, _product_post(f"{number}-{index}-b", post.text), "none", False, edited.safe_code, None, pair)
+                Case(
+                    other,
+                    _product_post(f"{number}-{index}-b", post.text),
+                    "none",
+                    violates=False,
+                    category=edited.safe_code,
+                    rule_id=None,
+                    pair=pair,
+                )
             )
             pair += 1
     return cases
@@ -163,7 +172,9 @@ async def judge_cases(
 
     try:
         await judge.start(PolicySet({case.policy.id: case.policy for case in cases}))
-        judge.submit([JudgeRequest(n, case.post, case.policy) for n, case in by_id.items()], deliver)
+        judge.submit(
+            [JudgeRequest(n, case.post, case.policy) for n, case in by_id.items()], deliver
+        )
         died = asyncio.create_task(judge.wait_failed())
         done = asyncio.create_task(finished.wait())
         await asyncio.wait((died, done), return_when=asyncio.FIRST_COMPLETED)
@@ -180,7 +191,13 @@ def _outcome(case: Case, judgement: Judgement) -> Outcome:
     if answer is None:
         return Outcome(case, "failed", None, (), "failed", None, spent)
     return Outcome(
-        case, answer.decision, answer.category, answer.rule_ids, answer.parse_status, answer.rationale, spent
+        case,
+        answer.decision,
+        answer.category,
+        answer.rule_ids,
+        answer.parse_status,
+        answer.rationale,
+        spent,
     )
 
 
@@ -193,8 +210,15 @@ def report(outcomes: Sequence[Outcome], seed: int) -> Report:
     add(share("accuracy", [o.right for o in plain]))
     add(_f1("F1 of violations", [(o.case.violates, o.decision == "violates") for o in plain], seed))
     add(share("category right, of violations", [o.category == o.case.category for o in violations]))
-    add(share("rule id right, of violations", [o.rule_ids == (o.case.rule_id,) for o in violations]))
-    add(share("parse failures", [o.parse_status not in ("ok", "repaired", "category_dropped") for o in plain]))
+    add(
+        share("rule id right, of violations", [o.rule_ids == (o.case.rule_id,) for o in violations])
+    )
+    add(
+        share(
+            "parse failures",
+            [o.parse_status not in ("ok", "repaired", "category_dropped") for o in plain],
+        )
+    )
     pairs: dict[int, list[bool]] = {}
     for outcome in outcomes:
         if outcome.case.pair is not None:
@@ -210,7 +234,12 @@ def report(outcomes: Sequence[Outcome], seed: int) -> Report:
         add(Figure(f"output tokens: effort {effort}", mean, min(tokens), max(tokens), len(tokens)))
     add(share("baseline always safe: accuracy", [not o.case.violates for o in plain]))
     words = words_alone(plain, seed)
-    add(share("baseline words alone: accuracy", [w == o.case.violates for w, o in zip(words, plain, strict=True)]))
+    add(
+        share(
+            "baseline words alone: accuracy",
+            [w == o.case.violates for w, o in zip(words, plain, strict=True)],
+        )
+    )
     return found
 
 
@@ -221,7 +250,9 @@ def share(name: str, right: Sequence[bool]) -> Figure:
     if not right:
         return Figure(name, 0.0, 0.0, 1.0, 0)
     interval = binomtest(sum(right), len(right)).proportion_ci(method="wilson")
-    return Figure(name, sum(right) / len(right), float(interval.low), float(interval.high), len(right))
+    return Figure(
+        name, sum(right) / len(right), float(interval.low), float(interval.high), len(right)
+    )
 
 
 def _f1(name: str, pairs: Sequence[tuple[bool, bool]], seed: int) -> Figure:

@@ -39,7 +39,7 @@ _JSON_WEIGHT: Final = 0.4
 
 @dataclass(slots=True, frozen=True)
 class Asked:
-    """What a token stands for: role, number of the category, place of the rule in it; each ``IGNORED`` where not asked."""
+    """What a token stands for: role, category's number, rule's place in it; each ``IGNORED`` where it is not asked."""
 
     role: int = 0
     category: int = IGNORED
@@ -80,7 +80,9 @@ class Encoder:
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         token = tokenizer.token_to_id
-        self._start, self._message, self._end = (token(f"<|{name}|>") for name in ("start", "message", "end"))
+        self._start, self._message, self._end = (
+            token(f"<|{name}|>") for name in ("start", "message", "end")
+        )
         self._channel, self._return = token("<|channel|>"), token("<|return|>")
         self._assistant = self.ids("assistant")
 
@@ -89,7 +91,9 @@ class Encoder:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
-    def prefix(self, policy: SyntheticPolicy, pieces: Sequence[Piece], effort: Effort) -> tuple[list[int], list[Asked]]:
+    def prefix(
+        self, policy: SyntheticPolicy, pieces: Sequence[Piece], effort: Effort
+    ) -> tuple[list[int], list[Asked]]:
         """Return the policy's part of the prompt."""
         text = "".join(piece.text for piece in pieces)
         developer = render_developer(text, policy.taxonomy())
@@ -115,7 +119,14 @@ class Encoder:
         analysis, weights = self._analysis(answer.analysis, post)
         final = self.ids(answer.final)
         before = [self._channel, *self.ids("analysis"), self._message]
-        between = [self._end, self._start, *self._assistant, self._channel, *self.ids("final"), self._message]
+        between = [
+            self._end,
+            self._start,
+            *self._assistant,
+            self._channel,
+            *self.ids("final"),
+            self._message,
+        ]
         completion = [*before, *analysis, *between, *final, self._return]
         every = [
             *(_JSON_WEIGHT for _ in before),
@@ -158,7 +169,9 @@ class Encoder:
                 if b > first and a < last and text[a:b].strip()
             ]
             category, _, rule = piece.rule_id.partition(".")
-            what = Asked(_ROLES[piece.role], int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")), _place(rule))
+            what = Asked(
+                _ROLES[piece.role], int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")), _place(rule)
+            )
             for index in own:
                 # All of them, though only at its last token does a reader know the whole word: to match a word's
                 # first piece is the easy step on which the rest is built.
@@ -171,7 +184,14 @@ def _place(rule: str) -> int:
 
 
 def make_row(
-    random: Random, encoder: Encoder, pool: Pool, size: Size, posts: int, *, hard: float, effort: Effort | None = None
+    random: Random,
+    encoder: Encoder,
+    pool: Pool,
+    size: Size,
+    posts: int,
+    *,
+    hard: float,
+    effort: Effort | None = None,
 ) -> Row:
     """Draw a policy and posts under it."""
     policy = make_policy(random, pool, size)
@@ -180,7 +200,10 @@ def make_row(
     return Row(
         prefix,
         asked,
-        [encoder.post(policy, make_post(random, policy, pool, hard=hard), effort) for _ in range(posts)],
+        [
+            encoder.post(policy, make_post(random, policy, pool, hard=hard), effort)
+            for _ in range(posts)
+        ],
     )
 
 
@@ -197,10 +220,14 @@ def collate(rows: Sequence[Row]) -> tuple[Batch, Targets]:
     weights = torch.zeros(len(rows), count, length)
     for r, row in enumerate(rows):
         prefix[r, : len(row.prefix)] = torch.tensor(row.prefix)
-        ask_prefix[r, : len(row.asked)] = torch.tensor([(a.role, a.category, a.rule) for a in row.asked])
+        ask_prefix[r, : len(row.asked)] = torch.tensor(
+            [(a.role, a.category, a.rule) for a in row.asked]
+        )
         for p, (ids, asked, begin, weight) in enumerate(row.posts):
             posts[r, p, : len(ids)] = torch.tensor(ids)
-            ask_posts[r, p, : len(ids)] = torch.tensor([(a.role, a.category, a.rule) for a in asked])
+            ask_posts[r, p, : len(ids)] = torch.tensor(
+                [(a.role, a.category, a.rule) for a in asked]
+            )
             # The token before says the next one.
             following[r, p, begin - 1 : len(ids) - 1] = torch.tensor(ids[begin:])
             weights[r, p, begin - 1 : len(ids) - 1] = torch.tensor(weight)

@@ -1,6 +1,6 @@
-"""Writes a trained network as a model's folder in Hugging Face form, in bfloat16: what vLLM loads with no special code.
+"""Writes a trained network as a model's folder in Hugging Face form, in bfloat16: vLLM loads it with no special code.
 
-What it must never do: write anything that the network did not compute with; the sinks are written as the 0 that they were.
+What it must never do: write anything that the network did not compute with; sinks are written as the 0 that they were.
 """
 
 from __future__ import annotations
@@ -31,7 +31,11 @@ def load_network(checkpoint: Path) -> Network:
     network = Network(Shape(**state["shape"]))
     prefix = "network."
     network.load_state_dict(
-        {name[len(prefix) :]: weight for name, weight in state["model"].items() if name.startswith(prefix)}
+        {
+            name[len(prefix) :]: weight
+            for name, weight in state["model"].items()
+            if name.startswith(prefix)
+        }
     )
     return network
 

@@ -144,9 +144,13 @@ class _Experts(nn.Module):
         nn.init.normal_(self.router.weight, std=1 / math.sqrt(hidden))
         nn.init.zeros_(self.router.bias)
         # Experts side by side: [hidden, experts * 2 * intermediate] and [experts * intermediate, hidden].
-        self.up = nn.Parameter(torch.randn(hidden, shape.experts * 2 * self.size) / math.sqrt(hidden))
+        self.up = nn.Parameter(
+            torch.randn(hidden, shape.experts * 2 * self.size) / math.sqrt(hidden)
+        )
         self.up_bias = nn.Parameter(torch.zeros(shape.experts, 2 * self.size))
-        self.down = nn.Parameter(torch.randn(shape.experts * self.size, hidden) * 0.5 / math.sqrt(self.size))
+        self.down = nn.Parameter(
+            torch.randn(shape.experts * self.size, hidden) * 0.5 / math.sqrt(self.size)
+        )
         self.down_bias = nn.Parameter(torch.zeros(shape.experts, hidden))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -188,7 +192,11 @@ class Network(nn.Module):
         return self.head(self.norm(states))
 
     def forward(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
-        """Return states after each layer: of prefixes ``[policies, P, hidden]``, of posts ``[policies * posts, S, hidden]``."""
+        """Return the states after each layer, of prefixes and of posts.
+
+        Returns:
+            For each layer ``[policies, prefix length, hidden]``, and ``[policies * posts, length, hidden]``.
+        """
         policies, count, length = batch.posts.shape
         own = batch.prefix.shape[1]
         positions = torch.arange(own).expand(policies, own)
@@ -218,7 +226,7 @@ class Network(nn.Module):
         return angles.cos()[:, None].to(kind), angles.sin()[:, None].to(kind)
 
     def _masks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what is added to logits: of prefixes by themselves, of posts over prefixes, of posts by themselves."""
+        """Return what is added to logits: prefixes by themselves, posts over prefixes, posts by themselves."""
         length, own = batch.posts.shape[2], batch.prefix.shape[1]
         kind = self.embedding.weight.dtype
         causal = torch.full((own, own + 1), -math.inf, dtype=kind).triu(1)

@@ -235,7 +235,9 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
                 used.update(stems)
                 return term
 
-    letters = "".join(random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(random.choice((1, 2, 2, 3))))
+    letters = "".join(
+        random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(random.choice((1, 2, 2, 3)))
+    )
     lettered = random.random() < 0.75
     count = random.randint(1, size.sections_max)
     has_safe = random.random() < 0.75
@@ -262,9 +264,13 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
             )
             for index in range(random.randint(1, max(1, size.rules_max - 1)))
         ]
-        safe = Section(f"{letters}0", random.choice(_ALLOWED_TITLES), violates=False, rules=tuple(rules))
+        safe = Section(
+            f"{letters}0", random.choice(_ALLOWED_TITLES), violates=False, rules=tuple(rules)
+        )
         sections.insert(random.choice((0, 0, len(sections))), safe)
-    return SyntheticPolicy(letters, random.choice(_LABELS), tuple(sections), random.randrange(1 << 30))
+    return SyntheticPolicy(
+        letters, random.choice(_LABELS), tuple(sections), random.randrange(1 << 30)
+    )
 
 
 def edit_policy(random: Random, policy: SyntheticPolicy, rule: Rule, pool: Pool) -> SyntheticPolicy:
@@ -275,8 +281,7 @@ def edit_policy(random: Random, policy: SyntheticPolicy, rule: Rule, pool: Pool)
     sections = []
     for section in policy.sections:
         rules = tuple(
-            replace(r, topics=(pool.term(random),)) if r == rule else r
-            for r in section.rules
+            replace(r, topics=(pool.term(random),)) if r == rule else r for r in section.rules
         )
         sections.append(replace(section, rules=rules))
     return replace(policy, sections=tuple(sections))
@@ -323,7 +328,10 @@ class _Writer:
         if self._random.random() < 0.25:
             word = self._pool.word(self._random)
             sentences.insert(
-                0, pick(("This is a place for {w}.", "People here talk about {w}.", "The {w} policy.")).format(w=word)
+                0,
+                pick(
+                    ("This is a place for {w}.", "People here talk about {w}.", "The {w} policy.")
+                ).format(w=word),
             )
         self._say(" ".join(sentences) + "\n\n")
         self._notes()
@@ -342,7 +350,9 @@ class _Writer:
         count = self._random.randint(0, self._size.notes_max // 2)
         if count:
             if self._random.random() < 0.5:
-                self._say(f"{self._level} {self._random.choice(('Notes', 'Definitions', 'Remarks'))}{self._gap}")
+                self._say(
+                    f"{self._level} {self._random.choice(('Notes', 'Definitions', 'Remarks'))}{self._gap}"
+                )
             for note in self._random.sample(_NOTES, min(count, len(_NOTES))):
                 self._say(f"{note}\n")
             self._say("\n")
@@ -356,7 +366,10 @@ class _Writer:
         )[self._heading]
         self._say(f"{self._level} {heading}{self._gap}")
         if self._random.random() < 0.2:
-            self._say(self._random.choice(("Examples:", "Rules:", "These count:", "What is meant:")) + self._gap)
+            self._say(
+                self._random.choice(("Examples:", "Rules:", "These count:", "What is meant:"))
+                + self._gap
+            )
         for rule in section.rules:
             self._rule(section, rule)
         if self._output_lines:
@@ -379,7 +392,11 @@ class _Writer:
         for index, topic in enumerate(rule.topics):
             if index:
                 self._say(joiner if index == len(rule.topics) - 1 else ", ")
-            shown = topic[0].upper() + topic[1:] if self._capital and not before and not index else topic
+            shown = (
+                topic[0].upper() + topic[1:]
+                if self._capital and not before and not index
+                else topic
+            )
             self._out.append(Piece(shown, role, rule.id))
         if rule.excepted:
             head, tail = random.choice(_EXCEPTIONS).split("{t}")

@@ -83,10 +83,15 @@ class Answer:
     final: str
 
 
-def make_post(random: Random, policy: SyntheticPolicy, pool: Pool, *, hard: float = 1.0) -> SyntheticPost:
+def make_post(
+    random: Random, policy: SyntheticPolicy, pool: Pool, *, hard: float = 1.0
+) -> SyntheticPost:
     """Draw a post: a violation for one in two, else something allowed, excepted, look-alike or unrelated.
 
     Args:
+        random: where it is drawn from.
+        policy: that it is to be judged by.
+        pool: of the topics that have nothing to do with the policy.
         hard: from 0 to 1, how often the turns that make it hard are taken: orders, plurals, capitals, other topics.
     """
     kind = _draw_kind(random, policy)
@@ -114,7 +119,8 @@ def make_post(random: Random, policy: SyntheticPolicy, pool: Pool, *, hard: floa
     if topic:
         topic = words[[word for word, _, _ in named].index(topic)]
     chunks: list[list[Piece]] = [
-        _framed(random, Piece(word, role, r.id)) for word, (_, role, r) in zip(words, named, strict=True)
+        _framed(random, Piece(word, role, r.id))
+        for word, (_, role, r) in zip(words, named, strict=True)
     ]
     chunks += [[Piece(text)] for text in _padding(random, policy, pool, hard, alone=not chunks)]
     random.shuffle(chunks)
@@ -122,7 +128,11 @@ def make_post(random: Random, policy: SyntheticPolicy, pool: Pool, *, hard: floa
     if random.random() < 0.12 * hard:
         label = random.choice(policy.labels)
         order = random.choice(_ORDERS).format(label=label, digit=random.randint(0, 1))
-        pieces = [*pieces, Piece(" " + order)] if random.random() < 0.7 else [Piece(order + " "), *pieces]
+        pieces = (
+            [*pieces, Piece(" " + order)]
+            if random.random() < 0.7
+            else [Piece(order + " "), *pieces]
+        )
     return SyntheticPost(_merged(pieces), kind, rule, topic)
 
 
@@ -198,7 +208,9 @@ def right_answer(policy: SyntheticPolicy, post: SyntheticPost, effort: Effort) -
     if post.kind == "forbidden":
         assert rule is not None, "a rule settled it"
         fact = f"Forbidden by {rule.id}: {topic}"
-        return _answer(policy, effort, fact, violation=1, code=rule.id.partition(".")[0], rule_ids=[rule.id])
+        return _answer(
+            policy, effort, fact, violation=1, code=rule.id.partition(".")[0], rule_ids=[rule.id]
+        )
     if post.kind == "allowed":
         assert rule is not None, "a rule settled it"
         fact = f"Allowed by {rule.id}: {topic}"
@@ -207,11 +219,19 @@ def right_answer(policy: SyntheticPolicy, post: SyntheticPost, effort: Effort) -
         assert rule is not None, "a rule settled it"
         fact = f"Excepted in {rule.id}: {topic}"
         return _answer(policy, effort, fact, violation=0, code=policy.safe_code, rule_ids=[])
-    return _answer(policy, effort, "Nothing that a rule names", violation=0, code=policy.safe_code, rule_ids=[])
+    return _answer(
+        policy, effort, "Nothing that a rule names", violation=0, code=policy.safe_code, rule_ids=[]
+    )
 
 
 def _answer(
-    policy: SyntheticPolicy, effort: Effort, fact: str, *, violation: int, code: str | None, rule_ids: list[str]
+    policy: SyntheticPolicy,
+    effort: Effort,
+    fact: str,
+    *,
+    violation: int,
+    code: str | None,
+    rule_ids: list[str],
 ) -> Answer:
     label = policy.labels[0 if violation else 1]
     analysis = {

@@ -40,22 +40,24 @@ _ANSWER: Final = (
     '","rule_ids":["',
     '","rule_ids":[],"rationale":"',
     '"],"rationale":"',
-    '"}',
 )
 _HOLE: Final = "\x00"
+_SHORT: Final = 3
 _POLICIES: Final = 1_500
 _EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
 
 
 def phrases() -> list[str]:
     """Return what the product's template and answers hold word for word, the longest first."""
-    found = set(_ANSWER) | set(SYSTEM.replace("{date}", _HOLE).replace("{effort}", _HOLE).split(_HOLE))
+    found = set(_ANSWER) | set(
+        SYSTEM.replace("{date}", _HOLE).replace("{effort}", _HOLE).split(_HOLE)
+    )
     bad, good = Category(_HOLE, "", violates=True), Category(_HOLE, "", violates=False)
     for categories in ((bad,), (bad, good), ()):
         for rule_ids in ((_HOLE,), ()):
             taxonomy = Taxonomy(categories, rule_ids if categories else (), _HOLE, _HOLE)
             found.update(render_developer(_HOLE, taxonomy).split(_HOLE))
-    return sorted((phrase for phrase in found if len(phrase) > 3), key=lambda p: (-len(p), p))
+    return sorted((phrase for phrase in found if len(phrase) > _SHORT), key=lambda p: (-len(p), p))
 
 
 def train_tokenizer(seed: int) -> Tokenizer:
@@ -82,7 +84,9 @@ def train_tokenizer(seed: int) -> Tokenizer:
     tokenizer.train_from_iterator(_texts(random.Random(seed)), trainer)
     # The phrases join the vocabulary as they are: with ``ignore_merges``, a piece that is a token needs no merges.
     whole = phrases()
-    tokenizer.pre_tokenizer = split("|".join((*(re.escape(p).replace(r"\ ", " ") for p in whole), _PATTERN)))
+    tokenizer.pre_tokenizer = split(
+        "|".join((*(re.escape(p).replace(r"\ ", " ") for p in whole), _PATTERN))
+    )
     document = json.loads(tokenizer.to_str())
     document["model"]["ignore_merges"] = True
     vocabulary = document["model"]["vocab"]

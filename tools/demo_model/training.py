@@ -1,12 +1,12 @@
 """Trains the demo model: seeded, resumable, with progress; two processes on two cores by default.
 
-Each process has a thread and its share of every batch, and gradients are averaged: on a busy machine that loses far
-less than two threads that wait for each other in every product. Batches are drawn from the seed, the step and the share,
-so that a run that was cut goes on as if it had not been.
+Each process has a thread and its share of every batch, and gradients are averaged: on a busy machine that loses
+far less than two threads that wait for each other in every product. Batches are drawn from the seed, the step and the
+share, so that a run that was cut goes on as if it had not been.
 
-Beside the answer, two small heads, dropped at the end, ask in the middle of the network what a token stands for: those of
-the policy in which rule they are, those of the post which rule they match. The answer alone teaches too little: a model
-learns the words of training by heart before it finds out that it could compare.
+Beside the answer, two small heads, dropped at the end, ask in the middle of the network what a token stands for: those
+of the policy in which rule they are, those of the post which rule they match. The answer alone teaches too little: a
+model learns the words of training by heart before it finds out that it could compare.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import random
 import sys
 import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -33,6 +32,7 @@ from tools.demo_model.words import pool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from tools.demo_model.examples import Targets
 
@@ -174,8 +174,14 @@ class _Run:
         rest = [weight for weight in self.model.parameters() if id(weight) not in own]
         self.rest = rest
         self.optimizers: list[tuple[torch.optim.Optimizer, float]] = [
-            (torch.optim.Muon(matrices, lr=plan.rate_matrices, weight_decay=0.01), plan.rate_matrices),
-            (torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01), plan.rate),
+            (
+                torch.optim.Muon(matrices, lr=plan.rate_matrices, weight_decay=0.01),
+                plan.rate_matrices,
+            ),
+            (
+                torch.optim.AdamW(rest, lr=plan.rate, betas=(0.9, 0.98), weight_decay=0.01),
+                plan.rate,
+            ),
         ]
         self.step, self.tokens, self.spent_s = 0, 0, 0.0
         self.parts: list[float] = []
@@ -201,7 +207,9 @@ class _Run:
         plan = self.plan
         # min() of both slopes: up for the first steps, down for the last.
         slope = min(
-            1.0, (self.step + 1) / 50, max(0.02, (plan.steps - self.step) / (plan.decay * plan.steps))
+            1.0,
+            (self.step + 1) / 50,
+            max(0.02, (plan.steps - self.step) / (plan.decay * plan.steps)),
         )
         for optimizer, rate in self.optimizers:
             for group in optimizer.param_groups:
@@ -245,7 +253,7 @@ class _Run:
 
     def _report(self) -> None:
         splits = ("held_out", "train")
-        split = splits[self.rank % 2]
+        split = splits[self.rank % len(splits)]
         score = torch.tensor(measure(self.model.network, self.encoder, split))
         scores = [torch.zeros_like(score) for _ in range(self.plan.processes)]
         dist.all_gather(scores, score)
@@ -274,7 +282,9 @@ class _Run:
 
 
 @torch.no_grad()
-def measure(network: Network, encoder: Encoder, split: Any, *, policies: int = 12, posts: int = 8) -> Sequence[float]:
+def measure(
+    network: Network, encoder: Encoder, split: Any, *, policies: int = 12, posts: int = 8
+) -> Sequence[float]:
     """Return shares that are right, teacher-forced: the decision, decision and rule of violations, the whole answer."""
     draw = random.Random(f"measure/{split}")
     rows = [make_row(draw, encoder, pool(split), Size(), posts, hard=1.0) for _ in range(policies)]

@@ -1,0 +1,180 @@
+"""The tools that make the demo model: what they draw is what the product reads, and what they compute is gpt-oss."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from stream_guard.engine.tokenizer import HarmonyTokenizer
+from stream_guard.policy import make_policy as product_policy
+from stream_guard.prompt import PromptBuilder
+from stream_guard.taxonomy import infer_taxonomy
+from tools.demo_model.evaluate import Figure, make_cases
+from tools.demo_model.examples import DATE, Encoder, collate, make_row
+from tools.demo_model.export import export
+from tools.demo_model.network import Network, Shape
+from tools.demo_model.policies import Size, edit_policy, make_policy, write
+from tools.demo_model.posts import make_post, right_answer
+from tools.demo_model.targets import missed
+from tools.demo_model.tokens import phrases, train_tokenizer
+from tools.demo_model.words import is_held_out, pool
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tokenizers import Tokenizer
+
+SMALL = Size(sections_max=2, rules_max=2, topics_max=2, notes_max=1)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(0)
+
+
+def test_the_product_reads_each_policy_as_it_is_meant() -> None:
+    draw, words = random.Random(1), pool("train")
+    for _ in range(150):
+        policy = make_policy(draw, words, Size())
+        text = "".join(piece.text for piece in write(policy, draw, words, Size()))
+        read, meant = infer_taxonomy(text), policy.taxonomy()
+        assert read.categories == meant.categories, text
+        assert read.rule_ids == meant.rule_ids, text
+        assert (read.violates_label, read.safe_label) == policy.labels, text
+
+
+def test_no_training_policy_names_a_held_out_word() -> None:
+    draw, words = random.Random(2), pool("train")
+    named = {
+        word
+        for _ in range(300)
+        for topic in make_policy(draw, words, Size()).topics
+        for word in topic.split()
+    }
+    assert len(named) > 500
+    assert not [word for word in named if is_held_out(word)]
+    held_out = pool("held_out")
+    assert all(is_held_out(word) for word in (*held_out.nouns, *held_out.adjectives))
+    assert not held_out.invents
+
+
+def test_a_right_answer_names_the_rule_and_the_words_that_the_post_has() -> None:
+    draw, words = random.Random(3), pool("train")
+    kinds = set()
+    for _ in range(300):
+        policy = make_policy(draw, words, Size())
+        post = make_post(draw, policy, words)
+        answer = right_answer(policy, post, "low")
+        kinds.add(post.kind)
+        assert post.topic in post.text
+        assert (post.kind == "forbidden") == ('"violation":1' in answer.final)
+        if post.kind in ("forbidden", "allowed"):
+            assert post.rule is not None
+            assert f'"rule_ids":["{post.rule.id}"]' in answer.final
+        if post.kind == "none":
+            own = {topic for _, topic in (*policy.forbidden, *policy.allowed)}
+            assert not [topic for topic in own if f" {topic} " in f" {post.text} "]
+    assert kinds == {"forbidden", "allowed", "excepted", "none"}
+
+
+def test_higher_effort_reasons_longer() -> None:
+    draw, words = random.Random(4), pool("train")
+    policy = make_policy(draw, words, Size())
+    post = make_post(draw, policy, words)
+    low, medium, high = (
+        len(right_answer(policy, post, effort).analysis) for effort in ("low", "medium", "high")
+    )
+    assert low < medium < high
+
+
+def test_an_edited_policy_differs_in_nothing_but_the_rule() -> None:
+    draw, words = random.Random(5), pool("held_out")
+    policy = make_policy(draw, words, Size())
+    rule, _ = policy.forbidden[0]
+    edited = edit_policy(draw, policy, rule, words)
+    texts = [
+        "".join(piece.text for piece in write(each, random.Random(9), words, Size())).split("\n")
+        for each in (policy, edited)
+    ]
+    changed = [pair for pair in zip(*texts, strict=True) if pair[0] != pair[1]]
+    assert len(changed) == 1
+    assert rule.id in changed[0][0]
+
+
+def test_pairs_of_cases_share_the_post_and_differ_in_the_right_answer() -> None:
+    cases = [case for case in make_cases(1, policies=6, posts=6, flips=2) if case.pair is not None]
+    assert len(cases) >= 12
+    for before, after in zip(cases[::2], cases[1::2], strict=True):
+        assert before.post.text == after.post.text
+        assert (before.violates, after.violates) == (True, False)
+        assert before.policy.text != after.policy.text
+
+
+def test_prompts_are_the_products_own(tokenizer: Tokenizer) -> None:
+    product = HarmonyTokenizer(json.loads(tokenizer.to_str()))
+    builder = PromptBuilder(product, product.control, DATE)
+    draw, words = random.Random(6), pool("train")
+    encoder = Encoder(tokenizer)
+    for effort in ("low", "high"):
+        made = make_policy(draw, words, Size())
+        pieces = write(made, draw, words, Size())
+        policy = product_policy(
+            "p", "".join(piece.text for piece in pieces).encode(), effort=effort
+        )
+        prefix, _ = encoder.prefix(made, pieces, effort)
+        assert tuple(prefix) == builder.prefix(policy, effort).ids
+
+
+def test_what_the_template_says_is_one_token_a_phrase(tokenizer: Tokenizer) -> None:
+    for phrase in phrases():
+        assert len(tokenizer.encode(phrase, add_special_tokens=False).ids) == 1, phrase
+    text = 'ZQ3.b "a kettle" (ZQ3) {"violation":1,"category":"ZQ3","rule_ids":["ZQ3.b"],"rationale":"x."}'
+    assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_the_exported_folder_computes_what_was_trained(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    shape = Shape(tokenizer.get_vocab_size(), hidden=64, layers=2, heads=2, intermediate=32)
+    network = Network(shape).bfloat16().float()  # the folder holds bfloat16
+    export(network, tokenizer, tmp_path)
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    draw = random.Random(7)
+    rows = [make_row(draw, Encoder(tokenizer), pool("train"), SMALL, 2, hard=1.0) for _ in range(2)]
+    batch, _ = collate(rows)
+    with torch.no_grad():
+        ours = network.logits(network(batch)[1][-1])
+        for number, row in enumerate(rows):
+            for index, (ids, *_) in enumerate(row.posts):
+                whole = theirs(torch.tensor([row.prefix + ids])).logits[0, len(row.prefix) :]
+                torch.testing.assert_close(
+                    ours[number * 2 + index, : len(ids)], whole, atol=1e-3, rtol=1e-3
+                )
+
+
+def test_a_missed_target_is_named() -> None:
+    good = {
+        "accuracy": 0.97,
+        "flips right (both of a pair)": 0.95,
+        "rule id right, of violations": 0.93,
+        "parse failures": 0.0,
+        "baseline always safe: accuracy": 0.5,
+        "baseline words alone: accuracy": 0.55,
+    }
+    assert not missed([Figure(name, value, 0, 1, 9) for name, value in good.items()])
+    for name, value in (
+        ("accuracy", 0.94),
+        ("parse failures", 0.006),
+        ("baseline words alone: accuracy", 0.8),
+    ):
+        (complaint,) = missed(
+            [Figure(n, value if n == name else v, 0, 1, 9) for n, v in good.items()]
+        )
+        assert name in complaint

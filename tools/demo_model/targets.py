@@ -1,0 +1,41 @@
+"""What the demo model has to reach, held out. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tools.demo_model.evaluate import Figure
+
+AT_LEAST: Final = {
+    "accuracy": 0.95,
+    "flips right (both of a pair)": 0.90,
+    "rule id right, of violations": 0.90,
+}
+AT_MOST: Final = {"parse failures": 0.005}
+BASELINES: Final = ("baseline always safe: accuracy", "baseline words alone: accuracy")
+LEAD: Final = 0.25
+"""How far below the accuracy both baselines have to be."""
+
+
+def missed(figures: Sequence[Figure]) -> list[str]:
+    """Return a sentence for each target that is missed; none where all are reached."""
+    values = {figure.name: figure.value for figure in figures}
+    found = [
+        f"{name} is {values[name]:.4f}, and has to be at least {target:g}"
+        for name, target in AT_LEAST.items()
+        if values[name] < target
+    ]
+    found += [
+        f"{name} is {values[name]:.4f}, and has to be below {target:g}"
+        for name, target in AT_MOST.items()
+        if values[name] >= target
+    ]
+    found += [
+        f"{name} is {values[name]:.4f}, and has to be {LEAD:g} below the accuracy of {values['accuracy']:.4f}"
+        for name in BASELINES
+        if values["accuracy"] - values[name] < LEAD
+    ]
+    return found
