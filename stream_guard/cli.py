@@ -224,8 +224,7 @@ app.add_typer(cli_dlq.app)
 app.add_typer(cli_export.app)
 app.add_typer(cli_eval.app)
 app.command(
-    epilog="Examples: stream-guard classify --policy dangerous-content 'a text'; "
-    "stream-guard classify --json posts.jsonl | jq .decision"
+    epilog="Example: stream-guard classify --policy dangerous-content --json posts.jsonl > judged.jsonl"
 )(cli_classify.classify)
 app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
     cli_policies.route

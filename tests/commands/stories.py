@@ -2,8 +2,8 @@
 
 A page that needs nothing beyond the common stage needs no entry here. The common stage is a copy of the tree with
 ``posts.jsonl`` in it, and a broker (``STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS``) with the topics ``posts`` and
-``forum.posts`` and those of verdicts and dead letters, all of six partitions, in which a program has judged posts:
-there are verdicts, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
+``forum.posts``, those of verdicts and dead letters and ``touting.backtest``, all of six partitions, in which a program
+has judged posts: there are verdicts, one of them with the id ``VERDICT_ID``, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import re
 import shutil
+import subprocess
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -30,6 +31,8 @@ POSTS: Final = [
     )
 ]
 BROKERS: Final = '"$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS"'
+VERDICT_ID: Final = "0f3a9c21d4b84e6f9a7c5d1e2b3f4a60"
+"""The verdict that the documentation names; a real one's id comes of its policy's text, and changes with it."""
 SCRIPTED: Final = {"STREAM_GUARD_ENGINE__KIND": "scripted"}
 
 
@@ -52,6 +55,31 @@ def golden(tree: Path) -> None:
         rows.writerows((post["text"], "0") for post in POSTS)
 
 
+def labelled_posts(tree: Path) -> None:
+    """Write ``golden.csv``: 40 posts that the scripted judge judges as people do, for an evaluation."""
+    with (tree / "golden.csv").open("w", newline="", encoding="utf-8") as file:
+        rows = csv.writer(file)
+        rows.writerow(("id", "text", "label"))
+        for number in range(40):
+            text = POSTS[number % len(POSTS)]["text"]
+            rows.writerow((f"g{number}", f"{text}, {number}", int("[violates]" in text)))
+
+
+def predicted(tree: Path, slug: str, folder: str) -> None:
+    """Write what an evaluation with a measured confidence would have: ``predictions.jsonl``, of 200 posts."""
+    policy = load_policies(tree / "policies").policies[slug]
+    (tree / folder).mkdir(parents=True)
+    with (tree / folder / "predictions.jsonl").open("wb") as file:
+        for number in range(200):
+            verdict = make_verdict(offset=number)
+            verdict["policy"].update(id=policy.id, sha256=policy.sha256, version=policy.version)
+            verdict["confidence"].update(value=number / 200, method="token_probability")
+            violates = bool(number % 3) and number > 60  # noqa: PLR2004 - most of the surer ones
+            golden = {"row": number + 1, "label": str(int(violates)), "category": None}
+            line = {**verdict, "golden": {**golden, "violates": violates, "seconds": 0.1}}
+            file.write(orjson.dumps(line) + b"\n")
+
+
 def labelled(tree: Path, slug: str) -> None:
     """Write ``verdicts.jsonl`` and ``labels.csv``: 200 verdicts under a policy, and what people say."""
     policy = load_policies(tree / "policies").policies[slug]
@@ -68,6 +96,25 @@ def labelled(tree: Path, slug: str) -> None:
         rows.writerows(
             (f"p{number}", "1" if number % 3 and number > 60 else "0") for number in range(200)
         )
+
+
+def drafted(tree: Path) -> None:
+    """Write ``drafts/touting``: a policy that is in no folder that the service reads."""
+    page = (tree / "docs" / "policies.md").read_text("utf-8")
+    (written,) = re.findall(r"````markdown\n(.*?)````", page, re.DOTALL)
+    folder = tree / "drafts" / "touting"
+    folder.mkdir(parents=True)
+    (folder / "policy.md").write_text(written, encoding="utf-8")
+
+
+def for_evaluation(tree: Path) -> None:
+    """Prepare for docs/evaluation.md: a policy on the branch main, golden sets, and what was evaluated before."""
+    touting(tree)
+    labelled_posts(tree)
+    predicted(tree, "touting", "eval-output/fitting")
+    author = ("-c", "user.name=t", "-c", "user.email=t@example.org")
+    for words in (("init", "-q", "-b", "main"), ("add", "policies"), ("commit", "-q", "-m", "Add")):
+        subprocess.run(["git", *author, *words], cwd=tree, check=True)  # noqa: S607 - from PATH
 
 
 def for_policies(tree: Path) -> None:
@@ -89,7 +136,14 @@ def for_classifier(tree: Path) -> None:
 def for_reference(tree: Path) -> None:
     """Prepare for the examples in docs/reference/commands.md."""
     touting(tree)
+    drafted(tree)
     labelled(tree, "touting")
+    labelled_posts(tree)
+    predicted(tree, "touting", "eval-output/touting")
+    # The example of `run` judges under touting, too, so that there are verdicts of its to export.
+    mapping = (tree / "examples" / "dsa-mapping.yaml").read_text("utf-8")
+    touted = "  touting:\n    fields: {category: STATEMENT_CATEGORY_SCAMS_AND_FRAUD}\n"
+    (tree / "dsa.yaml").write_text(mapping + touted, encoding="utf-8")
     (tree / "guard.toml").write_text('[kafka]\ntopics = ["posts"]\n', encoding="utf-8")
 
 
@@ -106,6 +160,8 @@ STORIES: Final = {
         },
     ),
     "docs/index.md": Story(outside=True),
+    "docs/audit.md": Story(drafted, SCRIPTED),
+    "docs/evaluation.md": Story(for_evaluation, SCRIPTED),
     "docs/policies.md": Story(for_policies, SCRIPTED),
     "docs/classifier.md": Story(for_classifier),
     "docs/reference/commands.md": Story(

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaProducer
 from stream_guard.testing import start_broker
 from tests.commands.lines import Command, commands, pages
 from tests.commands.stage import Story, copy_tree, run_page
-from tests.commands.stories import POSTS, STORIES
+from tests.commands.stories import POSTS, STORIES, VERDICT_ID
 from tests.integration.harness import Deployment, read, running
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 ALL = {page: commands(page) for page in pages()}
 RUN = {page: found for page, found in ALL.items() if any(c.mark is None for c in found)}
 TOPICS = ("posts", "forum.posts", "stream-guard.verdicts", "stream-guard.dead-letters")
+BACKTEST = "touting.backtest"
 STUBBORN = (
     "python -c 'import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(3));"
     ' open("up", "w"); time.sleep(1000)\''
@@ -36,7 +37,7 @@ MALFORMED, WITHOUT_TEXT = b"{", b'{"id": "without"}'
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What every page finds: a broker, and topics in which a program has judged posts and goes on to."""
     with start_broker() as broker:
-        broker.create_topics(*TOPICS, partitions=6)
+        broker.create_topics(*TOPICS, BACKTEST, partitions=6)
         posts, _, verdicts, dead = TOPICS
         deployment = Deployment(broker.bootstrap_servers, posts, verdicts, dead)
         with running(deployment, tmp_path_factory.mktemp("program") / "log.txt"):
@@ -49,17 +50,23 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 
 
 async def _judged(bootstrap: str) -> None:
-    """Send 41 posts to a partition and two records that are none; return once both are dead letters."""
+    """Send 41 posts to a partition and two records that are none; return once both are dead letters.
+
+    A verdict on one of the posts is published again, with the id that the documentation names.
+    """
+    verdicts = "stream-guard.verdicts"
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
     await producer.start()
     try:
         posts = [orjson.dumps(POSTS[number % len(POSTS)]) for number in range(41)]
         for value in (*posts, MALFORMED, WITHOUT_TEXT):
             await producer.send_and_wait("posts", value, partition=3)
+        await read(bootstrap, ["stream-guard.dead-letters"], lambda records: len(records) >= 2)
+        published = await read(bootstrap, [verdicts], lambda records: len(records) >= 10)
+        named = {**orjson.loads(published[0].value), "id": VERDICT_ID}
+        await producer.send_and_wait(verdicts, orjson.dumps(named))
     finally:
         await producer.stop()
-    await read(bootstrap, ["stream-guard.dead-letters"], lambda records: len(records) >= 2)
-    await read(bootstrap, ["stream-guard.verdicts"], lambda records: len(records) >= 10)
 
 
 @pytest.mark.parametrize("page", RUN)
