@@ -130,19 +130,19 @@ async def _configs(admin: AIOKafkaAdminClient, names: list[str]) -> dict[str, di
 
 async def _add_newest(settings: KafkaSettings, topics: dict[str, TopicState]) -> None:
     """Note the newest record's timestamp of each topic, by reading that record alone."""
+    parts = [
+        TopicPartition(name, number)
+        for name, topic in topics.items()
+        if topic.leaderless == 0
+        for number in range(topic.partitions)
+    ]
+    if not parts:
+        return  # and one that is stopped before it has done anything raises CancelledError
     consumer = AIOKafkaConsumer(
         group_id=None, enable_auto_commit=False, **connection_options(settings)
     )
     await consumer.start()
     try:
-        parts = [
-            TopicPartition(name, number)
-            for name, topic in topics.items()
-            if topic.leaderless == 0
-            for number in range(topic.partitions)
-        ]
-        if not parts:
-            return
         ends = await consumer.end_offsets(parts)
         begins = await consumer.beginning_offsets(parts)
         held = [part for part in parts if ends[part] > begins[part]]
