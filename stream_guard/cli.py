@@ -193,7 +193,9 @@ app.command(
 app.command(
     epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl"
 )(cli_watch.tail)
-app.command(epilog="Example: stream-guard doctor --json | jq .ok")(cli_watch.doctor)
+app.command(epilog="Example: stream-guard doctor --config guard.toml --json | jq .ok")(
+    cli_watch.doctor
+)
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
 app.add_typer(cli_export.app)
