@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +22,7 @@ from stream_guard import (
     cli_export,
     cli_policies,
     cli_tiers,
+    cli_watch,
 )
 from stream_guard.errors import (
     EXIT_BROKER,
@@ -144,38 +147,6 @@ def produce(
     err.print(f"sent {count} records to {topic}")
 
 
-@app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl")
-def tail(
-    config: ConfigOption = None,
-    *,
-    json: Annotated[
-        bool, typer.Option("--json", help="Each verdict as its JSON, one a line.")
-    ] = False,
-    beginning: Annotated[
-        bool, typer.Option("--from-beginning", help="All that the topic holds, first.")
-    ] = False,
-    limit: Annotated[
-        int, typer.Option("--limit", "-n", min=0, help="Stop after so many; 0 for never.")
-    ] = 0,
-) -> None:
-    """Show verdicts as they come, as readable lines."""
-    from stream_guard.kafka.tools import tail_verdicts
-    from stream_guard.lines import verdict_line
-    from stream_guard.verdict import decode_verdict
-
-    async def go() -> None:
-        async for value in tail_verdicts(
-            load_settings(config).kafka, from_beginning=beginning, limit=limit
-        ):
-            if json:
-                sys.stdout.write(value.decode("utf-8", "replace") + "\n")
-                sys.stdout.flush()
-            else:
-                out.print(verdict_line(decode_verdict(value)), soft_wrap=True)
-
-    _run(go())
-
-
 cli_policies.app.command(epilog="Example: stream-guard policies attack dangerous-content")(
     cli_attack.attack
 )
@@ -219,6 +190,12 @@ app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a6
 app.command(
     epilog="Example: stream-guard backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl"
 )(cli_audit.backtest)
+app.command(
+    epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl"
+)(cli_watch.tail)
+app.command(epilog="Example: stream-guard doctor --config guard.toml --json | jq .ok")(
+    cli_watch.doctor
+)
 app.add_typer(cli_policies.app)
 app.add_typer(cli_dlq.app)
 app.add_typer(cli_export.app)
@@ -243,6 +220,9 @@ def _run(work: Coroutine[Any, Any, Any], *, fast: bool = False) -> Any:  # noqa:
 
 def main() -> None:
     """Run a command; an error of ours is one line and its exit code, never a stack trace."""
+    # What libraries warn of on the way to it is in that line; `run` sets up a log of its own.
+    logging.getLogger().addHandler(logging.NullHandler())
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
         app(standalone_mode=True)
     except StreamGuardError as error:

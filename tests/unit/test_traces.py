@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
 import inspect
 import re
+import threading
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, messaging_attributes
 from opentelemetry.trace import SpanKind, StatusCode
@@ -15,6 +20,7 @@ from prometheus_client import CollectorRegistry
 
 from stream_guard.errors import PromptError
 from stream_guard.judge import Answer, Provenance
+from stream_guard.judges import _telemetry_arguments
 from stream_guard.offsets import PartitionOffsets
 from stream_guard.pipeline import Pipeline
 from stream_guard.policy import PolicySet, make_policy
@@ -460,3 +466,77 @@ def test_content_is_in_a_span_only_where_that_is_asked_for(content: bool) -> Non
     rig.tracing.generated(span, generations.Result(1, 0, 2, "stop", text=lambda: WORDS))
     (chat,) = rig.spans()
     assert (WORDS in chat.to_json()) is content
+
+
+class Deaf(SpanExporter):
+    """Takes spans, and never comes to an end."""
+
+    def __init__(self) -> None:
+        self.released = threading.Event()
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        del spans
+        self.released.wait()
+        return SpanExportResult.FAILURE
+
+    def shutdown(self) -> None:
+        self.released.wait()
+
+
+def test_a_collector_that_does_not_answer_does_not_keep_the_process() -> None:
+    deaf = Deaf()
+    tracing = Tracing(TelemetrySettings(), group="g", exporter=deaf)
+    begun = tracing.begin(MemoryRecord(*PARTITION, 7, headers=[("traceparent", SAMPLED)]), 0)
+    assert begun.span is not None
+    begun.span.end()
+    tracing.close(0.01)
+    (thread,) = (one for one in threading.enumerate() if one.name == "last spans")
+    assert thread.daemon
+    deaf.released.set()
+    thread.join()
+
+
+class Collector(BaseHTTPRequestHandler):
+    """Takes OTLP over HTTP."""
+
+    got: ClassVar[list[tuple[str, bytes]]] = []
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.got.append((self.path, gzip.decompress(body) if body[:2] == b"\x1f\x8b" else body))
+        self.send_response(200)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_spans_leave_over_http_too() -> None:
+    with HTTPServer(("127.0.0.1", 0), Collector) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        endpoint = f"http://127.0.0.1:{server.server_port}"
+        tracing = Tracing(
+            TelemetrySettings(otlp_endpoint=endpoint, otlp_protocol="http"), group="g"
+        )
+        record = MemoryRecord(*PARTITION, 7, headers=[("traceparent", SAMPLED)])
+        begun = tracing.begin(record, 0)
+        assert begun.span is not None
+        begun.span.end()
+        tracing.close()
+        server.shutdown()
+        thread.join()
+    ((path, body),) = Collector.got
+    assert path == "/v1/traces"
+    request = ExportTraceServiceRequest.FromString(body)
+    (span,) = request.resource_spans[0].scope_spans[0].spans
+    assert (span.name, span.trace_id.hex()) == ("process posts", TRACE)
+
+
+def test_without_an_endpoint_nothing_of_the_engine_is_traced() -> None:
+    assert _telemetry_arguments(TelemetrySettings()) == {"disable_log_stats": False}
+    assert _telemetry_arguments(TelemetrySettings(engine_metrics=False)) == {}
+    with_one = TelemetrySettings(otlp_endpoint="http://c:4317", engine_metrics=False)
+    assert _telemetry_arguments(with_one) == {"otlp_traces_endpoint": "http://c:4317"}
+    without = with_one.model_copy(update={"trace_engine": False})
+    assert _telemetry_arguments(without) == {}

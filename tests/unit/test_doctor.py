@@ -1,0 +1,169 @@
+"""What ``doctor`` says of topics and of the machine: each fault found, named, and with a remedy."""
+
+from __future__ import annotations
+
+import resource
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from stream_guard import machine
+from stream_guard.doctor import look_at
+from stream_guard.kafka.cluster import ClusterState
+from stream_guard.settings import DeliverySettings, EngineSettings, Settings
+from stream_guard.topic_advice import Role, Topic, advise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+WELL = {
+    "cleanup.policy": "delete",
+    "retention.ms": "604800000",
+    "retention.bytes": "-1",
+    "min.insync.replicas": "2",
+    "unclean.leader.election.enable": "false",
+    "max.message.bytes": "1048588",
+}
+
+
+def topic(*, replicas: int = 3, behind: int = 0, leaderless: int = 0, **configs: str) -> Topic:
+    changed = WELL | {name.replace("_", "."): value for name, value in configs.items()}
+    return Topic("t", 12, replicas, behind, leaderless, changed)
+
+
+@pytest.mark.parametrize("role", ["input", "verdicts", "dead letters", "shadows"])
+def test_of_a_topic_that_is_set_well_there_is_one_good_line(role: Role) -> None:
+    (line,) = advise(topic(), role, 900_000)
+    assert (line.level, line.remedy) == ("ok", "")
+
+
+@pytest.mark.parametrize(
+    ("state", "role", "level", "what"),
+    [
+        (topic(replicas=1), "input", "warning", "one replica"),
+        (topic(min_insync_replicas="1"), "verdicts", "warning", "min.insync.replicas is 1"),
+        (topic(min_insync_replicas="3"), "verdicts", "warning", "one broker away stops all"),
+        (topic(min_insync_replicas="4"), "verdicts", "error", "no write is ever acknowledged"),
+        (topic(unclean_leader_election_enable="true"), "input", "warning", "unclean"),
+        (topic(leaderless=2), "input", "error", "2 partitions have no leader"),
+        (topic(behind=3), "input", "warning", "3 partitions have a replica"),
+        (topic(cleanup_policy="compact"), "input", "warning", "before it is judged"),
+        (topic(cleanup_policy="compact,delete"), "verdicts", "warning", "another post's"),
+        (topic(cleanup_policy="compact"), "dead letters", "warning", "two dead letters"),
+        (topic(retention_ms="3600000"), "input", "warning", "for 1 h"),
+        (topic(retention_ms="86400000"), "dead letters", "warning", "for 24 h"),
+        (topic(retention_bytes="1000000"), "input", "warning", "retention.bytes is 1000000"),
+        (topic(max_message_bytes="100000"), "verdicts", "error", "stops the service"),
+    ],
+)
+def test_what_is_set_badly_is_told_with_a_remedy(
+    state: Topic, role: Role, level: str, what: str
+) -> None:
+    (line,) = advise(state, role, 0 if role == "input" else 900_000)
+    assert line.level == level
+    assert what in line.detail
+    assert len(line.remedy) > 20
+
+
+def test_a_topic_that_is_kept_for_ever_and_only_compacted_has_no_retention() -> None:
+    state = topic(cleanup_policy="compact", retention_ms="1", retention_bytes="1")
+    assert len(advise(state, "verdicts", 900_000)) == 1
+
+
+def test_settings_that_nobody_tells_are_taken_for_kafkas_own() -> None:
+    (line,) = advise(Topic("t", 1, 3, 0, 0, {}), "input")
+    assert "min.insync.replicas is 1" in line.detail
+
+
+def test_brokers_that_take_long_are_told_of() -> None:
+    found = list(look_at(Settings(), ClusterState(3, {}, 400.0), {}))
+    assert [(f.name, f.level) for f in found] == [("brokers", "warning")]
+
+
+# The machine
+
+
+@pytest.fixture
+def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a program that stands in for the driver's; what it prints is in ``answer`` beside it."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/answer"\n')
+    program.chmod(0o755)
+    monkeypatch.setattr("shutil.which", lambda _: str(program))
+    monkeypatch.setattr("stream_guard.engine.arguments.is_cpu_build", lambda: False)
+    return tmp_path / "answer"
+
+
+@pytest.mark.parametrize(
+    ("answer", "parallel", "levels", "what"),
+    [
+        ("NVIDIA H100, 570.1, 81559, 81000\n", 1, ["ok"], "NVIDIA H100, driver 570.1"),
+        ("NVIDIA H100, 570.1, 81559, 9000\n", 1, ["error"], "gpu_memory_utilization asks for"),
+        ("NVIDIA H100, 570.1, 81559, 81000\n", 2, ["error"], "1 of 2 GPUs"),
+        ("No devices were found\n", 1, ["error"], "0 of 1 GPUs"),
+        ("A, 1, 81559, 81000\nB, 1, 81559, 81000\n", 2, ["ok", "ok"], "81000 of 81559 MiB"),
+    ],
+)
+def test_gpus_are_counted_and_their_memory_is_looked_at(
+    gpu: Path, answer: str, parallel: int, levels: list[str], what: str
+) -> None:
+    gpu.write_text(answer)
+    found = machine.gpus(EngineSettings(tensor_parallel_size=parallel))
+    assert [f.level for f in found] == levels
+    assert what in found[0].detail
+    assert all(bool(f.remedy) == (f.level != "ok") for f in found)
+
+
+def test_without_a_driver_there_is_no_gpu(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu.unlink(missing_ok=True)
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    assert machine.gpus(EngineSettings())[0].level == "error"
+
+
+def test_a_judge_without_a_model_needs_no_gpu() -> None:
+    assert machine.gpus(EngineSettings(kind="scripted"))[0].level == "ok"
+
+
+def test_a_record_of_the_future_is_a_clock_that_is_wrong() -> None:
+    found = machine.clock(int((time.time() + 60) * 1_000))
+    assert found.level == "warning"
+    assert "60 s from now" in found.detail or "59 s from now" in found.detail
+
+
+@pytest.mark.parametrize(("state", "level"), [(0, "ok"), (5, "warning"), (None, "ok")])
+def test_the_kernel_is_asked_whether_anybody_keeps_the_time(
+    monkeypatch: pytest.MonkeyPatch, state: int | None, level: str
+) -> None:
+    monkeypatch.setattr(machine, "_kernel_clock_state", lambda: state)
+    assert machine.clock().level == level
+
+
+def test_the_kernel_answers() -> None:
+    assert machine._kernel_clock_state() in range(-1, 6)
+
+
+def test_too_few_open_files_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    def limits(soft: int) -> Any:  # noqa: ANN401 - a pair
+        return lambda _: (soft, 1 << 20)
+
+    monkeypatch.setattr(resource, "getrlimit", limits(1_024))
+    assert machine.limits(Settings()).level == "warning"
+    monkeypatch.setattr(resource, "getrlimit", limits(4_200))
+    assert machine.limits(Settings()).level == "ok"
+    # A producer for each partition takes more.
+    exactly = Settings(delivery=DeliverySettings(mode="exactly_once"))
+    assert machine.limits(exactly).level == "warning"
+    monkeypatch.setattr(resource, "getrlimit", limits(resource.RLIM_INFINITY))
+    assert machine.limits(exactly).detail == "no limit"
+
+
+def test_shared_memory_that_is_too_small_or_missing_is_told_of(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert machine.shared_memory(EngineSettings(), tmp_path / "none").level == "warning"
+    monkeypatch.setattr(machine, "_SHARED_BYTES_MIN", 1 << 60)
+    found = machine.shared_memory(EngineSettings(), tmp_path)
+    assert (found.level, "shm-size" in found.remedy) == ("warning", True)
+    monkeypatch.setattr(machine, "_SHARED_BYTES_MIN", 1)
+    assert machine.shared_memory(EngineSettings(), tmp_path).level == "ok"
