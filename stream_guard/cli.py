@@ -190,9 +190,9 @@ app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a6
 app.command(
     epilog="Example: stream-guard backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl"
 )(cli_audit.backtest)
-app.command(
-    epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl"
-)(cli_watch.tail)
+app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl")(
+    cli_watch.tail
+)
 app.command(epilog="Example: stream-guard doctor --config guard.toml --json | jq .ok")(
     cli_watch.doctor
 )

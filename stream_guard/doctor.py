@@ -100,6 +100,10 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
     roles[settings.kafka.dead_letter_topic] = "dead letters"
     if settings.kafka.shadow_topic is not None:
         roles[settings.kafka.shadow_topic] = "shadows"
+    if settings.kafka.reasoning_topic is not None:
+        roles[settings.kafka.reasoning_topic] = "reasoning"
+    if settings.policies.archive == "topic":
+        roles[settings.kafka.archive_topic] = "archive"
     return roles
 
 
@@ -115,7 +119,10 @@ def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> 
     for name, role in roles.items():
         topic = state.topics.get(name)
         if topic is None:
-            if role != "input":
+            if role not in (
+                "input",
+                "archive",
+            ):  # the one is told of already, the other made where it is missing
                 remedy = f"create it: kafka-topics --create --topic {name} --replication-factor 3 --partitions 12"
                 detail = f"topic of {role} does not exist: the service ends when it has something to write"
                 yield Advice(f"topic {name}", "error", detail, remedy)

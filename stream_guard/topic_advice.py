@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Level: TypeAlias = Literal["ok", "warning", "error"]
-Role: TypeAlias = Literal["input", "verdicts", "dead letters", "shadows"]
+Role: TypeAlias = Literal["input", "verdicts", "dead letters", "shadows", "reasoning", "archive"]
 
 _DAY_MS: Final = 86_400_000
 _RETENTION_MS_MIN: Final[dict[Role, int]] = {
@@ -19,6 +19,7 @@ _RETENTION_MS_MIN: Final[dict[Role, int]] = {
     "verdicts": _DAY_MS,
     "dead letters": 7 * _DAY_MS,
     "shadows": _DAY_MS,
+    "reasoning": _DAY_MS,
 }
 
 
@@ -130,6 +131,15 @@ def _cleaning(topic: Topic, role: Role, _bytes: int) -> _Found:
     """Look for what removes records before they are read."""
     policies = topic.configs.get("cleanup.policy", "delete").split(",")
     alter = f"kafka-configs --alter --topic {topic.name} --add-config"
+    if role == "archive":
+        if policies != ["compact"]:
+            kinds = ",".join(policies)
+            what = (
+                "versions of policies are deleted, and verdicts under them can be explained no more"
+            )
+            remedy = f"{alter} cleanup.policy=compact"
+            yield "warning", f"cleanup.policy is {kinds}: {what}", remedy
+        return
     if "compact" in policies:
         what = {
             "input": "of two posts with one key the older may vanish before it is judged",

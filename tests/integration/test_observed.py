@@ -87,7 +87,7 @@ class Observed:
             if one.name == sample and labels.items() <= one.labels.items()
         ]
         assert found, f"no {sample} {labels}"
-        return sum(found)
+        return float(sum(found))
 
 
 async def send(bootstrap: str, topic: str) -> None:

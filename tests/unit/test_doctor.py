@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_guard import machine
-from stream_guard.doctor import look_at
+from stream_guard.doctor import _roles, look_at
 from stream_guard.kafka.cluster import ClusterState
-from stream_guard.settings import DeliverySettings, EngineSettings, Settings
+from stream_guard.settings import (
+    DeliverySettings,
+    EngineSettings,
+    KafkaSettings,
+    PoliciesSettings,
+    Settings,
+)
 from stream_guard.topic_advice import Role, Topic, advise
 
 if TYPE_CHECKING:
@@ -32,7 +38,7 @@ def topic(*, replicas: int = 3, behind: int = 0, leaderless: int = 0, **configs:
     return Topic("t", 12, replicas, behind, leaderless, changed)
 
 
-@pytest.mark.parametrize("role", ["input", "verdicts", "dead letters", "shadows"])
+@pytest.mark.parametrize("role", ["input", "verdicts", "dead letters", "shadows", "reasoning"])
 def test_of_a_topic_that_is_set_well_there_is_one_good_line(role: Role) -> None:
     (line,) = advise(topic(), role, 900_000)
     assert (line.level, line.remedy) == ("ok", "")
@@ -54,6 +60,8 @@ def test_of_a_topic_that_is_set_well_there_is_one_good_line(role: Role) -> None:
         (topic(retention_ms="3600000"), "input", "warning", "for 1 h"),
         (topic(retention_ms="86400000"), "dead letters", "warning", "for 24 h"),
         (topic(retention_bytes="1000000"), "input", "warning", "retention.bytes is 1000000"),
+        (topic(), "archive", "warning", "can be explained no more"),
+        (topic(cleanup_policy="compact,delete"), "archive", "warning", "can be explained no more"),
         (topic(max_message_bytes="100000"), "verdicts", "error", "stops the service"),
     ],
 )
@@ -69,6 +77,21 @@ def test_what_is_set_badly_is_told_with_a_remedy(
 def test_a_topic_that_is_kept_for_ever_and_only_compacted_has_no_retention() -> None:
     state = topic(cleanup_policy="compact", retention_ms="1", retention_bytes="1")
     assert len(advise(state, "verdicts", 900_000)) == 1
+
+
+def test_an_archive_is_to_be_compacted() -> None:
+    (line,) = advise(topic(cleanup_policy="compact"), "archive", 900_000)
+    assert line.level == "ok"
+
+
+def test_every_topic_of_the_settings_has_its_role() -> None:
+    kafka = KafkaSettings(topics=("posts",), shadow_topic="s", reasoning_topic="r")
+    settings = Settings(kafka=kafka, policies=PoliciesSettings(archive="topic"))
+    roles = _roles(settings, {"posts"})
+    assert set(roles) == {"posts", *kafka.own_topics}
+    missing = list(look_at(settings, ClusterState(3, {}, 1.0), roles))
+    told = {one.name for one in missing if one.level == "error"}
+    assert told == {f"topic {name}" for name in kafka.written_topics}
 
 
 def test_settings_that_nobody_tells_are_taken_for_kafkas_own() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from aiohttp import web
@@ -12,8 +12,11 @@ from stream_guard.live_view import LAST, SLOWEST, LiveView
 from stream_guard.scrape import follow, summed
 from tests.verdicts import make_verdict
 
+if TYPE_CHECKING:
+    from stream_guard.judge import Decision
 
-def verdict(offset: int, decision: str = "safe", took_ms: int = 5) -> dict[str, Any]:
+
+def verdict(offset: int, decision: Decision = "safe", took_ms: int = 5) -> dict[str, Any]:
     made = make_verdict(offset=offset, decision=decision)
     made["content"] = {**made["content"], "id": f"post-{offset}"}
     consumed = made["timing"]["consumed"]
