@@ -3,7 +3,8 @@
 A page that needs nothing beyond the common stage needs no entry here. The common stage is a copy of the tree with
 ``posts.jsonl`` in it, and a broker (``STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS``) with the topics ``posts`` and
 ``forum.posts``, those of verdicts and dead letters and ``touting.backtest``, all of six partitions, in which a program
-has judged posts: there are verdicts, one of them with the id ``VERDICT_ID``, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
+has judged posts: there are verdicts, one of them with the id ``VERDICT_ID``, and dead letters of posts/3/41 (``json``)
+and of posts/3/42 (``missing_field``).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def predicted(tree: Path, slug: str, folder: str) -> None:
             verdict = make_verdict(offset=number)
             verdict["policy"].update(id=policy.id, sha256=policy.sha256, version=policy.version)
             verdict["confidence"].update(value=number / 200, method="token_probability")
-            violates = bool(number % 3) and number > 60  # noqa: PLR2004 - most of the surer ones
+            violates = bool(number % 3) and number > 60
             golden = {"row": number + 1, "label": str(int(violates)), "category": None}
             line = {**verdict, "golden": {**golden, "violates": violates, "seconds": 0.1}}
             file.write(orjson.dumps(line) + b"\n")
