@@ -72,8 +72,9 @@ def _share_option(name: str, text: str) -> Any:  # noqa: ANN401 - typer's own
 
 @app.command(
     "run",
-    epilog="Example: stream-guard eval --policy dangerous-content golden.csv --against high --min-f1 0.85 --max-flips 2%"
-    f"\n\nExit code {EXIT_LIMIT} where a threshold is missed. See also: stream-guard eval calibrate --help",
+    epilog="Example: stream-guard eval --policy dangerous-content golden.csv "
+    "--against high --min-f1 0.85 --max-flips 2%\n\n"
+    f"Exit code {EXIT_LIMIT} where a threshold is missed. See also: stream-guard eval calibrate --help",
 )
 def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     policy: PolicyOption,

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from markdown_it.token import Token
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+REFERENCE: Final = "docs/reference/commands.md"
 PROGRAMS: Final = (
     *("stream-guard", "make", "python", "python3", "pip", "uv", "git", "cd", "export", "source"),
     *("docker", "helm", "kubectl", "curl", "kcat", "echo", "cat", "bash", "sh"),
@@ -158,9 +159,7 @@ def mentions(page: str, text: str) -> Iterator[tuple[int, str]]:
 def commands(page: str, text: str | None = None) -> list[Command]:
     """Return the commands of one page, in their order."""
     text = (ROOT / page).read_text("utf-8") if text is None else text
-    if (
-        page == "docs/reference/commands.md"
-    ):  # made from the code: usage, and an example of each command
+    if page == REFERENCE:  # made from the code: usage, and an example of each command
         lines = enumerate(text.splitlines(), 1)
         examples = [
             (n, line.removeprefix("Example: ")) for n, line in lines if line.startswith("Example: ")
@@ -177,7 +176,11 @@ def commands(page: str, text: str | None = None) -> list[Command]:
 def strays(page: str, text: str | None = None) -> list[str]:
     """Return complaints: code without a language, and what looks like a command in a block that is no shell's."""
     text = (ROOT / page).read_text("utf-8") if text is None else text
-    said = []
+    said = [
+        f"{page}:{number}: begin it with 'Example: ', and show one command"
+        for number, line in enumerate(text.splitlines(), 1)
+        if page == REFERENCE and line.startswith("Examples:")
+    ]
     for block in blocks(page, text):
         if not block.language:
             said.append(

@@ -3,7 +3,8 @@
 A page that needs nothing beyond the common stage needs no entry here. The common stage is a copy of the tree with
 ``posts.jsonl`` in it, and a broker (``STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS``) with the topics ``posts`` and
 ``forum.posts``, those of verdicts and dead letters and ``touting.backtest``, all of six partitions, in which a program
-has judged posts: there are verdicts, one of them with the id ``VERDICT_ID``, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
+has judged posts: there are verdicts, one of them with the id ``VERDICT_ID``, and dead letters of posts/3/41 (``json``)
+and of posts/3/42 (``missing_field``).
 """
 
 from __future__ import annotations
@@ -36,13 +37,19 @@ VERDICT_ID: Final = "0f3a9c21d4b84e6f9a7c5d1e2b3f4a60"
 SCRIPTED: Final = {"STREAM_GUARD_ENGINE__KIND": "scripted"}
 
 
+def written(tree: Path, place: str) -> Path:
+    """Write the policy that docs/policies.md writes to ``place/touting``; return that folder."""
+    page = (tree / "docs" / "policies.md").read_text("utf-8")
+    (text,) = re.findall(r"````markdown\n(.*?)````", page, re.DOTALL)
+    folder = tree / place / "touting"
+    folder.mkdir(parents=True)
+    (folder / "policy.md").write_text(text, encoding="utf-8")
+    return folder
+
+
 def touting(tree: Path) -> None:
     """Add the policy that docs/policies.md writes, as it is there, and as it was before."""
-    page = (tree / "docs" / "policies.md").read_text("utf-8")
-    (written,) = re.findall(r"````markdown\n(.*?)````", page, re.DOTALL)
-    folder = tree / "policies" / "touting"
-    folder.mkdir()
-    (folder / "policy.md").write_text(written, encoding="utf-8")
+    folder = written(tree, "policies")
     shutil.copytree(tree / "policies", tree / "policies.before")
     (folder / "policy.yaml").write_text('version: "2025-03"\neffort: medium\n', encoding="utf-8")
 
@@ -73,8 +80,11 @@ def predicted(tree: Path, slug: str, folder: str) -> None:
         for number in range(200):
             verdict = make_verdict(offset=number)
             verdict["policy"].update(id=policy.id, sha256=policy.sha256, version=policy.version)
-            verdict["confidence"].update(value=number / 200, method="token_probability")
-            violates = bool(number % 3) and number > 60  # noqa: PLR2004 - most of the surer ones
+            confidence = number / 200
+            verdict["confidence"].update(
+                value=confidence, raw=confidence, method="token_probability"
+            )
+            violates = bool(number % 3) and number > 60
             golden = {"row": number + 1, "label": str(int(violates)), "category": None}
             line = {**verdict, "golden": {**golden, "violates": violates, "seconds": 0.1}}
             file.write(orjson.dumps(line) + b"\n")
@@ -100,11 +110,7 @@ def labelled(tree: Path, slug: str) -> None:
 
 def drafted(tree: Path) -> None:
     """Write ``drafts/touting``: a policy that is in no folder that the service reads."""
-    page = (tree / "docs" / "policies.md").read_text("utf-8")
-    (written,) = re.findall(r"````markdown\n(.*?)````", page, re.DOTALL)
-    folder = tree / "drafts" / "touting"
-    folder.mkdir(parents=True)
-    (folder / "policy.md").write_text(written, encoding="utf-8")
+    written(tree, "drafts")
 
 
 def for_evaluation(tree: Path) -> None:
@@ -140,10 +146,7 @@ def for_reference(tree: Path) -> None:
     labelled(tree, "touting")
     labelled_posts(tree)
     predicted(tree, "touting", "eval-output/touting")
-    # The example of `run` judges under touting, too, so that there are verdicts of its to export.
-    mapping = (tree / "examples" / "dsa-mapping.yaml").read_text("utf-8")
-    touted = "  touting:\n    fields: {category: STATEMENT_CATEGORY_SCAMS_AND_FRAUD}\n"
-    (tree / "dsa.yaml").write_text(mapping + touted, encoding="utf-8")
+    shutil.copy(tree / "examples" / "dsa-mapping.yaml", tree / "dsa.yaml")
     (tree / "guard.toml").write_text('[kafka]\ntopics = ["posts"]\n', encoding="utf-8")
 
 

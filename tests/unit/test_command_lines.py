@@ -4,7 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.commands.lines import Mark, blocks, commands, comment, mark_of, mentions, strays
+from tests.commands.lines import (
+    REFERENCE,
+    Mark,
+    blocks,
+    commands,
+    comment,
+    mark_of,
+    mentions,
+    strays,
+)
 
 
 def found(text: str) -> list[tuple[int, str, Mark | None]]:
@@ -85,6 +94,12 @@ def test_a_fence_has_to_say_its_language() -> None:
     (complaint,) = strays("page.md", "```\nx\n```\n")
     assert complaint.startswith("page.md:2: a fence without a language")
     assert [block.language for block in blocks("page.md", "    x\n")] == ["sh"]
+
+
+def test_an_example_that_the_reference_hides_is_named() -> None:
+    assert strays(REFERENCE, "Example: one\n") == []
+    (complaint,) = strays(REFERENCE, "Examples: one; two\n")
+    assert complaint.startswith("docs/reference/commands.md:1: begin it with")
 
 
 def test_code_within_prose_is_found_with_its_line() -> None:
