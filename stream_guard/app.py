@@ -318,7 +318,7 @@ class App:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
         # The model is here by now, and no record was taken yet.
-        self._keeper = await Keeper.of(self.settings)
+        self._keeper = await Keeper.of(self.settings, self.judge.describe())
         if self._keeper is not None:
             await self._keeper.keep(policies)
 

@@ -90,8 +90,12 @@ class Keeper:
         self._kept: set[EntryName] = set()
 
     @classmethod
-    async def of(cls, settings: Settings) -> Keeper | None:
+    async def of(cls, settings: Settings, about: Mapping[str, str]) -> Keeper | None:
         """Return a keeper for the archive that the settings name, or None where they turn it off.
+
+        Args:
+            settings: the archive, and the model.
+            about: what the judge says of itself.
 
         Raises:
             EngineError: the model's tokenizer cannot be read.
@@ -99,7 +103,7 @@ class Keeper:
         archive = make_archive(settings)
         if archive is None:
             return None
-        judging = await asyncio.to_thread(judging_of, settings.engine)
+        judging = await asyncio.to_thread(judging_of, settings.engine, about)
         in_topic = settings.policies.archive == "topic"
         return cls(archive, judging, TOPIC_RULES_BYTES_MAX if in_topic else None)
 
@@ -117,14 +121,19 @@ class Keeper:
         return dict(write_entry(one, self._judging, rules_bytes_max=limit) for one in policies)
 
 
-def judging_of(settings: EngineSettings) -> Judging:
-    """Return what prompts are made of besides policies; reads the model's tokenizer.
+def judging_of(settings: EngineSettings, about: Mapping[str, str]) -> Judging:
+    """Return what prompts are made of besides policies; reads the tokenizer of a judge that has a model.
+
+    Args:
+        settings: of the model.
+        about: what the judge says of itself: it need not be the one that the settings name.
 
     Raises:
         EngineError: there is none.
     """
-    if settings.kind == "scripted":
-        return Judging("scripted", "scripted", None, None, settings.prompt_date)
+    engine = about.get("engine", "")
+    if engine != "vllm":
+        return Judging(engine, about.get("model", engine), None, None, settings.prompt_date)
     from stream_guard.engine.tokenizer import tokenizer_sha256
 
     digest = tokenizer_sha256(settings)

@@ -41,7 +41,7 @@ class Judging:
     """What prompts are made of besides the policy.
 
     Attributes:
-        engine: ``vllm`` or ``scripted``.
+        engine: ``vllm``, or what another judge calls itself: ``scripted``.
         model, revision: as the settings name them.
         tokenizer_sha256: hex digest of the model's ``tokenizer.json``; None where there is no model.
         prompt_date: in the system message.
