@@ -55,13 +55,13 @@ class Plan:
     """
 
     seed: int = 0
-    steps: int = 6_000
+    steps: int = 10_000
     processes: int = 2
-    policies: int = 6
+    policies: int = 4
     posts: int = 8
-    curriculum_steps: int = 600
-    rate_matrices: float = 0.02
-    rate: float = 3e-3
+    curriculum_steps: int = 1_000
+    rate_matrices: float = 0.015
+    rate: float = 2e-3
     decay: float = 0.35
     hint: float = 0.5
     report_steps: int = 100
