@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak chart bench-cascade bench-reload clean
+.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -39,6 +39,9 @@ format: $(STAMP) ## let ruff rewrite what it can
 
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
+
+cost: $(STAMP) ## calls and bytes that a record costs, by stage; counted, not timed
+	@$(BIN)/python -m benchmarks.cost
 
 bench-cascade: $(STAMP) ## posts/s of each cheap tier on a core, and what each settles of the demo's stream
 	@$(BIN)/python -m benchmarks.cascade

@@ -1,0 +1,424 @@
+"""What a record costs, counted rather than timed: calls, bytes while it is in flight, and blocks that stay.
+
+The pipeline runs in memory, with a judge that answers at once and a publisher that acknowledges as it is told. The
+counts are the same on every machine with the same Python, busy or not. What it must never do: time anything.
+
+Calls are those of Python's functions and of C's, each charged to the stage of the nearest function of ours that it
+was made for, so that a library's work shows where it was asked for. The doubles' own calls are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import sys
+import tracemalloc
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
+
+import orjson
+from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
+from prometheus_client import CollectorRegistry
+
+import stream_guard
+from stream_guard.engine.scripted import ScriptedJudge
+from stream_guard.judges import make_cascade
+from stream_guard.offsets import PartitionOffsets
+from stream_guard.pipeline import Pipeline
+from stream_guard.policy import PolicySet, make_policy
+from stream_guard.ports import Partition
+from stream_guard.post import PostParser
+from stream_guard.routing import Condition, Routing, Rule
+from stream_guard.settings import Settings
+from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.traces import Tracing
+from stream_guard.testing import ManualClock, MemoryRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from types import CodeType, FrameType
+
+    from stream_guard.ports import Outgoing
+
+RECORDS: Final = 2_000
+WARM_UP: Final = 1_000
+POLL_RECORDS: Final = 500
+VIOLATES_EVERY: Final = 10
+"""One post of so many violates its policy, so that both kinds of verdict are counted."""
+DOUBLES: Final = "doubles"
+_FRAMES: Final = (
+    16  # of an allocation: enough to come from a library to the function of ours that asked
+)
+_PLACE: Final = Partition("posts", 0)
+_POLICY: Final = b"Answer `VIOLATES` or `SAFE`. Judge by the letter."
+_ROOT: Final = str(Path(stream_guard.__file__).parent) + "/"
+_STAGES: Final = {
+    "batching": "batch",
+    "cascade": "judge",
+    "engine": "judge",
+    "flow": "offsets",
+    "judge": "judge",
+    "offsets": "offsets",
+    "policy": "route",
+    "post": "parse",
+    "pressure": "judge",
+    "reasoning": "verdict",
+    "routing": "route",
+    "telemetry": "trace",
+    "telemetry/metrics": "metrics",
+    "testing": DOUBLES,
+    "tiers": "judge",
+    "verdict": "verdict",
+}
+"""By module, or its package; a module that is not here is a stage of its own name."""
+
+
+Variant: TypeAlias = Literal["plain", "structured", "traced", "routed", "cascade"]
+VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
+"""``plain`` is a topic with a route of its own, binary CloudEvents and no endpoint for traces; each other differs in
+one thing: structured CloudEvents; an endpoint, and a ratio of 0; routes by the post; the tiers round the judge."""
+
+
+@dataclass(slots=True)
+class Cost:
+    """What was counted over some records, by stage and by place (module and function, or line).
+
+    Attributes:
+        records: how many.
+        unit: of the counts.
+        places: counts by stage and place.
+    """
+
+    records: int
+    unit: Literal["calls", "bytes"]
+    places: Counter[tuple[str, str]] = field(default_factory=Counter)
+
+    def stages(self) -> dict[str, float]:
+        """Return the counts per record by stage, the largest first."""
+        totals: Counter[str] = Counter()
+        for (stage, _), count in self.places.items():
+            totals[stage] += count
+        return {stage: count / self.records for stage, count in totals.most_common()}
+
+    def total(self) -> float:
+        """Return the count per record."""
+        return self.places.total() / self.records
+
+    def top(self, stage: str | None = None, count: int = 10) -> str:
+        """Return the costliest places, of one stage or of all, a line each."""
+        chosen = Counter({p: n for p, n in self.places.items() if stage in (None, p[0])})
+        return "\n".join(
+            f"  {number / self.records:10.2f} {self.unit}/record  {stage_:<12} {place}"
+            for (stage_, place), number in chosen.most_common(count)
+        )
+
+    def above(self, bounds: Mapping[str, float]) -> str:
+        """Return which stages cost more than their bounds per record, and where; empty where none does."""
+        lines = []
+        for stage, each in self.stages().items():
+            if stage not in bounds:
+                lines.append(f"{stage}: {each:.2f} {self.unit}/record, and no bound: give it one")
+            elif each > bounds[stage]:
+                lines.append(
+                    f"{stage}: {each:.2f} {self.unit}/record, above its bound of {bounds[stage]:g}"
+                )
+            else:
+                continue
+            lines.append(self.top(stage))
+        return "\n".join(lines)
+
+
+class _Publisher:
+    """Keeps what it is given until it is told to acknowledge it, and nothing afterwards."""
+
+    def __init__(self) -> None:
+        self.acknowledged = 0
+        self._held: list[tuple[Sequence[Outgoing], Callable[[Sequence[Outgoing]], None]]] = []
+
+    def publish(
+        self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
+    ) -> None:
+        self._held.append((outgoing, acknowledged))
+
+    def acknowledge(self) -> None:
+        held, self._held = self._held, []
+        for outgoing, acknowledged in held:
+            self.acknowledged += len(outgoing)
+            acknowledged(outgoing)
+
+
+class _Discard(SpanExporter):
+    def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - it throws them away
+        return SpanExportResult.SUCCESS
+
+
+class HotPath:
+    """A record's way from its bytes to its finished offset, in memory. Enter it; it needs an event loop.
+
+    Args:
+        variant: what is in the way.
+
+    Attributes:
+        pipeline, parser, publisher: the parts, for a test to make dearer.
+    """
+
+    def __init__(self, variant: Variant = "plain") -> None:
+        mode = "structured" if variant == "structured" else "binary"
+        self._settings = Settings(
+            kafka={"topics": [_PLACE.topic], "cloudevents_mode": mode},  # type: ignore[arg-type]
+            telemetry={"trace_ratio": 0.0},  # type: ignore[arg-type]
+            cascade={"duplicates_entries_max": 100},  # type: ignore[arg-type] # full after the warm-up
+        )
+        metrics = Metrics(CollectorRegistry())
+        self._clock = ManualClock()
+        self._policies = PolicySet.of({"one": make_policy("one", _POLICY)}, _routing(variant))
+        self._tracing = Tracing(
+            self._settings.telemetry,
+            group="cost",
+            exporter=_Discard() if variant == "traced" else None,
+            metrics=metrics,
+        )
+        judge: Any = ScriptedJudge()
+        if variant == "cascade":
+            judge = make_cascade(self._settings, self._clock, metrics, judge)
+        self._judge = judge
+        self.publisher = _Publisher()
+        self.parser = PostParser(self._settings.post)
+        self.pipeline = Pipeline(
+            self._settings,
+            self._policies,
+            parser=self.parser,
+            judge=judge,
+            publisher=self.publisher,  # type: ignore[arg-type] # the slice of it that is used
+            clock=self._clock,
+            metrics=metrics,
+            tracing=self._tracing,
+        )
+        self._offsets = PartitionOffsets(_PLACE, 1)
+        self._next = 0
+
+    async def __aenter__(self) -> Self:
+        await self._judge.start(self._policies)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._judge.close()
+        self._tracing.close()
+
+    def make(self, count: int) -> list[MemoryRecord]:
+        """Return the next records: posts of about 270 bytes, no two alike."""
+        first, self._next = self._next, self._next + count
+        return [_record(number) for number in range(first, first + count)]
+
+    async def take(self, records: Sequence[MemoryRecord], *, acknowledge: bool = True) -> None:
+        """Take records in polls, and see to it that all came out; or stop short of the acknowledgements."""
+        for at in range(0, len(records), POLL_RECORDS):
+            self._clock.advance(0.01)
+            self.pipeline.accept(self._offsets, records[at : at + POLL_RECORDS])
+            self.pipeline.dispatch(flush=True)
+            while self._judge.in_flight():  # noqa: ASYNC110 - the loop's next turn, not a wait
+                await asyncio.sleep(0)
+            if acknowledge:
+                self.publisher.acknowledge()
+        if acknowledge:
+            self.check()
+
+    def check(self) -> None:
+        """See to it that each record made was finished, with one verdict.
+
+        Raises:
+            RuntimeError: it was not, and so what was counted is not the path.
+        """
+        out = self.publisher.acknowledged
+        if not self._next == out == self.pipeline.finished == self._offsets.position():
+            raise RuntimeError(f"{self._next} records in and {out} verdicts out")
+
+
+async def count_calls(path: HotPath) -> Cost:
+    """Return the calls of :data:`RECORDS` records after a warm-up."""
+    await path.take(path.make(WARM_UP))
+    records = path.make(RECORDS)
+    made: Counter[tuple[str, CodeType | str]] = Counter()
+    known: dict[CodeType, str | None] = {}
+
+    def called(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            made[_stage_of(frame, known), frame.f_code] += 1
+        elif event == "c_call":
+            made[_stage_of(frame, known), argument.__qualname__] += 1
+
+    before = sys.getprofile()
+    with _still_heap():
+        sys.setprofile(called)
+        try:
+            await path.take(records)
+        finally:
+            sys.setprofile(before)
+    cost = Cost(RECORDS, "calls")
+    for (stage, what), number in made.items():
+        if stage != DOUBLES:
+            place = f"{what}()" if isinstance(what, str) else _place(what)
+            cost.places[stage, place] += number
+    return cost
+
+
+async def count_bytes(path: HotPath) -> Cost:
+    """Return the bytes that records hold between their verdicts and the acknowledgement, their own left out."""
+    await path.take(path.make(WARM_UP))
+    records = path.make(POLL_RECORDS)
+    with _still_heap():
+        tracemalloc.start(_FRAMES)
+        try:
+            await path.take(records, acknowledge=False)
+            snapshot = tracemalloc.take_snapshot()
+        finally:
+            tracemalloc.stop()
+    path.publisher.acknowledge()
+    path.check()
+    cost = Cost(POLL_RECORDS, "bytes")
+    for one in snapshot.statistics("traceback"):
+        for frame in reversed(one.traceback):  # the most recent first
+            stage = _stage(frame.filename)
+            if stage is not None:
+                if stage != DOUBLES:
+                    cost.places[stage, f"{_module(frame.filename)}:{frame.lineno}"] += one.size
+                break
+    return cost
+
+
+async def count_blocks(path: HotPath) -> tuple[float, int]:
+    """Return what stays behind between N records and 2N.
+
+    The collector is off meanwhile; Python's own lists of free objects, which are bounded, are emptied before a count.
+
+    Returns:
+        Blocks of memory per record, and how many objects only the collector could free: cycles.
+    """
+    await path.take(path.make(WARM_UP))
+    after, cycles = [], 0
+    with _still_heap():
+        for _ in range(2):
+            await path.take(path.make(RECORDS))
+            cycles += gc.collect()
+            after.append(sys.getallocatedblocks())
+    return (after[1] - after[0]) / RECORDS, cycles
+
+
+def _routing(variant: Variant) -> Routing:
+    if variant != "routed":
+        return Routing(default=("one",))
+    return Routing(
+        rules=(
+            Rule("other", (Condition("header", ("listing",), "surface"),), ("one",)),
+            Rule("english", (Condition("field", ("en",), "/language"),), ("one",)),
+        ),
+        default=("one",),
+    )
+
+
+def _record(number: int) -> MemoryRecord:
+    mark = "[violates]" if number % VIOLATES_EVERY == 0 else "and about nothing"
+    value = {
+        "id": f"post-{number:08d}",
+        "text": f"Post number {number:08d}: {'as long as posts tend to be ' * 6}{mark}",
+        "author": f"author-{number % 1_000}",
+        "language": "en",
+    }
+    key = b"author-%d" % (number % 1_000)
+    return MemoryRecord(*_PLACE, number, 1_700_000_000_000, key, orjson.dumps(value))
+
+
+@contextlib.contextmanager
+def _still_heap() -> Iterator[None]:
+    """Keep the garbage collector from running, and leave it as it was."""
+    was = gc.isenabled()
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+        if was:
+            gc.enable()
+
+
+def _stage_of(frame: FrameType, known: dict[CodeType, str | None]) -> str:
+    """Return the stage of the nearest function of ours, at or above a frame."""
+    at: FrameType | None = frame
+    while at is not None:
+        code = at.f_code
+        if code not in known:
+            known[code] = _stage(code.co_filename)
+        stage = known[code]
+        if stage is not None:
+            return stage
+        at = at.f_back
+    return DOUBLES
+
+
+def _stage(filename: str) -> str | None:
+    if filename == __file__:
+        return DOUBLES
+    if not filename.startswith(_ROOT):
+        return None
+    module = filename.removeprefix(_ROOT).removesuffix(".py")
+    package = module.split("/", 1)[0]
+    return _STAGES.get(module) or _STAGES.get(package) or package
+
+
+def _module(filename: str) -> str:
+    """Return a file's path from the folder that our package or the library is in."""
+    if filename.startswith(_ROOT):
+        return filename.removeprefix(_ROOT)
+    return "/".join(filename.split("/")[-2:])
+
+
+def _place(code: CodeType) -> str:
+    return f"{_module(code.co_filename)} {code.co_qualname}"
+
+
+async def _table(variant: Variant) -> str:
+    async with HotPath(variant) as path:
+        calls = await count_calls(path)
+        held = await count_bytes(path)
+        stay, cycles = await count_blocks(path)
+    lines = [
+        f"### {variant}",
+        "",
+        "| stage | calls per record | bytes per record in flight |",
+        "| --- | ---: | ---: |",
+    ]
+    by_calls, by_bytes = calls.stages(), held.stages()
+    lines += [
+        f"| {stage} | {by_calls.get(stage, 0):.1f} | {by_bytes.get(stage, 0):,.0f} |"
+        for stage in dict.fromkeys([*by_calls, *by_bytes])
+    ]
+    lines += [
+        f"| **all** | {calls.total():.1f} | {held.total():,.0f} |",
+        "",
+        f"Blocks that stay behind after a record: {stay:.2f}; objects left to the garbage collector: {cycles}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def main() -> int:
+    """Print a table for each variant that is asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("variants", nargs="*", choices=[*VARIANTS, []], metavar="VARIANT")
+    version = ".".join(map(str, sys.version_info[:3]))
+    print(f"{RECORDS} records, Python {version}; the same on every machine\n")
+    for variant in parser.parse_args().variants or VARIANTS:
+        print(asyncio.run(_table(variant)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
