@@ -1,7 +1,7 @@
 """What a record costs, counted rather than timed: calls, bytes while it is in flight, and blocks that stay.
 
-The pipeline runs in memory, with a judge that answers at once and a publisher that acknowledges as it is told. The
-counts are the same on every machine with the same Python, busy or not. What it must never do: time anything.
+The pipeline runs in memory, with a judge that answers at once and a publisher that acknowledges as it is told. A
+busy machine counts the same as an idle one; another version of Python, or of a library, may not. What it must never do: time anything.
 
 Calls are those of Python's functions and of C's, each charged to the stage of the nearest function of ours that it
 was made for, so that a library's work shows where it was asked for. The doubles' own calls are left out.
@@ -13,6 +13,7 @@ import argparse
 import asyncio
 import contextlib
 import gc
+import inspect
 import sys
 import tracemalloc
 from collections import Counter
@@ -37,6 +38,7 @@ from stream_guard.settings import Settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import ManualClock, MemoryRecord
+from stream_guard.verdict import VerdictEvents, encode_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -75,6 +77,15 @@ _STAGES: Final = {
     "verdict": "verdict",
 }
 """By module, or its package; a module that is not here is a stage of its own name."""
+
+
+def _lines(what: Any) -> range:
+    lines, first = inspect.getsourcelines(what)
+    return range(first, first + len(lines))
+
+
+_ENCODE_LINES: Final = (_lines(VerdictEvents), _lines(encode_verdict))
+_VERDICT_FILE: Final = inspect.getsourcefile(VerdictEvents)
 
 
 Variant: TypeAlias = Literal["plain", "structured", "traced", "routed", "cascade"]
@@ -282,7 +293,7 @@ async def count_bytes(path: HotPath) -> Cost:
     cost = Cost(POLL_RECORDS, "bytes")
     for one in snapshot.statistics("traceback"):
         for frame in reversed(one.traceback):  # the most recent first
-            stage = _stage(frame.filename)
+            stage = _stage(frame.filename, frame.lineno)
             if stage is not None:
                 if stage != DOUBLES:
                     cost.places[stage, f"{_module(frame.filename)}:{frame.lineno}"] += one.size
@@ -353,7 +364,7 @@ def _stage_of(frame: FrameType, known: dict[CodeType, str | None]) -> str:
     while at is not None:
         code = at.f_code
         if code not in known:
-            known[code] = _stage(code.co_filename)
+            known[code] = _stage(code.co_filename, code.co_firstlineno)
         stage = known[code]
         if stage is not None:
             return stage
@@ -361,11 +372,14 @@ def _stage_of(frame: FrameType, known: dict[CodeType, str | None]) -> str:
     return DOUBLES
 
 
-def _stage(filename: str) -> str | None:
+def _stage(filename: str, line: int) -> str | None:
+    """Return the stage that a line of code belongs to; None of a library's."""
     if filename == __file__:
         return DOUBLES
     if not filename.startswith(_ROOT):
         return None
+    if filename == _VERDICT_FILE and any(line in lines for lines in _ENCODE_LINES):
+        return "encode"  # beside what builds a verdict, in the same module
     module = filename.removeprefix(_ROOT).removesuffix(".py")
     package = module.split("/", 1)[0]
     return _STAGES.get(module) or _STAGES.get(package) or package
@@ -414,7 +428,7 @@ def main() -> int:
     )
     parser.add_argument("variants", nargs="*", choices=[*VARIANTS, []], metavar="VARIANT")
     version = ".".join(map(str, sys.version_info[:3]))
-    print(f"{RECORDS} records, Python {version}; the same on every machine\n")
+    print(f"{RECORDS} records, Python {version}; counted, not timed\n")
     for variant in parser.parse_args().variants or VARIANTS:
         print(asyncio.run(_table(variant)))
     return 0
