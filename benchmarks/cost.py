@@ -1,7 +1,7 @@
 """What a record costs, counted rather than timed: calls, bytes while it is in flight, and blocks that stay.
 
-The pipeline runs in memory, with a judge that answers at once and a publisher that acknowledges as it is told. A
-busy machine counts the same as an idle one; another version of Python, or of a library, may not. What it must never do: time anything.
+A busy machine counts the same as an idle one; another version of Python, or of a library, may not. What it must
+never do: time anything.
 
 Calls are those of Python's functions and of C's, each charged to the stage of the nearest function of ours that it
 was made for, so that a library's work shows where it was asked for. The doubles' own calls are left out.
@@ -19,44 +19,22 @@ import tracemalloc
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self, TypeAlias, get_args
-
-import orjson
-from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from prometheus_client import CollectorRegistry
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import stream_guard
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.judges import make_cascade
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
-from stream_guard.post import PostParser
-from stream_guard.routing import Condition, Routing, Rule
-from stream_guard.settings import Settings
-from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
-from stream_guard.testing import ManualClock, MemoryRecord
+from benchmarks import cost_path
+from benchmarks.cost_path import POLL_RECORDS, VARIANTS, HotPath, Variant
 from stream_guard.verdict import VerdictEvents, encode_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
     from types import CodeType, FrameType
-
-    from stream_guard.ports import Outgoing
 
 RECORDS: Final = 2_000
 WARM_UP: Final = 1_000
-POLL_RECORDS: Final = 500
-VIOLATES_EVERY: Final = 10
-"""One post of so many violates its policy, so that both kinds of verdict are counted."""
 DOUBLES: Final = "doubles"
-_FRAMES: Final = (
-    16  # of an allocation: enough to come from a library to the function of ours that asked
-)
-_PLACE: Final = Partition("posts", 0)
-_POLICY: Final = b"Answer `VIOLATES` or `SAFE`. Judge by the letter."
+# Frames kept of an allocation: enough to come from a library to the function of ours that asked.
+_FRAMES: Final = 16
 _ROOT: Final = str(Path(stream_guard.__file__).parent) + "/"
 _STAGES: Final = {
     "batching": "batch",
@@ -86,12 +64,6 @@ def _lines(what: Any) -> range:
 
 _ENCODE_LINES: Final = (_lines(VerdictEvents), _lines(encode_verdict))
 _VERDICT_FILE: Final = inspect.getsourcefile(VerdictEvents)
-
-
-Variant: TypeAlias = Literal["plain", "structured", "traced", "routed", "cascade"]
-VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
-"""``plain`` is a topic with a route of its own, binary CloudEvents and no endpoint for traces; each other differs in
-one thing: structured CloudEvents; an endpoint, and a ratio of 0; routes by the post; the tiers round the judge."""
 
 
 @dataclass(slots=True)
@@ -141,112 +113,6 @@ class Cost:
                 continue
             lines.append(self.top(stage))
         return "\n".join(lines)
-
-
-class _Publisher:
-    """Keeps what it is given until it is told to acknowledge it, and nothing afterwards."""
-
-    def __init__(self) -> None:
-        self.acknowledged = 0
-        self._held: list[tuple[Sequence[Outgoing], Callable[[Sequence[Outgoing]], None]]] = []
-
-    def publish(
-        self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
-    ) -> None:
-        self._held.append((outgoing, acknowledged))
-
-    def acknowledge(self) -> None:
-        held, self._held = self._held, []
-        for outgoing, acknowledged in held:
-            self.acknowledged += len(outgoing)
-            acknowledged(outgoing)
-
-
-class _Discard(SpanExporter):
-    def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - it throws them away
-        return SpanExportResult.SUCCESS
-
-
-class HotPath:
-    """A record's way from its bytes to its finished offset, in memory. Enter it; it needs an event loop.
-
-    Args:
-        variant: what is in the way.
-
-    Attributes:
-        pipeline, parser, publisher: the parts, for a test to make dearer.
-    """
-
-    def __init__(self, variant: Variant = "plain") -> None:
-        mode = "structured" if variant == "structured" else "binary"
-        self._settings = Settings(
-            kafka={"topics": [_PLACE.topic], "cloudevents_mode": mode},  # type: ignore[arg-type]
-            telemetry={"trace_ratio": 0.0},  # type: ignore[arg-type]
-            cascade={"duplicates_entries_max": 100},  # type: ignore[arg-type] # full after the warm-up
-        )
-        metrics = Metrics(CollectorRegistry())
-        self._clock = ManualClock()
-        self._policies = PolicySet.of({"one": make_policy("one", _POLICY)}, _routing(variant))
-        self._tracing = Tracing(
-            self._settings.telemetry,
-            group="cost",
-            exporter=_Discard() if variant == "traced" else None,
-            metrics=metrics,
-        )
-        judge: Any = ScriptedJudge()
-        if variant == "cascade":
-            judge = make_cascade(self._settings, self._clock, metrics, judge)
-        self._judge = judge
-        self.publisher = _Publisher()
-        self.parser = PostParser(self._settings.post)
-        self.pipeline = Pipeline(
-            self._settings,
-            self._policies,
-            parser=self.parser,
-            judge=judge,
-            publisher=self.publisher,  # type: ignore[arg-type] # the slice of it that is used
-            clock=self._clock,
-            metrics=metrics,
-            tracing=self._tracing,
-        )
-        self._offsets = PartitionOffsets(_PLACE, 1)
-        self._next = 0
-
-    async def __aenter__(self) -> Self:
-        await self._judge.start(self._policies)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._judge.close()
-        self._tracing.close()
-
-    def make(self, count: int) -> list[MemoryRecord]:
-        """Return the next records: posts of about 270 bytes, no two alike."""
-        first, self._next = self._next, self._next + count
-        return [_record(number) for number in range(first, first + count)]
-
-    async def take(self, records: Sequence[MemoryRecord], *, acknowledge: bool = True) -> None:
-        """Take records in polls, and see to it that all came out; or stop short of the acknowledgements."""
-        for at in range(0, len(records), POLL_RECORDS):
-            self._clock.advance(0.01)
-            self.pipeline.accept(self._offsets, records[at : at + POLL_RECORDS])
-            self.pipeline.dispatch(flush=True)
-            while self._judge.in_flight():  # noqa: ASYNC110 - the loop's next turn, not a wait
-                await asyncio.sleep(0)
-            if acknowledge:
-                self.publisher.acknowledge()
-        if acknowledge:
-            self.check()
-
-    def check(self) -> None:
-        """See to it that each record made was finished, with one verdict.
-
-        Raises:
-            RuntimeError: it was not, and so what was counted is not the path.
-        """
-        out = self.publisher.acknowledged
-        if not self._next == out == self.pipeline.finished == self._offsets.position():
-            raise RuntimeError(f"{self._next} records in and {out} verdicts out")
 
 
 async def count_calls(path: HotPath) -> Cost:
@@ -319,30 +185,6 @@ async def count_blocks(path: HotPath) -> tuple[float, int]:
     return (after[1] - after[0]) / RECORDS, cycles
 
 
-def _routing(variant: Variant) -> Routing:
-    if variant != "routed":
-        return Routing(default=("one",))
-    return Routing(
-        rules=(
-            Rule("other", (Condition("header", ("listing",), "surface"),), ("one",)),
-            Rule("english", (Condition("field", ("en",), "/language"),), ("one",)),
-        ),
-        default=("one",),
-    )
-
-
-def _record(number: int) -> MemoryRecord:
-    mark = "[violates]" if number % VIOLATES_EVERY == 0 else "and about nothing"
-    value = {
-        "id": f"post-{number:08d}",
-        "text": f"Post number {number:08d}: {'as long as posts tend to be ' * 6}{mark}",
-        "author": f"author-{number % 1_000}",
-        "language": "en",
-    }
-    key = b"author-%d" % (number % 1_000)
-    return MemoryRecord(*_PLACE, number, 1_700_000_000_000, key, orjson.dumps(value))
-
-
 @contextlib.contextmanager
 def _still_heap() -> Iterator[None]:
     """Keep the garbage collector from running, and leave it as it was."""
@@ -374,7 +216,7 @@ def _stage_of(frame: FrameType, known: dict[CodeType, str | None]) -> str:
 
 def _stage(filename: str, line: int) -> str | None:
     """Return the stage that a line of code belongs to; None of a library's."""
-    if filename == __file__:
+    if filename in (__file__, cost_path.__file__):
         return DOUBLES
     if not filename.startswith(_ROOT):
         return None

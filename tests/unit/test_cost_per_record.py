@@ -15,14 +15,13 @@ import pytest
 
 from benchmarks.cost import (
     RECORDS,
-    VARIANTS,
     Cost,
-    HotPath,
     count_blocks,
     count_bytes,
     count_calls,
     main,
 )
+from benchmarks.cost_path import VARIANTS, HotPath
 from stream_guard import pipeline
 from stream_guard.cascade import Cascade
 from stream_guard.offsets import PartitionOffsets
@@ -33,7 +32,7 @@ from stream_guard.verdict import VerdictEvents
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from benchmarks.cost import Variant
+    from benchmarks.cost_path import Variant
     from stream_guard.judge import Judgement, JudgeRequest
 
 CALLS: Final[dict[str, float]] = {
