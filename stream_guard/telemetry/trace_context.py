@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.trace import SpanContext, TraceFlags
 
 if TYPE_CHECKING:
@@ -36,18 +35,3 @@ def read_traceparent(record: Record) -> tuple[str, SpanContext] | None:
             ids = int(match[1], 16), int(match[2], 16)
             return value.decode("ascii"), SpanContext(*ids, is_remote=True, trace_flags=flags)
     return None
-
-
-class GivenIds(RandomIdGenerator):
-    """Random ids, save for a span that must have those that were already handed on."""
-
-    def __init__(self) -> None:
-        self.given: tuple[int, int] | None = None
-
-    def generate_trace_id(self) -> int:
-        """Return the given one, or a random one."""
-        return super().generate_trace_id() if self.given is None else self.given[0]
-
-    def generate_span_id(self) -> int:
-        """Return the given one, or a random one."""
-        return super().generate_span_id() if self.given is None else self.given[1]

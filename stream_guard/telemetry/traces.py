@@ -32,9 +32,10 @@ from opentelemetry.trace import (
 
 from stream_guard.telemetry import generations, spans
 from stream_guard.telemetry.export import make_exporter
+from stream_guard.telemetry.given_ids import GivenIds
 from stream_guard.telemetry.keeping import Keeping
 from stream_guard.telemetry.record_trace import Receipt, RecordTrace
-from stream_guard.telemetry.trace_context import GivenIds, format_traceparent, read_traceparent
+from stream_guard.telemetry.trace_context import format_traceparent, read_traceparent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

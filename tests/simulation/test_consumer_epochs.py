@@ -96,7 +96,9 @@ class Member:
 
     def repeats(self) -> dict[str, float]:
         samples = next(iter(self.metrics.repeats.collect())).samples
-        return {s.labels["cause"]: s.value for s in samples if s.name.endswith("_total")}
+        return {
+            s.labels["cause"]: s.value for s in samples if s.name.endswith("_total") and s.value
+        }
 
     async def until(self, *published: str, position: int) -> None:
         """Answer what is not held until just these are published, and the position is here."""

@@ -243,7 +243,7 @@ def test_a_share_that_makes_no_sense_is_a_usage_error(golden: Path, out: Path, s
 def test_eval_shows_examples_and_says_what_a_missed_threshold_ends_with() -> None:
     for command in (["eval", "--help"], ["eval", "run", "--help"]):
         text = " ".join(CliRunner().invoke(app, command).stdout.split())
-        assert "Examples: stream-guard eval --policy" in text
+        assert "Example: stream-guard eval --policy" in text
         assert f"Exit code {EXIT_LIMIT}" in text
     assert "--write" in CliRunner().invoke(app, ["eval", "calibrate", "--help"]).stdout
 
