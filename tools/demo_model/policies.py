@@ -235,6 +235,10 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
                 used.update(stems)
                 return term
 
+    def title(usual: str) -> str:
+        # What a section is called is anybody's choice, and decides nothing.
+        return topic().capitalize() if random.random() < 0.35 else usual
+
     letters = "".join(
         random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(random.choice((1, 2, 2, 3)))
     )
@@ -244,7 +248,7 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
     numbers = random.sample(range(1, 10), count) if random.random() < 0.2 else range(1, count + 1)
     sections = []
     titles = random.sample(_TITLES, count)
-    for number, title in zip(numbers, titles, strict=True):
+    for number, usual in zip(numbers, titles, strict=True):
         rules = []
         for index in range(random.randint(1, size.rules_max)):
             topics = random.choices((1, 2, 3), (6, 2, 1))[0]
@@ -255,7 +259,9 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
                     (topic(),) if random.random() < 0.2 else (),
                 )
             )
-        sections.append(Section(f"{letters}{number}", title, violates=True, rules=tuple(rules)))
+        sections.append(
+            Section(f"{letters}{number}", title(usual), violates=True, rules=tuple(rules))
+        )
     if has_safe:
         rules = [
             Rule(
@@ -265,7 +271,7 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
             for index in range(random.randint(1, max(1, size.rules_max - 1)))
         ]
         safe = Section(
-            f"{letters}0", random.choice(_ALLOWED_TITLES), violates=False, rules=tuple(rules)
+            f"{letters}0", title(random.choice(_ALLOWED_TITLES)), violates=False, rules=tuple(rules)
         )
         sections.insert(random.choice((0, 0, len(sections))), safe)
     return SyntheticPolicy(
@@ -307,16 +313,24 @@ class _Writer:
         self._output_lines = random.random() < 0.5
         self._gap = pick(("\n", "\n\n"))
         self._capital = random.random() < 0.6
+        self._own = {word[:5] for topic in policy.topics for word in topic.split()}
 
     def write(self) -> list[Piece]:
         policy, pick = self._policy, self._random.choice
         bad, good = policy.labels
         tick = pick(("`", "`", '"'))
-        self._say(f"# {pick(_NAMES)} (#{policy.letters}){self._gap}")
+        name = (
+            self._title() + pick((" rules", " policy", ""))
+            if self._random.random() < 0.3
+            else pick(_NAMES)
+        )
+        self._say(f"# {name} (#{policy.letters}){self._gap}")
         goal = pick(("Goal", "Instructions", "Task", ""))
         if goal:
             self._say(f"{self._level} {goal}{self._gap}")
-        sentences = [pick(_GOALS)] if self._random.random() < 0.8 else []
+        sentences = [pick(_GOALS)] if self._random.random() < 0.6 else []
+        if self._random.random() < 0.3:
+            sentences.append(self._sentence())
         labels = pick(
             (
                 "Classify each post as {b} or {g}.",
@@ -326,7 +340,7 @@ class _Writer:
         )
         sentences.append(labels.format(b=f"{tick}{bad}{tick}", g=f"{tick}{good}{tick}"))
         if self._random.random() < 0.25:
-            word = self._pool.word(self._random)
+            word = self._word()
             sentences.insert(
                 0,
                 pick(
@@ -354,7 +368,7 @@ class _Writer:
                     f"{self._level} {self._random.choice(('Notes', 'Definitions', 'Remarks'))}{self._gap}"
                 )
             for note in self._random.sample(_NOTES, min(count, len(_NOTES))):
-                self._say(f"{note}\n")
+                self._say(f"{self._sentence() if self._random.random() < 0.3 else note}\n")
             self._say("\n")
 
     def _section(self, section: Section) -> None:
@@ -370,6 +384,8 @@ class _Writer:
                 self._random.choice(("Examples:", "Rules:", "These count:", "What is meant:"))
                 + self._gap
             )
+        elif self._random.random() < 0.15:
+            self._say(self._sentence() + self._gap)
         for rule in section.rules:
             self._rule(section, rule)
         if self._output_lines:
@@ -380,6 +396,11 @@ class _Writer:
         random = self._random
         self._say(f"{self._bullet}{rule.id}{self._after}")
         frame = random.choice(_FORBIDDEN if section.violates else _ALLOWED)
+        if random.random() < 0.2:
+            before, after = (
+                " ".join(random.choices(PLAIN, k=random.randint(0, n))) for n in (6, 4)
+            )
+            frame = f"{before} {{t}} {after}".strip()
         if rule.excepted and '"' in frame:
             frame = "{t}"
         frame = self._fill(frame)
@@ -397,6 +418,8 @@ class _Writer:
                 if self._capital and not before and not index
                 else topic
             )
+            if random.random() < 0.12 and not topic.endswith("s"):
+                shown += "s"
             self._out.append(Piece(shown, role, rule.id))
         if rule.excepted:
             head, tail = random.choice(_EXCEPTIONS).split("{t}")
@@ -405,6 +428,21 @@ class _Writer:
             self._say(tail + "\n")
         else:
             self._say(after + "\n")
+
+    def _word(self) -> str:
+        """Return a word of no rule; a policy that differs in one topic gets the same, or a plain one."""
+        word = self._pool.word(self._random)
+        return "thing" if word[:5] in self._own else word
+
+    def _title(self) -> str:
+        return " ".join(self._word() for _ in range(self._random.choice((1, 1, 2)))).capitalize()
+
+    def _sentence(self) -> str:
+        """Return a sentence that settles nothing."""
+        words = self._random.choices(PLAIN, k=self._random.randint(3, 8))
+        for _ in range(self._random.choice((0, 1, 1, 2))):
+            words.insert(self._random.randint(0, len(words)), self._word())
+        return " ".join(words).capitalize() + "."
 
     def _fill(self, frame: str) -> str:
         pick = self._random.choice
