@@ -1,7 +1,8 @@
 """``python -m tools.demo_model``: makes the demo model from nothing, and measures it.
 
 ``train`` goes on from where it was cut; ``export`` writes what was trained as a model's folder; ``evaluate`` measures a
-folder by the product's own path, and ends with 1 where a figure misses its target.
+folder by the product's own path, and ends with 1 where a figure misses its target; ``card`` writes the model's card
+from what was measured. ``make`` does all four.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 SHIPPED: Final = Path("stream_guard") / "demo" / "model"
 WORK: Final = Path(".cache") / "demo-model"
 EVALUATION_SEED: Final = 20_251
+MEASURED: Final = "evaluation.json"
+MADE: Final = "made.json"
 
 
 def _train(options: argparse.Namespace) -> int:
@@ -38,7 +41,7 @@ def _train(options: argparse.Namespace) -> int:
 def _export(options: argparse.Namespace) -> int:
     from tokenizers import Tokenizer
 
-    from tools.demo_model.export import export, load_network
+    from tools.demo_model.export import export, load_network, training_record
 
     checkpoint = options.work / "checkpoint.pt"
     if not checkpoint.exists():
@@ -46,7 +49,9 @@ def _export(options: argparse.Namespace) -> int:
         return 2
     tokenizer = Tokenizer.from_file(str(options.work / "tokenizer.json"))
     count = export(load_network(checkpoint), tokenizer, options.model)
-    sys.stdout.write(f"{options.model}: {count:,} weights\n")
+    made = training_record(checkpoint) | {"weights": count}
+    (options.work / MADE).write_text(json.dumps(made, indent=2) + "\n", encoding="utf-8")
+    sys.stdout.write(f"{options.model}: {count:,} weights after step {made['steps']}\n")
     return 0
 
 
@@ -63,13 +68,13 @@ def _evaluate(options: argparse.Namespace) -> int:
     settings = EngineSettings(
         model=str(options.model), max_model_len=2048, max_num_seqs=48, reasoning_tokens_max=96
     )
-    cases = make_cases(options.seed, policies=options.policies, posts=8, flips=2)
+    cases = make_cases(options.evaluation_seed, policies=options.policies, posts=8, flips=2)
     with Progress(console=Console(stderr=True)) as bar:
         task = bar.add_task("judging", total=len(cases))
         outcomes = asyncio.run(
             judge_cases(settings, cases, lambda done, _: bar.update(task, completed=done))
         )
-    found = report(outcomes, options.seed)
+    found = report(outcomes, options.evaluation_seed)
     for figure in found.figures:
         sys.stdout.write(
             f"{figure.name:<36} {figure.value:8.4f}  [{figure.low:.4f}, {figure.high:.4f}]  of {figure.count}\n"
@@ -79,39 +84,67 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"wrong: {wrong.case.kind} {wrong.case.rule_id or ''} judged {wrong.decision} "
             f"{', '.join(wrong.rule_ids)} ({wrong.rationale}): {wrong.case.post.text}\n"
         )
-    if options.json is not None:
-        options.json.write_text(json.dumps(found.as_dict(), indent=2) + "\n", encoding="utf-8")
+    options.work.mkdir(parents=True, exist_ok=True)
+    measured = {"seed": options.evaluation_seed, "policies": options.policies, **found.as_dict()}
+    (options.work / MEASURED).write_text(json.dumps(measured, indent=2) + "\n", encoding="utf-8")
     complaints = missed(found.figures)
     for complaint in complaints:
         sys.stdout.write(f"missed: {complaint}\n")
     return 1 if complaints else 0
 
 
+def _card(options: argparse.Namespace) -> int:
+    from tools.demo_model.card import write_card
+
+    read = {}
+    for name, command in ((MEASURED, "evaluate"), (MADE, "export")):
+        path = options.work / name
+        if not path.exists():
+            sys.stderr.write(f"{path} is not there; {command} first\n")
+            return 2
+        read[name] = json.loads(path.read_text(encoding="utf-8"))
+    write_card(options.model, read[MEASURED], read[MADE])
+    sys.stdout.write(f"{options.model / 'README.md'}\n")
+    return 0
+
+
+def _make(options: argparse.Namespace) -> int:
+    """Do all four; a missed target is told by the exit code, and by the card."""
+    for step in (_train, _export):
+        if code := step(options):
+            return code
+    measured = _evaluate(options)
+    return _card(options) or measured
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; return its exit code."""
     parser = argparse.ArgumentParser(prog="python -m tools.demo_model", description=__doc__)
     commands = parser.add_subparsers(required=True)
-    train = commands.add_parser("train", help="train, or go on training")
-    train.add_argument(
-        "--seed", type=int, default=0, help="of everything that is drawn (default 0)"
-    )
-    train.add_argument("--steps", type=int, default=0, help="instead of the plan's number")
-    train.add_argument("--processes", type=int, default=2, help="one a core (default 2)")
-    train.set_defaults(run=_train)
-    export = commands.add_parser("export", help="write the trained model's folder")
-    export.set_defaults(run=_export)
-    evaluate = commands.add_parser("evaluate", help="measure a model by the product's own path")
-    evaluate.add_argument("--seed", type=int, default=EVALUATION_SEED, help="of policies and posts")
-    evaluate.add_argument(
-        "--policies", type=int, default=150, help="held-out policies (default 150)"
-    )
-    evaluate.add_argument("--show", type=int, default=10, help="wrong answers to show (default 10)")
-    evaluate.add_argument("--json", type=Path, help="where the figures go as JSON")
-    evaluate.set_defaults(run=_evaluate)
-    for command in (train, export):
+    for name, run, help_text in (
+        ("train", _train, "train, or go on training"),
+        ("export", _export, "write the trained model's folder"),
+        ("evaluate", _evaluate, "measure a model by the product's own path"),
+        ("card", _card, "write the model's card from what was measured"),
+        ("make", _make, "train, export, evaluate, and write the card"),
+    ):
+        command = commands.add_parser(name, help=help_text, description=__doc__)
+        command.set_defaults(run=run)
         command.add_argument("--work", type=Path, default=WORK, help=f"default {WORK}")
-    for command in (export, evaluate):
-        command.add_argument("--model", type=Path, default=SHIPPED, help=f"default {SHIPPED}")
+        if name in ("train", "make"):
+            command.add_argument("--seed", type=int, default=0, help="of training (default 0)")
+            command.add_argument(
+                "--steps", type=int, default=0, help="instead of the plan's number"
+            )
+            command.add_argument("--processes", type=int, default=2, help="one a core (default 2)")
+        if name != "train":
+            command.add_argument("--model", type=Path, default=SHIPPED, help=f"default {SHIPPED}")
+        if name in ("evaluate", "make"):
+            command.add_argument(
+                "--evaluation-seed", type=int, default=EVALUATION_SEED, help="of policies and posts"
+            )
+            command.add_argument("--policies", type=int, default=150, help="held out (default 150)")
+            command.add_argument("--show", type=int, default=10, help="wrong answers (default 10)")
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code

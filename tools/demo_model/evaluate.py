@@ -89,8 +89,24 @@ class Report:
     wrong: list[Outcome] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures, for JSON."""
-        return {"figures": [asdict(figure) for figure in self.figures]}
+        """Return the figures and what was wrong, for JSON."""
+        return {
+            "figures": [asdict(figure) for figure in self.figures],
+            "wrong": [
+                {
+                    "post": wrong.case.post.text,
+                    "policy": wrong.case.policy.text,
+                    "effort": wrong.case.policy.effort,
+                    "kind": wrong.case.kind,
+                    "violates": wrong.case.violates,
+                    "rule_id": wrong.case.rule_id,
+                    "decision": wrong.decision,
+                    "rule_ids": wrong.rule_ids,
+                    "rationale": wrong.rationale,
+                }
+                for wrong in self.wrong
+            ],
+        }
 
 
 def make_cases(

@@ -34,7 +34,7 @@ _ROLES: Final = {"": 0, "forbidden": 1, "allowed": 2, "excepted": 3}
 IGNORED: Final = -100
 _DECISION_WEIGHT: Final = 4.0
 _ID_WEIGHT: Final = 3.0
-_JSON_WEIGHT: Final = 0.4
+_JSON_WEIGHT: Final = 0.6
 
 
 @dataclass(slots=True, frozen=True)

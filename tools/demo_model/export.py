@@ -40,6 +40,17 @@ def load_network(checkpoint: Path) -> Network:
     return network
 
 
+def training_record(checkpoint: Path) -> dict[str, Any]:
+    """Return the steps, tokens, seconds and plan of a checkpoint's training."""
+    state = torch.load(checkpoint, weights_only=True)
+    return {
+        "steps": state["step"],
+        "tokens": state["tokens"],
+        "spent_s": state["spent_s"],
+        "processes": state.get("processes", 2),
+    }
+
+
 def export(network: Network, tokenizer: Tokenizer, folder: Path) -> int:
     """Write the folder; return its number of weights."""
     from safetensors.torch import save_file

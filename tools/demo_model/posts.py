@@ -122,6 +122,10 @@ def make_post(
         _framed(random, Piece(word, role, r.id))
         for word, (_, role, r) in zip(words, named, strict=True)
     ]
+    if random.random() < (0.15 if chunks else 0.7):
+        # What is said of a thing must not tell whether a rule names it.
+        other = _other(random, policy, pool)
+        chunks += [_framed(random, Piece(other))] if other else []
     chunks += [[Piece(text)] for text in _padding(random, policy, pool, hard, alone=not chunks)]
     random.shuffle(chunks)
     pieces = [piece for chunk in chunks for piece in (*chunk, Piece(" "))][:-1]
@@ -168,13 +172,27 @@ def _plain(random: Random) -> str:
     return random.choice(VERBS) if random.random() < 0.08 else random.choice(PLAIN)
 
 
+def _stems(policy: SyntheticPolicy) -> set[str]:
+    return {word[:5] for topic in policy.topics for word in topic.split()}
+
+
+def _other(random: Random, policy: SyntheticPolicy, pool: Pool) -> str:
+    """Return a topic that the policy does not name; "" where the draw was one that it does."""
+    term = pool.term(random)
+    return (
+        ""
+        if {word[:5] for word in term.split()} & _stems(policy)
+        else _as_written(random, term, 1.0)
+    )
+
+
 def _padding(
     random: Random, policy: SyntheticPolicy, pool: Pool, hard: float, *, alone: bool
 ) -> list[str]:
     """Return chunks that name nothing of the policy: other topics, and words that begin like one of its own."""
     count = 1 if alone else random.choice((0, 0, 1, 1, 2)) if random.random() < hard else 0
     texts = []
-    own = {word[:5] for topic in policy.topics for word in topic.split()}
+    own = _stems(policy)
     for _ in range(count):
         words = [_plain(random) for _ in range(random.randint(1, 5))]
         for _ in range(random.choice((0, 1, 1, 2))):

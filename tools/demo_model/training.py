@@ -275,6 +275,7 @@ class _Run:
             "step": self.step,
             "tokens": self.tokens,
             "spent_s": self.spent_s,
+            "processes": self.plan.processes,
         }
         partial = self.folder / f"{_CHECKPOINT}.partial"
         torch.save(state, partial)
