@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# Two targets: `gpu` (vLLM on CUDA) and `cpu` (vLLM on the CPU, with a tiny model of random weights, for trying it out).
+# Two targets: `gpu` (vLLM on CUDA) and `cpu` (vLLM on the CPU, with the demo model, for trying it out).
 #
 #     docker build --target gpu -t stream-guard:gpu .
 #     docker build --target cpu -t stream-guard:cpu .
@@ -50,7 +50,9 @@ COPY pyproject.toml README.md LICENSE ./
 COPY stream_guard/ stream_guard/
 RUN --mount=type=cache,target=/root/.cache \
     uv pip install --no-deps . \
-    && /opt/venv/bin/python -m stream_guard.random_model /opt/models/random
+    # The demo model comes with the package; this is a name for it that no Python version is part of.
+    && mkdir -p /opt/models \
+    && ln -s "$(/opt/venv/bin/python -c 'from stream_guard.demo import MODEL; print(MODEL)')" /opt/models/demo
 
 # What both images share: no compiler, no package manager's cache, no root.
 FROM ${PYTHON_IMAGE} AS runtime
@@ -89,7 +91,7 @@ CMD ["run"]
 FROM runtime AS cpu
 COPY --from=builder-cpu /opt/venv /opt/venv
 COPY --from=builder-cpu /opt/models /opt/models
-ENV STREAM_GUARD_ENGINE__MODEL=/opt/models/random
+ENV STREAM_GUARD_ENGINE__MODEL=/opt/models/demo
 
 FROM runtime AS gpu
 COPY --from=builder-gpu /opt/venv /opt/venv

@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs bench-pipeline soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -36,6 +36,12 @@ lint: $(STAMP) ## ruff and mypy only
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+demo-model: $(STAMP) ## train the demo model anew, measure it, write its card (about two hours on two cores; goes on where it was cut)
+	@$(BIN)/python -m tools.demo_model make
+
+eval-demo-model: $(STAMP) ## measure the shipped demo model by the product's own path, on held-out policies
+	@$(BIN)/python -m tools.demo_model evaluate
 
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline

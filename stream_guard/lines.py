@@ -9,12 +9,12 @@ from rich.text import Text
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_COLOURS: Final = {"violates": "red", "safe": "green", "undetermined": "yellow"}
+COLOURS: Final = {"violates": "red", "safe": "green", "undetermined": "yellow"}
 _TEXT_CHARACTERS: Final = 48
 
 
 def verdict_line(verdict: Mapping[str, Any], text: str | None = None) -> Text:
-    """Return topic, decision, category, tier, policy version, milliseconds and what the post is.
+    """Return topic, decision, rules (or category), tier, policy version, milliseconds and what the post is.
 
     Args:
         verdict: as published.
@@ -26,8 +26,9 @@ def verdict_line(verdict: Mapping[str, Any], text: str | None = None) -> Text:
         what = what[: _TEXT_CHARACTERS - 1] + "…"
     line = Text()
     line.append(f"{source['topic']:<14} ", style="dim")
-    line.append(f"{verdict['decision']:<12} ", style=_COLOURS.get(verdict["decision"], ""))
-    line.append(f"{policy['category'] or '-':<6} {verdict['provenance']['tier']:<10} ")
+    line.append(f"{verdict['decision']:<12} ", style=COLOURS.get(verdict["decision"], ""))
+    rule = ", ".join(policy["rule_ids"]) or policy["category"] or "-"
+    line.append(f"{rule:<6} {verdict['provenance']['tier']:<10} ")
     line.append(f"{policy['id']}@{policy['version']} ", style="dim")
     line.append(f"{timing['published'] - timing['consumed']:>6} ms  ")
     line.append(what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,15 +12,12 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.integration.harness import ROOT
-
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 def _start(folder: Path) -> subprocess.Popen[str]:
-    # A folder of its own: the demo keeps its output and its model where it runs.
-    (folder / "policies").symlink_to(ROOT / "policies")
+    # A folder of its own: the demo keeps its output where it runs.
     return subprocess.Popen(
         [sys.executable, "-m", "stream_guard.demo"],
         cwd=folder,
@@ -35,15 +33,26 @@ def _left(seen: set[psutil.Process]) -> list[str]:
     return [str(process) for process in alive]
 
 
-def test_the_demo_prints_verdicts_and_accounts_for_every_record(tmp_path: Path) -> None:
+def test_the_demo_accounts_for_every_record_and_shows_an_edit_at_work(tmp_path: Path) -> None:
     demo = _start(tmp_path)
     printed, _ = demo.communicate(timeout=300)
     assert demo.returncode == 0, printed
-    lines = printed.splitlines()
-    assert sum(" safeguard " in line for line in lines) >= 40
-    assert sum("dead letter " in line for line in lines) == 4
-    assert "random weights" in printed
-    assert (tmp_path / "demo-output" / "verdicts.jsonl").read_text().count("\n") >= 40
+    before, _, after = printed.partition("A moderator edits")
+    assert sum(" safeguard " in line for line in before.splitlines()) == 36
+    assert sum("dead letter " in line for line in before.splitlines()) == 4
+    again = [line for line in after.splitlines() if " safeguard " in line]
+    assert len(again) == 16
+    changed = [line for line in again if " was " in line]
+    assert len(changed) >= 5
+    now_violating = [line for line in changed if "was safe" in line]
+    assert now_violating
+    assert all(" HR2.a " in line for line in now_violating), printed
+    assert "is no moderation model" in printed
+    policy = tmp_path / "demo-output" / "policies" / "house-rules" / "policy.md"
+    assert "HR2.a Posts about umbrellas" in policy.read_text()
+    lines = (tmp_path / "demo-output" / "verdicts.jsonl").read_text().splitlines()
+    versions = {json.loads(line)["policy"]["version"] for line in lines if '"house-rules"' in line}
+    assert len(versions) == 2, "one before the edit, one after it"
 
 
 @pytest.mark.parametrize(("number", "exit_code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])

@@ -1,0 +1,194 @@
+"""The demo model by the real engine: policies written by hand, not by the generator that it learnt from."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import pytest_asyncio
+
+from stream_guard.demo import MODEL
+from stream_guard.policy import make_policy
+from stream_guard.post import Post
+from stream_guard.settings import EngineSettings
+from tools.demo_model.evaluate import Case, Outcome, judge_cases
+
+if TYPE_CHECKING:
+    from stream_guard.policy import Policy
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # vLLM and torch warn of themselves while they are imported.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+
+ALLOTMENT: Final = """\
+# Allotment Newsletter (#AN)
+
+## Purpose
+
+Members write to each other about their gardens. Answer BLOCK for a post that breaks a rule and ALLOW for any other.
+
+## Poison and pests (AN1)
+
+- AN1.a Offering weedkiller, except for a school
+- AN1.b Slugs
+
+Output: BLOCK
+
+## Money (AN2)
+
+- AN2.a Collecting donations
+
+Output: BLOCK
+
+## Welcome here (AN0)
+
+- AN0.a Tomatoes
+- AN0.b Recipes with pumpkin
+
+Output: ALLOW
+"""
+ALLOTMENT_POSTS: Final = (
+    ("I have some weedkiller left, come and get it", "AN1.a"),
+    ("the school asked me for weedkiller", ""),
+    ("slugs everywhere after this rain", "AN1.b"),
+    ("we are collecting donations for a new fence", "AN2.a"),
+    ("my tomatoes are red at last", ""),
+    ("Has anybody a ladder for Sunday?", ""),
+    ("what do you do with all that pumpkin?", ""),
+)
+HARBOUR: Final = """\
+# Harbour chat (#HB)
+
+Sailors meet here. Label: REMOVE where a rule is broken, KEEP where none is.
+
+### HB1: Not on board
+* HB1.1 Any talk of sharks
+* HB1.2 Renting or selling anchors
+* HB1.3 Whistling
+
+### HB2: Not ashore
+* HB2.1 Casinos and taverns
+"""
+HARBOUR_POSTS: Final = (
+    ("saw two sharks near the pier", "HB1.1"),
+    ("Selling anchors, almost new.", "HB1.2"),
+    ("no whistling please, it brings wind", "HB1.3"),
+    ("the tavern opens at six", "HB2.1"),
+    ("who won at the casino last night?", "HB2.1"),
+    ("Does anyone know when the tide turns?", ""),
+    ("I painted my boat green", ""),
+    ("dolphins in the bay this morning!", ""),
+)
+SCHOOL: Final = """\
+# Pupils' noticeboard (#PN)
+
+## Definitions
+A notice is a short text that anybody may read.
+Classify each notice as `violates` or `safe`.
+
+## Trade (PN1 - Trade)
+
+PN1.a Selling homework
+PN1.b Tickets of any kind, unless it is about the theatre
+
+## Animals (PN2 - Animals)
+
+PN2.a Ferrets or parrots in the building
+
+## Fine (PN0 - Fine)
+
+PN0.a Chess
+
+What no rule names is fine.
+"""
+SCHOOL_POSTS: Final = (
+    ("Who wants my homework? Two euros.", "PN1.a"),
+    ("tickets for the match, ask me", "PN1.b"),
+    ("tickets for the theatre, ask me", ""),
+    ("My parrot is in room nine", "PN2.a"),
+    ("ferrets!", "PN2.a"),
+    ("chess in the library at four", ""),
+    ("I lost a blue scarf", ""),
+)
+HAND_WRITTEN: Final = (
+    ("allotment", ALLOTMENT, ALLOTMENT_POSTS),
+    ("harbour", HARBOUR, HARBOUR_POSTS),
+    ("school", SCHOOL, SCHOOL_POSTS),
+)
+RIGHT_AT_LEAST: Final = 0.8
+
+
+def case(policy: Policy, number: int, text: str, rule_id: str) -> Case:
+    """Return a post under a policy; ``rule_id`` is "" where it breaks no rule."""
+    data = text.encode()
+    post = Post(f"{policy.id}-{number}", text, hashlib.sha256(data).hexdigest(), len(data))
+    return Case(
+        policy,
+        post,
+        "forbidden" if rule_id else "none",
+        violates=bool(rule_id),
+        category=rule_id.partition(".")[0] or None,
+        rule_id=rule_id or None,
+    )
+
+
+async def judged(cases: list[Case]) -> list[Outcome]:
+    settings = EngineSettings(
+        model=str(MODEL), max_model_len=2_048, max_num_seqs=16, reasoning_tokens_max=96
+    )
+    return await judge_cases(settings, cases, lambda _, __: None)
+
+
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def outcomes() -> list[Outcome]:
+    cases = []
+    for name, text, posts in HAND_WRITTEN:
+        policy = make_policy(name, text.encode(), effort="low")
+        cases += [case(policy, number, *post) for number, post in enumerate(posts)]
+    # The same posts under a policy whose only edit takes a rule's thing away, and names another.
+    edited = HARBOUR.replace("sharks", "dolphins")
+    policy = make_policy("harbour-edited", edited.encode(), effort="low")
+    cases += [
+        case(policy, 0, HARBOUR_POSTS[0][0], ""),
+        case(policy, 7, HARBOUR_POSTS[7][0], "HB1.1"),
+    ]
+    return await judged(cases)
+
+
+def of(outcomes: list[Outcome], *policies: str) -> list[Outcome]:
+    return [outcome for outcome in outcomes if outcome.case.policy.id in policies]
+
+
+def told(outcomes: list[Outcome]) -> str:
+    return "\n".join(
+        f"{o.case.post.text!r}: {o.decision} {o.rule_ids} ({o.rationale}), right: {o.case.rule_id or 'safe'}"
+        for o in outcomes
+    )
+
+
+@pytest.mark.parametrize("policy", [name for name, _, _ in HAND_WRITTEN])
+async def test_policies_that_were_written_by_hand_are_followed(
+    outcomes: list[Outcome], policy: str
+) -> None:
+    own = of(outcomes, policy)
+    right = sum(outcome.right for outcome in own)
+    assert right >= RIGHT_AT_LEAST * len(own), told(own)
+
+
+async def test_the_rule_that_is_named_is_the_one_that_is_broken(outcomes: list[Outcome]) -> None:
+    own = [o for o in of(outcomes, "allotment", "harbour", "school") if o.case.violates]
+    named = [outcome for outcome in own if outcome.rule_ids == (outcome.case.rule_id,)]
+    assert len(named) >= RIGHT_AT_LEAST * len(own), told(own)
+
+
+async def test_an_edit_turns_the_verdict_round(outcomes: list[Outcome]) -> None:
+    own = of(outcomes, "harbour-edited")
+    assert [o.decision for o in own] == ["safe", "violates"], told(own)
+
+
+async def test_every_answer_can_be_read(outcomes: list[Outcome]) -> None:
+    assert {outcome.parse_status for outcome in outcomes} <= {"ok"}, told(outcomes)
