@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+import xgrammar
 
+from stream_guard.engine.grammar import Limits, structural_tag
 from stream_guard.engine.tokenizer import HarmonyTokenizer
 from stream_guard.policy import make_policy as product_policy
 from stream_guard.prompt import PromptBuilder
@@ -134,6 +136,33 @@ def test_what_the_template_says_is_one_token_a_phrase(tokenizer: Tokenizer) -> N
         assert len(tokenizer.encode(phrase, add_special_tokens=False).ids) == 1, phrase
     text = 'ZQ3.b "a kettle" (ZQ3) {"violation":1,"category":"ZQ3","rule_ids":["ZQ3.b"],"rationale":"x."}'
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_the_grammars_mask_lets_through_every_token_of_a_right_answer(
+    tokenizer: Tokenizer,
+) -> None:
+    product = HarmonyTokenizer(json.loads(tokenizer.to_str()))
+    size = tokenizer.get_vocab_size()
+    info = xgrammar.TokenizerInfo(
+        [tokenizer.id_to_token(token) for token in range(size)],
+        vocab_type=xgrammar.VocabType.BYTE_LEVEL,
+        vocab_size=size,
+        stop_token_ids=[product.control.return_],
+    )
+    draw, words = random.Random(8), pool("train")
+    encoder = Encoder(tokenizer)
+    mask = xgrammar.allocate_token_bitmask(1, size)
+    for _ in range(4):
+        policy = make_policy(draw, words, Size())
+        tag = structural_tag(policy.taxonomy(), product.control, Limits(96, 48))
+        compiled = xgrammar.GrammarCompiler(info).compile_structural_tag(tag)
+        for _ in range(6):
+            ids, _, begin, _ = encoder.post(policy, make_post(draw, policy, words), "high")
+            matcher = xgrammar.GrammarMatcher(compiled)
+            for token in ids[begin:]:
+                matcher.fill_next_token_bitmask(mask, 0)
+                assert (int(mask[0][token // 32]) >> (token % 32)) & 1, tokenizer.decode([token])
+                assert matcher.accept_token(token)
 
 
 def test_the_exported_folder_computes_what_was_trained(
