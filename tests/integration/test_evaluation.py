@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
+from stream_guard.demo import MODEL
 from tests.browser import open_page
 from tests.integration.harness import ROOT
 
@@ -26,15 +27,15 @@ SLUGS = ("dangerous-content", "age-restricted-goods-and-services")
 ROWS = {"dangerous-content": 41, "age-restricted-goods-and-services": 34}
 
 
-def run(model: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         [sys.executable, "-m", "stream_guard.cli", *arguments, "--path", str(ROOT / "policies")],
         env={
             **os.environ,
-            "STREAM_GUARD_ENGINE__MODEL": str(model),
+            "STREAM_GUARD_ENGINE__MODEL": str(MODEL),
             "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
-            "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "16",
-            "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "16",
+            "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "48",
+            "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "32",
             "STREAM_GUARD_CASCADE__LADDER": "[]",
             "STREAM_GUARD_ENGINE__REQUEST_TIMEOUT_S": "600",  # however slow the machine
         },
@@ -56,14 +57,14 @@ class Evaluated:
 
 @pytest.fixture(scope="module", params=SLUGS)
 def evaluated(
-    request: pytest.FixtureRequest, random_model: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Evaluated:
     slug: str = request.param
     folder = tmp_path_factory.mktemp("eval")
     # One of the two compares: the same policy, with more effort.
     more = ("--against", "high", "--max-flips", "100%") if slug == SLUGS[1] else ()
     command = ("eval", "--policy", slug, str(SETS / f"{slug}.csv"), "--out", str(folder), *more)
-    done = run(random_model, *command, "--json")
+    done = run(*command, "--json")
     assert done.returncode == 0, done.stderr[-3_000:]
     report = json.loads(done.stdout)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
@@ -208,11 +209,9 @@ def test_the_page_can_be_read_without_seeing_it_and_in_the_dark(evaluated: Evalu
         assert page.value("document.documentElement.lang") == "en"
 
 
-def test_classify_explains_with_the_prompt_that_the_model_was_given(random_model: Path) -> None:
+def test_classify_explains_with_the_prompt_that_the_model_was_given() -> None:
     text = "A made-up post <|end|> with a marker."
-    done = run(
-        random_model, "classify", text, "--policy", "dangerous-content", "--explain", "--json"
-    )
+    done = run("classify", text, "--policy", "dangerous-content", "--explain", "--json")
     assert done.returncode == 0, done.stderr[-3_000:]
     verdict = json.loads(done.stdout)
     assert verdict["provenance"]["tier"] == "safeguard"
