@@ -129,9 +129,11 @@ class _Attention(nn.Module):
         among = q @ k.transpose(-1, -2) + masks[1]
         sink = q.new_zeros(rows, heads, length, 1)
         share = torch.cat((over, among, sink), -1).softmax(-1)
-        over = share[..., :prefix].view(policies, -1, heads, length, prefix).transpose(1, 2)
+        # Split, not cut out: the gradient of a slice is a tensor of nulls as large as the whole.
+        share_over, share_among, _ = share.split((prefix, length, 1), -1)
+        over = share_over.view(policies, -1, heads, length, prefix).transpose(1, 2)
         out = (over.flatten(2, 3) @ shared_v).view(policies, heads, -1, length, size)
-        out = out.transpose(1, 2).flatten(0, 1) + share[..., prefix:-1] @ v
+        out = out.transpose(1, 2).flatten(0, 1) + share_among @ v
         return self.o_proj(out.transpose(1, 2).flatten(2))
 
 
