@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 CALLS: Final[dict[str, float]] = {
     "parse": 57,
     "pipeline": 46,
-    "verdict": 15,
+    "verdict": 18,
     "encode": 12.2,
     "offsets": 15,
     "metrics": 10.5,
@@ -58,7 +58,8 @@ CALLS_OF: Final[dict[Variant, dict[str, float]]] = {
     "cascade": CALLS | {"judge": 64},
 }
 BYTES: Final[dict[str, float]] = {
-    "encode": 13_000,  # orjson 3.13 keeps about 8 kB for each 1 kB that it encodes
+    "encode": 1_000,
+    "verdict": 1_650,
     "parse": 980,
     "pipeline": 950,
     "judge": 200,
@@ -175,7 +176,7 @@ async def test_what_is_held_twice_in_flight_is_found(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(VerdictEvents, "encode", hold)
     async with HotPath() as path:
         cost = await count_bytes(path)
-    assert cost.above(BYTES_OF).startswith("encode: ")
+    assert "encode: " in cost.above(BYTES_OF)
 
 
 async def test_what_is_kept_of_a_record_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
