@@ -28,9 +28,19 @@ if TYPE_CHECKING:
 
 VOCABULARY: Final = 3_600
 """Pieces and control tokens; the phrases come on top."""
-# The letters of a code stand alone, whatever is before them, so that a code is always the same tokens: PT1.a.
+_WHOLE: Final = sorted(
+    {
+        form
+        for word in (*PLAIN, "names", "violates")
+        if word.endswith("s")
+        for form in (word, word.capitalize())
+    }
+)
+# The letters of a code stand alone, whatever is before them, so that a code is always the same tokens: PT1.a. So does
+# the s of a plural: that kettles are more than one kettle is then seen, and need not be learnt for each word.
 _PATTERN: Final = (
     r"\p{Lu}(?=\p{Lu}{0,7}\d)|\s(?=\p{Lu}{1,8}\d)|\.(?=\"\})|"
+    rf" ?(?!(?:{'|'.join(_WHOLE)})(?!\p{{L}}))\p{{L}}{{2,}}[^s\P{{L}}](?=s(?!\p{{L}}))|"
     r" ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+"
 )
 _ANSWER: Final = (

@@ -55,14 +55,14 @@ class Plan:
     """
 
     seed: int = 0
-    steps: int = 7_000
+    steps: int = 6_000
     processes: int = 2
     policies: int = 4
     posts: int = 8
     curriculum_steps: int = 1_000
     rate_matrices: float = 0.015
     rate: float = 2e-3
-    decay: float = 0.35
+    decay: float = 0.42
     hint: float = 0.5
     report_steps: int = 100
 
