@@ -26,7 +26,8 @@ demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
 	@$(BIN)/python -m stream_guard.demo
 
 test: lint ## everything: ruff, mypy, then the tests, the fast ones first
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore tests/integration --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest tests/integration
 
 lint: $(STAMP) ## ruff and mypy only
 	$(BIN)/ruff check .
