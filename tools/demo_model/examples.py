@@ -191,6 +191,7 @@ def make_row(
     posts: int,
     *,
     hard: float,
+    unrelated: float = 0.0,
     effort: Effort | None = None,
 ) -> Row:
     """Draw a policy and posts under it."""
@@ -201,7 +202,9 @@ def make_row(
         prefix,
         asked,
         [
-            encoder.post(policy, make_post(random, policy, pool, hard=hard), effort)
+            encoder.post(
+                policy, make_post(random, policy, pool, hard=hard, unrelated=unrelated), effort
+            )
             for _ in range(posts)
         ],
     )

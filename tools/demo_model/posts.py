@@ -84,7 +84,12 @@ class Answer:
 
 
 def make_post(
-    random: Random, policy: SyntheticPolicy, pool: Pool, *, hard: float = 1.0
+    random: Random,
+    policy: SyntheticPolicy,
+    pool: Pool,
+    *,
+    hard: float = 1.0,
+    unrelated: float = 0.0,
 ) -> SyntheticPost:
     """Draw a post: a violation for one in two, else something allowed, excepted, look-alike or unrelated.
 
@@ -93,8 +98,10 @@ def make_post(
         policy: that it is to be judged by.
         pool: of the topics that have nothing to do with the policy.
         hard: from 0 to 1, how often the turns that make it hard are taken: orders, plurals, capitals, other topics.
+        unrelated: from 0 to 1, how many more posts speak of a thing that no rule names.
     """
-    kind = _draw_kind(random, policy)
+    spoken_of = random.random() < unrelated
+    kind = "none" if spoken_of else _draw_kind(random, policy)
     named: list[tuple[str, Role, Rule]] = []
     rule: Rule | None = None
     topic = ""
@@ -122,7 +129,7 @@ def make_post(
         _framed(random, Piece(word, role, r.id))
         for word, (_, role, r) in zip(words, named, strict=True)
     ]
-    if random.random() < (0.15 if chunks else 0.7):
+    if spoken_of or random.random() < (0.15 if chunks else 0.7):
         # What is said of a thing must not tell whether a rule names it.
         other = _other(random, policy, pool)
         chunks += [_framed(random, Piece(other))] if other else []

@@ -52,10 +52,12 @@ class Plan:
         rate_matrices, rate: learning rates, of Muon for the layers' matrices and AdamW for the rest.
         decay: share of the steps, at the end, in which the rates fall to nothing.
         hint: weight of the two extra heads.
+        unrelated: how many more posts speak of a thing that no rule names: as many as of a forbidden one, or the model
+            takes whatever is spoken of for forbidden.
     """
 
     seed: int = 0
-    steps: int = 6_000
+    steps: int = 6_300
     processes: int = 2
     policies: int = 4
     posts: int = 8
@@ -64,6 +66,7 @@ class Plan:
     rate: float = 2e-3
     decay: float = 0.42
     hint: float = 0.5
+    unrelated: float = 0.2
     report_steps: int = 100
 
 
@@ -221,7 +224,16 @@ class _Run:
         words, effort = pool("train"), draw.choice(EFFORTS)
         batch, targets = collate(
             [
-                make_row(draw, self.encoder, words, size, plan.posts, hard=hard, effort=effort)
+                make_row(
+                    draw,
+                    self.encoder,
+                    words,
+                    size,
+                    plan.posts,
+                    hard=hard,
+                    unrelated=plan.unrelated,
+                    effort=effort,
+                )
                 for _ in range(plan.policies)
             ]
         )
