@@ -103,7 +103,7 @@ def _card(options: argparse.Namespace) -> int:
             sys.stderr.write(f"{path} is not there; {command} first\n")
             return 2
         read[name] = json.loads(path.read_text(encoding="utf-8"))
-    write_card(options.model, read[MEASURED], read[MADE])
+    write_card(options.model, read[MEASURED], read[MADE], options.remark)
     sys.stdout.write(f"{options.model / 'README.md'}\n")
     return 0
 
@@ -139,6 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--processes", type=int, default=2, help="one a core (default 2)")
         if name != "train":
             command.add_argument("--model", type=Path, default=SHIPPED, help=f"default {SHIPPED}")
+        if name in ("card", "make"):
+            command.add_argument("--remark", default="", help="to add on how it was made")
         if name in ("evaluate", "make"):
             command.add_argument(
                 "--evaluation-seed", type=int, default=EVALUATION_SEED, help="of policies and posts"

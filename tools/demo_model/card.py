@@ -19,13 +19,16 @@ _PERCENT: Final = 100
 _TEMPLATE: Final = Path(__file__).with_name("card.md")
 
 
-def write_card(folder: Path, measured: dict[str, Any], made: dict[str, Any]) -> None:
+def write_card(
+    folder: Path, measured: dict[str, Any], made: dict[str, Any], remark: str = ""
+) -> None:
     """Write the card into a model's folder.
 
     Args:
         folder: of the model.
         measured: what ``evaluate`` wrote.
         made: steps, tokens, time in s and processes of the training, and the number of weights.
+        remark: what else is to be said of how it was made.
     """
     figures = [Figure(**figure) for figure in measured["figures"]]
     shares = [f for f in figures if not f.name.startswith("output tokens")]
@@ -41,6 +44,7 @@ def write_card(folder: Path, measured: dict[str, Any], made: dict[str, Any]) -> 
             processes=made["processes"],
             weights=made["weights"],
             bytes=sum(path.stat().st_size for path in parts(folder)) / 1e6,
+            remark=f"\n{remark}\n" if remark else "",
             template=TEMPLATE_VERSION,
             template_sha256=TEMPLATE_SHA256,
             policies=measured["policies"],
