@@ -206,8 +206,9 @@ def _padding(
             other = pool.word(random)
             if other[:5] not in own:
                 words.insert(random.randint(0, len(words)), other)
-        if random.random() < 0.15 * hard:
-            # Half of a topic of two words is another thing.
+        if random.random() < 0.05 * hard:
+            # Half of a topic of two words is another thing. Rare, as it is among people's posts: while a post is read,
+            # its first word may still become the topic, so that these cost a model of this size the most.
             halves = [t.split() for t in policy.topics if " " in t]
             if halves:
                 words.insert(random.randint(0, len(words)), random.choice(halves)[0])
