@@ -57,7 +57,7 @@ class Plan:
     """
 
     seed: int = 0
-    steps: int = 6_300
+    steps: int = 7_000
     processes: int = 2
     policies: int = 4
     posts: int = 8
