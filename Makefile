@@ -25,8 +25,9 @@ install: $(STAMP) ## make .venv and install everything into it (CPU build)
 demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
 	@$(BIN)/python -m stream_guard.demo
 
+WITHOUT_BROKER := tests/unit tests/contract tests/packaging tests/simulation tests/helm
 test: lint ## everything: ruff, mypy, then the tests, the fast ones first
-	$(BIN)/python -m pytest --ignore tests/integration --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest $(WITHOUT_BROKER) --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/integration
 
 lint: $(STAMP) ## ruff and mypy only
