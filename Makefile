@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench-engine bench-serving bench-grouping bench-latency soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -48,6 +48,9 @@ eval-demo-model: $(STAMP) ## measure the shipped demo model by the product's own
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
 
+bench-engine: $(STAMP) ## from Kafka to verdicts against vLLM's LLM.generate on the same prompts (ARGS=--quick)
+	@$(BIN)/python -m benchmarks.engine_feed $(ARGS)
+
 cost: $(STAMP) ## calls and bytes that a record costs, by stage; counted, not timed
 	@$(BIN)/python -m benchmarks.cost
 
@@ -81,4 +84,4 @@ chart: $(STAMP) ## write the chart's schema and README again from settings and v
 	go run github.com/norwoodj/helm-docs/cmd/helm-docs@v1.14.2 --chart-search-root helm --sort-values-order file
 
 clean: ## remove the environment, the caches, and what the demo and the soak wrote
-	rm -rf .venv .cache build dist demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .cache build dist bench-output demo-output soak-output .mypy_cache .ruff_cache .pytest_cache .hypothesis

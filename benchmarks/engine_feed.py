@@ -1,0 +1,202 @@
+"""The same posts through vLLM alone and through Stream Guard: does the consumer add anything? ``make bench-engine``.
+
+(a) offline: ``LLM.generate`` with every prompt handed over at once: the same token ids, the same sampling parameters
+    and grammars, prompts made and prefixes cached before the clock starts, answers not read.
+(b) guard: ``stream-guard run``, from posts that wait in Kafka to verdicts that the broker has; tiers before the model,
+    and the ladder, are off.
+
+Each side is a process of its own, in pairs that take turns in going first; prefix caching is on in both. (a) is timed
+by its own clock, (b) from the first record that it reads to the last verdict's time at the broker. Printed are both
+rates, the ratio b/a of each pair and its median, and the time from the first record to the engine being full, as the
+engine's own metrics say. Exit code 1: a post without exactly one verdict, or a target missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from benchmarks import traffic
+from benchmarks.figures import interleaved, median, ratios
+from benchmarks.report import Report, Table, finish
+from benchmarks.sides import Side, Sizes, add_options, environment, sizes_of, until_full
+from benchmarks.workload import make_posts, write_policies
+from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.settings import EngineSettings
+from stream_guard.testing import start_broker
+from stream_guard.testing.broker.ports import free_ports
+
+if TYPE_CHECKING:
+    from benchmarks.workload import Given
+    from stream_guard.testing import Broker
+
+RATIO_MIN: Final = 0.95
+PARTITIONS: Final = 4
+LIMIT_S: Final = 600.0
+_SIDES: Final = ("offline", "guard")
+_BOARDS: Final = 6
+
+
+class Bench:
+    """What all runs of this benchmark have in common."""
+
+    def __init__(
+        self, broker: Broker, place: Path, sizes: Sizes, report: Report, offline: str
+    ) -> None:
+        self.broker = broker
+        self.place = place
+        self.sizes = sizes
+        self.report = report
+        self.offline = offline
+        self.policies = place / "policies"
+        tokenizer = load_tokenizer(EngineSettings(model=str(sizes.model)))
+        write_policies(
+            self.policies, _BOARDS, 300, lambda text: len(tokenizer.encode(text)), mixed=True
+        )
+
+    def _environment(self, topics: traffic.Topics, **more: str) -> dict[str, str]:
+        servers = self.broker.bootstrap_servers
+        return environment(servers, topics, self.policies, self.sizes, **more)
+
+    async def run_offline(self, run: str, posts: list[Given]) -> dict[str, Any]:
+        """Run (a); return what came of it."""
+        given, result = self.place / f"{run}.jsonl", self.place / f"{run}.json"
+        given.write_bytes(traffic.dump_posts(posts))
+        variables = self._environment(traffic.Topics("posts", "verdicts", "dead"))
+        variables["VLLM_ENABLE_V1_MULTIPROCESSING"] = "1" if self.offline == "separate" else "0"
+        words = ("benchmarks.offline", str(given), str(result))
+        async with Side(words, variables, self.place / f"{run}.log") as side:
+            await side.until_ended(LIMIT_S)
+        found: dict[str, Any] = orjson.loads(result.read_bytes())
+        judged = sorted(map(tuple, found.pop("judged")))
+        if judged != sorted((post.id, post.policy) for post in posts):
+            self.report.complaints.append(f"{run}: {len(judged)} answers to {len(posts)} posts")
+        return {"rate": len(posts) / found["seconds"], **found}
+
+    async def run_guard(self, run: str, posts: list[Given]) -> dict[str, Any]:
+        """Run (b); return what came of it."""
+        servers = self.broker.bootstrap_servers
+        topics = await traffic.make_topics(self.broker, run, PARTITIONS)
+        await traffic.fill(servers, topics.posts, posts)
+        (port,) = free_ports(1)
+        url = f"http://127.0.0.1:{port}"
+        variables = self._environment(topics, HTTP__PORT=str(port))
+        stop = asyncio.Event()
+        async with (
+            Side(("stream_guard.cli", "run"), variables, self.place / f"{run}.log") as side,
+            traffic.Watch(servers, topics[1:], PARTITIONS) as watch,
+        ):
+            await side.until_ready(f"{url}/readyz")
+            filling = asyncio.create_task(until_full(f"{url}/metrics", self.sizes.seqs, stop))
+            await watch.until(len(posts), LIMIT_S, side.alive)
+            stop.set()
+            full_ms, looks = await filling
+            await side.stop()
+            there = await watch.count()
+        seen = traffic.seen_of(await traffic.read(servers, topics.verdicts, PARTITIONS))
+        self.report.complaints += traffic.complaints(run, posts, seen, there - len(seen))
+        first_ms = min((one.consumed_ms for one in seen), default=0)
+        return {
+            "rate": traffic.rate_of(seen),
+            "full_s": None if full_ms is None else max(0.0, full_ms - first_ms) / 1_000,
+            "prompt_tokens": sum(one.prompt_tokens for one in seen),
+            "cached_tokens": sum(one.cached_tokens for one in seen),
+            "output_tokens": sum(one.output_tokens for one in seen),
+            "tried_again": sum(one.attempts > 1 for one in seen),
+            "undetermined": sum(one.undetermined for one in seen),
+            "running": [(round(at_ms - first_ms), running) for at_ms, running in looks],
+        }
+
+
+async def measure(bench: Bench, posts_count: int, pairs: int) -> None:
+    """Run the pairs and fill the report."""
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in _SIDES}
+    for number, side in interleaved(_SIDES, pairs):
+        posts = make_posts(f"pair{number}", posts_count, _BOARDS, seed=number)
+        work = bench.run_offline if side == "offline" else bench.run_guard
+        run = await work(f"{side}-{number}", posts)
+        print(f"pair {number + 1}: {side}: {run['rate'] or 0:,.1f} posts/s", flush=True)
+        found[side].append(run)
+        bench.report.raw.append({"pair": number, "side": side, **run})
+    fill_report(bench.report, found)
+
+
+def fill_report(report: Report, found: dict[str, list[dict[str, Any]]]) -> None:
+    """Add the tables and targets for the runs of both sides, which are in the order of the pairs."""
+    offline, guard = (found[side] for side in _SIDES)
+    shares = ratios([run["rate"] for run in guard], [run["rate"] for run in offline])
+    report.tables.append(
+        Table(
+            "Posts/s",
+            ("pair", "offline", "stream guard", "ratio", "s to a full engine"),
+            [
+                (str(number + 1), a["rate"], b["rate"], share, b["full_s"])
+                for number, (a, b, share) in enumerate(zip(offline, guard, shares, strict=True))
+            ],
+        )
+    )
+    kinds = ("prompt_tokens", "cached_tokens", "output_tokens")
+    report.tables.append(
+        Table(
+            "Tokens",
+            ("side", *kinds),
+            [
+                (side, *(median([run[kind] for run in runs]) for kind in kinds))
+                for side, runs in found.items()
+            ],
+            digits=0,
+        )
+    )
+    report.aim("median of guard / offline", median(shares), at_least=RATIO_MIN)
+    full_s = median([run["full_s"] for run in guard])
+    report.tables.append(
+        Table("Filling", ("figure", "s"), [("first record to a full engine, median", full_s)])
+    )
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--posts", type=int, default=2_000, help="posts of a run (default 2000)")
+    parser.add_argument("--pairs", type=int, default=3, help="pairs of runs (default 3)")
+    parser.add_argument(
+        "--offline",
+        choices=("separate", "same"),
+        default="separate",
+        help="whether offline's engine has a process of its own, as vLLM does by itself, or shares the caller's",
+    )
+    add_options(parser)
+    options = parser.parse_args(words)
+    if options.quick:
+        options.posts, options.pairs, options.seqs = 40, 1, 8
+    return options
+
+
+def main() -> int:
+    """Measure; return the exit code."""
+    options = parse()
+    sizes = sizes_of(options)
+    shown = {"posts": options.posts, "pairs": options.pairs, "offline": options.offline}
+    report = Report(
+        "engine-feed",
+        "Stream Guard from Kafka to verdicts, against vLLM's `LLM.generate` on the same prompts.",
+        shown | sizes.shown(),
+        quick=options.quick,
+    )
+    with tempfile.TemporaryDirectory() as place, start_broker() as broker:
+        report.machine["broker"] = broker.description
+        bench = Bench(broker, Path(place), sizes, report, options.offline)
+        asyncio.run(measure(bench, options.posts, options.pairs))
+    return finish(report, options.output)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,76 @@
+"""A record's value as the engine is asked: routed, rendered and bounded by Stream Guard's own code, for other sides.
+
+What it must never do: ask the engine anything that Stream Guard would not ask it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stream_guard.app import read_policies
+from stream_guard.engine.plans import Planner
+from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.post import Post, PostParser
+from stream_guard.prompt import PromptBuilder
+from stream_guard.routing import RouteFacts
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_guard.policy import Policy
+    from stream_guard.settings import Settings
+
+_WARM_UP = Post(id="", text="warm-up", sha256="", text_bytes=0)
+
+
+class Asked(NamedTuple):
+    """One request: the post's id, its policy's, the prompt, and the first attempt's parameters and bound in tokens."""
+
+    post: str
+    policy: str
+    ids: list[int]
+    params: Any
+    tokens_max: int
+
+
+class Prompts:
+    """Makes requests.
+
+    Args:
+        settings: all sections.
+        make_params: of a structural tag and a limit in tokens, and of the ids of "0" and "1".
+    """
+
+    def __init__(
+        self, settings: Settings, make_params: Callable[[str, int, tuple[int, int] | None], Any]
+    ) -> None:
+        engine = settings.engine
+        self.tokenizer = load_tokenizer(engine)
+        zero, one = self.tokenizer.token_id("0"), self.tokenizer.token_id("1")
+        digits = (zero, one) if zero is not None and one is not None else None
+        self._builder = PromptBuilder(self.tokenizer, self.tokenizer.control, engine.prompt_date)
+        self._planner = Planner(
+            engine,
+            self._builder,
+            self.tokenizer.control,
+            lambda tag, tokens_max: make_params(tag, tokens_max, digits),
+        )
+        self._policies = read_policies(settings)
+        self._parser = PostParser(settings.post)
+        (self._topic,) = settings.kafka.topics
+
+    def of(self, value: bytes, headers: Sequence[tuple[str, bytes]] = ()) -> Asked:
+        """Return the request for a record's value, which has to have exactly one policy."""
+        post, document = self._parser.parse_document(value, headers)
+        (route,) = self._policies.route_post(RouteFacts.of(self._topic, headers, document, post))
+        return self._asked(post, route.policy)
+
+    def warm_ups(self) -> list[Asked]:
+        """Return a request for each policy: what compiles its grammar and caches its prefix."""
+        return [self._asked(_WARM_UP, policy) for policy in self._policies.policies.values()]
+
+    def _asked(self, post: Post, policy: Policy) -> Asked:
+        plan = self._planner.plan(policy)
+        attempt = plan.attempts[0]
+        ids = self._builder.build(post, plan.prefix)
+        return Asked(post.id, policy.id, ids, attempt.params, attempt.tokens_max)

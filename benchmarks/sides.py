@@ -1,0 +1,286 @@
+"""The processes of a benchmark: each side is one of its own, under a watchdog, with settings in its environment.
+
+All sides read the same ``STREAM_GUARD_*`` variables: what differs between them is what is compared. What it must
+never do: leave a process behind, or pass on settings of whoever started the benchmark.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import aiohttp
+import orjson
+
+from benchmarks.report import ROOT
+from stream_guard.testing.broker import WATCHDOG
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+    from benchmarks.traffic import Topics
+
+START_S: Final = 300.0
+STOP_S: Final = 90.0
+_LOOK_S: Final = 0.05
+_TAIL_BYTES: Final = 3_000
+
+
+class SideError(Exception):
+    """A side did not start, or did not end well."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The engine, alike for all sides.
+
+    Attributes:
+        model: its folder.
+        seqs: requests that the engine runs side by side.
+        cache_mib: of its KV cache.
+        model_len: longest prompt and answer together, in tokens.
+        rationale_tokens: longest rationale.
+    """
+
+    model: Path
+    seqs: int = 32
+    cache_mib: int = 256
+    model_len: int = 4_096
+    rationale_tokens: int = 32
+
+    def shown(self) -> dict[str, Any]:
+        """Return it for a report's header."""
+        return asdict(self) | {"model": self.model.name}
+
+
+def default_model() -> Path:
+    """Return the demo model's folder."""
+    from stream_guard.demo import MODEL
+
+    return MODEL
+
+
+def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: int = 256) -> None:
+    """Add the options that all benchmarks with an engine have."""
+    parser.add_argument(
+        "--model",
+        type=Path,
+        default=default_model(),
+        help="folder of the model that all sides serve (default: the demo model)",
+    )
+    parser.add_argument(
+        "--seqs",
+        type=int,
+        default=seqs,
+        help=f"requests that the engine runs side by side (default {seqs})",
+    )
+    parser.add_argument(
+        "--cache-mib",
+        type=int,
+        default=cache_mib,
+        help=f"the engine's KV cache, in MiB (default {cache_mib})",
+    )
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a smoke run of a few posts: counts are checked, targets are not judged",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("bench-output"),
+        help="where the report's folder is made (default bench-output)",
+    )
+
+
+def sizes_of(options: argparse.Namespace) -> Sizes:
+    """Return the sizes that were asked for."""
+    return Sizes(options.model.resolve(), options.seqs, options.cache_mib)
+
+
+def environment(
+    bootstrap: str, topics: Topics, policies: Path, sizes: Sizes, **more: str
+) -> dict[str, str]:
+    """Return a side's environment: every post to the model, once, and nothing left out under pressure.
+
+    Args:
+        bootstrap: brokers.
+        topics: of the run.
+        policies: their folder.
+        sizes: of the engine.
+        more: further settings by section and name, such as ``BATCHING__SIZE_MAX="1"``.
+    """
+    settings = {
+        "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
+        "KAFKA__TOPICS": orjson.dumps([topics.posts]).decode(),
+        "KAFKA__GROUP_ID": f"group-{topics.posts}",
+        "KAFKA__VERDICT_TOPIC": topics.verdicts,
+        "KAFKA__DEAD_LETTER_TOPIC": topics.dead,
+        "POLICIES__PATH": str(policies),
+        "POLICIES__RELOAD": "false",
+        "ENGINE__MODEL": str(sizes.model),
+        "ENGINE__MAX_NUM_SEQS": str(sizes.seqs),
+        "ENGINE__MAX_MODEL_LEN": str(sizes.model_len),
+        "ENGINE__KV_CACHE_MEMORY_BYTES": str(sizes.cache_mib << 20),
+        "ENGINE__RATIONALE_TOKENS_MAX": str(sizes.rationale_tokens),
+        "ENGINE__REQUEST_TIMEOUT_S": "600",
+        "CASCADE__TIERS": '["safeguard"]',
+        "CASCADE__LADDER": "[]",
+        # A full topic is what saturates us: nothing may be spared because posts have waited.
+        "CASCADE__PRESSURE_EFFORT_AGE_S_MAX": "1000000",
+        "HTTP__HOST": "127.0.0.1",
+        "HTTP__PORT": "0",
+        "TELEMETRY__LOG_FORMAT": "json",
+        **more,
+    }
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")}
+    return {
+        **inherited,
+        # Models this small gain nothing from threads, and the other core is for the front end.
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        **{f"STREAM_GUARD_{name}": value for name, value in settings.items()},
+    }
+
+
+class Side:
+    """A Python module run as a process of its own, from entering to leaving.
+
+    Args:
+        words: the module and its arguments.
+        variables: its whole environment.
+        log: the file that keeps what it prints.
+    """
+
+    def __init__(self, words: Sequence[str], variables: Mapping[str, str], log: Path) -> None:
+        self._words = list(words)
+        self._variables = dict(variables)
+        self._log = log
+        self._exit = contextlib.ExitStack()
+        self._process: asyncio.subprocess.Process | None = None
+
+    async def __aenter__(self) -> Self:
+        reader, writer = os.pipe()
+        self._exit.callback(os.close, reader)
+        self._exit.callback(os.close, writer)
+        command = orjson.dumps([[sys.executable, "-m", *self._words]]).decode()
+        try:
+            log = self._exit.enter_context(self._log.open("ab"))
+            self._process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", WATCHDOG, str(reader), "", command),
+                env=self._variables,
+                cwd=ROOT,
+                stdout=log,
+                stderr=log,
+                pass_fds=(reader,),
+                start_new_session=True,
+            )
+        except BaseException:
+            self._exit.close()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        process = self._process
+        assert process is not None, "entered"
+        try:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)  # whatever is left of it
+            await process.wait()
+        finally:
+            self._exit.close()
+
+    def alive(self) -> bool:
+        """Return whether it runs."""
+        return self._process is not None and self._process.returncode is None
+
+    async def until_ready(self, url: str, limit_s: float = START_S) -> None:
+        """Return once a page answers with 200.
+
+        Raises:
+            SideError: not within ``limit_s``, or the process ended before.
+        """
+        started_s = time.monotonic()
+        async with aiohttp.ClientSession() as session:
+            while not await _answers(session, url):
+                if not self.alive():
+                    raise SideError(self._told("ended before it was ready"))
+                if time.monotonic() - started_s > limit_s:
+                    raise SideError(self._told(f"was not ready within {limit_s:g} s"))
+                await asyncio.sleep(_LOOK_S)
+
+    async def stop(self, limit_s: float = STOP_S) -> None:
+        """Let it end in good order. Raises SideError where it does not, or with another code than 0."""
+        assert self._process is not None, "entered"
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signal.SIGTERM)
+        await self.until_ended(limit_s)
+
+    async def until_ended(self, limit_s: float) -> None:
+        """Wait for its own end. Raises SideError where it does not come, or with another code than 0."""
+        assert self._process is not None, "entered"
+        try:
+            async with asyncio.timeout(limit_s):
+                code = await self._process.wait()
+        except TimeoutError:
+            raise SideError(self._told(f"did not end within {limit_s:g} s")) from None
+        if code:
+            raise SideError(self._told(f"ended with {code}"))
+
+    def _told(self, what: str) -> str:
+        tail = self._log.read_bytes()[-_TAIL_BYTES:].decode("utf-8", "replace")
+        return f"{' '.join(self._words)} {what}; the end of its log:\n{tail}"
+
+
+async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=5)) as answer:
+            return answer.status == 200  # noqa: PLR2004 - OK
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def gauge_of(page: str, name: str) -> float:
+    """Return the sum of a metric over its labels on a page of metrics; 0 where it has none."""
+    pattern = rf"^{re.escape(name)}(?:\{{[^\n]*\}})? (\S+)$"
+    return sum(float(value) for value in re.findall(pattern, page, re.MULTILINE))
+
+
+async def until_full(
+    url: str, seqs: int, stop: asyncio.Event
+) -> tuple[float | None, list[tuple[float, float]]]:
+    """Ask an engine how many requests it runs, until it is full; return when, and all that it said.
+
+    Args:
+        url: of its page of metrics.
+        seqs: how many make it full.
+        stop: set where the run is over all the same.
+
+    Returns:
+        Unix time in ms, or None where it never was; and (Unix time in ms, requests) of each look.
+    """
+    looks: list[tuple[float, float]] = []
+    async with aiohttp.ClientSession() as session:
+        while not stop.is_set():
+            async with session.get(url) as answer:
+                running = gauge_of(await answer.text(), "vllm:num_requests_running")
+            looks.append((time.time() * 1_000, running))
+            if running >= seqs:
+                return looks[-1][0], looks
+            await asyncio.sleep(_LOOK_S)
+    return None, looks
