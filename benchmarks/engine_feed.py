@@ -16,23 +16,22 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from benchmarks import traffic
 from benchmarks.figures import interleaved, median, ratios
-from benchmarks.report import Report, Table, finish
-from benchmarks.sides import Side, Sizes, add_options, environment, sizes_of, until_full
+from benchmarks.report import Report, Table
+from benchmarks.sides import Side, Sizes, add_options, environment, run_bench, sizes_of, until_full
 from benchmarks.workload import make_posts, write_policies
 from stream_guard.engine.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
-from stream_guard.testing import start_broker
 from stream_guard.testing.broker.ports import free_ports
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from benchmarks.workload import Given
     from stream_guard.testing import Broker
 
@@ -191,11 +190,12 @@ def main() -> int:
         shown | sizes.shown(),
         quick=options.quick,
     )
-    with tempfile.TemporaryDirectory() as place, start_broker() as broker:
-        report.machine["broker"] = broker.description
-        bench = Bench(broker, Path(place), sizes, report, options.offline)
-        asyncio.run(measure(bench, options.posts, options.pairs))
-    return finish(report, options.output)
+
+    async def work(broker: Broker, place: Path) -> None:
+        bench = Bench(broker, place, sizes, report, options.offline)
+        await measure(bench, options.posts, options.pairs)
+
+    return run_bench(report, options.output, work)
 
 
 if __name__ == "__main__":

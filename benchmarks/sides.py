@@ -12,6 +12,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,15 +21,19 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import aiohttp
 import orjson
 
-from benchmarks.report import ROOT
+from benchmarks.report import ROOT, Report, finish
+from benchmarks.traffic import EndedError
+from stream_guard.errors import StreamGuardError
+from stream_guard.testing import start_broker
 from stream_guard.testing.broker import WATCHDOG
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from benchmarks.traffic import Topics
+    from stream_guard.testing import Broker
 
 START_S: Final = 300.0
 STOP_S: Final = 90.0
@@ -253,6 +258,25 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
             return answer.status == 200  # noqa: PLR2004 - OK
     except (aiohttp.ClientError, TimeoutError):
         return False
+
+
+def run_bench(
+    report: Report, output: Path, work: Callable[[Broker, Path], Coroutine[Any, Any, None]]
+) -> int:
+    """Do a benchmark's work with a broker and a place of its own, write the report, and return the exit code.
+
+    Where a side does not run to its end, what was found before is written all the same, and the code is 1.
+    """
+    with (
+        tempfile.TemporaryDirectory(prefix="stream-guard-bench-") as place,
+        start_broker() as broker,
+    ):
+        report.machine["broker"] = broker.description
+        try:
+            asyncio.run(work(broker, Path(place)))
+        except (SideError, EndedError, StreamGuardError) as error:
+            report.complaints.append(f"did not run to its end: {error}")
+    return finish(report, output)
 
 
 def gauge_of(page: str, name: str) -> float:
