@@ -132,7 +132,7 @@ def make_producer(settings: Settings) -> AIOKafkaProducer:
         enable_idempotence=True,
         linger_ms=kafka.linger_ms,
         max_batch_size=kafka.batch_bytes_max,
-        compression_type=kafka.compression_type,
+        compression_type=None if kafka.compression_type == "none" else kafka.compression_type,
     )
 
 
@@ -244,7 +244,7 @@ async def run_faststream(
         enable_idempotence=True,
         linger_ms=kafka.linger_ms,
         max_batch_size=kafka.batch_bytes_max,
-        compression_type=kafka.compression_type,
+        compression_type=None if kafka.compression_type == "none" else kafka.compression_type,
         apply_types=False,
         logger=None,
     )

@@ -249,9 +249,9 @@ def fill_report(
             digits=1,
         )
     )
-    for name, get in (("p50", lambda p: p.p50_ms), ("p99", lambda p: p.p99_ms)):
+    for name in ("p50", "p99"):
         lines = [
-            Curve(kind, [(point.offered, get(point)) for point in found])
+            Curve(kind, [(point.offered, getattr(point, f"{name}_ms")) for point in found])
             for kind, found in points.items()
         ]
         picture = draw(

@@ -52,9 +52,10 @@ class Sizes:
     Attributes:
         model: its folder.
         seqs: requests that the engine runs side by side.
-        cache_mib: of its KV cache.
+        cache_mib: of its KV cache; 0 leaves it to vLLM, which takes a share of the GPU's memory.
         model_len: longest prompt and answer together, in tokens.
         rationale_tokens: longest rationale.
+        load_format: vLLM's; ``dummy`` makes random weights.
     """
 
     model: Path
@@ -62,6 +63,7 @@ class Sizes:
     cache_mib: int = 256
     model_len: int = 4_096
     rationale_tokens: int = 32
+    load_format: str = "auto"
 
     def shown(self) -> dict[str, Any]:
         """Return it for a report's header."""
@@ -93,7 +95,12 @@ def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: i
         "--cache-mib",
         type=int,
         default=cache_mib,
-        help=f"the engine's KV cache, in MiB (default {cache_mib})",
+        help=f"the engine's KV cache, in MiB; 0: what vLLM takes by itself (default {cache_mib})",
+    )
+    parser.add_argument(
+        "--load-format",
+        default="auto",
+        help="vLLM's load_format; dummy makes random weights in the model's shape (default auto)",
     )
     parser.add_argument(
         "--quick",
@@ -110,7 +117,9 @@ def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: i
 
 def sizes_of(options: argparse.Namespace) -> Sizes:
     """Return the sizes that were asked for."""
-    return Sizes(options.model.resolve(), options.seqs, options.cache_mib)
+    return Sizes(
+        options.model.resolve(), options.seqs, options.cache_mib, load_format=options.load_format
+    )
 
 
 def environment(
@@ -136,7 +145,7 @@ def environment(
         "ENGINE__MODEL": str(sizes.model),
         "ENGINE__MAX_NUM_SEQS": str(sizes.seqs),
         "ENGINE__MAX_MODEL_LEN": str(sizes.model_len),
-        "ENGINE__KV_CACHE_MEMORY_BYTES": str(sizes.cache_mib << 20),
+        "ENGINE__LOAD_FORMAT": sizes.load_format,
         "ENGINE__RATIONALE_TOKENS_MAX": str(sizes.rationale_tokens),
         "ENGINE__REQUEST_TIMEOUT_S": "600",
         "CASCADE__TIERS": '["safeguard"]',
@@ -148,6 +157,8 @@ def environment(
         "TELEMETRY__LOG_FORMAT": "json",
         **more,
     }
+    if sizes.cache_mib:
+        settings.setdefault("ENGINE__KV_CACHE_MEMORY_BYTES", str(sizes.cache_mib << 20))
     inherited = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")}
     return {
         **inherited,
