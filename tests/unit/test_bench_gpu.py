@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import orjson
 import pytest
 
@@ -9,6 +11,9 @@ from benchmarks import gpu
 from benchmarks.report import Report
 from stream_guard.engine.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _GIB = 2**30
 # openai/gpt-oss's model card (August 2025): 12.8 GiB for the 20b's checkpoint.
@@ -43,7 +48,7 @@ def test_the_bound_is_what_bandwidth_allows() -> None:
     assert many.tokens_per_s == pytest.approx(256 / step_s)
 
 
-def test_the_model_s_folder_has_all_but_weights(tmp_path) -> None:
+def test_the_model_s_folder_has_all_but_weights(tmp_path: Path) -> None:
     gpu.write_model(tmp_path)
     config = orjson.loads((tmp_path / "config.json").read_bytes())
     tokenizer = load_tokenizer(EngineSettings(model=str(tmp_path)))
@@ -69,7 +74,9 @@ def test_tokens_stand_against_the_bound() -> None:
     assert share == pytest.approx(500 / bound)
 
 
-def test_without_a_card_it_says_what_to_do(monkeypatch, capsys) -> None:
+def test_without_a_card_it_says_what_to_do(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(gpu, "card", lambda: None)
     monkeypatch.setattr("sys.argv", ["gpu"])
     assert gpu.main() == 1
