@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench-engine bench-serving bench-grouping bench-latency soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-capacity bench-gpu bench-grouping bench-latency soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -48,8 +48,20 @@ eval-demo-model: $(STAMP) ## measure the shipped demo model by the product's own
 bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
 
+bench: $(STAMP) ## all that has targets, in turn, and one table of them; on a quiet machine (ARGS=--quick)
+	@$(BIN)/python -m benchmarks $(ARGS)
+
 bench-engine: $(STAMP) ## from Kafka to verdicts against vLLM's LLM.generate on the same prompts (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.engine_feed $(ARGS)
+
+bench-serving: $(STAMP) ## against consumers round vllm serve on the same cores: posts/s, and latency against load
+	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-capacity: $(STAMP) ## posts/s of an engine by the tokens of a post: predicted, and held against a run
+	@$(BIN)/python -m benchmarks.capacity $(ARGS)
+
+bench-gpu: $(STAMP) ## the benchmarks with an engine on a GPU, in the shapes of gpt-oss-20b
+	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
 cost: $(STAMP) ## calls and bytes that a record costs, by stage; counted, not timed
 	@$(BIN)/python -m benchmarks.cost

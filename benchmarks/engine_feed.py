@@ -39,7 +39,7 @@ RATIO_MIN: Final = 0.95
 PARTITIONS: Final = 4
 LIMIT_S: Final = 600.0
 _SIDES: Final = ("offline", "guard")
-_BOARDS: Final = 6
+BOARDS: Final = 6
 
 
 class Bench:
@@ -56,7 +56,7 @@ class Bench:
         self.policies = place / "policies"
         tokenizer = load_tokenizer(EngineSettings(model=str(sizes.model)))
         write_policies(
-            self.policies, _BOARDS, 300, lambda text: len(tokenizer.encode(text)), mixed=True
+            self.policies, BOARDS, 300, lambda text: len(tokenizer.encode(text)), mixed=True
         )
 
     def _environment(self, topics: traffic.Topics, **more: str) -> dict[str, str]:
@@ -117,7 +117,7 @@ async def measure(bench: Bench, posts_count: int, pairs: int) -> None:
     """Run the pairs and fill the report."""
     found: dict[str, list[dict[str, Any]]] = {side: [] for side in _SIDES}
     for number, side in interleaved(_SIDES, pairs):
-        posts = make_posts(f"pair{number}", posts_count, _BOARDS, seed=number)
+        posts = make_posts(f"pair{number}", posts_count, BOARDS, seed=number)
         work = bench.run_offline if side == "offline" else bench.run_guard
         run = await work(f"{side}-{number}", posts)
         print(f"pair {number + 1}: {side}: {run['rate'] or 0:,.1f} posts/s", flush=True)

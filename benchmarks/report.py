@@ -132,6 +132,7 @@ class Report:
         machine: hardware, versions and date, taken at the beginning.
         tables, targets, pictures: what was found; pictures by file name, as SVG.
         complaints: of counts that differ; each makes the run worthless.
+        missed: names of other reports that missed a target.
         raw: every run, in the order in which it was made.
     """
 
@@ -144,6 +145,7 @@ class Report:
     targets: list[Target] = field(default_factory=list)
     pictures: dict[str, str] = field(default_factory=dict)
     complaints: list[str] = field(default_factory=list)
+    missed: list[str] = field(default_factory=list)
     raw: list[dict[str, Any]] = field(default_factory=list)
 
     def aim(
@@ -160,7 +162,8 @@ class Report:
     @property
     def exit_code(self) -> int:
         """1 where counts differ or a target is missed, else 0."""
-        return int(bool(self.complaints) or any(one.state == "missed" for one in self.targets))
+        missed = self.missed or any(one.state == "missed" for one in self.targets)
+        return int(bool(self.complaints or missed))
 
     def markdown(self) -> str:
         """Return all but the raw runs as Markdown."""

@@ -33,7 +33,7 @@ _SENTENCES: Final = (
     "Somebody left the {} here yesterday, and it rained.",
     "How do I get a {} this weekend?",
 )
-_EFFORTS: Final = (("low", 24), ("medium", 64), ("high", 128))
+EFFORTS: Final = (("low", 24), ("medium", 64), ("high", 128))
 """Effort and reasoning budget, in tokens, of the boards in turn: sizes for a model that is tiny."""
 SENTENCES_MAX: Final = 40
 
@@ -87,7 +87,7 @@ def write_policies(
         one = folder / policy_id(board)
         one.mkdir()
         (one / "policy.md").write_text(policy_text(board, tokens_min, count_tokens), "utf-8")
-        effort, budget = _EFFORTS[board % len(_EFFORTS) if mixed else 0]
+        effort, budget = EFFORTS[board % len(EFFORTS) if mixed else 0]
         meta = {"effort": effort, "reasoning_tokens_max": budget}
         (one / "policy.yaml").write_text(yaml.safe_dump(meta), "utf-8")
         when = {"field": {"/board": board}}
@@ -119,6 +119,12 @@ def _post(rng: random.Random, run: str, number: int, board: int) -> Given:
     text = f"{run} {number}: " + " ".join(words)
     post = {"id": name, "text": text, "author": f"author-{number % 997}", "board": board}
     return Given(name, policy_id(board), orjson.dumps(post))
+
+
+def board_of(post: Given) -> int:
+    """Return the board of a post."""
+    board: int = orjson.loads(post.value)["board"]
+    return board
 
 
 def by_policy(posts: Sequence[Given]) -> list[Given]:
