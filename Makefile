@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-capacity bench-gpu bench-grouping bench-latency soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-latency soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -56,6 +56,9 @@ bench-engine: $(STAMP) ## from Kafka to verdicts against vLLM's LLM.generate on 
 
 bench-serving: $(STAMP) ## against consumers round vllm serve on the same cores: posts/s, and latency against load
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
+
+bench-frameworks: $(STAMP) ## the pipeline alone, beside a bare loop, FastStream and Arroyo
+	@$(BIN)/python -m benchmarks.frameworks $(ARGS)
 
 bench-capacity: $(STAMP) ## posts/s of an engine by the tokens of a post: predicted, and held against a run
 	@$(BIN)/python -m benchmarks.capacity $(ARGS)

