@@ -60,6 +60,12 @@ bench-serving: $(STAMP) ## against consumers round vllm serve on the same cores:
 bench-frameworks: $(STAMP) ## the pipeline alone, beside a bare loop, FastStream and Arroyo
 	@$(BIN)/python -m benchmarks.frameworks $(ARGS)
 
+bench-grouping: $(STAMP) ## 1 to 64 policies in random order: grouped, first come first served, and sorted
+	@$(BIN)/python -m benchmarks.grouping $(ARGS)
+
+bench-latency: $(STAMP) ## p50 and p99 at half load by stage, and the event loop's lag at saturation
+	@$(BIN)/python -m benchmarks.latency $(ARGS)
+
 bench-capacity: $(STAMP) ## posts/s of an engine by the tokens of a post: predicted, and held against a run
 	@$(BIN)/python -m benchmarks.capacity $(ARGS)
 

@@ -16,14 +16,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from benchmarks import traffic
 from benchmarks.figures import interleaved, median, ratios
 from benchmarks.report import Report, Table
-from benchmarks.sides import Side, Sizes, add_options, environment, run_bench, sizes_of, until_full
+from benchmarks.sides import (
+    Side,
+    Sizes,
+    add_options,
+    environment,
+    page_of,
+    run_bench,
+    sizes_of,
+    until_full,
+)
 from benchmarks.workload import make_posts, write_policies
 from stream_guard.engine.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
@@ -40,6 +49,30 @@ PARTITIONS: Final = 4
 LIMIT_S: Final = 600.0
 _SIDES: Final = ("offline", "guard")
 BOARDS: Final = 6
+
+
+class How(NamedTuple):
+    """How Stream Guard is run: a folder of policies (None: the benchmark's), partitions, and (setting, value)."""
+
+    policies: Path | None = None
+    partitions: int = PARTITIONS
+    settings: tuple[tuple[str, str], ...] = ()
+
+
+class GuardRun(NamedTuple):
+    """What a run of Stream Guard left.
+
+    Attributes:
+        seen: its verdicts, in the order of the broker's clock.
+        page: its metrics, after the last verdict.
+        full_ms: when the engine was full, Unix time in ms; None: never.
+        looks: (Unix time in ms, requests that the engine ran).
+    """
+
+    seen: list[traffic.Seen]
+    page: str
+    full_ms: float | None
+    looks: list[tuple[float, float]]
 
 
 class Bench:
@@ -78,28 +111,54 @@ class Bench:
             self.report.complaints.append(f"{run}: {len(judged)} answers to {len(posts)} posts")
         return {"rate": len(posts) / found["seconds"], **found}
 
-    async def run_guard(self, run: str, posts: list[Given]) -> dict[str, Any]:
-        """Run (b); return what came of it."""
+    async def guard(
+        self, run: str, posts: list[Given], how: How | None = None, load: float | None = None
+    ) -> GuardRun:
+        """Run ``stream-guard run`` on posts until all have verdicts; what is wrong with their counts is a complaint.
+
+        Args:
+            run: its name.
+            posts: to judge.
+            how: policies, partitions and further settings; None is as the benchmark has them.
+            load: posts/s at which they are sent to it; None has all of them wait for it in Kafka.
+        """
+        how = how or How()
         servers = self.broker.bootstrap_servers
-        topics = await traffic.make_topics(self.broker, run, PARTITIONS)
-        await traffic.fill(servers, topics.posts, posts)
+        topics = await traffic.make_topics(self.broker, run, how.partitions)
+        if load is None:
+            await traffic.fill(servers, topics.posts, posts)
         (port,) = free_ports(1)
         url = f"http://127.0.0.1:{port}"
-        variables = self._environment(topics, HTTP__PORT=str(port))
+        variables = environment(
+            servers,
+            topics,
+            how.policies or self.policies,
+            self.sizes,
+            HTTP__PORT=str(port),
+            **dict(how.settings),
+        )
         stop = asyncio.Event()
         async with (
             Side(("stream_guard.cli", "run"), variables, self.place / f"{run}.log") as side,
-            traffic.Watch(servers, topics[1:], PARTITIONS) as watch,
+            traffic.Watch(servers, topics[1:], how.partitions) as watch,
         ):
             await side.until_ready(f"{url}/readyz")
             filling = asyncio.create_task(until_full(f"{url}/metrics", self.sizes.seqs, stop))
+            if load is not None:
+                await traffic.offer(servers, topics.posts, posts, load)
             await watch.until(len(posts), LIMIT_S, side.alive)
             stop.set()
             full_ms, looks = await filling
+            page = await page_of(f"{url}/metrics")
             await side.stop()
             there = await watch.count()
-        seen = traffic.seen_of(await traffic.read(servers, topics.verdicts, PARTITIONS))
+        seen = traffic.seen_of(await traffic.read(servers, topics.verdicts, how.partitions))
         self.report.complaints += traffic.complaints(run, posts, seen, there - len(seen))
+        return GuardRun(seen, page, full_ms, looks)
+
+    async def run_guard(self, run: str, posts: list[Given]) -> dict[str, Any]:
+        """Run (b); return what came of it."""
+        seen, _, full_ms, looks = await self.guard(run, posts)
         first_ms = min((one.consumed_ms for one in seen), default=0)
         return {
             "rate": traffic.rate_of(seen),

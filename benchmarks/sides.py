@@ -296,6 +296,12 @@ def gauge_of(page: str, name: str) -> float:
     return sum(float(value) for value in re.findall(pattern, page, re.MULTILINE))
 
 
+async def page_of(url: str) -> str:
+    """Return a page's text."""
+    async with aiohttp.ClientSession(raise_for_status=True) as session, session.get(url) as answer:
+        return await answer.text()
+
+
 async def until_full(
     url: str, seqs: int, stop: asyncio.Event
 ) -> tuple[float | None, list[tuple[float, float]]]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from stream_guard.ports import Partition
 
-_SECONDS: Final = (
+SECONDS_BUCKETS: Final = (
     0.001,
     0.0025,
     0.005,
@@ -239,18 +239,21 @@ class Metrics:
         self.seconds = BulkHistogram(
             "stream_guard_process_seconds",
             "Seconds from reading a record to its verdict.",
-            _SECONDS,
+            SECONDS_BUCKETS,
         )
         registry.register(self.seconds)
         # By stage: wait (from reading a record to handing its post to the judge), judge (inside the judge, all tiers
         # and rungs), publish (from handing a verdict or dead letter to the producer to the broker's acknowledgement).
         self.stage_seconds = BulkHistogram(
-            "stream_guard_stage_seconds", "Seconds of each stage.", _SECONDS, ("stage", STAGES)
+            "stream_guard_stage_seconds",
+            "Seconds of each stage.",
+            SECONDS_BUCKETS,
+            ("stage", STAGES),
         )
         registry.register(self.stage_seconds)
         # How late the event loop comes to what is due, looked at once a second: all of the process waits so long.
         self.loop_lag = BulkHistogram(
-            "stream_guard_event_loop_lag_seconds", "How late the event loop is.", _SECONDS
+            "stream_guard_event_loop_lag_seconds", "How late the event loop is.", SECONDS_BUCKETS
         )
         registry.register(self.loop_lag)
         # From the first record of a partition that is not finished to the newest that is known of.

@@ -1,0 +1,174 @@
+"""Posts of many policies in random order: what does grouping them by policy spare the engine? ``make bench-grouping``.
+
+    grouped  stream-guard run as it comes: posts of one policy are handed over together
+    arrival  the same with batching.size_max 1 and batching.age_max_ms 0: first come, first served
+    sorted   as grouped, and the posts are sorted by policy before they are sent: the best order that there is
+
+1, 4, 16 and 64 policies of 600 tokens, one partition, the cheap tiers off, and a KV cache that holds few policies
+beside the posts that are judged: those that fit in it are read once, and others each time that their turn comes.
+Printed are the prefix cache's hit rate (cached / prompt tokens of all verdicts), posts/s, which share of what sorting
+gains over arrival grouping gains, and the longest time from reading a record to handing its post to the judge.
+
+Targets, where sorting gains at least 5 %: grouping gains at least half of it, in hit rate and in posts/s; and no post
+waits longer than batching.age_max_ms, as far as its histogram's buckets tell. Exit code 1: a target missed, or a post
+without exactly one verdict.
+"""
+
+from __future__ import annotations
+
+import argparse
+import bisect
+import sys
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from benchmarks import traffic
+from benchmarks.engine_feed import Bench, How
+from benchmarks.figures import gained, interleaved, median
+from benchmarks.histograms import buckets_of, longest
+from benchmarks.report import Report, Table
+from benchmarks.sides import add_options, run_bench, sizes_of
+from benchmarks.workload import by_policy, make_posts, write_policies
+from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.settings import BatchingSettings, EngineSettings
+from stream_guard.telemetry.metrics import SECONDS_BUCKETS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from stream_guard.testing import Broker
+
+SIDES: Final = ("grouped", "arrival", "sorted")
+GAIN_MIN: Final = 0.5
+_TOKENS: Final = 600
+_SETTINGS: Final = {
+    "arrival": (("BATCHING__SIZE_MAX", "1"), ("BATCHING__AGE_MAX_MS", "0")),
+}
+
+
+class Run(NamedTuple):
+    """Of one run: the share of prompt tokens that were cached, posts/s, and the longest wait's bound in ms."""
+
+    hits: float
+    rate: float | None
+    wait_ms: float | None
+
+
+async def run_side(bench: Bench, side: str, policies: int, number: int, posts_count: int) -> Run:
+    """Run a side on posts in random order of so many policies."""
+    name = f"{side}-{policies}-{number}"
+    folder = bench.place / f"policies-{policies}"
+    posts = make_posts(f"group{policies}x{number}", posts_count, policies, seed=number)
+    if side == "sorted":
+        posts = by_policy(posts)
+    how = How(folder, 1, _SETTINGS.get(side, ()))
+    ran = await bench.guard(name, posts, how)
+    prompt = sum(one.prompt_tokens for one in ran.seen)
+    hits = sum(one.cached_tokens for one in ran.seen) / prompt if prompt else 0.0
+    waits = buckets_of(ran.page, "stream_guard_stage_seconds", stage="wait")
+    wait_s = longest(waits)
+    found = Run(hits, traffic.rate_of(ran.seen), None if wait_s is None else 1_000 * wait_s)
+    print(
+        f"{policies} policies: {side}: hit rate {hits:.3f}, {found.rate or 0:,.1f} posts/s",
+        flush=True,
+    )
+    bench.report.raw.append(
+        {"policies": policies, "side": side, "round": number, **found._asdict()}
+    )
+    return found
+
+
+def bucket_ms(edges_ms: Sequence[float], limit_ms: float) -> float:
+    """Return the upper edge of the bucket that a limit falls in: what a histogram can tell apart from it."""
+    return edges_ms[min(bisect.bisect_left(edges_ms, limit_ms), len(edges_ms) - 1)]
+
+
+async def measure(bench: Bench, counts: Sequence[int], posts_count: int, rounds: int) -> None:
+    """Run all and fill the report."""
+    tokenizer = load_tokenizer(EngineSettings(model=str(bench.sizes.model)))
+    rows: list[Sequence[str | float | None]] = []
+    waits_ms: list[float | None] = []
+    for policies in counts:
+        write_policies(
+            bench.place / f"policies-{policies}",
+            policies,
+            _TOKENS,
+            lambda text: len(tokenizer.encode(text)),
+            mixed=False,
+        )
+        runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+        for number, side in interleaved(SIDES, rounds):
+            runs[side].append(await run_side(bench, side, policies, number, posts_count))
+        hits = {side: median([run.hits for run in found]) for side, found in runs.items()}
+        rates = {side: median([run.rate for run in found]) for side, found in runs.items()}
+        waits_ms += [run.wait_ms for run in runs["grouped"]]
+        for side in SIDES:
+            wait_ms = max((run.wait_ms or 0.0 for run in runs[side]), default=None)
+            rows.append((str(policies), side, hits[side], rates[side], wait_ms))
+        aim(bench.report, f"hit rate, {policies} policies", hits)
+        aim(bench.report, f"posts/s, {policies} policies", rates)
+    columns = ("policies", "side", "hit rate", "posts/s", "longest wait, at most ms")
+    bench.report.tables.append(Table("Grouping by policy, medians", columns, rows, digits=3))
+    limit_ms = BatchingSettings().age_max_ms
+    edges_ms = [1_000 * edge for edge in SECONDS_BUCKETS]
+    known = [one for one in waits_ms if one is not None]
+    bench.report.aim(
+        f"longest wait for company, ms (limit {limit_ms}, told by buckets)",
+        max(known) if len(known) == len(waits_ms) else None,
+        at_most=bucket_ms(edges_ms, limit_ms),
+    )
+
+
+def aim(report: Report, what: str, found: dict[str, float | None]) -> None:
+    """Add a target on what grouping gains of what sorting does; none where sorting gains hardly anything."""
+    grouped, arrival, best = (found[side] for side in SIDES)
+    if grouped is None or arrival is None or best is None:
+        report.aim(f"share of sorting's gain in {what}", None, at_least=GAIN_MIN)
+        return
+    share = gained(grouped, arrival, best)
+    if share is not None:
+        report.aim(f"share of sorting's gain in {what}", share, at_least=GAIN_MIN)
+
+
+def parse(words: list[str] | None = None) -> argparse.Namespace:
+    """Return the options."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--policies",
+        nargs="+",
+        type=int,
+        default=[1, 4, 16, 64],
+        help="counts of policies (default 1 4 16 64)",
+    )
+    parser.add_argument("--posts", type=int, default=1_000, help="posts of a run (default 1000)")
+    parser.add_argument("--rounds", type=int, default=1, help="of all runs (default 1)")
+    add_options(parser, seqs=8, cache_mib=40)
+    options = parser.parse_args(words)
+    if options.quick:
+        options.policies, options.posts, options.rounds = [4], 40, 1
+    return options
+
+
+def main() -> int:
+    """Measure; return the exit code."""
+    options = parse()
+    sizes = sizes_of(options)
+    names = ("policies", "posts", "rounds")
+    report = Report(
+        "grouping",
+        "Posts of many policies in random order: grouped, first come first served, and sorted.",
+        {name: getattr(options, name) for name in names} | sizes.shown(),
+        quick=options.quick,
+    )
+
+    async def work(broker: Broker, place: Path) -> None:
+        bench = Bench(broker, place, sizes, report, "same")
+        await measure(bench, options.policies, options.posts, options.rounds)
+
+    return run_bench(report, options.output, work)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
