@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-latency soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -62,6 +62,9 @@ bench-frameworks: $(STAMP) ## the pipeline alone, beside a bare loop, FastStream
 
 bench-grouping: $(STAMP) ## 1 to 64 policies in random order: grouped, first come first served, and sorted
 	@$(BIN)/python -m benchmarks.grouping $(ARGS)
+
+bench-scale: $(STAMP) ## 1 to 3 processes, growing counts of records, start-up, and a backlog of duplicates
+	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
 bench-latency: $(STAMP) ## p50 and p99 at half load by stage, and the event loop's lag at saturation
 	@$(BIN)/python -m benchmarks.latency $(ARGS)

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 import aiohttp
 import orjson
+import psutil
 
 from benchmarks.report import ROOT, Report, finish
 from benchmarks.traffic import EndedError
@@ -224,6 +225,19 @@ class Side:
     def alive(self) -> bool:
         """Return whether it runs."""
         return self._process is not None and self._process.returncode is None
+
+    def used(self) -> tuple[float, int]:
+        """Return CPU seconds and resident bytes of the module's process; zeros before it is there."""
+        assert self._process is not None, "entered"
+        try:
+            children = psutil.Process(self._process.pid).children()
+            child = children[0] if children else None
+            if child is None:
+                return 0.0, 0
+            times = child.cpu_times()
+            return times.user + times.system, child.memory_info().rss
+        except psutil.NoSuchProcess:
+            return 0.0, 0
 
     async def until_ready(self, url: str, limit_s: float = START_S) -> None:
         """Return once a page answers with 200.

@@ -78,7 +78,7 @@ async def make_topics(broker: Broker, run: str, partitions: int) -> Topics:
     return topics
 
 
-async def fill(bootstrap: str, topic: str, posts: Sequence[Given]) -> None:
+async def fill(bootstrap: str, topic: str, posts: Iterable[Given]) -> None:
     """Send posts as fast as it goes, in their order."""
     producer = AIOKafkaProducer(
         bootstrap_servers=bootstrap, linger_ms=5, max_batch_size=1 << 18, acks="all"
@@ -186,6 +186,36 @@ async def read(bootstrap: str, topic: str, partitions: int) -> list[Any]:
     finally:
         await consumer.stop()
     return records
+
+
+async def keys_of(bootstrap: str, topic: str, partitions: int) -> tuple[set[bytes], int | None]:
+    """Return the keys of a topic's records, as they stand now, and the first record's time in ms; of nothing, None.
+
+    Records are not kept, so that a topic may be of millions.
+    """
+    async with Watch(bootstrap, [topic], partitions) as watch:
+        count = await watch.count()
+    consumer = AIOKafkaConsumer(
+        topic,
+        bootstrap_servers=bootstrap,
+        auto_offset_reset="earliest",
+        max_partition_fetch_bytes=8 << 20,
+    )
+    keys: set[bytes] = set()
+    first_ms: int | None = None
+    await consumer.start()
+    try:
+        while count > 0:
+            async with asyncio.timeout(60):
+                polled = await consumer.getmany(timeout_ms=500)
+            for records in polled.values():
+                count -= len(records)
+                keys.update(record.key for record in records)
+                earliest_ms = min(record.timestamp for record in records)
+                first_ms = earliest_ms if first_ms is None else min(first_ms, earliest_ms)
+    finally:
+        await consumer.stop()
+    return keys, first_ms
 
 
 def seen_of(records: Iterable[Any]) -> list[Seen]:
