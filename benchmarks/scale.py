@@ -54,13 +54,13 @@ class Ran(NamedTuple):
 
     Attributes:
         looks: (s since the start of the processes, verdicts at the broker).
-        cpu_s: of all processes, from the first to the last verdict that was seen.
+        cpu_us: of all processes, per record that was finished after the first look that saw a verdict.
         rss_mib: the highest of any process.
         first_s: from the start to the first verdict that the broker had.
     """
 
     looks: list[tuple[float, int]]
-    cpu_s: float
+    cpu_us: float
     rss_mib: float
     first_s: float | None
 
@@ -126,7 +126,8 @@ class Bench:
 
     async def _until(self, watch: traffic.Watch, sides: Sequence[Side], count: int) -> Ran:
         looks: list[tuple[float, int]] = []
-        rss_bytes, began_cpu_s, began_s = 0, None, time.monotonic()
+        rss_bytes, began_s = 0, time.monotonic()
+        first: tuple[float, int] | None = None
         there = 0
         while there < count:
             if not all(side.alive() for side in sides) or time.monotonic() - began_s > LIMIT_S:
@@ -138,9 +139,11 @@ class Bench:
             used = [side.used() for side in sides]
             rss_bytes = max(rss_bytes, *(rss for _, rss in used))
             cpu_s = sum(spent_s for spent_s, _ in used)
-            if there and began_cpu_s is None:
-                began_cpu_s = cpu_s
-        return Ran(looks, cpu_s - (began_cpu_s or 0.0), rss_bytes / 2**20, None)
+            if there and first is None:
+                first = cpu_s, there
+        assert first is not None, "there were verdicts"
+        left = max(1, there - first[1])
+        return Ran(looks, 1e6 * (cpu_s - first[0]) / left, rss_bytes / 2**20, None)
 
     async def _checked(
         self, run: str, count: int, topics: traffic.Topics, ran: Ran, started_ms: float
@@ -181,12 +184,13 @@ async def records(bench: Bench, counts: Sequence[int]) -> None:
     firsts: list[float | None] = []
     for count in sorted(counts):
         ran = await bench.run(f"records-{count}", count)
-        cost_us = 1e6 * ran.cpu_s / count
-        found.append((count, cost_us, ran.rss_mib))
+        found.append((count, ran.cpu_us, ran.rss_mib))
         firsts.append(ran.first_s)
-        print(f"{count} records: {cost_us:.1f} us of CPU each, {ran.rss_mib:.1f} MiB", flush=True)
+        print(
+            f"{count} records: {ran.cpu_us:.1f} us of CPU each, {ran.rss_mib:.1f} MiB", flush=True
+        )
         bench.report.raw.append({"what": "records", "records": count, **ran._asdict()})
-        rows.append((f"{count:,}", steady_rate(ran.looks, count), cost_us, ran.rss_mib))
+        rows.append((f"{count:,}", steady_rate(ran.looks, count), ran.cpu_us, ran.rss_mib))
     columns = ("records", "records/s", "CPU us per record", "highest resident MiB")
     bench.report.tables.append(Table("Growing counts of records, one process", columns, rows, 1))
     bench.report.tables.append(
