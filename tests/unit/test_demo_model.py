@@ -105,6 +105,18 @@ def test_a_card_says_which_target_was_missed(folder: Path) -> None:
     assert "Every target" not in card
 
 
+def test_a_card_sets_another_model_of_the_same_command_beside(folder: Path) -> None:
+    within = {"accuracy": 0.95, "parse failures": 0.5, "output tokens: effort low": 60.0}
+    write_card(folder, measured(), MADE, again=measured(**within))
+    card = (folder / CARD).read_text()
+    assert "each within its interval above: accuracy 95.0 %" in card
+    assert "60 at low" in card
+    write_card(folder, measured(), MADE, again=measured(**within | {"accuracy": 0.39}))
+    card = (folder / CARD).read_text()
+    assert "outside the intervals above: accuracy: accuracy 39.0 %" in card
+    assert "each within" not in card
+
+
 def test_the_demos_policies_have_no_errors_and_judge_its_topics() -> None:
     policies = load_policies(POLICIES)
     assert {topic: len(policies.route(topic)) for topic in (FORUM, CHAT)} == {FORUM: 1, CHAT: 2}

@@ -103,7 +103,12 @@ def _card(options: argparse.Namespace) -> int:
             sys.stderr.write(f"{path} is not there; {command} first\n")
             return 2
         read[name] = json.loads(path.read_text(encoding="utf-8"))
-    write_card(options.model, read[MEASURED], read[MADE], options.remark)
+    again = options.again / MEASURED if options.again else None
+    if again is not None and not again.exists():
+        sys.stderr.write(f"{again} is not there; evaluate the other model first\n")
+        return 2
+    other = None if again is None else json.loads(again.read_text(encoding="utf-8"))
+    write_card(options.model, read[MEASURED], read[MADE], options.remark, other)
     sys.stdout.write(f"{options.model / 'README.md'}\n")
     return 0
 
@@ -141,6 +146,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--model", type=Path, default=SHIPPED, help=f"default {SHIPPED}")
         if name in ("card", "make"):
             command.add_argument("--remark", default="", help="to add on how it was made")
+            command.add_argument(
+                "--again", type=Path, help="the --work of a model made once more, to set beside"
+            )
         if name in ("evaluate", "make"):
             command.add_argument(
                 "--evaluation-seed", type=int, default=EVALUATION_SEED, help="of policies and posts"

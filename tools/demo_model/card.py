@@ -20,7 +20,11 @@ _TEMPLATE: Final = Path(__file__).with_name("card.md")
 
 
 def write_card(
-    folder: Path, measured: dict[str, Any], made: dict[str, Any], remark: str = ""
+    folder: Path,
+    measured: dict[str, Any],
+    made: dict[str, Any],
+    remark: str = "",
+    again: dict[str, Any] | None = None,
 ) -> None:
     """Write the card into a model's folder.
 
@@ -29,6 +33,7 @@ def write_card(
         measured: what ``evaluate`` wrote.
         made: steps, tokens, time in s and processes of the training, and the number of weights.
         remark: what else is to be said of how it was made.
+        again: what ``evaluate`` wrote of another model that the same command made.
     """
     figures = [Figure(**figure) for figure in measured["figures"]]
     shares = [f for f in figures if not f.name.startswith("output tokens")]
@@ -49,6 +54,7 @@ def write_card(
             template_sha256=TEMPLATE_SHA256,
             policies=measured["policies"],
             figures="\n".join(_row(figure) for figure in shares),
+            again="" if again is None else _again(shares, again),
             verdict=_verdict(complaints),
             efforts=_efforts(tokens),
             mistakes=len(measured["wrong"]),
@@ -81,6 +87,20 @@ def _row(figure: Figure) -> str:
         target = f"under {AT_MOST[name] * _PERCENT:g} %"
     low, high = figure.low * _PERCENT, figure.high * _PERCENT
     return f"| {name} | {figure.value * _PERCENT:.1f} % | {low:.1f} to {high:.1f} | {figure.count} | {target} |"
+
+
+def _again(shares: list[Figure], again: dict[str, Any]) -> str:
+    others = {figure["name"]: Figure(**figure) for figure in again["figures"]}
+    pairs = [(one, others[one.name]) for one in shares]
+    outside = [one.name for one, other in pairs if not one.low <= other.value <= one.high]
+    said = ", ".join(f"{one.name} {other.value * _PERCENT:.1f} %" for one, other in pairs)
+    tokens = _efforts([one for name, one in others.items() if name.startswith("output tokens")])
+    where = (
+        f"outside the intervals above: {', '.join(outside)}"
+        if outside
+        else "each within its interval above"
+    )
+    return f"\nMade once more from nothing by the same command, measured alike, {where}: {said}. {tokens}"
 
 
 def _verdict(complaints: list[str]) -> str:
