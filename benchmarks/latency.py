@@ -99,7 +99,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        "--posts", type=int, default=6_000, help="posts of the saturated run (default 6000)"
+        "--posts", type=int, default=2_000, help="posts of the saturated run (default 2000)"
     )
     parser.add_argument(
         "--share", type=float, default=0.5, help="of that run's rate, as the load (default 0.5)"
