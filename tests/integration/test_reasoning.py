@@ -26,6 +26,20 @@ SCHEMA = json.loads((ROOT / "stream_guard/schemas/reasoning-1.0.json").read_text
 POSTS = 8
 
 
+async def metrics_once(port: int, line: str) -> str:
+    """Return the page of metrics that has a line: a record can be read before its producer knows it was written."""
+    page = ""
+    try:
+        async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+            while line not in page.splitlines():
+                await asyncio.sleep(0.05)
+                async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
+                    page = await answer.text()
+    except TimeoutError:
+        raise AssertionError(f"no line {line!r} within 60 s in:\n{page}") from None
+    return page
+
+
 async def test_what_the_model_thinks_goes_with_its_verdicts_and_nowhere_else(
     broker: Broker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -55,15 +69,10 @@ async def test_what_the_model_thinks_goes_with_its_verdicts_and_nowhere_else(
     with running(place, tmp_path / "log") as run:
         port = (await asyncio.to_thread(run.wait_for, "ready", 240))["http_port"]
         records = await read(place.bootstrap, [place.verdicts, topic], enough, 240)
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"http://127.0.0.1:{port}/metrics") as answer,
-        ):
-            metrics = await answer.text()
+        metrics = await metrics_once(port, f"stream_guard_reasoning_records_total {float(POSTS)}")
         assert run.end() == 0, run.tail()
     verdicts = {r.value: orjson.loads(r.value) for r in records if r.topic == place.verdicts}
     thoughts = [orjson.loads(r.value) for r in records if r.topic == topic]
-    assert f"stream_guard_reasoning_records_total {float(POSTS)}" in metrics
     assert sorted(one["verdict_id"] for one in thoughts) == sorted(
         verdict["id"] for verdict in verdicts.values()
     )
