@@ -44,7 +44,7 @@ class Server:
     def __init__(self, url: str, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._url = f"{url}/v1/completions"
         self._session = session
-        self._prompts = Prompts(settings, lambda tag, tokens_max, digits: tag)  # noqa: ARG005 - as planned
+        self._prompts = Prompts(settings, lambda tag, tokens_max, probabilities: tag)  # noqa: ARG005 - as planned
 
     async def warm_up(self) -> None:
         """Have the server compile every policy's grammar and cache its prefix."""

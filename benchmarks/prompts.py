@@ -38,22 +38,19 @@ class Prompts:
 
     Args:
         settings: all sections.
-        make_params: of a structural tag and a limit in tokens, and of the ids of "0" and "1".
+        make_params: of a structural tag, a limit in tokens, and whether tokens' probabilities are wanted.
     """
 
-    def __init__(
-        self, settings: Settings, make_params: Callable[[str, int, tuple[int, int] | None], Any]
-    ) -> None:
+    def __init__(self, settings: Settings, make_params: Callable[[str, int, bool], Any]) -> None:
         engine = settings.engine
         self.tokenizer = load_tokenizer(engine)
-        zero, one = self.tokenizer.token_id("0"), self.tokenizer.token_id("1")
-        digits = (zero, one) if zero is not None and one is not None else None
+        probabilities = None not in (self.tokenizer.token_id("0"), self.tokenizer.token_id("1"))
         self._builder = PromptBuilder(self.tokenizer, self.tokenizer.control, engine.prompt_date)
         self._planner = Planner(
             engine,
             self._builder,
             self.tokenizer.control,
-            lambda tag, tokens_max: make_params(tag, tokens_max, digits),
+            lambda tag, tokens_max: make_params(tag, tokens_max, probabilities),
         )
         self._policies = read_policies(settings)
         self._parser = PostParser(settings.post)

@@ -33,8 +33,10 @@ _SENTENCES: Final = (
     "Somebody left the {} here yesterday, and it rained.",
     "How do I get a {} this weekend?",
 )
-EFFORTS: Final = (("low", 24), ("medium", 64), ("high", 128))
-"""Effort and reasoning budget, in tokens, of the boards in turn: sizes for a model that is tiny."""
+Efforts = tuple[tuple[str, int], ...]
+"""Effort and reasoning budget, in tokens, of the boards in turn."""
+EFFORTS: Final[Efforts] = (("low", 24), ("medium", 64), ("high", 128))
+"""Sizes for a model that is tiny."""
 SENTENCES_MAX: Final = 40
 
 
@@ -70,7 +72,13 @@ def policy_text(board: int, tokens_min: int, count_tokens: Callable[[str], int])
 
 
 def write_policies(
-    folder: Path, boards: int, tokens_min: int, count_tokens: Callable[[str], int], *, mixed: bool
+    folder: Path,
+    boards: int,
+    tokens_min: int,
+    count_tokens: Callable[[str], int],
+    *,
+    mixed: bool,
+    efforts: Efforts = EFFORTS,
 ) -> None:
     """Write a folder of policies, one for each board, and the routes to them.
 
@@ -80,6 +88,7 @@ def write_policies(
         tokens_min: of each text.
         count_tokens: of the model that will read them.
         mixed: whether boards take turns in effort; else all have the lowest.
+        efforts: that they take turns in, the lowest first.
     """
     folder.mkdir()
     rules = []
@@ -87,7 +96,7 @@ def write_policies(
         one = folder / policy_id(board)
         one.mkdir()
         (one / "policy.md").write_text(policy_text(board, tokens_min, count_tokens), "utf-8")
-        effort, budget = EFFORTS[board % len(EFFORTS) if mixed else 0]
+        effort, budget = efforts[board % len(efforts) if mixed else 0]
         meta = {"effort": effort, "reasoning_tokens_max": budget}
         (one / "policy.yaml").write_text(yaml.safe_dump(meta), "utf-8")
         when = {"field": {"/board": board}}

@@ -151,7 +151,7 @@ class VllmClient:
         *,
         tag: str | None,
         tokens_max: int,
-        digits: tuple[int, int] | None,
+        probabilities: bool,
         extra_args: dict[str, Any] | None = None,
     ) -> SamplingParams:
         """Return parameters for one kind of completion; they may serve any number of them.
@@ -159,7 +159,7 @@ class VllmClient:
         Args:
             tag: a structural tag, or None for a completion without bounds but its length.
             tokens_max: of the completion.
-            digits: ids of the tokens whose probabilities to return at each position.
+            probabilities: whether to return each token's own.
             extra_args: handed to logits processors.
         """
         from vllm import SamplingParams
@@ -175,8 +175,10 @@ class VllmClient:
             structured_outputs=StructuredOutputsParams(structural_tag=tag)
             if tag is not None
             else None,
-            logprob_token_ids=list(digits) if digits is not None else None,
-            flat_logprobs=digits is not None,
+            # Of the token alone: named tokens (logprob_token_ids) cost the sampler a turn of a loop for each post in
+            # each step.
+            logprobs=0 if probabilities else None,
+            flat_logprobs=probabilities,
             extra_args=extra_args,
         )
 
@@ -306,19 +308,30 @@ _DEAD: Final = (
 )
 
 
-def violation_probability(logprobs: Any, position: int, digits: tuple[int, int]) -> float | None:  # noqa: ANN401
-    """Return P("1") of P("0") + P("1") at a position; None where either is missing."""
+def violation_probability(
+    logprobs: Any,  # noqa: ANN401 - vLLM's, in its flat form
+    position: int,
+    token: int,
+    digits: tuple[int, int],
+) -> float | None:
+    """Return P("1") at a position where the grammar lets through "0" and "1" alone.
+
+    The engine takes logarithms after the grammar's mask, so that the two add up to 1, and the probability of the one
+    that it chose is enough.
+
+    Args:
+        logprobs: of each position's token.
+        position: of the answer's digit.
+        token: the digit there.
+        digits: ids of the tokens "0" and "1".
+    """
     if logprobs is None or position >= len(logprobs):
         return None
-    at = logprobs[position]
-    zero, one = (at.get(digit) for digit in digits)
-    if zero is None or one is None:
+    chosen = logprobs[position].get(token)
+    if chosen is None:
         return None
-    weights = [
-        math.exp(value.logprob) if value.logprob > -math.inf else 0.0 for value in (zero, one)
-    ]
-    total = sum(weights)
-    return weights[1] / total if total > 0 else None
+    probability = min(1.0, math.exp(chosen.logprob))
+    return probability if token == digits[1] else 1.0 - probability
 
 
 def _start_message(error: BaseException) -> str:

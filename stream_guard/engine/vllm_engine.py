@@ -153,7 +153,9 @@ class VllmJudge:
         )
 
     def _make_params(self, tag: str, tokens_max: int) -> SamplingParams:
-        return self._client.sampling_params(tag=tag, tokens_max=tokens_max, digits=self._digits)
+        return self._client.sampling_params(
+            tag=tag, tokens_max=tokens_max, probabilities=self._digits is not None
+        )
 
     async def prepare(self, policies: PolicySet) -> None:
         """Compile every policy's grammars, and put its prefix into the engine's cache.
@@ -426,7 +428,9 @@ class VllmJudge:
         position = violation_position(reading, self._digits, self._tokenizer)
         if position is None:
             return None
-        return violation_probability(completion.logprobs, position, self._digits)
+        return violation_probability(
+            completion.logprobs, position, completion.ids[position], self._digits
+        )
 
     def _provenance(self, plan: Plan, spent: _Spent, prompt: list[int]) -> Provenance:
         return Provenance(

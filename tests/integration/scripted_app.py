@@ -53,7 +53,7 @@ class ByText(Scripted):
         return self._client.sampling_params(
             tag=None,
             tokens_max=attempt.tokens_max,
-            digits=None,
+            probabilities=False,
             extra_args={"script": self.ids_of(script)},
         )
 

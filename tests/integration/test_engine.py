@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ import pytest
 import pytest_asyncio
 import structlog
 
+from stream_guard.answer import read_answer, violation_position
 from stream_guard.engine.vllm_engine import CONFIDENCE_METHOD, VllmJudge
 from stream_guard.errors import EngineError, PolicyError, PromptError
 from stream_guard.judge import Judgement, JudgeRequest
@@ -130,7 +132,7 @@ class Scripted(VllmJudge):
         if not script:
             script = self._tokenizer.encode(" word") * tokens_max
         return self._client.sampling_params(
-            tag=None, tokens_max=tokens_max, digits=None, extra_args={"script": script}
+            tag=None, tokens_max=tokens_max, probabilities=False, extra_args={"script": script}
         )
 
 
@@ -212,6 +214,30 @@ async def test_confidence_is_the_probability_of_violation(judge: Scripted) -> No
         assert judgement.answer is not None
         assert judgement.answer.decision == decision
         assert judgement.confidence is not None
+
+
+async def test_confidence_is_what_both_digits_probabilities_say(judge: Scripted) -> None:
+    zero, one = (judge._tokenizer.encode(digit)[0] for digit in "01")
+    for judgement in await judged(judge, requests(8)):
+        request = judgement.request
+        plan = judge._planner.plan(request.policy)
+        params = plan.attempts[0].params.clone()
+        params.logprobs, params.logprob_token_ids = None, [zero, one]
+        prompt = judge._builder.build(request.post, plan.prefix)
+        completion = await judge._client.generate(prompt, params, f"{request.id}-both", None)
+        reading = read_answer(
+            list(completion.ids),
+            request.policy.taxonomy,
+            judge._tokenizer.control,
+            judge._tokenizer,
+            complete=True,
+        )
+        position = violation_position(reading, (zero, one), judge._tokenizer)
+        assert position is not None
+        at = completion.logprobs[position]
+        no, yes = (math.exp(at[digit].logprob) for digit in (zero, one))
+        assert no + yes == pytest.approx(1, abs=1e-4)
+        assert judgement.confidence == pytest.approx(yes, abs=1e-4)
 
 
 async def test_reasoning_and_rationale_take_their_budgets_and_no_more(judge: Scripted) -> None:
