@@ -5,15 +5,13 @@ What they must never do: turn a figure that was not measured into a number; they
 
 from __future__ import annotations
 
+import itertools
 import math
 import statistics
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-
-SUSTAINED: float = 0.95
-"""A load is sustained where at least this share of it came out as fast as it went in."""
 
 
 class Point(NamedTuple):
@@ -57,24 +55,22 @@ def interleaved(sides: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
             yield number, side
 
 
-def sustained(points: Sequence[Point]) -> list[Point]:
-    """Return the points up to the first that could not keep up, by load."""
-    found: list[Point] = []
-    for point in sorted(points):
-        if point.achieved < SUSTAINED * point.offered:
-            break
-        found.append(point)
-    return found
+def p99_at(points: Sequence[Point], load: float) -> float | None:
+    """Return the p99 in ms at a load, on a straight line between the measured ones; None outside of them."""
+    for low, high in itertools.pairwise(sorted(points)):
+        if low.offered <= load <= high.offered:
+            share = (load - low.offered) / ((high.offered - low.offered) or 1.0)
+            return low.p99_ms + share * (high.p99_ms - low.p99_ms)
+    return None
 
 
 def load_within(points: Sequence[Point], p99_ms_max: float) -> float | None:
-    """Return the highest load, in posts/s, up to which the p99 stays within a limit.
+    """Return the highest load, in posts/s, up to which the p99 stays within a limit; None where none does.
 
-    Between the last sustained point within the limit and the next measured one, the p99 is taken to be a straight
-    line; a next point that could not keep up counts for nothing. None where even the lowest load is over the limit.
+    Between the last measured load within the limit and the first over it, the p99 is taken to be a straight line.
     """
     best: Point | None = None
-    for point in sustained(points):
+    for point in sorted(points):
         if point.p99_ms > p99_ms_max:
             if best is None:
                 return None
@@ -84,13 +80,34 @@ def load_within(points: Sequence[Point], p99_ms_max: float) -> float | None:
     return None if best is None else best.offered
 
 
-def same_latency_ratio(ours: Sequence[Point], theirs: Sequence[Point]) -> float | None:
-    """Return our load over theirs at one p99: the one that they have at the highest load that they sustain."""
-    kept = sustained(theirs)
-    if not kept:
+class SameLatency(NamedTuple):
+    """Two loads at one p99.
+
+    Attributes:
+        p99_ms: ours, at our load.
+        ours, theirs: posts/s. Theirs is the lowest that was measured where even that is over the p99.
+        within: whether theirs is within the p99; if not, the ratio is at least what it says.
+    """
+
+    p99_ms: float
+    ours: float
+    theirs: float
+    within: bool
+
+    @property
+    def ratio(self) -> float:
+        """Our load over theirs."""
+        return self.ours / self.theirs
+
+
+def same_latency(ours: Sequence[Point], theirs: Sequence[Point], load: float) -> SameLatency | None:
+    """Return what the others carry at the p99 that we have at a load; None where that load was not measured."""
+    p99_ms = p99_at(ours, load)
+    if p99_ms is None or not theirs:
         return None
-    load = load_within(ours, kept[-1].p99_ms)
-    return None if load is None else load / kept[-1].offered
+    found = load_within(theirs, p99_ms)
+    lowest = min(theirs).offered
+    return SameLatency(p99_ms, load, lowest if found is None else found, found is not None)
 
 
 def gained(value: float, worst: float, best: float, *, worth: float = 0.05) -> float | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import signal
 import sys
 import time
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 _POLL_MS: Final = 200
 _COMMIT_S: Final = 1.0
 _ANSWER: Final = "<|message|>"
+_VIOLATION: Final = '"violation":'
 
 
 class Server:
@@ -57,7 +59,8 @@ class Server:
         asked = self._prompts.of(record.value)
         answer = await self._post(asked, asked.tokens_max)
         judged_ms = time.time_ns() // 1_000_000
-        decision, category, rationale = read_answer(answer["choices"][0]["text"])
+        choice = answer["choices"][0]
+        decision, category, rationale = read_answer(choice["text"])
         usage = answer["usage"]
         verdict = {
             "decision": decision,
@@ -69,6 +72,7 @@ class Server:
             },
             "content": {"id": asked.post},
             "policy": {"id": asked.policy, "category": category, "rationale": rationale},
+            "confidence": violation_probability(choice["logprobs"]),
             "provenance": {
                 "prompt_tokens": usage["prompt_tokens"],
                 "cached_tokens": 0,
@@ -85,6 +89,8 @@ class Server:
             "prompt": asked.ids,
             "max_tokens": tokens_max,
             "temperature": 0,
+            # Of each token itself, as Stream Guard asks: a verdict says how likely a violation is.
+            "logprobs": 0,
             "skip_special_tokens": False,
             "structured_outputs": {"structural_tag": asked.params},
         }
@@ -107,6 +113,17 @@ def read_answer(text: str) -> tuple[str, str | None, str | None]:
     except (ValueError, KeyError, TypeError):
         return "undetermined", None, None
     return decision, answer.get("category"), answer.get("rationale")
+
+
+def violation_probability(logprobs: dict[str, Any]) -> float | None:
+    """Return the probability of a violation from that of the answer's digit; None where it has none."""
+    before = ""
+    for token, logprob in zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True):
+        if before.endswith(_VIOLATION) and token in ("0", "1"):
+            chosen = math.exp(logprob)
+            return chosen if token == "1" else 1.0 - chosen  # noqa: S105 - the model's
+        before = (before + token)[-2 * len(_VIOLATION) :]
+    return None
 
 
 def make_consumer(settings: Settings) -> AIOKafkaConsumer:

@@ -43,7 +43,7 @@ def main() -> None:
         logits = torch.randn(rows, VOCABULARY)
         logprobs = logits.log_softmax(-1)
         chosen = logprobs.argmax(-1)
-        named = {row: [15, 16] for row in range(rows)}  # noqa: C420 - a list of its own each, as vLLM has
+        named = {row: [15, 16] for row in range(rows)}
         costs = (
             median_ms(lambda: sampler.gather_specific_token_logprobs(logprobs, named, chosen)),  # noqa: B023 - called here
             median_ms(lambda: sampler.gather_logprobs(logprobs, 0, token_ids=chosen)),  # noqa: B023

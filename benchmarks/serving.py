@@ -6,16 +6,21 @@
     stream      aiokafka: keep the server full over HTTP, without waiting for batches
 
 The server runs on the same cores, with the same model and the same engine arguments; prompts are token ids, grammars
-and budgets are Stream Guard's own, and the HTTP sides ask for no probabilities. Posts and reasoning are of mixed
-lengths. Batches, and requests at the server, are twice what the engine runs side by side, as many as Stream Guard has.
+and budgets are Stream Guard's own, and all ask for the tokens' probabilities, which a verdict's confidence is made of.
+Lengths of posts and of reasoning are mixed. Batches, and requests at the server, are twice what the engine runs side
+by side, as many as Stream Guard has.
 
-1. Saturation: all posts wait in Kafka. Posts/s of each side, and the ratio guard/side of each round, with medians.
+1. Saturation: all posts wait in Kafka. Posts/s of each side, the ratio guard/side of each round, with medians, and the
+   CPU time that a post took in the engine and before it (the server's front end and the consumer together).
 2. Latency: posts are sent at random gaps at shares of Stream Guard's own rate. p50 and p99 from a post's append to its
    verdict's, by the broker's clock, against the load: as curves.
 
-Targets: 1.1 times the throughput of ``stream`` at saturation; 1.5 times that of ``batch`` and of ``faststream`` at the
-same p99, which is the one that they have at the highest load that they keep up with. Exit code 1: a target missed, or
-a post without exactly one verdict.
+``--workload short`` gives the engine little to do for each post, by a model of random weights: what stands before the
+engine weighs more then. It measures saturation alone.
+
+Targets: 1.1 times the throughput of ``stream`` at saturation; 1.5 times that of ``batch`` at the same p99: the one that
+Stream Guard has at 0.7 of its saturated rate, the load that the capacity formula plans for. Exit code 1: a target
+missed, or a post without exactly one verdict.
 """
 
 from __future__ import annotations
@@ -23,23 +28,36 @@ from __future__ import annotations
 import argparse
 import contextlib
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from benchmarks import traffic
-from benchmarks.curves import Curve, draw
 from benchmarks.figures import (
     Point,
     interleaved,
     median,
     percentile,
-    ratios,
-    same_latency_ratio,
-    sustained,
 )
-from benchmarks.report import Report, Table
-from benchmarks.sides import Side, Sizes, add_options, environment, run_bench, sizes_of
-from benchmarks.workload import make_posts, write_policies
+from benchmarks.report import Report
+from benchmarks.serving_report import (
+    GUARD,
+    PLANNED_SHARE,
+    Saturation,
+    fill_curves,
+    fill_saturation,
+)
+from benchmarks.sides import (
+    Side,
+    Sizes,
+    add_options,
+    default_model,
+    environment,
+    run_bench,
+    sizes_of,
+)
+from benchmarks.workload import WORKLOADS, make_posts, write_policies
 from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.random_model import make_random_model
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.broker.ports import free_ports
 
@@ -50,12 +68,11 @@ if TYPE_CHECKING:
     from benchmarks.workload import Given
     from stream_guard.testing import Broker
 
-STREAM_RATIO_MIN: Final = 1.1
-BATCH_RATIO_MIN: Final = 1.5
-GUARD: Final = "guard"
 HTTP: Final = ("batch", "faststream", "stream")
 PARTITIONS: Final = 4
 LIMIT_S: Final = 600.0
+CURVE_POSTS_MIN: Final = 150
+"""Posts at each load: a p99 of fewer would be one post's."""
 _BOARDS: Final = 6
 
 
@@ -67,10 +84,19 @@ class Running(NamedTuple):
     watch: traffic.Watch
 
 
+class Server(NamedTuple):
+    """``vllm serve`` as it runs, and its address."""
+
+    side: Side
+    url: str
+
+
 class Bench:
     """What all runs of this benchmark have in common."""
 
-    def __init__(self, broker: Broker, place: Path, sizes: Sizes, report: Report) -> None:
+    def __init__(
+        self, broker: Broker, place: Path, sizes: Sizes, workload: str, report: Report
+    ) -> None:
         self.servers = broker.bootstrap_servers
         self.sizes = sizes
         self.report = report
@@ -79,33 +105,38 @@ class Bench:
         self._policies = place / "policies"
         tokenizer = load_tokenizer(EngineSettings(model=str(sizes.model)))
         write_policies(
-            self._policies, _BOARDS, 300, lambda text: len(tokenizer.encode(text)), mixed=True
+            self._policies,
+            _BOARDS,
+            WORKLOADS[workload].policy_tokens,
+            lambda text: len(tokenizer.encode(text)),
+            mixed=True,
+            efforts=WORKLOADS[workload].efforts,
         )
 
     def _environment(self, topics: traffic.Topics, **more: str) -> dict[str, str]:
         return environment(self.servers, topics, self._policies, self.sizes, **more)
 
     @contextlib.asynccontextmanager
-    async def server(self, run: str) -> AsyncIterator[str]:
-        """Run ``vllm serve``; yield its address."""
+    async def server(self, run: str) -> AsyncIterator[Server]:
+        """Run ``vllm serve``."""
         (port,) = free_ports(1)
         url = f"http://127.0.0.1:{port}"
         variables = self._environment(traffic.Topics("posts", "verdicts", "dead"))
         words = ("benchmarks.server", str(port))
         async with Side(words, variables, self._place / f"{run}-server.log") as side:
             await side.until_ready(f"{url}/health")
-            yield url
+            yield Server(side, url)
 
     @contextlib.asynccontextmanager
     async def running(
-        self, kind: str, run: str, url: str, posts: Sequence[Given]
+        self, kind: str, run: str, server: Server | None, posts: Sequence[Given]
     ) -> AsyncIterator[Running]:
         """Run a side of a kind on topics of its own, with posts that wait for it; see that it ends well.
 
         Args:
             kind: of the side.
             run: its name.
-            url: of the server, for those that have one.
+            server: for those that have one.
             posts: that are there before it starts.
         """
         topics = await traffic.make_topics(self._broker, run, PARTITIONS)
@@ -113,13 +144,13 @@ class Bench:
         (port,) = free_ports(1)
         variables = self._environment(topics, HTTP__PORT=str(port))
         words: tuple[str, ...] = ("stream_guard.cli", "run")
-        if kind != GUARD:
-            words = ("benchmarks.http_consumers", kind, url, str(2 * self.sizes.seqs))
+        if server is not None:
+            words = ("benchmarks.http_consumers", kind, server.url, str(2 * self.sizes.seqs))
         async with (
             Side(words, variables, self._place / f"{run}.log") as side,
             traffic.Watch(self.servers, topics[1:], PARTITIONS) as watch,
         ):
-            if kind == GUARD:
+            if server is None:
                 await side.until_ready(f"http://127.0.0.1:{port}/readyz")
             yield Running(topics, side, watch)
             await side.stop()
@@ -135,45 +166,62 @@ class Bench:
         return seen
 
 
-async def saturate(bench: Bench, kind: str, number: int, url: str, count: int) -> float | None:
-    """Have a side judge posts that all wait for it; return posts/s."""
+async def saturate(
+    bench: Bench, kind: str, number: int, server: Server | None, count: int
+) -> Saturation:
+    """Have a side judge posts that all wait for it."""
     run = f"{kind}-{number}"
     posts = make_posts(run, count, _BOARDS, seed=number)
-    async with bench.running(kind, run, url, posts) as running:
+    async with bench.running(kind, run, server, posts) as running:
+        sides = [running.side, *([server.side] if server else [])]
+        # From the first verdict: what it costs to start is none of a post's.
+        await running.watch.until(1, LIMIT_S, running.side.alive)
+        before = [side.cpu_s() for side in sides]
+        seen_before = await running.watch.count()
         await running.watch.until(count, LIMIT_S, running.side.alive)
+        after = [side.cpu_s() for side in sides]
+    judged = max(1, count - seen_before)
+    front_ms, engine_ms = (
+        sum(new[part] - old[part] for new, old in zip(after, before, strict=True)) * 1_000 / judged
+        for part in (0, 1)
+    )
     seen = await bench.check(run, running.topics, posts)
-    rate = traffic.rate_of(seen)
-    print(f"round {number + 1}: {kind}: {rate or 0:,.1f} posts/s", flush=True)
+    found = Saturation(traffic.rate_of(seen), engine_ms, front_ms)
+    print(
+        f"round {number + 1}: {kind}: {found.rate or 0:,.1f} posts/s; of CPU a post, "
+        f"{engine_ms:.1f} ms in the engine and {front_ms:.1f} ms before it",
+        flush=True,
+    )
     bench.report.raw.append(
         {
             "what": "saturation",
             "round": number,
             "side": kind,
-            "rate": rate,
+            **found._asdict(),
             "output_tokens": sum(one.output_tokens for one in seen),
             "undetermined": sum(one.undetermined for one in seen),
         }
     )
-    return rate
+    return found
 
 
 async def saturations(
     bench: Bench, kinds: Sequence[str], rounds: int, count: int
-) -> dict[str, list[float | None]]:
-    """Run all sides, Stream Guard and the server taking turns in going first; return posts/s by side and round."""
-    rates: dict[str, list[float | None]] = {kind: [] for kind in (GUARD, *kinds)}
+) -> dict[str, list[Saturation]]:
+    """Run all sides, Stream Guard and the server taking turns in going first; return each side's rounds."""
+    rates: dict[str, list[Saturation]] = {kind: [] for kind in (GUARD, *kinds)}
     for number, turn in interleaved((GUARD, "http"), rounds):
         if turn == GUARD:
-            rates[GUARD].append(await saturate(bench, GUARD, number, "", count))
+            rates[GUARD].append(await saturate(bench, GUARD, number, None, count))
             continue
-        async with bench.server(f"round-{number}") as url:
+        async with bench.server(f"round-{number}") as server:
             for kind in kinds if number % 2 == 0 else reversed(kinds):
-                rates[kind].append(await saturate(bench, kind, number, url, count))
+                rates[kind].append(await saturate(bench, kind, number, server, count))
     return rates
 
 
 async def curve(
-    bench: Bench, kind: str, url: str, loads: Sequence[float], seconds: float
+    bench: Bench, kind: str, server: Server | None, loads: Sequence[float], seconds: float
 ) -> list[Point]:
     """Send posts to a side at each load in turn, each after the last is done; return a point for each."""
     run = f"{kind}-curve"
@@ -181,13 +229,12 @@ async def curve(
     every: list[Given] = []
     # One post before the clock starts: connections are made, and the group is joined.
     first = make_posts(f"{run}-first", 1, _BOARDS)
-    async with bench.running(kind, run, url, first) as running:
+    async with bench.running(kind, run, server, first) as running:
         await running.watch.until(1, LIMIT_S, running.side.alive)
         every += first
         for number, load in enumerate(loads):
-            posts = make_posts(
-                f"{run}-{number}", max(10, round(load * seconds)), _BOARDS, seed=number
-            )
+            count = max(CURVE_POSTS_MIN if seconds else 10, round(load * seconds))
+            posts = make_posts(f"{run}-{number}", count, _BOARDS, seed=number)
             await traffic.offer(bench.servers, running.topics.posts, posts, load, seed=number)
             every += posts
             sent.append(posts)
@@ -217,68 +264,34 @@ async def curves(
     bench: Bench, kinds: Sequence[str], loads: Sequence[float], seconds: float
 ) -> dict[str, list[Point]]:
     """Return each side's points."""
-    found = {GUARD: await curve(bench, GUARD, "", loads, seconds)}
-    async with bench.server("curves") as url:
+    found = {GUARD: await curve(bench, GUARD, None, loads, seconds)}
+    async with bench.server("curves") as server:
         for kind in kinds:
-            found[kind] = await curve(bench, kind, url, loads, seconds)
+            found[kind] = await curve(bench, kind, server, loads, seconds)
     return found
-
-
-def fill_report(
-    report: Report, rates: dict[str, list[float | None]], points: dict[str, list[Point]]
-) -> None:
-    """Add tables, curves and targets."""
-    shares = {kind: ratios(rates[GUARD], rates[kind]) for kind in rates if kind != GUARD}
-    rows: list[tuple[str, float | None, float | None]] = [
-        (kind, median(found), median(shares[kind]) if kind in shares else 1.0)
-        for kind, found in rates.items()
-    ]
-    report.tables.append(
-        Table("Saturation, medians", ("side", "posts/s", "stream guard / side"), rows)
-    )
-    columns = ("side", "offered posts/s", "achieved posts/s", "p50 ms", "p99 ms", "keeps up")
-    report.tables.append(
-        Table(
-            "Latency against load, append to verdict",
-            columns,
-            [
-                (kind, *point, "yes" if point in sustained(found) else "no")
-                for kind, found in points.items()
-                for point in sorted(found)
-            ],
-            digits=1,
-        )
-    )
-    for name in ("p50", "p99"):
-        lines = [
-            Curve(kind, [(point.offered, getattr(point, f"{name}_ms")) for point in found])
-            for kind, found in points.items()
-        ]
-        picture = draw(
-            f"From append to verdict, {name}", "offered posts/s", "ms", lines, logarithmic=True
-        )
-        report.pictures[f"latency-{name}.svg"] = picture
-    if "stream" in shares:
-        report.aim("guard / stream, saturated", median(shares["stream"]), at_least=STREAM_RATIO_MIN)
-    for kind, theirs in points.items():
-        if kind in ("batch", "faststream"):
-            ratio = same_latency_ratio(points[GUARD], theirs)
-            report.aim(f"guard / {kind}, load at one p99", ratio, at_least=BATCH_RATIO_MIN)
 
 
 async def measure(bench: Bench, options: argparse.Namespace) -> None:
     """Measure both parts and fill the report."""
-    rates = await saturations(bench, options.sides, options.rounds, options.posts)
-    rate = median(rates[GUARD])
-    loads = [share * (rate or 0.0) for share in options.loads if rate]
-    points = await curves(bench, options.curves, loads, options.seconds) if loads else {GUARD: []}
-    fill_report(bench.report, rates, points)
+    found = await saturations(bench, options.sides, options.rounds, options.posts)
+    fill_saturation(bench.report, found)
+    rate = median([one.rate for one in found[GUARD]])
+    if rate and options.loads:
+        loads = [share * rate for share in options.loads]
+        points = await curves(bench, options.curves, loads, options.seconds)
+        fill_curves(bench.report, points, PLANNED_SHARE * rate)
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
     """Return the options."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--workload",
+        choices=tuple(WORKLOADS),
+        default="reasoning",
+        help="what the engine does for each post (default reasoning)",
     )
     parser.add_argument(
         "--sides",
@@ -295,7 +308,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         help="whose latency to draw beside Stream Guard's (default batch; faststream waits alike)",
     )
     parser.add_argument(
-        "--posts", type=int, default=800, help="posts of a run at saturation (default 800)"
+        "--posts", type=int, default=600, help="posts of a run at saturation (default 600)"
     )
     parser.add_argument("--rounds", type=int, default=3, help="rounds at saturation (default 3)")
     parser.add_argument(
@@ -310,9 +323,11 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     add_options(parser)
     options = parser.parse_args(words)
+    if options.workload == "short":
+        options.loads = []
     if options.quick:
         options.posts, options.rounds, options.seqs = 24, 1, 8
-        options.loads, options.seconds = [0.3, 0.6], 3.0
+        options.loads, options.seconds = options.loads and [0.3, 0.9], 0.0
     return options
 
 
@@ -320,7 +335,7 @@ def main() -> int:
     """Measure; return the exit code."""
     options = parse()
     sizes = sizes_of(options)
-    names = ("sides", "curves", "posts", "rounds", "loads", "seconds")
+    names = ("workload", "sides", "curves", "posts", "rounds", "loads", "seconds")
     report = Report(
         "serving",
         "Stream Guard against consumers round `vllm serve`, on the same cores.",
@@ -329,7 +344,11 @@ def main() -> int:
     )
 
     async def work(broker: Broker, place: Path) -> None:
-        await measure(Bench(broker, place, sizes, report), options)
+        used = replace(sizes, rationale_tokens=WORKLOADS[options.workload].rationale_tokens)
+        if options.workload == "short" and sizes.model == default_model():
+            used = replace(used, model=place / "random-model")
+            make_random_model(used.model)
+        await measure(Bench(broker, place, used, options.workload, report), options)
 
     return run_bench(report, options.output, work)
 

@@ -40,6 +40,8 @@ START_S: Final = 300.0
 STOP_S: Final = 90.0
 _LOOK_S: Final = 0.05
 _TAIL_BYTES: Final = 3_000
+_ENGINE: Final = ("EngineCore", "forkserver")
+"""Names of the engine's own process: under ``vllm serve``, and under us."""
 
 
 class SideError(Exception):
@@ -55,7 +57,7 @@ class Sizes:
         seqs: requests that the engine runs side by side.
         cache_mib: of its KV cache; 0 leaves it to vLLM, which takes a share of the GPU's memory.
         model_len: longest prompt and answer together, in tokens.
-        rationale_tokens: longest rationale.
+        rationale_tokens: longest rationale, in tokens.
         load_format: vLLM's; ``dummy`` makes random weights.
     """
 
@@ -75,7 +77,7 @@ def default_model() -> Path:
     """Return the demo model's folder."""
     from stream_guard.demo import MODEL
 
-    return MODEL
+    return Path(MODEL).resolve()
 
 
 def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: int = 256) -> None:
@@ -238,6 +240,21 @@ class Side:
             return times.user + times.system, child.memory_info().rss
         except psutil.NoSuchProcess:
             return 0.0, 0
+
+    def cpu_s(self) -> tuple[float, float]:
+        """Return CPU seconds so far of the side's front end and of its engine, each with all its threads."""
+        assert self._process is not None, "entered"
+        front = engine = 0.0
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for process in psutil.Process(self._process.pid).children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = process.cpu_times()
+                    words = " ".join(process.cmdline())
+                    if any(sign in words for sign in _ENGINE):
+                        engine += times.user + times.system
+                    else:
+                        front += times.user + times.system
+        return front, engine
 
     async def until_ready(self, url: str, limit_s: float = START_S) -> None:
         """Return once a page answers with 200.

@@ -40,6 +40,27 @@ EFFORTS: Final[Efforts] = (("low", 24), ("medium", 64), ("high", 128))
 SENTENCES_MAX: Final = 40
 
 
+class Workload(NamedTuple):
+    """What an engine is given to do for each post.
+
+    Attributes:
+        policy_tokens: of each policy's text, at least.
+        efforts: of the policies.
+        rationale_tokens: longest rationale.
+    """
+
+    policy_tokens: int
+    efforts: Efforts
+    rationale_tokens: int
+
+
+WORKLOADS: Final = {
+    "reasoning": Workload(300, EFFORTS, 32),
+    "short": Workload(60, (("low", 4), ("medium", 8), ("high", 16)), 4),
+}
+"""By name: ``reasoning`` keeps an engine busy, ``short`` leaves as much as can be to what stands before it."""
+
+
 class Given(NamedTuple):
     """A post: its id, the policy that judges it, and its record's value."""
 

@@ -12,14 +12,15 @@ import pytest
 from benchmarks.curves import Curve, draw
 from benchmarks.figures import (
     Point,
+    SameLatency,
     gained,
     interleaved,
     load_within,
     median,
+    p99_at,
     percentile,
     ratios,
-    same_latency_ratio,
-    sustained,
+    same_latency,
 )
 from benchmarks.report import Report, Table, Target, finish
 
@@ -70,11 +71,6 @@ def curve(*points: tuple[float, float, float]) -> list[Point]:
     return [Point(offered, achieved, 1.0, p99_ms) for offered, achieved, p99_ms in points]
 
 
-def test_what_cannot_keep_up_ends_what_is_sustained() -> None:
-    points = curve((100, 99, 5), (300, 299, 9), (200, 150, 900))
-    assert [point.offered for point in sustained(points)] == [100]
-
-
 def test_the_load_within_a_latency_lies_between_points() -> None:
     points = curve((100, 100, 10), (200, 200, 30))
     assert load_within(points, 20) == 150
@@ -83,12 +79,31 @@ def test_the_load_within_a_latency_lies_between_points() -> None:
     assert load_within(points, 9) is None
 
 
-def test_loads_are_compared_at_the_latency_of_the_others_highest() -> None:
+def test_a_p99_lies_between_points() -> None:
+    points = curve((200, 200, 30), (100, 100, 10))
+    assert p99_at(points, 100) == 10
+    assert p99_at(points, 150) == 20
+    assert p99_at(points, 99) is None
+    assert p99_at(points, 201) is None
+
+
+def test_loads_are_compared_at_the_latency_that_we_have_at_ours() -> None:
     ours = curve((100, 100, 10), (200, 200, 30))
-    theirs = curve((50, 50, 15), (100, 100, 20), (150, 120, 5_000))
-    assert same_latency_ratio(ours, theirs) == 1.5
-    assert same_latency_ratio(ours, curve((50, 10, 5))) is None
-    assert same_latency_ratio(ours, curve((50, 50, 5))) is None
+    theirs = curve((50, 50, 10), (100, 100, 30), (150, 150, 5_000))
+    found = same_latency(ours, theirs, 150)
+    assert found == SameLatency(20.0, 150, 75.0, within=True)
+    assert found.ratio == 2.0
+
+
+def test_whoever_is_slower_at_every_load_is_compared_at_the_lowest() -> None:
+    ours, theirs = curve((100, 100, 10), (200, 200, 30)), curve((40, 40, 100), (80, 80, 110))
+    assert same_latency(ours, theirs, 160) == SameLatency(22.0, 160, 40, within=False)
+
+
+def test_a_load_that_was_not_measured_is_not_compared() -> None:
+    ours = curve((100, 100, 10), (200, 200, 30))
+    assert same_latency(ours, ours, 250) is None
+    assert same_latency(ours, [], 150) is None
 
 
 def test_a_gain_is_a_share_of_what_can_be_gained() -> None:
