@@ -1,7 +1,9 @@
 """The pipeline alone, beside a bare loop and beside two frameworks: ``make bench-frameworks``.
 
     bare        aiokafka: read, parse, constant verdict of a real one's size and headers, produce, commit each second
-    guard       Stream Guard with a judge that answers at once, guarantees and telemetry on (1 % of records traced)
+    guard       Stream Guard with a judge that answers at once and no cheap tiers before it, guarantees and telemetry on
+                (1 % of records traced)
+    cascade     the same with the tiers that are on by default, which settle none of these posts: all differ
     faststream  the same as bare, by FastStream's batch subscriber
     arroyo      the same as bare, by Arroyo's RunTask, Produce and CommitOffsets; of threads and librdkafka
 
@@ -30,7 +32,7 @@ if TYPE_CHECKING:
     from stream_guard.testing import Broker
 
 RATIO_MIN: Final = 0.6
-SIDES: Final = ("bare", "guard", *FRAMEWORKS)
+SIDES: Final = ("bare", "guard", "cascade", *FRAMEWORKS)
 
 
 def fill_report(report: Report, rates: Mapping[str, Sequence[float | None]]) -> None:

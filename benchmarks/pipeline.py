@@ -2,7 +2,8 @@
 
 (a) a bare loop: reads, parses, builds a verdict of the same size with as many headers, sends, commits each second;
     its ids and hashes are as random as real ones, so that both sides compress alike;
-(b) Stream Guard with a judge that answers at once, guarantees and telemetry on (1 % of records traced).
+(b) Stream Guard with a judge that answers at once and no cheap tiers before it, guarantees and telemetry on (1 % of
+    records traced).
 
 Prints both rates, the ratio b/a of each pair, their median, and the growth of memory from a stream to one ten times
 as long. Each side is a process of its own, and is timed from the first record that it reads to its last commit.
@@ -78,8 +79,8 @@ async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> No
     await producer.stop()
 
 
-def settings_of(bootstrap: str, source: str, sink: str, dead: str) -> Any:
-    """Return settings for a run: the scripted judge, one policy, and 1 % of records traced."""
+def settings_of(bootstrap: str, source: str, sink: str, dead: str, *, tiers: bool = False) -> Any:
+    """Return settings for a run: the scripted judge, one policy, 1 % of records traced; the default tiers or none."""
     from stream_guard.settings import Settings
 
     return Settings(
@@ -91,6 +92,7 @@ def settings_of(bootstrap: str, source: str, sink: str, dead: str) -> Any:
             "group_id": f"bench-{uuid.uuid4().hex}",
         },
         engine={"kind": "scripted"},
+        cascade={} if tiers else {"tiers": ["safeguard"], "ladder": []},
         policies={"path": _one_policy()},
         telemetry={"trace_ratio": 0.01, "log_level": "warning"},
         http={"host": "127.0.0.1", "port": 0},
@@ -249,7 +251,8 @@ def _verdicts(app: Any) -> float:
 def _child(side: str, bootstrap: str, count: int, topics: list[str]) -> None:
     import uvloop
 
-    settings = settings_of(bootstrap, *topics)
+    source, sink, dead = topics
+    settings = settings_of(bootstrap, source, sink, dead, tiers=side == "cascade")
     if side in FRAMEWORKS:
         from benchmarks import framework_sides
 
@@ -343,7 +346,9 @@ def main() -> int:
     parser.add_argument(
         "--bootstrap", default=os.environ.get("KAFKA_BOOTSTRAP_SERVERS"), help=argparse.SUPPRESS
     )
-    parser.add_argument("--child", choices=("bare", "guard", *FRAMEWORKS), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--child", choices=("bare", "guard", "cascade", *FRAMEWORKS), help=argparse.SUPPRESS
+    )
     parser.add_argument("--topics", type=json.loads, default=[], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:

@@ -226,22 +226,32 @@ class Pipeline:
             return
         now_ns = self._clock.wall_ns()
         for batch in batches:
-            wanted = [request for request in batch if not _work_of(request).abandoned]
-            traced = [r for r in wanted if _work_of(r).trace.span is not None]
+            wanted: list[JudgeRequest] = []
+            traced: list[JudgeRequest] = []
+            consumed: dict[int, int] = {}
+            for request in batch:
+                work = request.context
+                assert isinstance(work, Work)
+                if work.abandoned:
+                    continue
+                wanted.append(request)
+                consumed[work.consumed_ns] = consumed.get(work.consumed_ns, 0) + 1
+                if work.trace.span is not None:
+                    traced.append(request)
             if traced:
                 self._trace_batch(traced, len(wanted), now_ns)
             if wanted:
                 self._metrics.batch_records.observe(len(wanted))
-                self._metrics.observe_stage(
-                    "wait", [now_ns - _work_of(request).consumed_ns for request in wanted]
-                )
+                for consumed_ns, count in consumed.items():  # records of one poll share their time
+                    self._metrics.observe_stage("wait", [now_ns - consumed_ns], count)
                 self._judge.submit(wanted, self._judged)
 
     def _trace_batch(self, traced: Sequence[JudgeRequest], count: int, now_ns: int) -> None:
         tracing = self._tracing
         batch = tracing.batch(traced[0].policy.id, count, now_ns)
         for request in traced:
-            work = _work_of(request)
+            work = request.context
+            assert isinstance(work, Work)
             assert work.trace.span is not None
             request.span = tracing.judging(
                 work.trace.span, request, work.consumed_ns, now_ns, batch
@@ -307,10 +317,11 @@ class Pipeline:
         passed = 0
         events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
         outgoing: list[Outgoing] = []
-        tokens: Counter[str] = Counter()
+        prompt_tokens = cached_tokens = output_tokens = 0
         degraded: Counter[str] = Counter()
         for judgement in judgements:
-            work = _work_of(judgement.request)
+            work = judgement.request.context
+            assert isinstance(work, Work)
             if work.abandoned:
                 continue
             span = judgement.request.span
@@ -324,13 +335,12 @@ class Pipeline:
             passed += 1
             verdict, sending = self._verdict(work, judgement, events, now_ns)
             provenance = verdict["provenance"]
-            degraded.update(provenance["degraded"])
+            if provenance["degraded"]:
+                degraded.update(provenance["degraded"])
             if provenance["output_tokens"]:
-                tokens.update(
-                    prompt=provenance["prompt_tokens"],
-                    cached=provenance["cached_tokens"],
-                    output=provenance["output_tokens"],
-                )
+                prompt_tokens += provenance["prompt_tokens"]
+                cached_tokens += provenance["cached_tokens"]
+                output_tokens += provenance["output_tokens"]
             outgoing.append(sending)
             if judgement.thoughts and self._kafka.reasoning_topic is not None:
                 outgoing.append(self._reasoning(work, verdict, judgement, now_ns))
@@ -338,8 +348,8 @@ class Pipeline:
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
         self._metrics.count_degraded(degraded)
-        for kind, count in tokens.items():
-            self._metrics.tokens.labels(kind).inc(count)
+        if output_tokens:
+            self._metrics.count_tokens(prompt_tokens, cached_tokens, output_tokens)
         self.dead_letters.passed("judge", passed, now_s)
         if outgoing:
             self._publisher.publish(outgoing, self._acknowledged)
@@ -469,9 +479,3 @@ class Pipeline:
             self._publisher.publish(letters, self._acknowledged)
         elif self.dead_letters.next_due_s() is not None:
             self.progress.set()  # whoever drains has it flushed
-
-
-def _work_of(request: JudgeRequest) -> Work:
-    work = request.context
-    assert isinstance(work, Work)
-    return work

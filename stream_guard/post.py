@@ -36,6 +36,7 @@ Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
 
 _STRUCTURED: Final = b"application/cloudevents+json"
 _MISSING: Final = object()
+_STRINGS: Final = frozenset((str, type(None)))
 _OPTIONAL: Final = ("author", "tenant", "language", "title", "parent")
 
 
@@ -64,6 +65,12 @@ class Post:
     created_at_ms: int | None = None
 
 
+_Found: TypeAlias = (
+    "tuple[str, str, str | None, str | None, str | None, str | None, str | None, Any]"
+)
+"""Id, text, author, tenant, language, title, parent and time of creation, the last as it came."""
+
+
 class PostParser:
     """Reads posts by the field names of one platform."""
 
@@ -78,6 +85,13 @@ class PostParser:
         self._author, self._tenant, self._language, self._title, self._parent = (
             _compile(name, getattr(settings, name)) for name in _OPTIONAL
         )
+        every = (
+            *(self._id, self._text, self._author, self._tenant, self._language),
+            *(self._title, self._parent, self._created_at),
+        )
+        # Where every field is at the top, one sweep finds all of them.
+        tops = [field.single for field in every if field.single is not None]
+        self._tops = tops if len(tops) == len(every) else None
 
     def parse(self, value: bytes | None, headers: Headers) -> Post:
         """Return the post in a record's value.
@@ -148,6 +162,14 @@ class PostParser:
     def _read(self, document: Any, attributes: dict[str, Any]) -> Post:  # noqa: ANN401
         if not isinstance(document, dict):
             raise FieldTypeError("the document is not a JSON object")
+        if self._tops is not None:
+            found: Any = list(map(document.get, self._tops))
+            if (
+                found[0] is not None
+                and found[1] is not None
+                and _STRINGS.issuperset(map(type, found[:-1]))
+            ):
+                return self._make(found, attributes)
         post_id = _identifier(document, self._id)
         if post_id is None:
             raise MissingFieldError(f"no field at {self._id.pointer!r} (post.id)")
@@ -156,6 +178,22 @@ class PostParser:
             raise MissingFieldError(f"no field at {self._text.pointer!r} (post.text)")
         title = _string(document, self._title)
         parent = _string(document, self._parent)
+        return self._make(
+            (
+                post_id,
+                text,
+                _identifier(document, self._author),
+                _identifier(document, self._tenant),
+                _string(document, self._language),
+                title,
+                parent,
+                self._created_at.find(document),
+            ),
+            attributes,
+        )
+
+    def _make(self, found: _Found, attributes: dict[str, Any]) -> Post:
+        post_id, text, author, tenant, language, title, parent, created_at = found
         try:
             encoded = text.encode()
             text_bytes = len(encoded)
@@ -170,7 +208,6 @@ class PostParser:
                 f"the text has {text_bytes} bytes; post.max_text_bytes is {self._max_text_bytes}"
             )
             raise TooLargeError(message)
-        created_at = self._created_at.find(document)
         if created_at is None:
             created_at = attributes.get("time")
         return Post(
@@ -178,9 +215,9 @@ class PostParser:
             text,
             hashlib.sha256(encoded).hexdigest(),
             text_bytes,
-            _identifier(document, self._author),
-            _identifier(document, self._tenant),
-            _string(document, self._language),
+            author,
+            tenant,
+            language,
             title,
             parent,
             None if created_at is None else _time_ms(created_at, self._created_at.name),

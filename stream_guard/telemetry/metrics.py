@@ -13,7 +13,7 @@ from prometheus_client.registry import Collector
 from stream_guard.errors import RecordError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from stream_guard.ports import Partition
 
@@ -81,6 +81,12 @@ class BulkHistogram(Collector):
     def observe(self, value: float, count: int = 1, label: str = "") -> None:
         """Add a value that was seen ``count`` times."""
         self._series[label].observe(value, count)
+
+    def observe_all(self, values: Iterable[float], count: int = 1, label: str = "") -> None:
+        """Add values, each seen ``count`` times."""
+        observe = self._series[label].observe
+        for value in values:
+            observe(value, count)
 
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the family, with cumulative buckets."""
@@ -315,9 +321,14 @@ class Metrics:
 
     def observe_stage(self, stage: str, durations_ns: Sequence[int], count: int = 1) -> None:
         """Add durations of a stage, in ns, each seen ``count`` times."""
-        observe = self.stage_seconds.observe
-        for duration_ns in durations_ns:
-            observe(duration_ns / 1e9, count, stage)
+        self.stage_seconds.observe_all(
+            [duration_ns / 1e9 for duration_ns in durations_ns], count, stage
+        )
+
+    def count_tokens(self, prompt: int, cached: int, output: int) -> None:
+        """Add tokens by kind."""
+        for kind, count in (("prompt", prompt), ("cached", cached), ("output", output)):
+            self.tokens.labels(kind).inc(count)
 
     def count_degraded(self, counts: Mapping[str, int]) -> None:
         """Add verdicts by what was left out."""

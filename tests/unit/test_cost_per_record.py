@@ -36,12 +36,12 @@ if TYPE_CHECKING:
     from stream_guard.judge import Judgement, JudgeRequest
 
 CALLS: Final[dict[str, float]] = {
-    "parse": 57,
-    "pipeline": 46,
+    "parse": 26,
+    "pipeline": 33,
     "verdict": 18,
     "encode": 12.2,
     "offsets": 15,
-    "metrics": 10.5,
+    "metrics": 4.8,
     "trace": 6,
     "batch": 4.5,
     "judge": 1.7,
@@ -54,7 +54,7 @@ CALLS_OF: Final[dict[Variant, dict[str, float]]] = {
     "plain": CALLS,
     "structured": CALLS | {"encode": 7.7},
     "traced": CALLS | {"trace": 15},
-    "routed": CALLS | {"route": 60, "pipeline": 55},
+    "routed": CALLS | {"route": 60, "pipeline": 43},
     "cascade": CALLS | {"judge": 64},
 }
 BYTES: Final[dict[str, float]] = {

@@ -1,0 +1,39 @@
+"""The benchmarks' way from the command to the table of targets, on a broker of its own, by a smoke run of one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import orjson
+
+from tests.integration.harness import ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_a_smoke_run_counts_verdicts_and_judges_no_target(tmp_path: Path) -> None:
+    words = ["-m", "benchmarks", "--quick", "--only", "frameworks", "--output", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (whole,) = tmp_path.glob("all-*/report.json")
+    (one,) = tmp_path.glob("frameworks/*/report.json")
+    report, part = orjson.loads(whole.read_bytes()), orjson.loads(one.read_bytes())
+    assert report["complaints"] == part["complaints"] == []
+    assert [target["state"] for target in part["targets"]] == ["not judged"]
+    (found,) = report["raw"]
+    assert found["benchmark"] == "frameworks"
+    runs = orjson.loads((one.parent / "raw.json").read_bytes())
+    assert {run["side"] for run in runs} == {"bare", "guard", "cascade", "faststream", "arroyo"}
+    assert all(run["rate"] > 0 for run in runs)
