@@ -37,16 +37,27 @@ def fill_saturation(report: Report, found: dict[str, list[Saturation]]) -> None:
     """Add the table of saturation, and its target."""
     rates = {kind: [one.rate for one in rounds] for kind, rounds in found.items()}
     shares = {kind: median(ratios(rates[GUARD], theirs)) for kind, theirs in rates.items()}
-    columns = ("side", "posts/s", "stream guard / side", "engine CPU ms/post", "other CPU ms/post")
+    costs = {
+        kind: (
+            median([one.engine_ms for one in rounds]) or 0.0,
+            median([one.front_ms for one in rounds]) or 0.0,
+        )
+        for kind, rounds in found.items()
+    }
+    columns = (
+        *("side", "posts/s", "stream guard / side"),
+        *("engine CPU ms/post", "other CPU ms/post", "posts per CPU s", "stream guard / side"),
+    )
     rows = [
         (
             kind,
             median(rates[kind]),
             shares[kind],
-            median([one.engine_ms for one in rounds]),
-            median([one.front_ms for one in rounds]),
+            *cost,
+            1_000 / sum(cost),
+            sum(cost) / sum(costs[GUARD]),
         )
-        for kind, rounds in found.items()
+        for kind, cost in costs.items()
     ]
     report.tables.append(Table("Saturation, medians", columns, rows))
     if "stream" in shares:
