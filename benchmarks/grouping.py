@@ -1,7 +1,7 @@
 """Posts of many policies in random order: what does grouping them by policy spare the engine? ``make bench-grouping``.
 
     grouped  stream-guard run as it comes: posts of one policy are handed over together
-    arrival  the same with batching.size_max 1 and batching.age_max_ms 0: first come, first served
+    arrival  the same with batching.size_max 1, batching.age_max_ms 0 and polls of one record: first come, first served
     sorted   as grouped, and the posts are sorted by policy before they are sent: the best order that there is
 
 1, 4, 16 and 64 policies of 600 tokens, one partition, the cheap tiers off, and a KV cache that holds few policies
@@ -42,7 +42,12 @@ SIDES: Final = ("grouped", "arrival", "sorted")
 GAIN_MIN: Final = 0.5
 _TOKENS: Final = 600
 _SETTINGS: Final = {
-    "arrival": (("BATCHING__SIZE_MAX", "1"), ("BATCHING__AGE_MAX_MS", "0")),
+    # One at a time: what one poll brings is handed over by policy, whatever the size of a batch.
+    "arrival": (
+        ("BATCHING__SIZE_MAX", "1"),
+        ("BATCHING__AGE_MAX_MS", "0"),
+        ("BATCHING__POLL_RECORDS_MAX", "1"),
+    ),
 }
 
 
@@ -142,7 +147,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         default=[1, 4, 16, 64],
         help="counts of policies (default 1 4 16 64)",
     )
-    parser.add_argument("--posts", type=int, default=1_000, help="posts of a run (default 1000)")
+    parser.add_argument("--posts", type=int, default=500, help="posts of a run (default 500)")
     parser.add_argument("--rounds", type=int, default=1, help="of all runs (default 1)")
     add_options(parser, seqs=8, cache_mib=40)
     options = parser.parse_args(words)

@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 TIER: Final = "safeguard"
 CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
 """P(violation) by the answer's 0 or 1, given this reasoning: it saturates, so calibrate it on labelled posts."""
-BUILT_PER_TURN_MAX: Final = 16
+BUILT_PER_TURN_MAX: Final = 4
 """Prompts built before the event loop gets a turn."""
 _RETRIED: Final = frozenset({"malformed", "empty", "truncated"})
 
