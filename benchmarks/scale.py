@@ -5,8 +5,8 @@
    the rate over that of one process times the processes, and over that of one process times the cores that they can
    have. Processes share the cores with the broker: on two cores, three cannot be three times as fast.
 2. Records: 10 thousand, 100 thousand and a million through one process: CPU time per record (of 50 thousand and more:
-   fewer are nearly all in flight at once), and the highest resident size. ``--records`` takes up to 10 million, which is
-   about a quarter of an hour, and 20 GB of disk.
+   fewer are nearly all in flight at once), and the highest resident size. ``--records`` takes up to 10 million, which
+   is about a quarter of an hour, and 20 GB of disk.
 3. Start-up: from the start of the process to its first verdict at the broker.
 4. Duplicates: a backlog of one text under many ids, drained with the tier ``duplicates`` on; ``--duplicates``.
 
@@ -241,7 +241,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         nargs="+",
         type=int,
         default=[10_000, 100_000, 1_000_000],
-        help="counts of records for one process (default 10000 100000 300000)",
+        help="counts of records for one process (default 10000 100000 1000000)",
     )
     parser.add_argument(
         "--duplicates", type=int, default=1_000_000, help="of the backlog (default 1000000)"
