@@ -79,6 +79,8 @@ class Consumer:
         # By partition, the highest offset that this process has received in any epoch: at or below it, it is a repeat.
         self._received: dict[Partition, int] = {}
         self._causes: dict[Partition, str] = {}
+        # How long the last turn took, its waiting left out, in s: about when the next one can hand posts over.
+        self._turn_s = 0.0
         self.turns = 0
         self.commits = 0
 
@@ -165,7 +167,8 @@ class Consumer:
             raise self._failure
         pipeline = self._pipeline
         self._seek_rewound()
-        pipeline.dispatch()
+        # What would be too old by the next turn goes now: a turn of many records takes as long as a post may wait.
+        pipeline.dispatch(ahead_s=self._turn_s)
         self._metrics.in_flight.set(pipeline.flow.records)
         room = pipeline.flow.room() if self._held.is_set() else 0
         pollable = pipeline.flow.pollable(self._offsets.values()) if room else []
@@ -175,10 +178,12 @@ class Consumer:
             await self._source.poll((), records_max=1, timeout_ms=0)
             return
         records = await self._source.poll(pollable, records_max=room, timeout_ms=self._timeout_ms())
+        polled_s = self._clock.monotonic_s()
         for partition, batch in records.items():
             self._accept(partition, batch)
         # A poll that finds prefetched records does not suspend, and publishing has to get its turn.
         await asyncio.sleep(0)
+        self._turn_s = self._clock.monotonic_s() - polled_s
 
     def _accept(self, partition: Partition, batch: Sequence[Record]) -> None:
         offsets = self._offsets.get(partition)

@@ -217,11 +217,16 @@ class Pipeline:
             work.modes = {route.policy.id: route.mode for route in routed}
         return post, tuple(route.policy for route in routed)
 
-    def dispatch(self, *, flush: bool = False) -> None:
-        """Hand to the judge, and of dead letters to the publisher, what is due; with ``flush``, everything."""
+    def dispatch(self, *, flush: bool = False, ahead_s: float = 0.0) -> None:
+        """Hand to the judge, and of dead letters to the publisher, what is due; with ``flush``, everything.
+
+        Args:
+            flush: hand over what is not due as well.
+            ahead_s: when the next call may come, in s from now: posts that will be due by then are handed over.
+        """
         now_s = self._clock.monotonic_s()
         self._write_dead_letters(now_s, flush=flush)
-        batches = self._batcher.flush() if flush else self._batcher.due(now_s)
+        batches = self._batcher.flush() if flush else self._batcher.due(now_s + ahead_s)
         if not batches:
             return
         now_ns = self._clock.wall_ns()
