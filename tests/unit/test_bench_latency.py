@@ -57,7 +57,8 @@ def test_grouping_is_held_against_what_sorting_gains(
     found: tuple[float | None, ...], state: str | None
 ) -> None:
     report = Report("grouping", "", {})
-    grouping.aim(report, "hit rate", dict(zip(grouping.SIDES, found, strict=True)))
+    judged = grouping.aim(report, "hit rate", dict(zip(grouping.SIDES, found, strict=True)))
+    assert judged == bool(report.targets)
     assert [one.state for one in report.targets] == ([state] if state else [])
 
 
