@@ -65,12 +65,14 @@ class GuardRun(NamedTuple):
     Attributes:
         seen: its verdicts, in the order of the broker's clock.
         page: its metrics, after the last verdict.
+        ready_page: its metrics when it was ready: what happened while it started.
         full_ms: when the engine was full, Unix time in ms; None: never.
         looks: (Unix time in ms, requests that the engine ran).
     """
 
     seen: list[traffic.Seen]
     page: str
+    ready_page: str
     full_ms: float | None
     looks: list[tuple[float, float]]
 
@@ -143,6 +145,7 @@ class Bench:
             traffic.Watch(servers, topics[1:], how.partitions) as watch,
         ):
             await side.until_ready(f"{url}/readyz")
+            ready_page = await page_of(f"{url}/metrics")
             filling = asyncio.create_task(until_full(f"{url}/metrics", self.sizes.seqs, stop))
             if load is not None:
                 await traffic.offer(servers, topics.posts, posts, load)
@@ -154,11 +157,11 @@ class Bench:
             there = await watch.count()
         seen = traffic.seen_of(await traffic.read(servers, topics.verdicts, how.partitions))
         self.report.complaints += traffic.complaints(run, posts, seen, there - len(seen))
-        return GuardRun(seen, page, full_ms, looks)
+        return GuardRun(seen, page, ready_page, full_ms, looks)
 
     async def run_guard(self, run: str, posts: list[Given]) -> dict[str, Any]:
         """Run (b); return what came of it."""
-        seen, _, full_ms, looks = await self.guard(run, posts)
+        seen, _, _, full_ms, looks = await self.guard(run, posts)
         first_ms = min((one.consumed_ms for one in seen), default=0)
         return {
             "rate": traffic.rate_of(seen),

@@ -31,6 +31,12 @@ def buckets_of(page: str, name: str, **labels: str) -> Buckets:
     return sorted(found.items())
 
 
+def since(before: Sequence[tuple[float, float]], now: Sequence[tuple[float, float]]) -> Buckets:
+    """Return what a histogram saw between two pages of one process."""
+    counted = dict(before)
+    return [(edge, count - counted.get(edge, 0.0)) for edge, count in now]
+
+
 def quantile(buckets: Sequence[tuple[float, float]], share: float) -> float | None:
     """Return the value that ``share`` of all do not exceed, on a straight line within its bucket.
 

@@ -1,7 +1,7 @@
 """How long a post waits for its verdict at half load, where, and how late the event loop is: ``make bench-latency``.
 
 1. Saturation: all posts wait in Kafka. Posts/s, and the p99 of the event loop's lag, which Stream Guard measures once
-   a second (``stream_guard_event_loop_lag_seconds``).
+   a second (``stream_guard_event_loop_lag_seconds``), from when it is ready: the start is left out.
 2. Half of that rate, at random gaps. p50 and p99 from a post's append to its verdict's, by the broker's clock, and of
    each stage between: until the record is read (fetch), until its request is in the engine's hands and after the
    answer until the verdict is built (pipeline: all that is ours), the model, and the way to the broker (publish).
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 from benchmarks import traffic
 from benchmarks.engine_feed import BOARDS, Bench
 from benchmarks.figures import percentile
-from benchmarks.histograms import buckets_of, quantile
+from benchmarks.histograms import buckets_of, quantile, since
 from benchmarks.report import Report, Table
 from benchmarks.sides import SideError, add_options, run_bench, sizes_of
 from benchmarks.workload import make_posts
@@ -67,7 +67,11 @@ async def measure(bench: Bench, count: int, share: float, seconds: float) -> Non
     if rate is None:
         message = "nothing was judged at saturation, so that there is no half of it"
         raise SideError(message)
-    lag = buckets_of(full.page, "stream_guard_event_loop_lag_seconds")
+    began, ended = (
+        buckets_of(page, "stream_guard_event_loop_lag_seconds")
+        for page in (full.ready_page, full.page)
+    )
+    lag = since(began, ended)
     lag_s = quantile(lag, 0.99)
     print(f"saturated: {rate:,.1f} posts/s", flush=True)
     bench.report.raw.append({"what": "saturated", "rate": rate, "loop_lag_buckets": lag})

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from benchmarks.histograms import buckets_of, longest, quantile
+from benchmarks.histograms import buckets_of, longest, quantile, since
 
 PAGE = """\
 # TYPE wait_seconds histogram
@@ -42,6 +42,17 @@ def test_the_open_bucket_gives_its_lower_edge() -> None:
 def test_the_longest_is_bounded_by_its_bucket() -> None:
     assert longest(CLOSED) == pytest.approx(0.1)
     assert longest(buckets_of(PAGE, "wait_seconds", stage="b")) == pytest.approx(0.01)
+
+
+def test_what_was_seen_before_is_left_out() -> None:
+    start = [(0.01, 1.0), (0.1, 1.0), (math.inf, 2.0)]
+    assert since(start, [(0.01, 3.0), (0.1, 4.0), (math.inf, 5.0)]) == [
+        (0.01, 2.0),
+        (0.1, 3.0),
+        (math.inf, 3.0),
+    ]
+    assert since([], CLOSED) == CLOSED
+    assert longest(since(CLOSED, CLOSED)) is None
 
 
 def test_nothing_seen_is_no_figure() -> None:
