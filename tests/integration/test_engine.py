@@ -16,7 +16,7 @@ import pytest_asyncio
 import structlog
 
 from stream_guard.answer import read_answer, violation_position
-from stream_guard.engine.vllm_engine import CONFIDENCE_METHOD, VllmJudge
+from stream_guard.engine.vllm_engine import BUILT_PER_TURN_MAX, CONFIDENCE_METHOD, VllmJudge
 from stream_guard.errors import EngineError, PolicyError, PromptError
 from stream_guard.judge import Judgement, JudgeRequest
 from stream_guard.policy import PolicySet, make_policy
@@ -345,9 +345,9 @@ async def test_tokens_in_flight_have_a_limit_too(
 
 async def test_what_is_settled_together_is_delivered_together(judge: Scripted) -> None:
     collector = Collector()
-    judge.submit(requests(5, text="word " * 20_000), collector.deliver)
-    await collector.wait(5)
-    assert collector.calls == 1
+    judge.submit(requests(2 * BUILT_PER_TURN_MAX, text="word " * 20_000), collector.deliver)
+    await collector.wait(2 * BUILT_PER_TURN_MAX)
+    assert collector.calls == 2
 
 
 async def test_what_is_cancelled_just_before_its_delivery_is_not_delivered(
