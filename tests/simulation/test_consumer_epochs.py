@@ -10,14 +10,10 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.consumer import Consumer
-from stream_guard.pipeline import Pipeline
 from stream_guard.policy import PolicySet, make_policy
 from stream_guard.ports import Partition
-from stream_guard.post import PostParser
-from stream_guard.settings import BatchingSettings, DeliverySettings, Settings, TelemetrySettings
+from stream_guard.settings import BatchingSettings, DeliverySettings, Settings
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
     ManualClock,
     ManualJudge,
@@ -27,6 +23,7 @@ from stream_guard.testing import (
     MemoryTransactor,
 )
 from stream_guard.transactions import TransactionalPublisher
+from tests.simulation.assembly import make_consumer
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,25 +62,15 @@ class Member:
             if mode == "exactly_once"
             else None
         )
-        pipeline = Pipeline(
+        self.consumer = make_consumer(
             self.settings,
             SET,
-            parser=PostParser(self.settings.post),
+            source=self.source,
             judge=self.judge,
             publisher=transactions or MemoryPublisher(self.broker),
             clock=clock,
             metrics=self.metrics,
-            tracing=Tracing(TelemetrySettings(), group="g"),
         )
-        self.consumer = Consumer(
-            self.source,
-            pipeline,
-            delivery,
-            clock=clock,
-            metrics=self.metrics,
-            transactions=transactions,
-        )
-        self.consumer.release()
         self.held: set[str] = set()
 
     def produce(self, *names: str) -> None:

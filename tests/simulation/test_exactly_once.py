@@ -16,22 +16,17 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.consumer import Consumer
 from stream_guard.errors import PromptError
 from stream_guard.judge import Thought
-from stream_guard.pipeline import Pipeline
 from stream_guard.policy import PolicySet, make_policy
 from stream_guard.ports import Partition
-from stream_guard.post import PostParser
 from stream_guard.settings import (
     BatchingSettings,
     DeliverySettings,
     KafkaSettings,
     Settings,
-    TelemetrySettings,
 )
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
     ManualClock,
     ManualJudge,
@@ -40,6 +35,7 @@ from stream_guard.testing import (
     MemoryTransactor,
 )
 from stream_guard.transactions import TransactionalPublisher
+from tests.simulation.assembly import make_consumer
 
 HISTORIES: Final = 120
 SHARDS: Final = 6  # so that a failure names few seeds, and each test is short
@@ -58,7 +54,6 @@ SETTINGS: Final = Settings(
 )
 GROUP: Final = "group"
 _metrics = Metrics(CollectorRegistry())
-_tracing = Tracing(TelemetrySettings(), group=GROUP)
 
 
 class Member:
@@ -72,25 +67,15 @@ class Member:
         self.publisher = TransactionalPublisher(
             self.transactor, SETTINGS.delivery, _metrics, fenced_pause_s=0
         )
-        pipeline = Pipeline(
+        self.consumer = make_consumer(
             SETTINGS,
             SET,
-            parser=PostParser(SETTINGS.post),
+            source=self.source,
             judge=self.judge,
             publisher=self.publisher,
             clock=clock,
             metrics=_metrics,
-            tracing=_tracing,
         )
-        self.consumer = Consumer(
-            self.source,
-            pipeline,
-            SETTINGS.delivery,
-            clock=clock,
-            metrics=_metrics,
-            transactions=self.publisher,
-        )
-        self.consumer.release()
         self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
