@@ -161,7 +161,8 @@ class Bench:
 
     async def run_guard(self, run: str, posts: list[Given]) -> dict[str, Any]:
         """Run (b); return what came of it."""
-        seen, _, _, full_ms, looks = await self.guard(run, posts)
+        ran = await self.guard(run, posts)
+        seen, full_ms = ran.seen, ran.full_ms
         first_ms = min((one.consumed_ms for one in seen), default=0)
         return {
             "rate": traffic.rate_of(seen),
@@ -171,7 +172,7 @@ class Bench:
             "output_tokens": sum(one.output_tokens for one in seen),
             "tried_again": sum(one.attempts > 1 for one in seen),
             "undetermined": sum(one.undetermined for one in seen),
-            "running": [(round(at_ms - first_ms), running) for at_ms, running in looks],
+            "running": [(round(at_ms - first_ms), running) for at_ms, running in ran.looks],
         }
 
 

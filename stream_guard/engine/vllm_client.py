@@ -143,7 +143,7 @@ class VllmClient:
                 )
         except StreamGuardError:
             raise
-        except Exception as error:
+        except Exception as error:  # whatever an engine fails to start by: one of many
             raise EngineError(_start_message(error)) from error
 
     def sampling_params(
