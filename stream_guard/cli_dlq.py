@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from stream_guard.cli_output import stdout_kept_clean
 from stream_guard.dead_letter_lines import COLUMNS, Newest, details, offset_range, row, time_ms
 from stream_guard.dead_letter_record import DeadLetterFilter, Place
 from stream_guard.errors import OperatorError
@@ -270,13 +271,16 @@ def show_progress(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def run_quietly(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - what the work returns
-    """Run a command's work, without what the client logs."""
+    """Run a command's work, without what the client logs, and with stdout left to the command's result.
+
+    An engine in this process, or in one that it starts, may print: vLLM and what it is built on do.
+    """
     # What it logs of a broker that is away comes as our error, with the setting that names it.
     log = logging.getLogger("aiokafka")
     level = log.level
     log.setLevel(logging.CRITICAL)
     try:
-        with asyncio.Runner() as runner:
+        with stdout_kept_clean(), asyncio.Runner() as runner:
             return runner.run(work)
     finally:
         log.setLevel(level)
