@@ -273,7 +273,7 @@ async def stuck(self):
     global calls
     calls += 1
     if calls == 3:
-        print("in the middle", flush=True)
+        print("in the middle", file=sys.stderr, flush=True)
         await asyncio.Event().wait()
     await commit(self)
 AIOKafkaProducer.commit_transaction = stuck
@@ -291,12 +291,12 @@ async def test_a_replay_that_is_killed_in_a_transaction_is_finished_by_the_next(
         *(sys.executable, "-c", _PROGRAM),
         env=place.environment(),
         cwd=ROOT,
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     try:
-        assert process.stdout is not None
+        assert process.stderr is not None
         async with asyncio.timeout(DEADLINE_S):
-            assert await process.stdout.readline() == b"in the middle\n"
+            assert await process.stderr.readline() == b"in the middle\n"
     finally:
         with contextlib.suppress(ProcessLookupError):
             process.kill()
