@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from benchmarks.report import ROOT, Report, Table, finish
-from benchmarks.sides import default_model
+from benchmarks.sides import default_model, json_object
 
 SHAPES: Final[dict[str, Any]] = {
     "architectures": ["GptOssForCausalLM"],
@@ -74,6 +74,7 @@ SHAPES: Final[dict[str, Any]] = {
     "vocab_size": 201_088,
 }
 """``config.json`` of openai/gpt-oss-20b and of gpt-oss-safeguard-20b, which has the same shapes."""
+BENCHMARKS: Final = ("engine_feed", "serving", "latency")
 _MXFP4_BYTES: Final = 4.25 / 8
 """Four bits a weight, and eight bits of scale for each 32 weights."""
 _COPIED_BYTES: Final = 2 << 30
@@ -233,8 +234,43 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--posts", type=int, default=10_000, help="posts of a saturated run (default 10000)"
     )
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=BENCHMARKS,
+        default=list(BENCHMARKS),
+        help="the benchmarks to run (default: all)",
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=3,
+        help="pairs of engine_feed and rounds of serving; each starts the engine twice (default 3)",
+    )
+    parser.add_argument(
+        "--no-curves", action="store_true", help="leave out serving's latency against load"
+    )
+    parser.add_argument(
+        "--engine-extra",
+        type=json_object,
+        default="{}",
+        metavar="JSON",
+        help="further engine arguments for all sides, as in engine.extra (default none)",
+    )
     parser.add_argument("--output", type=Path, default=Path("bench-output/gpu"), help="where to")
     return parser.parse_args(words)
+
+
+def words_for(benchmark: str, model: Path, options: argparse.Namespace) -> list[str]:
+    """Return a benchmark's options."""
+    words = ["--model", str(model), "--load-format", options.load_format, "--cache-mib", "0"]
+    words += ["--seqs", str(options.seqs), "--posts", str(options.posts)]
+    words += ["--engine-extra", options.engine_extra]
+    if benchmark == "engine_feed":
+        words += ["--pairs", str(options.pairs)]
+    if benchmark == "serving":
+        words += ["--rounds", str(options.pairs), *(["--loads"] if options.no_curves else [])]
+    return words
 
 
 def main() -> int:
@@ -254,16 +290,15 @@ def main() -> int:
             model = Path(place)
             write_model(model)
         bandwidth = bandwidth_in_own_process()
-        shown = {"posts": options.posts, "seqs": options.seqs, "load-format": options.load_format}
+        names = ("posts", "seqs", "pairs", "load_format", "engine_extra")
+        shown = {name: getattr(options, name) for name in names}
         report = Report("gpu", "Stream Guard on a GPU.", shown)
         report.machine |= {
             "card": name,
             "memory bandwidth": f"{bandwidth / 1e9:,.0f} GB/s, by copying",
         }
-        words = ["--model", str(model), "--load-format", options.load_format, "--cache-mib", "0"]
-        words += ["--seqs", str(options.seqs)]
-        for one in ("engine_feed", "serving", "latency"):
-            code, found, raw = bench(one, options.output, [*words, "--posts", str(options.posts)])
+        for one in options.only:
+            code, found, raw = bench(one, options.output, words_for(one, model, options))
             if code:
                 report.complaints.append(f"{one} ended with {code}: see {options.output / one}")
             for target in found.get("targets", ()):

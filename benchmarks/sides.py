@@ -6,6 +6,7 @@ never do: leave a process behind, or pass on settings of whoever started the ben
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import os
@@ -29,14 +30,13 @@ from stream_guard.testing import start_broker
 from stream_guard.testing.broker import WATCHDOG
 
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import TracebackType
 
     from benchmarks.traffic import Topics
     from stream_guard.testing import Broker
 
-START_S: Final = 300.0
+START_S: Final = 900.0
 STOP_S: Final = 90.0
 _LOOK_S: Final = 0.05
 _TAIL_BYTES: Final = 3_000
@@ -59,6 +59,7 @@ class Sizes:
         model_len: longest prompt and answer together, in tokens.
         rationale_tokens: longest rationale, in tokens.
         load_format: vLLM's; ``dummy`` makes random weights.
+        extra: further engine arguments, as JSON.
     """
 
     model: Path
@@ -67,6 +68,7 @@ class Sizes:
     model_len: int = 4_096
     rationale_tokens: int = 32
     load_format: str = "auto"
+    extra: str = "{}"
 
     def shown(self) -> dict[str, Any]:
         """Return it for a report's header."""
@@ -78,6 +80,18 @@ def default_model() -> Path:
     from stream_guard.demo import MODEL
 
     return Path(MODEL).resolve()
+
+
+def json_object(text: str) -> str:
+    """Return an option's text where it is an object in JSON. Raises argparse's own error where it is not."""
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, dict):
+        message = f"not an object in JSON: {text}"
+        raise argparse.ArgumentTypeError(message)
+    return text
 
 
 def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: int = 256) -> None:
@@ -106,6 +120,13 @@ def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: i
         help="vLLM's load_format; dummy makes random weights in the model's shape (default auto)",
     )
     parser.add_argument(
+        "--engine-extra",
+        type=json_object,
+        default="{}",
+        metavar="JSON",
+        help="further engine arguments for all sides, as in engine.extra (default none)",
+    )
+    parser.add_argument(
         "--quick",
         action="store_true",
         help="a smoke run of a few posts: counts are checked, targets are not judged",
@@ -121,7 +142,11 @@ def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: i
 def sizes_of(options: argparse.Namespace) -> Sizes:
     """Return the sizes that were asked for."""
     return Sizes(
-        options.model.resolve(), options.seqs, options.cache_mib, load_format=options.load_format
+        options.model.resolve(),
+        options.seqs,
+        options.cache_mib,
+        load_format=options.load_format,
+        extra=options.engine_extra,
     )
 
 
@@ -149,6 +174,7 @@ def environment(
         "ENGINE__MAX_NUM_SEQS": str(sizes.seqs),
         "ENGINE__MAX_MODEL_LEN": str(sizes.model_len),
         "ENGINE__LOAD_FORMAT": sizes.load_format,
+        "ENGINE__EXTRA": sizes.extra,
         "ENGINE__RATIONALE_TOKENS_MAX": str(sizes.rationale_tokens),
         "ENGINE__REQUEST_TIMEOUT_S": "600",
         "CASCADE__TIERS": '["safeguard"]',

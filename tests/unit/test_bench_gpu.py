@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from benchmarks import gpu
+from benchmarks import engine_feed, gpu, latency, serving
 from benchmarks.report import Report
+from benchmarks.sides import Sizes, environment, sizes_of
+from benchmarks.traffic import Topics
 from stream_guard.engine.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
 
@@ -72,6 +74,32 @@ def test_tokens_stand_against_the_bound() -> None:
     assert (side, pair, made) == ("guard", 1, 500.0)
     assert bound == pytest.approx(gpu.bound_of(gpu.SHAPES, 8, 1_025, 1e12).tokens_per_s)
     assert share == pytest.approx(500 / bound)
+
+
+def test_each_benchmark_gets_the_options_that_it_has(tmp_path: Path) -> None:
+    options = gpu.parse(
+        ["--posts", "9", "--pairs", "1", "--no-curves", "--engine-extra", '{"seed": 1}']
+    )
+    for name, kind in (("engine_feed", engine_feed), ("serving", serving), ("latency", latency)):
+        found = kind.parse(gpu.words_for(name, tmp_path, options))
+        assert (found.model, found.load_format, found.cache_mib) == (tmp_path, "dummy", 0)
+        assert (found.posts, found.seqs, sizes_of(found).extra) == (9, 256, '{"seed": 1}')
+        if name == "engine_feed":
+            assert found.pairs == 1
+        if name == "serving":
+            assert (found.rounds, found.loads) == (1, [])
+
+
+def test_further_engine_arguments_reach_all_sides_and_are_an_object(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sizes = Sizes(tmp_path, extra='{"seed": 1}')
+    variables = environment("broker:9092", Topics("a", "b", "c"), tmp_path, sizes)
+    assert variables["STREAM_GUARD_ENGINE__EXTRA"] == '{"seed": 1}'
+    for wrong in ("[]", "seed"):
+        with pytest.raises(SystemExit):
+            gpu.parse(["--engine-extra", wrong])
+        assert f"not an object in JSON: {wrong}" in capsys.readouterr().err
 
 
 def test_without_a_card_it_says_what_to_do(
