@@ -19,17 +19,22 @@ that failed. What it must never do: print a figure for a card that it did not ru
 from __future__ import annotations
 
 import argparse
+import itertools
 import shutil
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from string import ascii_lowercase
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
 from benchmarks.report import ROOT, Report, Table, finish
 from benchmarks.sides import default_model, json_object
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 SHAPES: Final[dict[str, Any]] = {
     "architectures": ["GptOssForCausalLM"],
@@ -137,13 +142,30 @@ def bound_of(config: dict[str, Any], seqs: int, tokens: float, bandwidth: float)
 
 
 def write_model(folder: Path) -> None:
-    """Write a model without weights: the shapes of gpt-oss-20b, and the demo model's tokenizer and token ids."""
+    """Write a model without weights: the shapes of gpt-oss-20b, and the demo model's tokenizer, made as large as they.
+
+    The tokenizer gets words that no text has until it has as many tokens as the model: what a grammar costs in each
+    step depends on how many there are, and ids without a token cost the more (xgrammar 0.2.8 goes through them each
+    time that it accepts one).
+    """
     tokenizer = default_model()
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+    for name in ("tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(tokenizer / name, folder / name)
+    document = orjson.loads((tokenizer / "tokenizer.json").read_bytes())
+    taken = {token["id"] for token in document["added_tokens"]}
+    fill(document["model"]["vocab"], SHAPES["vocab_size"], taken)
+    (folder / "tokenizer.json").write_bytes(orjson.dumps(document))
     small = orjson.loads((tokenizer / "config.json").read_bytes())
     ids = {name: small[name] for name in ("eos_token_id", "pad_token_id")}
     (folder / "config.json").write_bytes(orjson.dumps(SHAPES | ids, option=orjson.OPT_INDENT_2))
+
+
+def fill(vocabulary: dict[str, int], size: int, taken: Collection[int]) -> None:
+    """Give each id under the size that has no token a word of five letters, a space before it (in bytes: ``Ġ``)."""
+    words = ("Ġ" + "".join(letters) for letters in itertools.product(ascii_lowercase, repeat=5))
+    unused = (word for word in words if word not in vocabulary)
+    free = sorted(set(range(size)).difference(vocabulary.values(), taken))
+    vocabulary.update(dict(zip(unused, free, strict=False)))
 
 
 def card() -> str | None:

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
+from transformers import AutoTokenizer
 
 from benchmarks import engine_feed, gpu, latency, serving
 from benchmarks.report import Report
-from benchmarks.sides import Sizes, environment, sizes_of
+from benchmarks.sides import Sizes, default_model, environment, sizes_of
 from benchmarks.traffic import Topics
 from stream_guard.engine.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
@@ -56,6 +57,10 @@ def test_the_model_s_folder_has_all_but_weights(tmp_path: Path) -> None:
     tokenizer = load_tokenizer(EngineSettings(model=str(tmp_path)))
     assert config["num_hidden_layers"] == len(config["layer_types"])
     assert tokenizer.token_id("0") < config["vocab_size"]
+    vocabulary = AutoTokenizer.from_pretrained(str(tmp_path)).get_vocab()
+    assert sorted(vocabulary.values()) == list(range(config["vocab_size"]))
+    demo = load_tokenizer(EngineSettings(model=str(default_model())))
+    assert tokenizer.encode("Selling a kettle, 20 euro") == demo.encode("Selling a kettle, 20 euro")
     assert config["eos_token_id"] < config["vocab_size"]
     assert not list(tmp_path.glob("*.safetensors"))
 
