@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
+import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -73,6 +74,9 @@ def prepare_environment(settings: EngineSettings) -> None:
             wanted.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
     if Path(settings.model).expanduser().is_dir():
         wanted["HF_HUB_OFFLINE"] = "1"
+    if not sys.stderr.isatty():
+        # Bars, as vLLM draws while it captures CUDA graphs, would stand between the lines of a log.
+        wanted["TQDM_DISABLE"] = "1"
     for name, value in wanted.items():
         os.environ.setdefault(name, value)
     quiet_vllm()

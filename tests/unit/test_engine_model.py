@@ -7,6 +7,7 @@ import subprocess
 import sys
 from importlib.metadata import PackageNotFoundError
 from typing import TYPE_CHECKING, Any
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -149,6 +150,16 @@ def test_the_operators_environment_wins(
     assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
     assert os.environ["VLLM_NO_USAGE_STATS"] == "1"
     assert os.environ["HF_HUB_OFFLINE"] == "1"
+
+
+@pytest.mark.parametrize(("terminal", "told"), [(True, None), (False, "1")])
+def test_bars_are_for_terminals(
+    random_model: Path, monkeypatch: pytest.MonkeyPatch, *, terminal: bool, told: str | None
+) -> None:
+    monkeypatch.setattr(os, "environ", {})
+    monkeypatch.setattr(sys, "stderr", Mock(isatty=lambda: terminal))
+    arguments.prepare_environment(of(random_model))
+    assert os.environ.get("TQDM_DISABLE") == told
 
 
 def only(monkeypatch: pytest.MonkeyPatch, installed: str | None) -> None:
