@@ -53,6 +53,8 @@ _STAGES: Final = {
     "testing": DOUBLES,
     "tiers": "judge",
     "verdict": "verdict",
+    "verdict_records": "pipeline",
+    "work": "pipeline",
 }
 """By module, or its package; a module that is not here is a stage of its own name."""
 
@@ -269,9 +271,10 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("variants", nargs="*", choices=[*VARIANTS, []], metavar="VARIANT")
+    variants = parser.parse_args().variants or VARIANTS
     version = ".".join(map(str, sys.version_info[:3]))
     print(f"{RECORDS} records, Python {version}; counted, not timed\n")
-    for variant in parser.parse_args().variants or VARIANTS:
+    for variant in variants:
         print(asyncio.run(_table(variant)))
     return 0
 

@@ -9,19 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stream_guard.batching import Batcher
 from stream_guard.dead_letter_gate import DeadLetterGate
 from stream_guard.dead_letters import build_dead_letter
 from stream_guard.errors import RecordError, TooLargeError
-from stream_guard.flow import BYTES_PER_TOKEN, Flow, record_bytes
+from stream_guard.flow import BYTES_PER_TOKEN, Flow
 from stream_guard.judge import Judgement, JudgeRequest
-from stream_guard.ports import Outgoing, Partition, Record
-from stream_guard.reasoning import reasoning_record
 from stream_guard.routing import RouteFacts
-from stream_guard.telemetry.trace_context import format_traceparent
-from stream_guard.verdict import VerdictEvents, build_verdict
+from stream_guard.verdict import VerdictEvents
+from stream_guard.verdict_records import VerdictRecords
+from stream_guard.work import Owed, Work
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -31,66 +30,11 @@ if TYPE_CHECKING:
     from stream_guard.dead_letter_limits import Stage
     from stream_guard.offsets import PartitionOffsets
     from stream_guard.policy import Policy, PolicySet
-    from stream_guard.ports import Clock, Judge, Publisher
+    from stream_guard.ports import Clock, Judge, Outgoing, Partition, Publisher, Record
     from stream_guard.post import Post, PostParser
-    from stream_guard.routing import Mode
     from stream_guard.settings import Settings
     from stream_guard.telemetry.metrics import Metrics
-    from stream_guard.telemetry.record_trace import RecordTrace
     from stream_guard.telemetry.traces import Tracing
-
-
-class Work:
-    """One record on its way: what it still owes, and what it weighs.
-
-    ``modes`` says, by policy id, how each of its policies came to judge it; None where all are live.
-    """
-
-    __slots__ = (
-        "abandoned",
-        "consumed_ns",
-        "modes",
-        "offsets",
-        "owed",
-        "record",
-        "requests",
-        "size_bytes",
-        "tokens",
-        "trace",
-    )
-
-    def __init__(
-        self, record: Record, offsets: PartitionOffsets, consumed_ns: int, trace: RecordTrace
-    ) -> None:
-        self.record = record
-        self.offsets = offsets
-        self.consumed_ns = consumed_ns
-        self.trace = trace
-        self.owed = 0
-        self.size_bytes = record_bytes(record)
-        self.tokens = 0
-        self.abandoned = False
-        self.modes: dict[str, Mode] | None = None
-        self.requests: list[JudgeRequest] = []
-
-
-class Owed:
-    """One verdict or dead letter that a record owes, from when it is built until it is acknowledged."""
-
-    __slots__ = ("built_ns", "label", "span", "work")
-
-    def __init__(
-        self,
-        work: Work,
-        label: tuple[str, str, str, str] | str | None,
-        built_ns: int,
-        span: Span | None = None,
-    ) -> None:
-        self.work = work
-        self.span = span  # of its sending, where the record is traced
-        # (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None of reasoning
-        self.label = label
-        self.built_ns = built_ns
 
 
 class Pipeline:
@@ -130,6 +74,7 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
+        self._records = VerdictRecords(settings.kafka, tracing)
         self._batcher = Batcher(settings.batching.size_max, settings.batching.age_max_ms / 1_000)
         self._ids = itertools.count(1)
         self._live: dict[Partition, dict[int, Work]] = {}
@@ -338,7 +283,7 @@ class Pipeline:
                 self._fail(work, "judge", judgement.error, now_s, now_ns, judgement)
                 continue
             passed += 1
-            verdict, sending = self._verdict(work, judgement, events, now_ns)
+            verdict, sending = self._records.verdict(work, judgement, events, now_ns)
             provenance = verdict["provenance"]
             if provenance["degraded"]:
                 degraded.update(provenance["degraded"])
@@ -348,7 +293,7 @@ class Pipeline:
                 output_tokens += provenance["output_tokens"]
             outgoing.append(sending)
             if judgement.thoughts and self._kafka.reasoning_topic is not None:
-                outgoing.append(self._reasoning(work, verdict, judgement, now_ns))
+                outgoing.append(self._records.reasoning(work, verdict, judgement, now_ns))
         self._metrics.observe_stage(
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
@@ -359,42 +304,6 @@ class Pipeline:
         if outgoing:
             self._publisher.publish(outgoing, self._acknowledged)
         self._write_dead_letters(now_s)
-
-    def _verdict(
-        self, work: Work, judgement: Judgement, events: VerdictEvents, now_ns: int
-    ) -> tuple[dict[str, Any], Outgoing]:
-        """Return a judgement's verdict, and the record that carries it."""
-        policy_id = judgement.request.policy.id
-        mode: Mode = "live" if work.modes is None else work.modes[policy_id]
-        verdict = build_verdict(
-            work.record,
-            judgement,
-            consumed_ms=work.consumed_ns // 1_000_000,
-            published_ms=now_ns // 1_000_000,
-            route_mode=mode,
-        )
-        tier = verdict["provenance"]["tier"]
-        owed = Owed(work, (policy_id, verdict["decision"], tier, mode), now_ns)
-        topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
-        traceparent = work.trace.traceparent
-        if self._tracing.keeping is not None:
-            severity = verdict["policy"]["severity"]
-            self._tracing.look(work, judgement, now_ns, severity=severity)
-            if work.trace.span is not None:
-                owed.span = self._tracing.sending(work.trace, topic, policy_id, now_ns)
-                traceparent = format_traceparent(owed.span.get_span_context())
-        value, headers = events.encode(verdict, traceparent)
-        return verdict, Outgoing(topic, work.record.key, value, headers, owed, work)
-
-    def _reasoning(
-        self, work: Work, verdict: dict[str, Any], judgement: Judgement, now_ns: int
-    ) -> Outgoing:
-        """Return the record of a verdict's chain of thought, which the record read owes as well."""
-        topic = self._kafka.reasoning_topic
-        assert topic is not None, "asked for only where there is one"
-        value, headers = reasoning_record(verdict, judgement.thoughts, work.trace.traceparent)
-        work.owed += 1
-        return Outgoing(topic, work.record.key, value, headers, Owed(work, None, now_ns), work)
 
     def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
         verdicts: Counter[tuple[str, str, str, str]] = Counter()
@@ -427,12 +336,6 @@ class Pipeline:
         for built_ns, count in built.items():
             self._metrics.observe_stage("publish", [now_ns - built_ns], count)
         self.progress.set()
-
-    @property
-    def _shadow_topic(self) -> str:
-        topic = self._kafka.shadow_topic
-        assert topic is not None, "check_routes refuses shadows without a topic of their own"
-        return topic
 
     def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
         offset = work.record.offset

@@ -22,7 +22,7 @@ from benchmarks.cost import (
     main,
 )
 from benchmarks.cost_path import VARIANTS, HotPath
-from stream_guard import pipeline
+from stream_guard import verdict_records
 from stream_guard.cascade import Cascade
 from stream_guard.offsets import PartitionOffsets
 from stream_guard.post import PostParser
@@ -139,7 +139,7 @@ async def test_an_encoder_that_works_twice_is_found(monkeypatch: pytest.MonkeyPa
 
 
 async def test_a_verdict_that_is_built_twice_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_dear(monkeypatch, pipeline, "build_verdict")
+    make_dear(monkeypatch, verdict_records, "build_verdict")
     assert (await calls_above()).startswith("verdict: ")
 
 
