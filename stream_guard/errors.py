@@ -40,6 +40,17 @@ EXIT_LIMIT = 5
 EXIT_EVIDENCE = 6
 
 
+def named(error: BaseException) -> str:
+    """Return an error of a library as a message's part: its type's name, once, and what it says, if anything.
+
+    A ``TimeoutError`` says nothing, and aiokafka's errors say their own name.
+    """
+    name, says = type(error).__name__, str(error)
+    if not says or says.startswith(name):
+        return says or name
+    return f"{name}: {says}"
+
+
 class StreamGuardError(Exception):
     """The root: catches everything that Stream Guard raises on purpose."""
 

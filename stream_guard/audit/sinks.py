@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import orjson
 from aiokafka.errors import KafkaError
 
-from stream_guard.errors import BrokerError, OperatorError, SettingsError
+from stream_guard.errors import BrokerError, OperatorError, SettingsError, named
 from stream_guard.kafka.batches import discard_producer, make_producer, start_producer
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.tools import require_topics
@@ -146,9 +146,7 @@ class TopicSink:
         try:
             await start_producer(producer, self._settings)
         except (KafkaError, OSError, TimeoutError) as error:
-            raise BrokerError(
-                f"the producer cannot start: {type(error).__name__}: {error}"
-            ) from error
+            raise BrokerError(f"the producer cannot start: {named(error)}") from error
         self._producer = producer
         return self
 
@@ -183,7 +181,7 @@ class TopicSink:
                     )
                 await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
-            message = f"writing {self._topic!r} failed: {type(error).__name__}: {error}; go on by --resume"
+            message = f"writing {self._topic!r} failed: {named(error)}; go on by --resume"
             raise BrokerError(message) from error
 
 

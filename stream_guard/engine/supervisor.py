@@ -21,6 +21,7 @@ from stream_guard.errors import (
     EngineKilledError,
     OperatorError,
     PolicyError,
+    named,
 )
 from stream_guard.judge import Judgement
 from stream_guard.ports import Judge
@@ -356,7 +357,7 @@ class SupervisedJudge:
                 return
             except Exception as error:  # noqa: BLE001 - whatever an engine fails to start by; it counts
                 fault = _Fault("start", error)
-                self._last_fault = f"{type(error).__name__}: {error}"
+                self._last_fault = named(error)
                 _log.error("engine_start_failed", error=self._last_fault)
                 continue
             _log.info("engine_ready", start_s=round(self._clock.monotonic_s() - began_s, 3))

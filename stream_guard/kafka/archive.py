@@ -17,7 +17,7 @@ from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyEx
 
 from stream_guard.audit.archive import Kept
 from stream_guard.audit.entry import EntryName
-from stream_guard.errors import BrokerError, EvidenceError, PolicyError, SettingsError
+from stream_guard.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
 from stream_guard.kafka.consumer import existing_topics
 from stream_guard.kafka.ranges import RangeReader
@@ -72,7 +72,7 @@ class TopicArchive:
             raise PolicyError(message) from error
         except (KafkaError, OSError, TimeoutError) as error:
             if isinstance(error, FATAL):
-                message = f"{self._topic!r} (kafka.archive_topic) cannot be written: {type(error).__name__}: {error}"
+                message = f"{self._topic!r} (kafka.archive_topic) cannot be written: {named(error)}"
                 raise BrokerError(message) from error
             _log.warning("archive_failed", error=type(error).__name__)
             return False

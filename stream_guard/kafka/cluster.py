@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, named
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def inspect_cluster(settings: KafkaSettings, names: Iterable[str]) -> Clus
     except (KafkaError, OSError, TimeoutError) as error:
         message = (
             f"the brokers at {settings.bootstrap_servers} (kafka.bootstrap_servers) do not say how their topics are "
-            f"set: {type(error).__name__}: {error}"
+            f"set: {named(error)}"
         )
         raise BrokerError(message) from error
 

@@ -23,7 +23,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import IllegalStateError, KafkaError
 
-from stream_guard.errors import BrokerError, SettingsError
+from stream_guard.errors import BrokerError, SettingsError, named
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.records import tolerate_header_names
 from stream_guard.kafka.security import connection_options
@@ -59,7 +59,7 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
     except (KafkaError, OSError, TimeoutError) as error:
         message = (
             f"no Kafka broker answers at {settings.bootstrap_servers} (kafka.bootstrap_servers): "
-            f"{type(error).__name__}: {error}"
+            f"{named(error)}"
         )
         raise BrokerError(message) from error
 
@@ -163,9 +163,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             async with asyncio.timeout(settings.rebalance_timeout_ms / 1_000):
                 await consumer.start()
         except (KafkaError, OSError, TimeoutError) as error:
-            message = (
-                f"cannot join the group {settings.group_id!r}: {type(error).__name__}: {error}"
-            )
+            message = f"cannot join the group {settings.group_id!r}: {named(error)}"
             raise BrokerError(message) from error
 
     def assigned(self) -> Sequence[Partition]:
@@ -197,7 +195,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """
         assert self._consumer is not None, "start() comes first"
         if self._failure is not None:
-            message = f"an assignment could not be taken up: {type(self._failure).__name__}: {self._failure}"
+            message = f"an assignment could not be taken up: {named(self._failure)}"
             raise BrokerError(message) from self._failure
         generation = self._generation
         wanted = [TopicPartition(*partition) for partition in partitions] or (_NOBODY,)
@@ -208,7 +206,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             )
         except KafkaError as error:
             if not error.retriable:
-                message = f"reading failed: {type(error).__name__}: {error}"
+                message = f"reading failed: {named(error)}"
                 raise BrokerError(message) from error
             _log.warning("poll_failed", error=type(error).__name__)
             await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
@@ -229,7 +227,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                     {TopicPartition(*p): offset for p, offset in positions.items()}
                 )
         except (KafkaError, IllegalStateError, TimeoutError) as error:
-            message = f"a commit failed: {type(error).__name__}: {error}"
+            message = f"a commit failed: {named(error)}"
             raise BrokerError(message) from error
 
     async def stop(self) -> None:
@@ -272,7 +270,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         except (KafkaError, IllegalStateError, TimeoutError) as error:
             message = (
                 f"the committed position of {partition.topic}/{partition.partition} could not be read: "
-                f"{type(error).__name__}: {error}"
+                f"{named(error)}"
             )
             raise BrokerError(message) from error
 

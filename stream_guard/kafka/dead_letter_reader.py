@@ -21,7 +21,7 @@ from stream_guard.dead_letter_record import (
     read_dead_letter,
     replayed_id,
 )
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, named
 from stream_guard.kafka.consumer import existing_topics
 from stream_guard.kafka.records import tolerate_header_names
 from stream_guard.kafka.security import connection_options
@@ -189,7 +189,7 @@ class DeadLetterReader:
         except (KafkaError, OSError, TimeoutError) as error:
             message = (
                 f"reading {self._topic!r} from {self._settings.bootstrap_servers} failed: "
-                f"{type(error).__name__}: {error}"
+                f"{named(error)}"
             )
             raise BrokerError(message) from error
 

@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from stream_guard.dead_letter_record import DeadLetter, DeadLetterFilter, marker, replay_headers
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, named
 from stream_guard.kafka.dead_letter_reader import DeadLetterReader, require_topics, survey
 from stream_guard.kafka.security import connection_options
 
@@ -174,7 +174,7 @@ class _Replayer:
             raise BrokerError(message) from error
         except (KafkaError, OSError, TimeoutError) as error:
             message = (
-                f"the replay stopped after {self.sent} records: {type(error).__name__}: {error}; run it again for the "
+                f"the replay stopped after {self.sent} records: {named(error)}; run it again for the "
                 "rest, what was sent is marked and is not sent twice"
             )
             raise BrokerError(message) from error

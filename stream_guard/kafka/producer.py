@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 from aiokafka.errors import KafkaError, ProducerClosed
 
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, named
 from stream_guard.kafka.batches import (
     FATAL,
     by_partition,
@@ -76,7 +76,7 @@ class KafkaPublisher:
         try:
             await self._connect()
         except (KafkaError, OSError, TimeoutError) as error:
-            message = f"the producer cannot start: {type(error).__name__}: {error}"
+            message = f"the producer cannot start: {named(error)}"
             raise BrokerError(message) from error
         self._task = asyncio.create_task(self._run(), name="publisher")
 
@@ -169,7 +169,7 @@ class KafkaPublisher:
         if isinstance(error, FATAL) or spent_s > self._delivery.publish_timeout_s:
             message = (
                 f"{count} verdicts or dead letters could not be produced for {spent_s:.0f} s "
-                f"(delivery.publish_timeout_s): {type(error).__name__}: {error}"
+                f"(delivery.publish_timeout_s): {named(error)}"
             )
             raise BrokerError(message) from error
         _log.warning(
@@ -184,7 +184,7 @@ class KafkaPublisher:
                 await self._connect()
             except (KafkaError, OSError, TimeoutError) as again:
                 if time.monotonic() - self._failing_since_s > self._delivery.publish_timeout_s:
-                    message = f"the producer could not be rebuilt: {type(again).__name__}: {again}"
+                    message = f"the producer could not be rebuilt: {named(again)}"
                     raise BrokerError(message) from again
             else:
                 self._metrics.producer_rebuilds.inc()

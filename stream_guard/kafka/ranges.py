@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_guard.errors import BrokerError, EvidenceError
+from stream_guard.errors import BrokerError, EvidenceError, named
 from stream_guard.kafka.records import tolerate_header_names
 from stream_guard.kafka.security import connection_options
 
@@ -215,6 +215,6 @@ class RangeReader:
         except (KafkaError, OSError, TimeoutError) as error:
             message = (
                 f"reading {what!r} from {self._settings.bootstrap_servers} (kafka.bootstrap_servers) failed: "
-                f"{type(error).__name__}: {error}"
+                f"{named(error)}"
             )
             raise BrokerError(message) from error

@@ -14,7 +14,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from jsonpointer import JsonPointer
 
-from stream_guard.errors import BrokerError, LimitError
+from stream_guard.errors import BrokerError, LimitError, named
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.tools import require_topics
 
@@ -97,7 +97,7 @@ async def round_trip(
         )
         raise LimitError(message) from None
     except (KafkaError, OSError) as error:
-        message = f"the round trip through {topic!r} failed: {type(error).__name__}: {error}"
+        message = f"the round trip through {topic!r} failed: {named(error)}"
         raise BrokerError(message) from error
     finally:
         for client in (producer, consumer):

@@ -12,7 +12,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from jsonpointer import JsonPointer, JsonPointerException
 
-from stream_guard.errors import BrokerError, SettingsError
+from stream_guard.errors import BrokerError, SettingsError, named
 from stream_guard.kafka.consumer import existing_topics
 from stream_guard.kafka.security import connection_options
 
@@ -65,9 +65,7 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
                 pending.clear()
         await asyncio.gather(*pending)
     except (KafkaError, OSError) as error:
-        message = (
-            f"sending to {topic!r} failed after {count} records: {type(error).__name__}: {error}"
-        )
+        message = f"sending to {topic!r} failed after {count} records: {named(error)}"
         raise BrokerError(message) from error
     finally:
         with contextlib.suppress(KafkaError, OSError):
@@ -128,7 +126,7 @@ async def tail_verdicts(
             if limit and count >= limit:
                 return
     except (KafkaError, OSError) as error:
-        message = f"reading {settings.verdict_topic!r} failed: {type(error).__name__}: {error}"
+        message = f"reading {settings.verdict_topic!r} failed: {named(error)}"
         raise BrokerError(message) from error
     finally:
         with contextlib.suppress(KafkaError, OSError):

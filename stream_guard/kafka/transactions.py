@@ -29,7 +29,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_guard.errors import BrokerError, DoubtError, SettingsError
+from stream_guard.errors import BrokerError, DoubtError, SettingsError, named
 from stream_guard.kafka.batches import (
     FATAL,
     by_partition,
@@ -161,7 +161,7 @@ class KafkaSession:
 def _explain(error: BaseException, name: str, what: str) -> BrokerError:
     if isinstance(error, TimeoutError):
         return DoubtError("timeout", f"{name} could not be {what} in time")
-    message = f"{name} could not be {what}: {type(error).__name__}: {error}"
+    message = f"{name} could not be {what}: {named(error)}"
     if isinstance(error, ProducerFenced | InvalidProducerEpoch):
         return DoubtError("fenced", message)
     return BrokerError(message) if isinstance(error, _NEVER) else DoubtError("error", message)

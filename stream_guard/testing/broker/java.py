@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,7 +108,7 @@ def _fetch(directory: Path) -> list[Path]:
         jars = [Path(jar) for jar in builder.from_endpoint(_COORDINATES, update=True).all_jars]
     except Exception as error:  # jgo raises whatever its HTTP and XML libraries do
         message = (
-            f"Apache Kafka's jars could not be fetched from Maven: {type(error).__name__}: {error}; "
+            f"Apache Kafka's jars could not be fetched from Maven: {named(error)}; "
             "check the network, or name a broker in KAFKA_BOOTSTRAP_SERVERS"
         )
         raise BrokerError(message) from error

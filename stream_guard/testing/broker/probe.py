@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
-from stream_guard.errors import BrokerError
+from stream_guard.errors import BrokerError, named
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
@@ -64,7 +64,7 @@ def wait_until_ready(bootstrap_servers: str, *, brokers: int, timeout_s: float) 
             try:
                 missing = await _missing(bootstrap_servers, brokers)
             except (KafkaError, OSError, TimeoutError, ValueError) as error:
-                missing = f"{type(error).__name__}: {error}"
+                missing = named(error)
             if not missing:
                 return
             last[0] = missing
@@ -120,7 +120,7 @@ async def create_topics(
                 return
         except (KafkaError, OSError) as error:
             if isinstance(error, KafkaError) and not error.retriable:
-                message = f"topics could not be created: {type(error).__name__}: {error}"
+                message = f"topics could not be created: {named(error)}"
                 raise BrokerError(message) from error
         finally:
             await admin.close()
