@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 
 from benchmarks.report import ROOT, Report, Table, finish
-from benchmarks.sides import default_model, json_object
+from benchmarks.sides import add_engine_extra, default_model
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -272,13 +272,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--no-curves", action="store_true", help="leave out serving's latency against load"
     )
-    parser.add_argument(
-        "--engine-extra",
-        type=json_object,
-        default="{}",
-        metavar="JSON",
-        help="further engine arguments for all sides, as in engine.extra (default none)",
-    )
+    add_engine_extra(parser)
     parser.add_argument("--output", type=Path, default=Path("bench-output/gpu"), help="where to")
     return parser.parse_args(words)
 

@@ -82,7 +82,7 @@ def default_model() -> Path:
     return Path(MODEL).resolve()
 
 
-def json_object(text: str) -> str:
+def _json_object(text: str) -> str:
     """Return an option's text where it is an object in JSON. Raises argparse's own error where it is not."""
     try:
         found = orjson.loads(text)
@@ -92,6 +92,17 @@ def json_object(text: str) -> str:
         message = f"not an object in JSON: {text}"
         raise argparse.ArgumentTypeError(message)
     return text
+
+
+def add_engine_extra(parser: argparse.ArgumentParser) -> None:
+    """Add the option for engine arguments that no other option stands for."""
+    parser.add_argument(
+        "--engine-extra",
+        type=_json_object,
+        default="{}",
+        metavar="JSON",
+        help="further engine arguments for all sides, as in engine.extra (default none)",
+    )
 
 
 def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: int = 256) -> None:
@@ -119,13 +130,7 @@ def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: i
         default="auto",
         help="vLLM's load_format; dummy makes random weights in the model's shape (default auto)",
     )
-    parser.add_argument(
-        "--engine-extra",
-        type=json_object,
-        default="{}",
-        metavar="JSON",
-        help="further engine arguments for all sides, as in engine.extra (default none)",
-    )
+    add_engine_extra(parser)
     parser.add_argument(
         "--quick",
         action="store_true",

@@ -19,6 +19,7 @@ from stream_guard.client.errors import BrokerError, UnreadableVerdictError
 from stream_guard.client.filters import Wanted
 from stream_guard.client.verdicts import parse_verdict
 from stream_guard.client.window import Window
+from stream_guard.errors import named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -113,7 +114,7 @@ class VerdictConsumer:
             await self._stop()
             message = (
                 f"bootstrap_servers {self._bootstrap_servers}: no broker answered within "
-                f"{self._start_timeout_s:g} s: {type(error).__name__}: {error}"
+                f"{self._start_timeout_s:g} s: {named(error)}"
             )
             raise BrokerError(message) from error
         if self._topic not in topics:
@@ -209,7 +210,7 @@ class VerdictConsumer:
             # Nothing is lost: what was handled may come again.
             for partition, position in positions.items():
                 self._positions.setdefault(partition, position)
-            _log.warning("verdicts_commit_failed", error=f"{type(error).__name__}: {error}")
+            _log.warning("verdicts_commit_failed", error=named(error))
 
     async def revoke(self, partitions: Sequence[TopicPartition]) -> None:
         """Before partitions go to another member: let the verdict in hand be handled, and commit."""
