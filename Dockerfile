@@ -52,7 +52,7 @@ RUN --mount=type=cache,target=/root/.cache \
     uv pip install --no-deps . \
     # The demo model comes with the package; this is a name for it that no Python version is part of.
     && mkdir -p /opt/models \
-    && ln -s "$(/opt/venv/bin/python -c 'from stream_guard.demo import MODEL; print(MODEL)')" /opt/models/demo
+    && ln -s "$(/opt/venv/bin/python -c 'from stream_guard.cli.demo import MODEL; print(MODEL)')" /opt/models/demo
 
 # What both images share: no compiler, no package manager's cache, no root.
 FROM ${PYTHON_IMAGE} AS runtime

@@ -23,7 +23,7 @@ $(STAMP):
 install: $(STAMP) ## make .venv and install everything into it (CPU build)
 
 demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
-	@$(BIN)/python -m stream_guard.demo
+	@$(BIN)/python -m stream_guard.cli.demo
 
 WITHOUT_BROKER := tests/unit tests/contract tests/packaging tests/simulation tests/helm
 test: lint ## everything: ruff, mypy, then the tests, the fast ones first

@@ -22,22 +22,22 @@ import orjson
 from prometheus_client import CollectorRegistry
 
 from benchmarks import cheap_tiers, classifier
-from stream_guard.clock import SystemClock
-from stream_guard.demo.posts import demo_posts
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.judge import JudgeRequest
-from stream_guard.judges import make_cascade
-from stream_guard.policy import PolicySet
-from stream_guard.policy_store import load_policies
-from stream_guard.post import Post, PostParser
+from stream_guard.cli.demo.posts import demo_posts
+from stream_guard.core.clock import SystemClock
+from stream_guard.judging.assembly import make_cascade
+from stream_guard.judging.contract import JudgeRequest
+from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.policies.policy import PolicySet
+from stream_guard.policies.store import load_policies
+from stream_guard.records.post import Post, PostParser
 from stream_guard.settings import Settings
 from stream_guard.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.judge import Judgement
-    from stream_guard.policy import Policy
+    from stream_guard.judging.contract import Judgement
+    from stream_guard.policies.policy import Policy
 
 ROOT = Path(__file__).resolve().parent.parent
 BATCH = 64

@@ -11,11 +11,12 @@ import statistics
 import time
 from typing import TYPE_CHECKING, Any
 
-from stream_guard.policy import make_policy
-from stream_guard.post import Post
-from stream_guard.tiers import Settled
-from stream_guard.tiers.normalise import normalise
-from stream_guard.tiers.rules import RulesTier, hash_text
+from stream_guard.judging.tiers.rules import RulesTier
+from stream_guard.judging.tiers.tier import Settled
+from stream_guard.policies.policy import make_policy
+from stream_guard.policies.rules.normalise import normalise
+from stream_guard.policies.rules.ruleset import hash_text
+from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,10 +13,10 @@ import random
 import statistics
 import time
 
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.post import Post
-from stream_guard.tiers import Settled
-from stream_guard.tiers.classifier import ClassifierTier
+from stream_guard.judging.tiers.classifier.tier import ClassifierTier
+from stream_guard.judging.tiers.tier import Settled
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post
 
 REFERENCE = "builtin:toxicity"
 _METADATA = b"classifier: builtin:toxicity\nthresholds: {safe_below: 0.03, violates_above: 0.95}\n"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal
 import stream_guard
 from benchmarks import cost_path
 from benchmarks.cost_path import POLL_RECORDS, VARIANTS, HotPath, Variant
-from stream_guard.verdict import VerdictEvents, encode_verdict
+from stream_guard.records.verdict_event import VerdictEvents, encode_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -13,23 +13,23 @@ import orjson
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
 
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.judges import make_cascade
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
-from stream_guard.post import PostParser
-from stream_guard.routing import Condition, Routing, Rule
+from stream_guard.core.kafka_types import Partition
+from stream_guard.judging.assembly import make_cascade
+from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.policies.routing import Condition, Routing, Rule
+from stream_guard.records.post import PostParser
 from stream_guard.settings import Settings
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import ManualClock, MemoryRecord
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.ports import Outgoing
+    from stream_guard.stream.ports import Outgoing
 
 POLL_RECORDS: Final = 500
 VIOLATES_EVERY: Final = 10

@@ -55,11 +55,11 @@ async def produce(bootstrap: str, topic: str, seconds: float, rate_max: int) -> 
 
 def service(settings: Any) -> tuple[Any, asyncio.Event, Callable[[], None]]:
     """Return the consumer, what lets its engine start, and what kills the engine."""
-    from stream_guard.app import App
-    from stream_guard.clock import SystemClock
-    from stream_guard.engine.scripted import ScriptedJudge
-    from stream_guard.engine.supervisor import SupervisedJudge
-    from stream_guard.errors import EngineError
+    from stream_guard.core.clock import SystemClock
+    from stream_guard.core.errors import EngineError
+    from stream_guard.judging.engine.scripted import ScriptedJudge
+    from stream_guard.judging.engine.supervisor import SupervisedJudge
+    from stream_guard.service.app import App
     from stream_guard.telemetry.metrics import Metrics
 
     may_start, engines = asyncio.Event(), []

@@ -34,7 +34,7 @@ from benchmarks.sides import (
     until_full,
 )
 from benchmarks.workload import make_posts, write_policies
-from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.broker.ports import free_ports
 
@@ -141,7 +141,7 @@ class Bench:
         )
         stop = asyncio.Event()
         async with (
-            Side(("stream_guard.cli", "run"), variables, self.place / f"{run}.log") as side,
+            Side(("stream_guard.cli.main", "run"), variables, self.place / f"{run}.log") as side,
             traffic.Watch(servers, topics[1:], how.partitions) as watch,
         ):
             await side.until_ready(f"{url}/readyz")

@@ -28,7 +28,7 @@ from benchmarks.histograms import buckets_of, longest
 from benchmarks.report import Report, Table
 from benchmarks.sides import add_options, run_bench, sizes_of
 from benchmarks.workload import by_policy, make_posts, write_policies
-from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.settings import BatchingSettings, EngineSettings
 from stream_guard.telemetry.metrics import SECONDS_BUCKETS
 

@@ -27,9 +27,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
 from benchmarks.prompts import Asked, Prompts
 from benchmarks.server import MODEL
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.ports import Partition
+from stream_guard.core.kafka_types import Partition
 from stream_guard.settings import Settings, load_settings
+from stream_guard.stream.offsets import PartitionOffsets
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

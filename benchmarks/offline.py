@@ -18,8 +18,12 @@ from typing import Any
 import orjson
 
 from benchmarks.prompts import Asked, Prompts
-from stream_guard.engine.arguments import engine_arguments, known_arguments, prepare_environment
-from stream_guard.engine.vllm_client import VllmClient
+from stream_guard.judging.engine.arguments import (
+    engine_arguments,
+    known_arguments,
+    prepare_environment,
+)
+from stream_guard.judging.engine.client import VllmClient
 from stream_guard.settings import Settings, load_settings
 
 

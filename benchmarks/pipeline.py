@@ -116,7 +116,7 @@ class Constant:
     """
 
     def __init__(self, template: dict[str, Any], headers: list[tuple[str, bytes]]) -> None:
-        from stream_guard.verdict import encode_verdict
+        from stream_guard.records.verdict_event import encode_verdict
 
         self._template = template
         self._headers = headers
@@ -127,13 +127,14 @@ class Constant:
         """Judge one post by the scripted judge, and keep what came of it."""
         from prometheus_client import CollectorRegistry
 
-        from stream_guard.app import read_policies
-        from stream_guard.clock import SystemClock
-        from stream_guard.judge import JudgeRequest
-        from stream_guard.judges import make_cascade, make_judge
-        from stream_guard.post import PostParser
+        from stream_guard.core.clock import SystemClock
+        from stream_guard.judging.assembly import make_cascade, make_judge
+        from stream_guard.judging.contract import JudgeRequest
+        from stream_guard.judging.verdict import build_verdict
+        from stream_guard.records.post import PostParser
+        from stream_guard.records.verdict_event import VerdictEvents
+        from stream_guard.service.policies import read_policies
         from stream_guard.telemetry.metrics import Metrics
-        from stream_guard.verdict import VerdictEvents, build_verdict
 
         topic = settings.kafka.topics[0]
         policies = read_policies(settings)
@@ -211,8 +212,8 @@ async def guard(settings: Any, count: int) -> float:
     """Run (b); return records/s."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
-    from stream_guard.app import App
-    from stream_guard.pipeline import Pipeline
+    from stream_guard.service.app import App
+    from stream_guard.stream.pipeline import Pipeline
 
     class Discard(SpanExporter):
         def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - it throws them away

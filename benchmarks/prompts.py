@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from stream_guard.app import read_policies
-from stream_guard.engine.plans import Planner
-from stream_guard.engine.tokenizer import load_tokenizer
-from stream_guard.post import Post, PostParser
-from stream_guard.prompt import PromptBuilder
-from stream_guard.routing import RouteFacts
+from stream_guard.judging.engine.plans import Planner
+from stream_guard.judging.families.harmony.prompt import PromptBuilder
+from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
+from stream_guard.policies.routing import RouteFacts
+from stream_guard.records.post import Post, PostParser
+from stream_guard.service.policies import read_policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.policy import Policy
+    from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
 _WARM_UP = Post(id="", text="warm-up", sha256="", text_bytes=0)

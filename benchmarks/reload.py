@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-from stream_guard.policy import make_policy
-from stream_guard.random_model import make_random_model
+from stream_guard.policies.policy import make_policy
 from stream_guard.testing.broker import start_broker
+from stream_guard.testing.random_model import make_random_model
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,7 @@ async def run(edits: int, rate: float, place: Path) -> Sequence[float]:
     with start_broker() as broker:
         broker.create_topics("posts", "verdicts", "dead", partitions=2)
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "stream_guard.cli", "run"),
+            *(sys.executable, "-m", "stream_guard", "run"),
             env=environment(broker.bootstrap_servers, folder, model),
         )
         feeding = asyncio.create_task(feed(broker.bootstrap_servers, rate))

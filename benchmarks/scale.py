@@ -122,7 +122,7 @@ class Bench:
                     **{"ENGINE__KIND": "scripted", "HTTP__PORT": str(port), **more},
                 )
                 log = self._place / f"{run}-{number}.log"
-                side = Side(("stream_guard.cli", "run"), variables, log)
+                side = Side(("stream_guard.cli.main", "run"), variables, log)
                 sides.append(await stack.enter_async_context(side))
             ran = await self._until(watch, sides, count)
             for side in sides:

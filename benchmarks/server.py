@@ -12,7 +12,11 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from stream_guard.engine.arguments import engine_arguments, known_arguments, prepare_environment
+from stream_guard.judging.engine.arguments import (
+    engine_arguments,
+    known_arguments,
+    prepare_environment,
+)
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:

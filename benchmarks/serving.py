@@ -56,10 +56,10 @@ from benchmarks.sides import (
     sizes_of,
 )
 from benchmarks.workload import WORKLOADS, make_posts, write_policies
-from stream_guard.engine.tokenizer import load_tokenizer
-from stream_guard.random_model import make_random_model
+from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.broker.ports import free_ports
+from stream_guard.testing.random_model import make_random_model
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -143,7 +143,7 @@ class Bench:
         await traffic.fill(self.servers, topics.posts, posts)
         (port,) = free_ports(1)
         variables = self._environment(topics, HTTP__PORT=str(port))
-        words: tuple[str, ...] = ("stream_guard.cli", "run")
+        words: tuple[str, ...] = ("stream_guard.cli.main", "run")
         if server is not None:
             words = ("benchmarks.http_consumers", kind, server.url, str(2 * self.sizes.seqs))
         async with (

@@ -25,7 +25,7 @@ import psutil
 
 from benchmarks.report import ROOT, Report, finish
 from benchmarks.traffic import EndedError
-from stream_guard.errors import StreamGuardError
+from stream_guard.core.errors import StreamGuardError
 from stream_guard.testing import start_broker
 from stream_guard.testing.broker import WATCHDOG
 
@@ -77,7 +77,7 @@ class Sizes:
 
 def default_model() -> Path:
     """Return the demo model's folder."""
-    from stream_guard.demo import MODEL
+    from stream_guard.cli.demo import MODEL
 
     return Path(MODEL).resolve()
 

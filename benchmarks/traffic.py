@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 
-from stream_guard.verdict import decode_verdict
+from stream_guard.records.verdict_event import decode_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence

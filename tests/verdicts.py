@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance
-from stream_guard.policy import make_policy
-from stream_guard.post import Post
-from stream_guard.verdict import build_verdict, encode_verdict
+from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
+from stream_guard.judging.verdict import build_verdict
+from stream_guard.policies.policy import make_policy
+from stream_guard.records.post import Post
+from stream_guard.records.verdict_event import encode_verdict
 
 if TYPE_CHECKING:
-    from stream_guard.judge import Decision
-    from stream_guard.routing import Mode
+    from stream_guard.core.vocabulary import Decision, Mode
 
 _POLICY = make_policy("spam", b"# Spam\nS1: Unwanted advertising\n")
 

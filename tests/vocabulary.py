@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_guard.engine.tokenizer import HarmonyTokenizer, load_tokenizer
-from stream_guard.random_model import make_random_model
+from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer, load_tokenizer
 from stream_guard.settings import EngineSettings
+from stream_guard.testing.random_model import make_random_model
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-SCHEMAS = ROOT / "stream_guard" / "schemas"
+SCHEMAS = ROOT / "stream_guard" / "records" / "schemas"
 CONTRACTS = ROOT / "docs" / "contracts"
 
 

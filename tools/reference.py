@@ -15,7 +15,7 @@ import orjson
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
-from stream_guard import errors
+from stream_guard.core import errors
 from stream_guard.settings import Settings, env_name
 from stream_guard.telemetry.metrics import BulkHistogram, Metrics
 
@@ -149,7 +149,7 @@ def exit_codes():
 
 def commands():
     """Return every command's help."""
-    command = [sys.executable, "-m", "typer", "stream_guard.cli", "utils", "docs"]
+    command = [sys.executable, "-m", "typer", "stream_guard.cli.main", "utils", "docs"]
     done = subprocess.run(
         [*command, "--name", "stream-guard", "--title", "Commands"],
         stdout=subprocess.PIPE,

@@ -19,7 +19,7 @@ from stream_guard.client.errors import BrokerError, UnreadableVerdictError
 from stream_guard.client.filters import Wanted
 from stream_guard.client.verdicts import parse_verdict
 from stream_guard.client.window import Window
-from stream_guard.errors import named
+from stream_guard.core.errors import named
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from stream_guard.client.verdicts import Verdict
-    from stream_guard.taxonomy import Severity
+    from stream_guard.core.vocabulary import Severity
 
 _log = structlog.get_logger(__name__)
 DEFAULT_TOPIC: Final = "stream-guard.verdicts"

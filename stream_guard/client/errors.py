@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stream_guard.errors import BrokerError, StreamGuardError
+from stream_guard.core.errors import BrokerError, StreamGuardError
 
 __all__ = ["BrokerError", "ClientError", "UnreadableVerdictError"]
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
     from stream_guard.client.verdicts import Verdict
-    from stream_guard.taxonomy import Severity
+    from stream_guard.core.vocabulary import Severity
 
 _DECISIONS: Final = frozenset({"violates", "safe", "undetermined"})
 

@@ -12,8 +12,8 @@ import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stream_guard.client.errors import UnreadableVerdictError
-from stream_guard.taxonomy import Severity
-from stream_guard.verdict import decode_verdict
+from stream_guard.core.vocabulary import Severity
+from stream_guard.records.verdict_event import decode_verdict
 
 SUPPORTED_MAJOR: Final = "1"
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)

@@ -1,1 +1,4 @@
-"""The edge to Kafka: a source of records and a publisher, on aiokafka. Never imports the pipeline."""
+"""Adapters to Kafka: sources, publishers, transactions, ranges.
+
+May import: ``stream`` and below.
+"""

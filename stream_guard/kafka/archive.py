@@ -15,18 +15,19 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
 
-from stream_guard.audit.archive import Kept
-from stream_guard.audit.entry import EntryName
-from stream_guard.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
+from stream_guard.core.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
+from stream_guard.judging.archive.archive import FolderArchive, Kept
+from stream_guard.judging.archive.entry import EntryName
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
-from stream_guard.kafka.consumer import existing_topics
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.source import existing_topics
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_guard.settings import DeliverySettings, KafkaSettings
+    from stream_guard.judging.archive.archive import PolicyArchive
+    from stream_guard.settings import DeliverySettings, KafkaSettings, Settings
 
 _log = structlog.get_logger(__name__)
 RECORD_BYTES_MAX: Final = 8 << 20
@@ -36,7 +37,7 @@ _BACKOFF_S: Final = 0.5
 
 
 class TopicArchive:
-    """A :class:`~stream_guard.audit.archive.PolicyArchive` in ``kafka.archive_topic``, made where it is missing."""
+    """A :class:`~PolicyArchive` in ``kafka.archive_topic``, made where it is missing."""
 
     def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
         self._settings = settings
@@ -45,7 +46,7 @@ class TopicArchive:
         self._checked = False
 
     async def keep(self, entries: Mapping[EntryName, bytes]) -> None:
-        """See :meth:`stream_guard.audit.archive.PolicyArchive.keep`; tried until ``delivery.publish_timeout_s``."""
+        """See :meth:`PolicyArchive.keep`; tried until ``delivery.publish_timeout_s``."""
         try:
             async with asyncio.timeout(self._delivery.publish_timeout_s):
                 while not await self._try(entries):  # noqa: ASYNC110 - nobody could set an event
@@ -89,7 +90,7 @@ class TopicArchive:
             await discard_producer(producer, timeout_s=self._delivery.stop_timeout_s)
 
     async def load(self, wanted: frozenset[str] | None = None) -> list[Kept]:
-        """See :meth:`stream_guard.audit.archive.PolicyArchive.load`; of a key, the latest value counts."""
+        """See :meth:`PolicyArchive.load`; of a key, the latest value counts."""
         if self._topic not in await existing_topics(self._settings):
             message = (
                 f"{self._topic!r} (kafka.archive_topic) does not exist on {self._settings.bootstrap_servers}; name "
@@ -166,3 +167,27 @@ async def _cleanup_policy(admin: AIOKafkaAdminClient, topic: str) -> str | None:
                 if config[0] == "cleanup.policy":
                     return str(config[1])
     return None
+
+
+def make_archive(settings: Settings) -> PolicyArchive | None:
+    """Return the archive that the settings name, or None where they turn it off."""
+    where = settings.policies.archive
+    if where == "off":
+        return None
+    if where == "folder":
+        path = settings.policies.archive_path
+        assert path is not None, "checked by the settings"
+        return FolderArchive(path)
+    return TopicArchive(settings.kafka, settings.delivery)
+
+
+def require_archive(settings: Settings) -> PolicyArchive:
+    """Return the archive that the settings name. Raises SettingsError where they turn it off."""
+    archive = make_archive(settings)
+    if archive is None:
+        message = (
+            "policies.archive (STREAM_GUARD_POLICIES__ARCHIVE) is off: nothing says what a verdict's policy was; set "
+            "it as the service has it, to topic or folder"
+        )
+        raise SettingsError(message)
+    return archive

@@ -26,8 +26,8 @@ from stream_guard.kafka.security import connection_options
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_guard.ports import Outgoing
     from stream_guard.settings import KafkaSettings
+    from stream_guard.stream.ports import Outgoing
 
 _log = structlog.get_logger(__name__)
 _LOOK_S: Final = 0.05

@@ -16,7 +16,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
-from stream_guard.errors import BrokerError, named
+from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:

@@ -15,21 +15,21 @@ from typing import TYPE_CHECKING, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_guard.dead_letter_record import (
+from stream_guard.core.errors import BrokerError, named
+from stream_guard.kafka.record_decoding import tolerate_header_names
+from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.source import existing_topics
+from stream_guard.records.dead_letter import (
     DeadLetter,
     DeadLetterFilter,
     read_dead_letter,
     replayed_id,
 )
-from stream_guard.errors import BrokerError, named
-from stream_guard.kafka.consumer import existing_topics
-from stream_guard.kafka.records import tolerate_header_names
-from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from stream_guard.ports import Record
+    from stream_guard.core.kafka_types import Record
     from stream_guard.settings import KafkaSettings
 
 

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
-from stream_guard.dead_letter_record import DeadLetter, DeadLetterFilter, marker, replay_headers
-from stream_guard.errors import BrokerError, named
+from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.dead_letter_reader import DeadLetterReader, require_topics, survey
 from stream_guard.kafka.security import connection_options
+from stream_guard.records.dead_letter import DeadLetter, DeadLetterFilter, marker, replay_headers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Final, Self
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_guard.errors import BrokerError, EvidenceError, named
-from stream_guard.kafka.records import tolerate_header_names
+from stream_guard.core.errors import BrokerError, EvidenceError, named
+from stream_guard.kafka.record_decoding import tolerate_header_names
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from stream_guard.audit.bounds import Bound
-    from stream_guard.ports import Record
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.kafka.bounds import Bound
     from stream_guard.settings import KafkaSettings
 
 _POLL_MS: Final = 200

@@ -14,9 +14,9 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 from jsonpointer import JsonPointer
 
-from stream_guard.errors import BrokerError, LimitError, named
+from stream_guard.core.errors import BrokerError, LimitError, named
 from stream_guard.kafka.security import connection_options
-from stream_guard.kafka.tools import require_topics
+from stream_guard.kafka.topics import require_topics
 
 if TYPE_CHECKING:
     from stream_guard.settings import PostSettings, Settings

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.helpers import create_ssl_context
 
-from stream_guard.errors import SettingsError
+from stream_guard.core.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

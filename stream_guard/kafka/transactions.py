@@ -29,7 +29,7 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_guard.errors import BrokerError, DoubtError, SettingsError, named
+from stream_guard.core.errors import BrokerError, DoubtError, SettingsError, named
 from stream_guard.kafka.batches import (
     FATAL,
     by_partition,
@@ -44,8 +44,9 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaProducer
 
-    from stream_guard.ports import Outgoing, Partition
+    from stream_guard.core.kafka_types import Partition
     from stream_guard.settings import DeliverySettings, KafkaSettings
+    from stream_guard.stream.ports import Outgoing
 
 _NEVER = (*FATAL, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 
@@ -56,7 +57,7 @@ def transactional_id(group: str, partition: Partition) -> str:
 
 
 class KafkaTransactor:
-    """A :class:`stream_guard.ports.Transactor`."""
+    """A :class:`stream_guard.stream.ports.Transactor`."""
 
     def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
         self._settings = settings
@@ -90,7 +91,7 @@ class KafkaTransactor:
 
 
 class KafkaSession:
-    """A :class:`stream_guard.ports.Session`: one transactional producer."""
+    """A :class:`stream_guard.stream.ports.Session`: one transactional producer."""
 
     def __init__(
         self,

@@ -4,6 +4,8 @@ Values come from, in this order: the command line's ``--config FILE`` (TOML), th
 (``STREAM_GUARD_<SECTION>__<NAME>``; lists and tables as JSON), the defaults here. The environment wins
 over the file, so that a deployment can override what an image carries.
 
+May import: ``core``.
+
 What it must never do: accept a name that it does not know, or show a secret.
 """
 
@@ -22,7 +24,7 @@ from pydantic_settings import (
 )
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
-from stream_guard.errors import SettingsError
+from stream_guard.core.errors import SettingsError
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
 from stream_guard.settings.posts import PoliciesSettings, PostSettings

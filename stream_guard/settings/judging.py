@@ -7,9 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from stream_guard.policy_meta import Tier
+from stream_guard.core.vocabulary import Severity, Tier
 from stream_guard.settings.section import Section
-from stream_guard.taxonomy import Severity
 
 _Share = Annotated[float, Field(ge=0, le=1)]
 

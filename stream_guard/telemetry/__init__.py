@@ -1,1 +1,4 @@
-"""Logs, metrics and traces: every name in one place each. No text of a post ever enters here."""
+"""Logs, metrics and the parts of tracing that know no record in flight.
+
+May import: ``settings`` and below.
+"""

@@ -6,7 +6,7 @@ What it must never do: carry a prompt or a completion, save where ``telemetry.tr
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 import orjson
 from opentelemetry.trace import Span, SpanKind, Status, StatusCode
@@ -17,11 +17,40 @@ if TYPE_CHECKING:
     from opentelemetry.context import Context
     from opentelemetry.trace import Tracer
 
-    from stream_guard.judge import Provenance
 
 _OPERATION: Final = "chat"
 _PROVIDER: Final = "vllm"
 """No name of the conventions' own list is for a model in the same process."""
+
+
+class Spent(Protocol):
+    """What calls for one post cost together, in tokens, and how the last one ended."""
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Of all prompts."""
+
+    @property
+    def cached_tokens(self) -> int:
+        """Of prompts, found in the prefix cache."""
+
+    @property
+    def output_tokens(self) -> int:
+        """Of all completions."""
+
+    @property
+    def finish_reason(self) -> str:
+        """Of the last completion."""
+
+
+class GenerationTracer(Protocol):
+    """Makes the span of each call of the model, for posts that are traced."""
+
+    def generation(self, parent: Span, call: Call) -> Span:
+        """Open the span of one call, below ``parent``."""
+
+    def generated(self, span: Span, result: Result) -> None:
+        """Close it with what came of it."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -61,13 +90,13 @@ class Result:
     text: Callable[[], str] | None = None
 
     @classmethod
-    def of(cls, provenance: Provenance, finished_ns: int) -> Self:
+    def of(cls, spent: Spent, finished_ns: int) -> Self:
         """Return what all calls for one post came to together."""
         return cls(
-            provenance.prompt_tokens,
-            provenance.cached_tokens,
-            provenance.output_tokens,
-            provenance.finish_reason,
+            spent.prompt_tokens,
+            spent.cached_tokens,
+            spent.output_tokens,
+            spent.finish_reason,
             finished_ns or None,
         )
 

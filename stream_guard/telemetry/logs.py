@@ -15,8 +15,8 @@ import structlog
 from opentelemetry import trace
 from structlog.tracebacks import ExceptionDictTransformer
 
-from stream_guard.telemetry import traces
 from stream_guard.telemetry.repeats import RepeatFilter
+from stream_guard.telemetry.run_context import run_context
 
 if TYPE_CHECKING:
     from stream_guard.settings import TelemetrySettings
@@ -73,7 +73,7 @@ def _add_trace(
     _logger: object, _method: str, line: structlog.typing.EventDict
 ) -> structlog.typing.EventDict:
     context = trace.get_current_span().get_span_context()
-    known = context if context.is_valid else traces.run_context
+    known = context if context.is_valid else run_context()
     if known is not None and "trace_id" not in line:
         line["trace_id"] = f"{known.trace_id:032x}"
         line["span_id"] = f"{known.span_id:016x}"

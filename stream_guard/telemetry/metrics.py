@@ -10,12 +10,12 @@ from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histo
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.registry import Collector
 
-from stream_guard.errors import RecordError
+from stream_guard.core.errors import RecordError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from stream_guard.ports import Partition
+    from stream_guard.core.kafka_types import Partition
 
 SECONDS_BUCKETS: Final = (
     0.001,

@@ -8,10 +8,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from opentelemetry.trace import SpanContext, TraceFlags
+from opentelemetry.trace import Span, SpanContext, TraceFlags
 
 if TYPE_CHECKING:
-    from stream_guard.ports import Record
+    from stream_guard.core.kafka_types import Record
+
+__all__ = ["Span", "format_traceparent", "read_traceparent"]
 
 # Of zeros alone, neither id is valid.
 _TRACEPARENT: Final = re.compile(

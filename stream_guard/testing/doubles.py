@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from stream_guard.judge import Answer, Judgement, Provenance
+from stream_guard.judging.contract import Answer, Judgement, Provenance
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_guard.errors import RecordError
-    from stream_guard.judge import JudgeRequest, Thought
-    from stream_guard.policy import PolicySet
+    from stream_guard.core.errors import RecordError
+    from stream_guard.judging.contract import JudgeRequest, Thought
+    from stream_guard.policies.policy import PolicySet
 
 _SAFE = Answer("safe", parse_status="not_applicable")
 _PROVENANCE = Provenance(tier="manual", model="manual")
 
 
 class ManualClock:
-    """A :class:`stream_guard.ports.Clock` that stands still until :meth:`advance`.
+    """A :class:`stream_guard.core.clock.Clock` that stands still until :meth:`advance`.
 
     Args:
         unix_ns: where it begins, Unix time in ns.
@@ -50,7 +50,7 @@ class ManualClock:
 
 
 class ManualJudge:
-    """A :class:`stream_guard.ports.Judge` whose answers the test releases, one by one and in any order.
+    """A :class:`stream_guard.judging.contract.Judge` whose answers the test releases, one by one and in any order.
 
     Attributes:
         waiting: requests taken and not yet answered, in the order in which they came.

@@ -1,6 +1,6 @@
 """Kafka in memory: a broker, a source and a publisher for tests that need no guarantee of a real one.
 
-They keep the contract of :mod:`stream_guard.ports` - order per partition, groups, committed positions, one
+They keep the contract of :mod:`stream_guard.stream.ports` - order per partition, groups, committed positions, one
 acknowledgement for each record - and the same suite of tests runs over them and over a real broker. What they must
 never do: stand in for a real broker where a guarantee across a crash is claimed. Nothing here opens a file or a
 socket; everything lives on one event loop.
@@ -15,18 +15,19 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from stream_guard.errors import BrokerError, DoubtError
-from stream_guard.ports import Partition
+from stream_guard.core.errors import BrokerError, DoubtError
+from stream_guard.core.kafka_types import Partition
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_guard.ports import Outgoing, RebalanceListener, Record
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.stream.ports import Outgoing, RebalanceListener
 
 
 @dataclass(slots=True, frozen=True)
 class MemoryRecord:
-    """A :class:`stream_guard.ports.Record`; ``timestamp`` is Unix time in ms."""
+    """A :class:`stream_guard.core.kafka_types.Record`; ``timestamp`` is Unix time in ms."""
 
     topic: str
     partition: int
@@ -225,7 +226,7 @@ class _Group:
 
 
 class MemorySource:
-    """A :class:`stream_guard.ports.Source`: one member of a group on a :class:`MemoryBroker`.
+    """A :class:`stream_guard.stream.ports.Source`: one member of a group on a :class:`MemoryBroker`.
 
     Args:
         broker: what to read.
@@ -255,7 +256,7 @@ class MemorySource:
     async def poll(
         self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
     ) -> Mapping[Partition, Sequence[Record]]:
-        """Return records as soon as there are any; see :meth:`stream_guard.ports.Source.poll`."""
+        """Return records as soon as there are any; see :meth:`stream_guard.stream.ports.Source.poll`."""
         generation = self._generation
         taken = self._take(partitions, records_max)
         if not taken and timeout_ms:
@@ -329,7 +330,7 @@ class MemorySource:
 
 
 class MemoryPublisher:
-    """A :class:`stream_guard.ports.Publisher` that writes to a :class:`MemoryBroker`.
+    """A :class:`stream_guard.stream.ports.Publisher` that writes to a :class:`MemoryBroker`.
 
     Args:
         broker: where to.
@@ -356,7 +357,7 @@ class MemoryPublisher:
     def publish(
         self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
     ) -> None:
-        """Queue records; see :meth:`stream_guard.ports.Publisher.publish`."""
+        """Queue records; see :meth:`stream_guard.stream.ports.Publisher.publish`."""
         if not outgoing:
             return
         self.pending.extend(outgoing)

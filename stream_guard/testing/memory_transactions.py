@@ -8,17 +8,18 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from stream_guard.errors import DoubtError
+from stream_guard.core.errors import DoubtError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.ports import Outgoing, Partition
+    from stream_guard.core.kafka_types import Partition
+    from stream_guard.stream.ports import Outgoing
     from stream_guard.testing.memory import MemoryBroker
 
 
 class MemoryTransactor:
-    """A :class:`stream_guard.ports.Transactor` on a :class:`MemoryBroker`, with faults to order.
+    """A :class:`stream_guard.stream.ports.Transactor` on a :class:`MemoryBroker`, with faults to order.
 
     Args:
         broker: where to.
@@ -63,7 +64,7 @@ class MemoryTransactor:
 
 
 class MemorySession:
-    """A :class:`stream_guard.ports.Session` of a :class:`MemoryTransactor`."""
+    """A :class:`stream_guard.stream.ports.Session` of a :class:`MemoryTransactor`."""
 
     def __init__(self, transactor: MemoryTransactor, partition: Partition, claim: int) -> None:
         self._transactor = transactor

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from stream_guard.policy_store import load_policies
+from stream_guard.policies.store import load_policies
 from tests.commands.stage import Story
 from tests.verdicts import make_verdict
 

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator, validators
 from referencing import Registry, Resource
 
-from stream_guard.errors import RecordError
-from stream_guard.post import PostParser
+from stream_guard.core.errors import RecordError
+from stream_guard.records.post import PostParser
+from stream_guard.records.verdict_event import VerdictEvents
 from stream_guard.settings import KafkaSettings, PostSettings
-from stream_guard.verdict import VerdictEvents
 from tests.contract.compatibility import breaking_changes
 from tests.verdicts import make_verdict
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CONTRACTS = ROOT / "docs" / "contracts"
 SCHEMAS = {
     path.name: json.loads(path.read_text())
-    for path in (ROOT / "stream_guard/schemas").glob("*.json")
+    for path in (ROOT / "stream_guard/records/schemas").glob("*.json")
 }
 REGISTRY: Any = Registry().with_resources(
     (schema["$id"], Resource.from_contents(schema)) for schema in SCHEMAS.values()

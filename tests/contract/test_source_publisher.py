@@ -11,18 +11,20 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.errors import BrokerError
-from stream_guard.kafka.consumer import KafkaSource
-from stream_guard.kafka.producer import KafkaPublisher
-from stream_guard.ports import Outgoing, Partition
+from stream_guard.core.errors import BrokerError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.kafka.publisher import KafkaPublisher
+from stream_guard.kafka.source import KafkaSource
 from stream_guard.settings import DeliverySettings, KafkaSettings
+from stream_guard.stream.ports import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import MemoryBroker, MemoryPublisher, MemorySource
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from stream_guard.ports import Publisher, Record, Source
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.stream.ports import Publisher, Source
     from stream_guard.testing import Broker
 
 _DEADLINE_S = 60  # of anything; a broker that is slower than this is broken

@@ -9,20 +9,22 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.errors import BrokerError, DoubtError, LimitError
+from stream_guard.core.errors import BrokerError, DoubtError, LimitError
+from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.transactions import KafkaTransactor
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.ports import Outgoing, Partition
 from stream_guard.settings import DeliverySettings
+from stream_guard.stream.exactly_once import TransactionalPublisher
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.ports import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import MemoryRecord, MemoryTransactor
-from stream_guard.transactions import TransactionalPublisher
 from tests.contract.test_source_publisher import KafkaRig, MemoryRig, reading, take
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.ports import Record, Transactor
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.stream.ports import Transactor
 
     Rig = MemoryRig | KafkaRig
 

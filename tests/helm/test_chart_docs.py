@@ -172,7 +172,7 @@ def test_the_charts_idea_of_defaults_is_the_programs() -> None:
 def test_notes_name_commands_that_there_are() -> None:
     from typer.main import get_command
 
-    from stream_guard.cli import app
+    from stream_guard.cli.main import app
 
     commands = get_command(app).commands  # type: ignore[attr-defined] # a group of commands
     notes = (CHART / "templates" / "NOTES.txt").read_text("utf-8")

@@ -10,7 +10,7 @@ import jsonschema
 import kubernetes_validate
 import pytest
 
-from stream_guard.policy_store import load_policies
+from stream_guard.policies.store import load_policies
 from stream_guard.settings import ENV_PREFIX, load_settings
 from tests.helm.chart import CASES, Object, files_of, lint, render, validate
 

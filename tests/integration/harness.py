@@ -65,7 +65,7 @@ class Running:
         self,
         deployment: Deployment,
         log: Path,
-        command: Sequence[str] = ("stream_guard.cli", "run"),
+        command: Sequence[str] = ("stream_guard.cli.main", "run"),
     ) -> None:
         self.log = log
         with log.open("ab") as file:
@@ -100,7 +100,7 @@ class Running:
 
 @contextlib.contextmanager
 def running(
-    deployment: Deployment, log: Path, command: Sequence[str] = ("stream_guard.cli", "run")
+    deployment: Deployment, log: Path, command: Sequence[str] = ("stream_guard.cli.main", "run")
 ) -> Iterator[Running]:
     """Run the consumer, or another module; whatever happens, it does not outlive the test."""
     run = Running(deployment, log, command)

@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_guard.app import App
+from stream_guard.judging.tiers.ladder import Ladder
+from stream_guard.service.app import App
 from stream_guard.settings import load_settings
 from stream_guard.telemetry.logs import configure_logs
-from stream_guard.tiers.ladder import Ladder
 from tests.integration.test_engine import MALFORMED, Scripted
 
 if TYPE_CHECKING:
-    from stream_guard.engine.plans import Attempt
+    from stream_guard.judging.engine.plans import Attempt
 
 _HEAD: Final = (
     "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from stream_guard.attacks import ATTACKS
+from stream_guard.judging.hostile_posts import ATTACKS
 from tests.integration.harness import ROOT
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def test_every_disguise_of_every_post_is_judged(random_model: Path, tmp_path: Pa
     posts.write_text("one post\nanother post\n")
     done = subprocess.run(
         [
-            *(sys.executable, "-m", "stream_guard.cli", "policies", "attack", "dangerous-content"),
+            *(sys.executable, "-m", "stream_guard", "policies", "attack", "dangerous-content"),
             *("--path", str(ROOT / "policies"), "--posts", str(posts), "--json"),
         ],
         env={

@@ -12,7 +12,7 @@ import orjson
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
 
-from stream_guard.verdict import verdict_schema
+from stream_guard.records.verdict_event import verdict_schema
 from tests.integration.harness import deploy, owed_of, post, produce, read, running
 from tests.integration.test_replay import TEXT, command, write_policy
 

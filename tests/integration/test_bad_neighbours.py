@@ -19,11 +19,11 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.record.util import calc_crc32c
 from prometheus_client import CollectorRegistry
 
-from stream_guard.app import App
-from stream_guard.dead_letter_gate import AT_ONCE
-from stream_guard.errors import EXIT_LIMIT
-from stream_guard.judge import Answer, Judgement, Provenance
+from stream_guard.core.errors import EXIT_LIMIT
+from stream_guard.judging.contract import Answer, Judgement, Provenance
+from stream_guard.service.app import App
 from stream_guard.settings import Settings
+from stream_guard.stream.dead_letter_gate import AT_ONCE
 from stream_guard.telemetry.metrics import Metrics
 from tests.integration.harness import ROOT, Deployment, deploy, owed_of, post, read, running
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from stream_guard.judge import JudgeRequest
-    from stream_guard.policy import PolicySet
+    from stream_guard.judging.contract import JudgeRequest
+    from stream_guard.policies.policy import PolicySet
     from stream_guard.testing import Broker
 
 POLICIES = 2  # that judge every post

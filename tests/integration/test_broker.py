@@ -18,7 +18,7 @@ import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import Broker, embedded, java, start_broker
 from stream_guard.testing.broker.archive import class_archive
 from stream_guard.testing.broker.node import JVM

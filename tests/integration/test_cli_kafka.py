@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from stream_guard.verdict import VerdictEvents
+from stream_guard.records.verdict_event import VerdictEvents
 from tests.integration.harness import ROOT, read
 from tests.verdicts import make_verdict
 
@@ -25,7 +25,7 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 def guard(broker: Broker, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stream_guard.cli", *arguments],
+        [sys.executable, "-m", "stream_guard", *arguments],
         env={
             **{k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")},
             "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,

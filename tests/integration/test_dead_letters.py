@@ -17,12 +17,18 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from typer.testing import CliRunner, Result
 
-from stream_guard.cli import app
-from stream_guard.dead_letter_record import DeadLetterFilter
-from stream_guard.dead_letters import build_dead_letter, source_id
-from stream_guard.errors import BrokerError, JsonError, OperatorError, RecordError, TombstoneError
+from stream_guard.cli.main import app
+from stream_guard.core.errors import (
+    BrokerError,
+    JsonError,
+    OperatorError,
+    RecordError,
+    TombstoneError,
+)
 from stream_guard.kafka import dead_letter_replay
 from stream_guard.kafka.dead_letter_replay import replay
+from stream_guard.records.dead_letter import DeadLetterFilter
+from stream_guard.records.dead_letter_event import build_dead_letter, source_id
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
 from tests.integration.harness import ROOT, Deployment, deploy, post, produce, read, running
@@ -78,9 +84,10 @@ async def bury(
                 failed_ms=failed_ms,
                 policy_id=None,
                 attempts=1,
-                context=None,
             )
-            await producer.send(made.topic, made.value, key=made.key, headers=made.headers)
+            await producer.send(
+                kafka(place).dead_letter_topic, made.value, key=made.key, headers=made.headers
+            )
         await producer.flush()
     finally:
         await producer.stop()

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 def _start(folder: Path) -> subprocess.Popen[str]:
     # A folder of its own: the demo keeps its output where it runs.
     return subprocess.Popen(
-        [sys.executable, "-m", "stream_guard.demo"],
+        [sys.executable, "-m", "stream_guard.cli.demo"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Final
 import pytest
 import pytest_asyncio
 
-from stream_guard.demo import MODEL
-from stream_guard.policy import make_policy
-from stream_guard.post import Post
+from stream_guard.cli.demo import MODEL
+from stream_guard.policies.policy import make_policy
+from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
 from tools.demo_model.evaluate import Case, Outcome, judge_cases
 
 if TYPE_CHECKING:
-    from stream_guard.policy import Policy
+    from stream_guard.policies.policy import Policy
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

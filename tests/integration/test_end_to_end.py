@@ -12,7 +12,7 @@ import jsonschema
 import orjson
 import pytest
 
-from stream_guard.verdict import verdict_id, verdict_schema
+from stream_guard.records.verdict_event import verdict_id, verdict_schema
 from tests.integration.harness import ROOT, deploy, owed_of, post, produce, read, running
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def test_a_start_that_cannot_work_says_why_in_one_line_and_its_exit_code(
 ) -> None:
     place = deploy(broker.bootstrap_servers, new_topic, **{name: value})
     done = subprocess.run(
-        [sys.executable, "-m", "stream_guard.cli", "run"],
+        [sys.executable, "-m", "stream_guard", "run"],
         env=place.environment(),
         cwd=ROOT,
         capture_output=True,

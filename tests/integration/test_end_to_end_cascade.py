@@ -9,8 +9,8 @@ import jsonschema
 import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_guard.random_model import make_random_model
-from stream_guard.verdict import verdict_schema
+from stream_guard.records.verdict_event import verdict_schema
+from stream_guard.testing.random_model import make_random_model
 from tests.integration.harness import ROOT, deploy, produce, read, running
 
 if TYPE_CHECKING:

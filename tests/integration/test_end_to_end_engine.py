@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import jsonschema
 import orjson
 
-from stream_guard.demo import MODEL, POLICIES
-from stream_guard.policy_store import load_policies
-from stream_guard.verdict import verdict_schema
+from stream_guard.cli.demo import MODEL, POLICIES
+from stream_guard.policies.store import load_policies
+from stream_guard.records.verdict_event import verdict_schema
 from tests.integration.harness import deploy, owed_of, post, produce, read, running
 
 if TYPE_CHECKING:

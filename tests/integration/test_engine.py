@@ -15,20 +15,20 @@ import pytest
 import pytest_asyncio
 import structlog
 
-from stream_guard.answer import read_answer, violation_position
-from stream_guard.engine.vllm_engine import BUILT_PER_TURN_MAX, CONFIDENCE_METHOD, VllmJudge
-from stream_guard.errors import EngineError, PolicyError, PromptError
-from stream_guard.judge import Judgement, JudgeRequest
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.policy_store import load_policies
-from stream_guard.post import Post
+from stream_guard.core.errors import EngineError, PolicyError, PromptError
+from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.judging.engine.judge import BUILT_PER_TURN_MAX, CONFIDENCE_METHOD, VllmJudge
+from stream_guard.judging.families.harmony.answer import read_answer, violation_position
+from stream_guard.judging.tiers.ladder import Rung
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.policies.store import load_policies
+from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
-from stream_guard.tiers.ladder import Rung
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
 
-    from stream_guard.engine.plans import Attempt
+    from stream_guard.judging.engine.plans import Attempt
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from stream_guard.engine import vllm_client
-from stream_guard.errors import EngineError
+from stream_guard.core.errors import EngineError
+from stream_guard.judging.engine import client as vllm_client
 from tests.integration.test_engine import (
     ROOT,
     Collector,

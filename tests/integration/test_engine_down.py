@@ -10,11 +10,11 @@ import pytest
 import structlog
 from prometheus_client import CollectorRegistry
 
-from stream_guard.app import App
-from stream_guard.clock import SystemClock
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.engine.supervisor import SupervisedJudge
-from stream_guard.errors import EngineError, StallError
+from stream_guard.core.clock import SystemClock
+from stream_guard.core.errors import EngineError, StallError
+from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.judging.engine.supervisor import SupervisedJudge
+from stream_guard.service.app import App
 from stream_guard.settings import load_settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualJudge
@@ -23,8 +23,8 @@ from tests.integration.harness import Deployment, deploy, owed_of, post, produce
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from stream_guard.engine.supervisor import EngineState
-    from stream_guard.policy import PolicySet
+    from stream_guard.judging.engine.supervisor import EngineState
+    from stream_guard.policies.policy import PolicySet
     from stream_guard.testing import Broker
 
 MAX_POLL_INTERVAL_S = 2

@@ -10,7 +10,7 @@ import orjson
 import psutil
 import pytest
 
-from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
 from tests.integration import killing_tokens
 from tests.integration.harness import (

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.clock import SystemClock
-from stream_guard.engine.supervised_vllm import supervised_vllm
+from stream_guard.core.clock import SystemClock
+from stream_guard.judging.engine.supervised import supervised_vllm
 from stream_guard.telemetry.metrics import Metrics
 from tests.integration.test_engine import (
     Collector,
@@ -24,7 +24,7 @@ from tests.integration.test_engine import (
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from stream_guard.engine.supervisor import EngineState
+    from stream_guard.judging.engine.supervisor import EngineState
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from sklearn import metrics
 
-from stream_guard.demo import MODEL
+from stream_guard.cli.demo import MODEL
 from tests.browser import open_page
 from tests.integration.harness import ROOT
 
@@ -29,7 +29,7 @@ ROWS = {"dangerous-content": 41, "age-restricted-goods-and-services": 34}
 
 def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        [sys.executable, "-m", "stream_guard.cli", *arguments, "--path", str(ROOT / "policies")],
+        [sys.executable, "-m", "stream_guard", *arguments, "--path", str(ROOT / "policies")],
         env={
             **os.environ,
             "STREAM_GUARD_ENGINE__MODEL": str(MODEL),

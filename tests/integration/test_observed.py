@@ -18,7 +18,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_guard.random_model import make_random_model
+from stream_guard.testing.random_model import make_random_model
 from tests.integration.harness import ROOT, deploy, owed_of, read, running, until
 from tests.integration.otlp import Receiver, Span, receiving
 

@@ -17,13 +17,14 @@ from aiokafka.protocol.transaction import (
 )
 from prometheus_client import CollectorRegistry
 
-from stream_guard.errors import BrokerError, DoubtError
+from stream_guard.core.errors import BrokerError, DoubtError
+from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka import batches
-from stream_guard.kafka.consumer import KafkaSource
-from stream_guard.kafka.producer import KafkaPublisher
+from stream_guard.kafka.publisher import KafkaPublisher
+from stream_guard.kafka.source import KafkaSource
 from stream_guard.kafka.transactions import KafkaTransactor
-from stream_guard.ports import Outgoing, Partition
 from stream_guard.settings import DeliverySettings, KafkaSettings
+from stream_guard.stream.ports import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from tests.contract.test_source_publisher import Listener
 from tests.integration.harness import read

@@ -12,7 +12,7 @@ import jsonschema
 import orjson
 import pytest
 
-from stream_guard.random_model import make_random_model
+from stream_guard.testing.random_model import make_random_model
 from tests.integration.harness import ROOT, deploy, owed_of, post, produce, read, running
 from tests.integration.test_replay import TEXT, write_policy
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from stream_guard.testing import Broker
 
-SCHEMA = json.loads((ROOT / "stream_guard/schemas/reasoning-1.0.json").read_text("utf-8"))
+SCHEMA = json.loads((ROOT / "stream_guard/records/schemas/reasoning-1.0.json").read_text("utf-8"))
 POSTS = 8
 
 

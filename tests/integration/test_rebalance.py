@@ -12,7 +12,7 @@ import pytest
 from aiokafka.admin import AIOKafkaAdminClient, NewPartitions, NewTopic
 from prometheus_client import CollectorRegistry
 
-from stream_guard.app import App
+from stream_guard.service.app import App
 from stream_guard.settings import Settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualJudge
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path
 
-    from stream_guard.judge import JudgeRequest
+    from stream_guard.judging.contract import JudgeRequest
     from stream_guard.testing import Broker
 
 POLICIES = 2

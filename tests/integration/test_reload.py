@@ -10,8 +10,8 @@ import aiohttp
 import jsonschema
 import orjson
 
-from stream_guard.policy_store import load_policies
-from stream_guard.verdict import verdict_schema
+from stream_guard.policies.store import load_policies
+from stream_guard.records.verdict_event import verdict_schema
 from tests.integration.harness import (
     Deployment,
     Running,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_guard.errors import PolicyError
-from stream_guard.policy import make_policy
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.policy import make_policy
 from tests.integration.harness import deploy, owed_of, post, produce, read, running
 from tests.integration.test_reload import health, logged, write_policy
 

@@ -13,7 +13,7 @@ import orjson
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from stream_guard.random_model import make_random_model
+from stream_guard.testing.random_model import make_random_model
 from tests.integration.harness import deploy, owed_of, post, produce, read, running, until
 from tests.integration.test_cli_kafka import guard
 

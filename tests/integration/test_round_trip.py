@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def round_trip(place: Deployment, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stream_guard.cli", "round-trip", place.posts, *options],
+        [sys.executable, "-m", "stream_guard", "round-trip", place.posts, *options],
         env=place.environment(),
         cwd=ROOT,
         capture_output=True,

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from stream_guard.verdict import VerdictEvents
+from stream_guard.records.verdict_event import VerdictEvents
 from tests.integration.harness import ROOT, produce
 from tests.verdicts import make_verdict
 
@@ -39,7 +39,7 @@ def environment(bootstrap: str, **settings: str) -> dict[str, str]:
 
 def guard(bootstrap: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "stream_guard.cli", *arguments],
+        [sys.executable, "-m", "stream_guard", *arguments],
         env=environment(bootstrap, **settings),
         cwd=ROOT,
         capture_output=True,
@@ -166,7 +166,7 @@ async def test_at_a_terminal_tail_is_a_live_view(
     await produce(broker.bootstrap_servers, topic, [*values[:1], b"no verdict", *values[1:]])
     ours, theirs = pty.openpty()
     process = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs here
-        [sys.executable, "-m", "stream_guard.cli", "tail", "--from-beginning"],
+        [sys.executable, "-m", "stream_guard", "tail", "--from-beginning"],
         env=environment(
             broker.bootstrap_servers,
             STREAM_GUARD_KAFKA__VERDICT_TOPIC=topic,

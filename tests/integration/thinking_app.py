@@ -5,16 +5,16 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from stream_guard.app import App
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.judge import Thought
+from stream_guard.judging.contract import Thought
+from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.service.app import App
 from stream_guard.settings import load_settings
 from stream_guard.telemetry.logs import configure_logs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.judge import Judgement, JudgeRequest
+    from stream_guard.judging.contract import Judgement, JudgeRequest
 
 
 class ThinkingJudge(ScriptedJudge):

@@ -13,8 +13,8 @@ import yaml
 from jsonschema import validators
 from typer.testing import CliRunner
 
-from stream_guard.cli import app
-from stream_guard.post import PostParser
+from stream_guard.cli.main import app
+from stream_guard.records.post import PostParser
 from stream_guard.settings import Settings
 from stream_guard.testing.broker.java import KAFKA_VERSION
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import typer
 
-from stream_guard.cli import app
+from stream_guard.cli.main import app
 from stream_guard.settings import load_settings
 from tests.commands.lines import ROOT, Command, commands, mentions, pages, strays
 from tools import reference

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from stream_guard.consumer import Consumer
-from stream_guard.pipeline import Pipeline
-from stream_guard.post import PostParser
+from stream_guard.records.post import PostParser
 from stream_guard.settings import TelemetrySettings
-from stream_guard.telemetry.traces import Tracing
-from stream_guard.transactions import TransactionalPublisher
+from stream_guard.stream.exactly_once import TransactionalPublisher
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.poll_loop import Consumer
+from stream_guard.stream.tracing.record_tracer import Tracing
 
 if TYPE_CHECKING:
-    from stream_guard.policy import PolicySet
-    from stream_guard.ports import Clock, Judge, Publisher, Source
+    from stream_guard.core.clock import Clock
+    from stream_guard.judging.contract import Judge
+    from stream_guard.policies.policy import PolicySet
     from stream_guard.settings import Settings
+    from stream_guard.stream.ports import Publisher, Source
     from stream_guard.telemetry.metrics import Metrics
 
 

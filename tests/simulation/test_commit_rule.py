@@ -8,22 +8,22 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.errors import PromptError
-from stream_guard.judge import Answer
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Outgoing, Partition
-from stream_guard.post import PostParser
+from stream_guard.core.errors import PromptError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.judging.contract import Answer
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import PostParser
 from stream_guard.settings import BatchingSettings, Settings, TelemetrySettings
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
     ManualClock,
     ManualJudge,
@@ -31,6 +31,9 @@ from stream_guard.testing import (
     MemoryPublisher,
     MemoryRecord,
 )
+
+if TYPE_CHECKING:
+    from stream_guard.stream.ports import Outgoing
 
 HISTORIES: Final = 10_000
 SHARDS: Final = 20  # so that a failure names few seeds, and each test is short

@@ -10,9 +10,10 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
+from stream_guard.core.kafka_types import Partition
+from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.settings import BatchingSettings, DeliverySettings, Settings
+from stream_guard.stream.exactly_once import TransactionalPublisher
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import (
     ManualClock,
@@ -22,7 +23,6 @@ from stream_guard.testing import (
     MemorySource,
     MemoryTransactor,
 )
-from stream_guard.transactions import TransactionalPublisher
 from tests.simulation.assembly import make_consumer
 
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ class Member:
 async def member(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Member]:
-    monkeypatch.setattr("stream_guard.consumer.POLL_TIMEOUT_MS", 2)
+    monkeypatch.setattr("stream_guard.stream.poll_loop.POLL_TIMEOUT_MS", 2)
     member = Member(request.param)
     await member.source.start(member.consumer)
     task = asyncio.create_task(member.consumer.run())

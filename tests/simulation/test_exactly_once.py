@@ -16,16 +16,17 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.errors import PromptError
-from stream_guard.judge import Thought
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
+from stream_guard.core.errors import PromptError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.judging.contract import Thought
+from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.settings import (
     BatchingSettings,
     DeliverySettings,
     KafkaSettings,
     Settings,
 )
+from stream_guard.stream.exactly_once import TransactionalPublisher
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import (
     ManualClock,
@@ -34,7 +35,6 @@ from stream_guard.testing import (
     MemorySource,
     MemoryTransactor,
 )
-from stream_guard.transactions import TransactionalPublisher
 from tests.simulation.assembly import make_consumer
 
 HISTORIES: Final = 120
@@ -220,7 +220,7 @@ class History:
 @pytest.mark.parametrize("shard", range(SHARDS))
 async def test_each_record_ends_once(shard: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
-        "stream_guard.consumer.POLL_TIMEOUT_MS", 2
+        "stream_guard.stream.poll_loop.POLL_TIMEOUT_MS", 2
     )  # a rewind waits for a poll's end
     faults = 0
     for seed in range(shard, HISTORIES, SHARDS):

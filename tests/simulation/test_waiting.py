@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import orjson
 from prometheus_client import CollectorRegistry
 
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.post import Post, PostParser
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post, PostParser
 from stream_guard.settings import BatchingSettings, Settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import (
@@ -24,7 +24,7 @@ from tests.simulation.assembly import make_consumer
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.judge import Judgement, JudgeRequest
+    from stream_guard.judging.contract import Judgement, JudgeRequest
 
 SET = PolicySet({"a": make_policy("a", b"# a\nS1: a rule\n")}, {"posts": ("a",)})
 

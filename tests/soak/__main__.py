@@ -53,7 +53,7 @@ def run(  # noqa: PLR0913 - the options of a command line
     numbers = [int(seed) for seed in seeds.split(",")]
     extra: dict[str, str] = {}
     if engine == "vllm":
-        from stream_guard.random_model import make_random_model
+        from stream_guard.testing.random_model import make_random_model
 
         model = ROOT / ".cache" / "random-model"
         make_random_model(model)

@@ -18,7 +18,7 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
-from stream_guard.verdict import verdict_id
+from stream_guard.records.verdict_event import verdict_id
 from tests.soak.schedule import POISON
 
 if TYPE_CHECKING:

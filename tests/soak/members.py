@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-COMMAND: Final = (sys.executable, "-m", "stream_guard.cli", "run")
+COMMAND: Final = (sys.executable, "-m", "stream_guard", "run")
 RESTART_S: Final = 1.0
 STOP_S: Final = 60.0
 _LOOK_S: Final = 0.05

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, get_args
 
 import orjson
 
-from stream_guard.policy_store import load_policies
+from stream_guard.policies.store import load_policies
 from stream_guard.settings import DeliverySettings
 from stream_guard.testing import start_broker
 from tests.soak import posting, reading

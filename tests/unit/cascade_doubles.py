@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from stream_guard.cascade import Cascade
-from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance
-from stream_guard.policy import Policy, PolicySet, make_policy
-from stream_guard.post import Post
+from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
+from stream_guard.judging.tiers.cascade import Cascade
+from stream_guard.judging.tiers.tier import Escalated, Settled
+from stream_guard.policies.policy import Policy, PolicySet, make_policy
+from stream_guard.records.post import Post
 from stream_guard.settings import CascadeSettings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualClock, ManualJudge
-from stream_guard.tiers import Escalated, Settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.errors import RecordError
-    from stream_guard.tiers import CheapTier, Outcome
+    from stream_guard.core.errors import RecordError
+    from stream_guard.judging.tiers.tier import CheapTier, Outcome
 
 POLICY = make_policy(
     "spam",

@@ -10,13 +10,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_guard.answer import RATIONALE_CHARS_MAX, Reading, read_answer, violation_position
-from stream_guard.harmony import split_messages
-from stream_guard.judge import Answer
-from stream_guard.taxonomy import Category, Taxonomy
+from stream_guard.judging.contract import Answer
+from stream_guard.judging.families.harmony.answer import (
+    RATIONALE_CHARS_MAX,
+    Reading,
+    read_answer,
+    violation_position,
+)
+from stream_guard.judging.families.harmony.tokens import split_messages
+from stream_guard.policies.taxonomy import Category, Taxonomy
 
 if TYPE_CHECKING:
-    from stream_guard.engine.tokenizer import HarmonyTokenizer
+    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 
 TAXONOMY = Taxonomy(
     (Category("S0", "Fine", False), Category("S1", "Scam", True), Category("S2", "Spam", True)),

@@ -9,11 +9,11 @@ import orjson
 import pytest
 from pydantic import ValidationError
 
-from stream_guard.audit.archive import FolderArchive
-from stream_guard.audit.bounds import Bound, read_bound
-from stream_guard.audit.entry import EntryName, Judging, read_entry, write_entry
-from stream_guard.errors import EvidenceError, PolicyError, SettingsError
-from stream_guard.policy import Policy, make_policy
+from stream_guard.core.errors import EvidenceError, PolicyError, SettingsError
+from stream_guard.judging.archive.archive import FolderArchive
+from stream_guard.judging.archive.entry import EntryName, Judging, read_entry, write_entry
+from stream_guard.kafka.bounds import Bound, read_bound
+from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.settings import KafkaSettings, PoliciesSettings
 
 if TYPE_CHECKING:

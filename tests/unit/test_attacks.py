@@ -9,24 +9,25 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from stream_guard.attack_run import run_attacks
-from stream_guard.attacks import ATTACKS, attacked, check_structure
-from stream_guard.cli import app
-from stream_guard.cli_attack import read_posts
-from stream_guard.errors import EngineError, PolicyError, SettingsError
-from stream_guard.harmony import MARKERS
-from stream_guard.judge import Answer, Judgement
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.post import Post, PostParser
-from stream_guard.prompt import PromptBuilder
+from stream_guard.cli.attack import read_posts
+from stream_guard.cli.main import app
+from stream_guard.core.errors import EngineError, PolicyError, SettingsError
+from stream_guard.judging.contract import Answer, Judgement
+from stream_guard.judging.families.harmony.prompt import PromptBuilder
+from stream_guard.judging.families.harmony.structure import check_structure
+from stream_guard.judging.families.harmony.tokens import MARKERS
+from stream_guard.judging.hostile_posts import ATTACKS, attacked
+from stream_guard.offline.attack import run_attacks
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post, PostParser
 from stream_guard.settings import PostSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from stream_guard.engine.tokenizer import HarmonyTokenizer
-    from stream_guard.judge import JudgeRequest
+    from stream_guard.judging.contract import JudgeRequest
+    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 
 POLICY = make_policy(
     "spam",
@@ -275,7 +276,7 @@ def test_a_policy_without_examples_asks_for_posts(tmp_path: Path) -> None:
 def test_the_command_shows_a_table_and_fails_over_the_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from stream_guard import judges as composition
+    from stream_guard.judging import assembly as composition
 
     monkeypatch.setattr(composition, "make_judge", lambda *_: RuleJudge(by_words))
     (tmp_path / "spam").mkdir()

@@ -5,10 +5,10 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_guard.batching import Batcher
-from stream_guard.judge import JudgeRequest
-from stream_guard.policy import make_policy
-from stream_guard.post import Post
+from stream_guard.judging.contract import JudgeRequest
+from stream_guard.policies.policy import make_policy
+from stream_guard.records.post import Post
+from stream_guard.stream.batching import Batcher
 
 POLICIES = {name: make_policy(name, name.encode()) for name in ("a", "b", "c")}
 POST = Post("1", "t", "0" * 64, 1)

@@ -12,7 +12,7 @@ from benchmarks import engine_feed, gpu, latency, serving
 from benchmarks.report import Report
 from benchmarks.sides import Sizes, default_model, environment, sizes_of
 from benchmarks.traffic import Topics
-from stream_guard.engine.tokenizer import load_tokenizer
+from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.settings import EngineSettings
 
 if TYPE_CHECKING:

@@ -13,9 +13,9 @@ from benchmarks.engine_feed import fill_report
 from benchmarks.report import Report
 from benchmarks.sides import gauge_of
 from benchmarks.workload import Given, by_policy, make_posts, policy_id, policy_text, write_policies
-from stream_guard.policy_store import load_policies
-from stream_guard.post import PostParser
-from stream_guard.routing import RouteFacts
+from stream_guard.policies.routing import RouteFacts
+from stream_guard.policies.store import load_policies
+from stream_guard.records.post import PostParser
 from stream_guard.settings import PostSettings
 from tests.verdicts import make_verdict
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import Broker, choice, java, node, ports, start_broker
 from stream_guard.testing.broker.node import Peer, properties
 

@@ -18,17 +18,12 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
 
-from stream_guard.calibration import (
-    CALIBRATION_BYTES_MAX,
-    POINTS_MAX,
-    IsotonicCalibration,
-    PlattCalibration,
-    calibrate,
-    logit,
-    read_calibration,
-)
-from stream_guard.calibration_data import JudgedBy, join_labels, read_labels
-from stream_guard.calibration_fit import (
+from stream_guard.cli.main import app
+from stream_guard.core.errors import EXIT_CLEAN, PolicyError
+from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
+from stream_guard.judging.verdict import build_verdict
+from stream_guard.offline.calibrate.data import JudgedBy, join_labels, read_labels
+from stream_guard.offline.calibrate.fit import (
     LABELLED_MIN,
     FitError,
     Labelled,
@@ -38,21 +33,26 @@ from stream_guard.calibration_fit import (
     fit_platt,
     held_out_scores,
 )
-from stream_guard.cli import app
-from stream_guard.errors import EXIT_CLEAN, PolicyError
-from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance
-from stream_guard.lint import lint_policy
-from stream_guard.policy import Policy, make_policy
-from stream_guard.policy_report import show_lines
-from stream_guard.policy_store import build_policies, load_policies, read_policy_files
-from stream_guard.post import Post
-from stream_guard.reload import PolicyReloader, _signature
-from stream_guard.verdict import build_verdict
+from stream_guard.policies.calibration import (
+    CALIBRATION_BYTES_MAX,
+    POINTS_MAX,
+    IsotonicCalibration,
+    PlattCalibration,
+    calibrate,
+    logit,
+    read_calibration,
+)
+from stream_guard.policies.describe import show_lines
+from stream_guard.policies.lint import lint_policy
+from stream_guard.policies.policy import Policy, make_policy
+from stream_guard.policies.reload import PolicyReloader, _signature
+from stream_guard.policies.store import build_policies, load_policies, read_policy_files
+from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
-    from stream_guard.calibration import Calibration
-    from stream_guard.policy import PolicySet
-    from stream_guard.reload import ReloadOutcome
+    from stream_guard.policies.calibration import Calibration
+    from stream_guard.policies.policy import PolicySet
+    from stream_guard.policies.reload import ReloadOutcome
 
 TEXT = b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n\nAnswer `BAD` or `GOOD`.\n"
 SHA256 = make_policy("spam", TEXT).sha256
@@ -449,9 +449,9 @@ def test_a_confidence_that_falls_is_refused() -> None:
 
 def test_too_many_points_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     stairs = [Labelled(f"{x}-{n}", x / 20, n < x) for x in range(1, 20) for n in range(20)]
-    monkeypatch.setattr("stream_guard.calibration_fit.POINTS_MAX", 19)
+    monkeypatch.setattr("stream_guard.offline.calibrate.fit.POINTS_MAX", 19)
     assert len(fit_isotonic(stairs)) == 19
-    monkeypatch.setattr("stream_guard.calibration_fit.POINTS_MAX", 18)
+    monkeypatch.setattr("stream_guard.offline.calibrate.fit.POINTS_MAX", 18)
     with pytest.raises(FitError, match="19 points, over 18; use platt"):
         fit_isotonic(stairs)
 

@@ -21,13 +21,13 @@ from hypothesis.stateful import (
     rule,
 )
 
-from stream_guard.errors import EngineError, PolicyError, PromptError
-from stream_guard.judge import Answer
-from stream_guard.policy import Policy, PolicySet, make_policy
+from stream_guard.core.errors import EngineError, PolicyError, PromptError
+from stream_guard.judging.contract import Answer
+from stream_guard.judging.tiers.entry import SLICE_BYTES_MAX, SLICE_POSTS_MAX
+from stream_guard.judging.tiers.registry import make_tiers
+from stream_guard.judging.tiers.worker import LOOKED_AT_MAX
+from stream_guard.policies.policy import Policy, PolicySet, make_policy
 from stream_guard.settings import Settings
-from stream_guard.tiers.entry import SLICE_BYTES_MAX, SLICE_POSTS_MAX
-from stream_guard.tiers.registry import make_tiers
-from stream_guard.tiers.worker import LOOKED_AT_MAX
 from tests.unit.cascade_doubles import (
     POLICY,
     SAFE,
@@ -39,7 +39,7 @@ from tests.unit.cascade_doubles import (
 )
 
 if TYPE_CHECKING:
-    from stream_guard.judge import JudgeRequest
+    from stream_guard.judging.contract import JudgeRequest
 
 _DEADLINE_S = 60
 
@@ -134,7 +134,7 @@ def test_a_tier_that_has_nothing_to_say_under_a_policy_is_passed_over() -> None:
 
 
 def test_rules_are_for_policies_with_rules_and_the_classifier_for_those_with_thresholds() -> None:
-    from stream_guard.policy_meta import Thresholds
+    from stream_guard.policies.metadata import Thresholds
 
     tiers = {tier.name: tier for tier in make_tiers(Settings())}
     assert set(tiers) == {"rules", "classifier"}

@@ -18,20 +18,20 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 
-from stream_guard.errors import PolicyError, SettingsError
-from stream_guard.policy import Policy, PolicySet, make_policy
-from stream_guard.policy_meta import PolicyMeta
-from stream_guard.policy_yaml import read_yaml
-from stream_guard.post import Post
-from stream_guard.tiers import Escalated, Settled
-from stream_guard.tiers.classifier import ClassifierTier, decide
-from stream_guard.tiers.classifier_files import (
+from stream_guard.core.errors import PolicyError, SettingsError
+from stream_guard.judging.tiers.classifier.files import (
     ClassifierManifest,
     classifier_folder,
     read_classifier_files,
 )
-from stream_guard.tiers.classifier_model import ClassifierModel, Score, load_classifier
-from stream_guard.tiers.onnx_file import OnnxFault, check_onnx
+from stream_guard.judging.tiers.classifier.model import ClassifierModel, Score, load_classifier
+from stream_guard.judging.tiers.classifier.onnx_file import OnnxFault, check_onnx
+from stream_guard.judging.tiers.classifier.tier import ClassifierTier, decide
+from stream_guard.judging.tiers.tier import Escalated, Settled
+from stream_guard.policies.metadata import PolicyMeta
+from stream_guard.policies.policy import Policy, PolicySet, make_policy
+from stream_guard.policies.yaml_document import read_yaml
+from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -413,7 +413,7 @@ def test_a_changed_model_is_loaded_and_an_unchanged_one_is_not(
         loaded.append(folder)
         return load(folder, threads=threads)
 
-    monkeypatch.setattr("stream_guard.tiers.classifier.load_classifier", counted)
+    monkeypatch.setattr("stream_guard.judging.tiers.classifier.tier.load_classifier", counted)
     tier.prepare(of(policy))
     assert loaded == []
     before = tier.look([post("good")], policy)[0]

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream_guard.classify_view import exchange_lines, verdict_lines
-from stream_guard.cli import app
-from stream_guard.cli_output import printable
-from stream_guard.engine.exchange import Exchange
-from stream_guard.errors import EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.cli.main import app
+from stream_guard.cli.terminal import printable
+from stream_guard.cli.views.classify import exchange_lines, verdict_lines
+from stream_guard.core.errors import EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.judging.families.harmony.transcript import Exchange
 
 if TYPE_CHECKING:
-    from stream_guard.engine.tokenizer import HarmonyTokenizer
+    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "policies"
@@ -55,7 +55,7 @@ def test_without_a_policy_every_policy_of_the_folder_judges() -> None:
 def test_json_lines_are_verdicts_as_they_are_published() -> None:
     import jsonschema
 
-    from stream_guard.verdict import verdict_schema
+    from stream_guard.records.verdict_event import verdict_schema
 
     (verdict,) = verdicts(run("a [violates] post", "--policy", DC, "--json"))
     jsonschema.validate(verdict, verdict_schema())
@@ -160,7 +160,7 @@ def test_an_explanation_without_a_model_says_so() -> None:
 
 
 def test_a_view_shows_the_confidence_before_and_after_calibration() -> None:
-    from stream_guard.policy_store import load_policies
+    from stream_guard.policies.store import load_policies
 
     policy = load_policies(SHIPPED).policies[DC]
     (verdict,) = verdicts(run("a [violates] post", "--policy", DC, "--json"))

@@ -22,7 +22,7 @@ from stream_guard.client import (
     parse_verdict,
 )
 from stream_guard.client.filters import Wanted
-from stream_guard.verdict import encode_verdict
+from stream_guard.records.verdict_event import encode_verdict
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:

@@ -22,18 +22,18 @@ from benchmarks.cost import (
     main,
 )
 from benchmarks.cost_path import VARIANTS, HotPath
-from stream_guard import verdict_records
-from stream_guard.cascade import Cascade
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.post import PostParser
-from stream_guard.telemetry.traces import Tracing
-from stream_guard.verdict import VerdictEvents
+from stream_guard.judging.tiers.cascade import Cascade
+from stream_guard.records.post import PostParser
+from stream_guard.records.verdict_event import VerdictEvents
+from stream_guard.stream import outgoing as verdict_records
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.tracing.record_tracer import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.cost_path import Variant
-    from stream_guard.judge import Judgement, JudgeRequest
+    from stream_guard.judging.contract import Judgement, JudgeRequest
 
 CALLS: Final[dict[str, float]] = {
     "parse": 26,

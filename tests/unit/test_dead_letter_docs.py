@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 
-from stream_guard import errors
-from stream_guard.dead_letter_gate import AT_ONCE
-from stream_guard.dead_letters import build_dead_letter
-from stream_guard.errors import PromptError, RecordError
+from stream_guard.core import errors
+from stream_guard.core.errors import PromptError, RecordError
+from stream_guard.records.dead_letter_event import build_dead_letter
 from stream_guard.settings import DeadLetterSettings, KafkaSettings
+from stream_guard.stream.dead_letter_gate import AT_ONCE
 from stream_guard.testing import MemoryRecord
 
 ROOT = Path(__file__).parents[2]
@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
 
 
 def schema() -> dict[str, Any]:
-    path = ROOT / "stream_guard" / "schemas" / "dead-letter-1.0.json"
+    path = ROOT / "stream_guard" / "records" / "schemas" / "dead-letter-1.0.json"
     document: dict[str, Any] = json.loads(path.read_text("utf-8"))
     return document
 

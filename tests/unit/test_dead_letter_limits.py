@@ -10,17 +10,17 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.dead_letter_gate import AT_ONCE
-from stream_guard.dead_letter_limits import DeadLetterLimits, LimitTrip
-from stream_guard.errors import EXIT_LIMIT, PromptError
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
-from stream_guard.post import PostParser
+from stream_guard.core.errors import EXIT_LIMIT, PromptError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import PostParser
 from stream_guard.settings import DeadLetterSettings, Settings, load_settings
+from stream_guard.stream.dead_letter_gate import AT_ONCE
+from stream_guard.stream.dead_letter_limits import DeadLetterLimits, LimitTrip
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
     ManualClock,
     ManualJudge,

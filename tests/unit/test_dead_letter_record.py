@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 import pytest
 
-from stream_guard.dead_letter_lines import (
-    Newest,
-    content_lines,
-    details,
-    escape,
-    offset_range,
-    row,
-    time_ms,
-    time_text,
-)
-from stream_guard.dead_letter_record import (
+from stream_guard.cli.views.dead_letter import Newest, content_lines, details, offset_range, row
+from stream_guard.core.errors import JsonError, SettingsError
+from stream_guard.core.times import time_ms, time_text
+from stream_guard.core.visible_text import escape
+from stream_guard.records.dead_letter import (
     DeadLetter,
     DeadLetterFilter,
     Place,
@@ -26,8 +20,7 @@ from stream_guard.dead_letter_record import (
     replay_headers,
     replayed_id,
 )
-from stream_guard.dead_letters import build_dead_letter, source_id
-from stream_guard.errors import JsonError, SettingsError
+from stream_guard.records.dead_letter_event import build_dead_letter, source_id
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
 

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_guard.dead_letters import build_dead_letter, source_id
-from stream_guard.errors import JsonError, PromptError, RecordError
+from stream_guard.core.errors import JsonError, PromptError, RecordError
+from stream_guard.records.dead_letter_event import build_dead_letter, source_id
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
 
 if TYPE_CHECKING:
-    from stream_guard.ports import Outgoing
+    from stream_guard.stream.ports import Outgoing
 
 ORIGINAL = [("x", b"1"), ("x", b"2"), ("none", None), ("sg_reason", b"theirs")]
 

@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 from safetensors import safe_open
 
-from stream_guard.demo import MODEL, POLICIES
-from stream_guard.demo.posts import CHAT, EDIT, FORUM, demo_posts
-from stream_guard.lint import lint_policies
-from stream_guard.policy_store import load_policies
-from stream_guard.prompt import TEMPLATE_SHA256
+from stream_guard.cli.demo import MODEL, POLICIES
+from stream_guard.cli.demo.posts import CHAT, EDIT, FORUM, demo_posts
+from stream_guard.judging.families.harmony.prompt import TEMPLATE_SHA256
+from stream_guard.policies.lint import lint_policies
+from stream_guard.policies.store import load_policies
 from tools.demo_model.card import CARD, checksums, parts, write_card
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -10,11 +10,11 @@ import pytest
 import torch
 import xgrammar
 
-from stream_guard.engine.grammar import Limits, structural_tag
-from stream_guard.engine.tokenizer import HarmonyTokenizer
-from stream_guard.policy import make_policy as product_policy
-from stream_guard.prompt import PromptBuilder
-from stream_guard.taxonomy import infer_taxonomy
+from stream_guard.judging.families.harmony.grammar import Limits, structural_tag
+from stream_guard.judging.families.harmony.prompt import PromptBuilder
+from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
+from stream_guard.policies.policy import make_policy as product_policy
+from stream_guard.policies.taxonomy import infer_taxonomy
 from tools.demo_model.evaluate import Figure, make_cases
 from tools.demo_model.examples import DATE, Encoder, collate, make_row
 from tools.demo_model.export import export

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream_guard.cli import app
-from stream_guard.errors import EXIT_BROKER, EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.cli.main import app
+from stream_guard.core.errors import EXIT_BROKER, EXIT_CLEAN, EXIT_USAGE, StreamGuardError
 
 ROOT = Path(__file__).parents[2]
 # Nobody listens on port 9 of loopback, so this fails at once.
@@ -56,7 +56,7 @@ def test_a_broker_that_is_not_there_is_named(command: tuple[str, ...]) -> None:
 
 def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "stream_guard.cli", "dlq", "show", "x", "--config", "none.toml"],
+        [sys.executable, "-m", "stream_guard", "dlq", "show", "x", "--config", "none.toml"],
         cwd=ROOT,
         capture_output=True,
         text=True,

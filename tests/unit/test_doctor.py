@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_guard import machine
-from stream_guard.doctor import _roles, look_at
 from stream_guard.kafka.cluster import ClusterState
+from stream_guard.service.diagnostics import host as machine
+from stream_guard.service.diagnostics.doctor import _roles, look_at
+from stream_guard.service.diagnostics.topic_advice import Role, Topic, advise
 from stream_guard.settings import (
     DeliverySettings,
     EngineSettings,
@@ -18,7 +19,6 @@ from stream_guard.settings import (
     PoliciesSettings,
     Settings,
 )
-from stream_guard.topic_advice import Role, Topic, advise
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,7 +114,7 @@ def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     program.write_text(f'#!/bin/sh\ncat "{tmp_path}/answer"\n')
     program.chmod(0o755)
     monkeypatch.setattr("shutil.which", lambda _: str(program))
-    monkeypatch.setattr("stream_guard.engine.arguments.is_cpu_build", lambda: False)
+    monkeypatch.setattr("stream_guard.judging.engine.arguments.is_cpu_build", lambda: False)
     return tmp_path / "answer"
 
 

@@ -10,11 +10,11 @@ import pytest
 from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
-from stream_guard.audit.dsa import EEA, EU, Statements, UnmappableError, statement_schema
-from stream_guard.audit.dsa_run import export
-from stream_guard.cli import app
-from stream_guard.errors import PolicyError
-from stream_guard.policy_store import load_policies
+from stream_guard.cli.main import app
+from stream_guard.core.errors import PolicyError
+from stream_guard.offline.export.dsa import EEA, EU, Statements, UnmappableError, statement_schema
+from stream_guard.offline.export.dsa_run import export
+from stream_guard.policies.store import load_policies
 from tests.verdicts import make_verdict
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_guard.errors import PromptError
-from stream_guard.judge import Answer
-from stream_guard.policy import make_policy
-from stream_guard.tiers.duplicates import NAME_CHARACTERS_MAX, digest, fold
+from stream_guard.core.errors import PromptError
+from stream_guard.judging.contract import Answer
+from stream_guard.judging.tiers.duplicates import NAME_CHARACTERS_MAX, digest, fold
+from stream_guard.policies.policy import make_policy
 from tests.unit.cascade_doubles import POLICY, SAFE, VIOLATES, Rig, asks, post
 
 SAME = [
@@ -116,7 +116,7 @@ def test_another_policy_has_answers_of_its_own(policy: object) -> None:
 
 
 async def test_another_model_has_answers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    from stream_guard.policy import PolicySet
+    from stream_guard.policies.policy import PolicySet
 
     rig = Rig()
     monkeypatch.setattr(rig.inner, "describe", lambda: {"model": "m", "revision": "1"})

@@ -13,13 +13,18 @@ import numpy as np
 import pytest
 import xgrammar
 
-from stream_guard.answer import read_answer
-from stream_guard.engine.grammar import Limits, combinations, completion_tokens_max, structural_tag
-from stream_guard.policy import make_policy
-from stream_guard.taxonomy import Category, Taxonomy
+from stream_guard.judging.families.harmony.answer import read_answer
+from stream_guard.judging.families.harmony.grammar import (
+    Limits,
+    combinations,
+    completion_tokens_max,
+    structural_tag,
+)
+from stream_guard.policies.policy import make_policy
+from stream_guard.policies.taxonomy import Category, Taxonomy
 
 if TYPE_CHECKING:
-    from stream_guard.engine.tokenizer import HarmonyTokenizer
+    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 
 POLICIES = Path(__file__).parents[2] / "policies"
 TAXONOMY = make_policy(

@@ -12,11 +12,16 @@ from unittest.mock import Mock
 import orjson
 import pytest
 
-from stream_guard.engine import arguments
-from stream_guard.engine.tokenizer import HarmonyTokenizer, load_tokenizer, probe_model, read_config
-from stream_guard.errors import EngineError
-from stream_guard.random_model import main, make_random_model
+from stream_guard.core.errors import EngineError
+from stream_guard.judging.engine import arguments
+from stream_guard.judging.engine.probe import probe_model
+from stream_guard.judging.families.harmony.tokenizer import (
+    HarmonyTokenizer,
+    load_tokenizer,
+    read_config,
+)
 from stream_guard.settings import EngineSettings
+from stream_guard.testing.random_model import main, make_random_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,10 +51,10 @@ def test_a_good_model_is_described(random_model: Path) -> None:
 def test_probing_imports_neither_vllm_nor_torch(random_model: Path) -> None:
     code = (
         "import sys\n"
-        "from stream_guard.engine.tokenizer import probe_model\n"
+        "from stream_guard.judging.families.harmony.tokenizer import probe_model\n"
         "from stream_guard.settings import EngineSettings\n"
         f"probe_model(EngineSettings(model={str(random_model)!r}))\n"
-        "from stream_guard.engine.vllm_engine import VllmJudge\n"
+        "from stream_guard.judging.engine.judge import VllmJudge\n"
         f"VllmJudge(EngineSettings(model={str(random_model)!r}))\n"
         # The API of OpenTelemetry is light, and every span is made through it; its SDK is not.
         "heavy = {'vllm', 'torch', 'transformers', 'aiokafka', 'opentelemetry.sdk'} & set(sys.modules)\n"

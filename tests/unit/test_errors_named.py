@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from aiokafka.errors import KafkaConnectionError
 
-from stream_guard.errors import named
+from stream_guard.core.errors import named
 
 
 @pytest.mark.parametrize(

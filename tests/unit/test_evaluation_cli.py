@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream_guard.cli import app
-from stream_guard.errors import EXIT_CLEAN, EXIT_LIMIT, EXIT_USAGE, StreamGuardError
+from stream_guard.cli.main import app
+from stream_guard.core.errors import EXIT_CLEAN, EXIT_LIMIT, EXIT_USAGE, StreamGuardError
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = ROOT / "policies"
@@ -73,7 +73,7 @@ def test_predictions_are_verdicts_with_the_label_added_and_without_the_text(
 ) -> None:
     import jsonschema
 
-    from stream_guard.verdict import verdict_schema
+    from stream_guard.records.verdict_event import verdict_schema
 
     run(golden, out)
     content = (out / "predictions.jsonl").read_text()
@@ -249,7 +249,7 @@ def test_eval_shows_examples_and_says_what_a_missed_threshold_ends_with() -> Non
 
 
 def predictions(path: Path, confidences: list[tuple[float, bool]]) -> Path:
-    from stream_guard.policy_store import load_policies
+    from stream_guard.policies.store import load_policies
 
     policy = load_policies(SHIPPED).policies[DC]
     lines = [
@@ -281,7 +281,7 @@ def predictions(path: Path, confidences: list[tuple[float, bool]]) -> Path:
 
 
 def test_calibrate_writes_a_curve_that_the_policy_then_has(tmp_path: Path) -> None:
-    from stream_guard.policy_store import load_policies
+    from stream_guard.policies.store import load_policies
 
     folder = tmp_path / "policies"
     shutil.copytree(SHIPPED, folder)

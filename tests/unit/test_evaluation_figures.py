@@ -11,8 +11,8 @@ from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from stream_guard.evaluation.comparison import compare, mcnemar
-from stream_guard.evaluation.figures import (
+from stream_guard.offline.evaluation.comparison import compare, mcnemar
+from stream_guard.offline.evaluation.figures import (
     _score,
     count,
     is_wrong,
@@ -20,8 +20,8 @@ from stream_guard.evaluation.figures import (
     name_categories,
     wilson,
 )
-from stream_guard.evaluation.predictions import Prediction
-from stream_guard.policy_store import load_policies
+from stream_guard.offline.evaluation.predictions import Prediction
+from stream_guard.policies.store import load_policies
 
 POLICY = load_policies(Path(__file__).parents[2] / "policies").policies["dangerous-content"]
 CODES = {category.code: category.violates for category in POLICY.taxonomy.categories}

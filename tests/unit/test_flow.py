@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from stream_guard.flow import Flow
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.ports import Partition
+from stream_guard.core.kafka_types import Partition
 from stream_guard.settings import BatchingSettings
+from stream_guard.stream.admission import Flow
+from stream_guard.stream.offsets import PartitionOffsets
 
 LIMITS = BatchingSettings(
     poll_records_max=10,

@@ -13,9 +13,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from stream_guard.errors import SettingsError
-from stream_guard.evaluation.golden import Columns, GoldenRow, read_golden
-from stream_guard.policy_store import load_policies
+from stream_guard.core.errors import SettingsError
+from stream_guard.offline.evaluation.golden import Columns, GoldenRow, read_golden
+from stream_guard.policies.store import load_policies
 
 ROOT = Path(__file__).parents[2]
 SETS = ROOT / "tests" / "data" / "golden"
@@ -176,7 +176,7 @@ def test_a_file_that_is_not_there_or_a_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_guard.evaluation.golden.GOLDEN_BYTES_MAX", 10)
+    monkeypatch.setattr("stream_guard.offline.evaluation.golden.GOLDEN_BYTES_MAX", 10)
     with pytest.raises(SettingsError, match="over 10; split it"):
         read(write(tmp_path / "set.csv", ROWS))
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from stream_guard.calibration import IsotonicCalibration
-from stream_guard.errors import PromptError
-from stream_guard.judge import Answer
+from stream_guard.core.errors import PromptError
+from stream_guard.judging.contract import Answer
+from stream_guard.judging.tiers.ladder import Ladder, Rung
+from stream_guard.policies.calibration import IsotonicCalibration
 from stream_guard.settings import CascadeSettings
-from stream_guard.tiers.ladder import Ladder, Rung
 from tests.unit.cascade_doubles import POLICY, SAFE, SEVERE, VIOLATES, Rig
 
 TRUNCATED = Answer("undetermined", parse_status="truncated")

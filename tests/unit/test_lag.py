@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CollectorRegistry
 
-from stream_guard.app import App
-from stream_guard.cascade import Cascade
-from stream_guard.consumer import Consumer
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.ports import Partition
+from stream_guard.core.kafka_types import Partition
+from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.judging.tiers.cascade import Cascade
+from stream_guard.service.app import App
 from stream_guard.settings import CascadeSettings, DeliverySettings, Settings
+from stream_guard.stream.poll_loop import Consumer
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualClock, MemoryBroker, MemorySource
 

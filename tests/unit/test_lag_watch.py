@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.lag import LagWatch, Standing
-from stream_guard.ports import Partition
+from stream_guard.core.kafka_types import Partition
+from stream_guard.service.health.lag import LagWatch
+from stream_guard.stream.progress import Standing
 from stream_guard.telemetry.metrics import STAGES, Metrics
 
 ONE, TWO = Partition("posts", 0), Partition("posts", 1)

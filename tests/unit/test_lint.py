@@ -7,11 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from stream_guard.lint import CODES, Code, Finding, estimate_tokens, lint_policies, lint_policy
-from stream_guard.lint.output import to_json, to_sarif, to_text
-from stream_guard.lint.words import FINDINGS_MAX
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.policy_store import load_policies
+from stream_guard.policies.lint import (
+    CODES,
+    Code,
+    Finding,
+    estimate_tokens,
+    lint_policies,
+    lint_policy,
+)
+from stream_guard.policies.lint.output import to_json, to_sarif, to_text
+from stream_guard.policies.lint.words import FINDINGS_MAX
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.policies.store import load_policies
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 WRITTEN = Path(__file__).parents[1] / "data" / "policies"

@@ -8,12 +8,12 @@ import pytest
 from aiohttp import web
 from rich.console import Console
 
-from stream_guard.live_view import LAST, SLOWEST, LiveView
-from stream_guard.scrape import follow, summed
+from stream_guard.cli.metrics_poll import follow, summed
+from stream_guard.cli.views.live import LAST, SLOWEST, LiveView
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
-    from stream_guard.judge import Decision
+    from stream_guard.core.vocabulary import Decision
 
 
 def verdict(offset: int, decision: Decision = "safe", took_ms: int = 5) -> dict[str, Any]:

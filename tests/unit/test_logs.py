@@ -11,9 +11,9 @@ import structlog
 from opentelemetry.trace import NonRecordingSpan, SpanContext, use_span
 
 from stream_guard.settings import TelemetrySettings
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.logs import configure_logs
 from stream_guard.telemetry.repeats import RepeatFilter
-from stream_guard.telemetry.traces import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

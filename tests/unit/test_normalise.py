@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_guard.tiers.normalise import normalise, normalise_forms
+from stream_guard.policies.rules.normalise import normalise, normalise_forms
 
 # Mostly characters that change, or that change what stands beside them.
 ANYTHING = st.text(st.characters(codec=None, categories=None), max_size=60) | st.text(

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.ports import Partition
+from stream_guard.core.kafka_types import Partition
+from stream_guard.stream.offsets import PartitionOffsets
 
 
 def make(*offsets: int) -> PartitionOffsets:

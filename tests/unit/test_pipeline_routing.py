@@ -10,23 +10,25 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.app import check_routes
-from stream_guard.batching import Batcher
-from stream_guard.engine.scripted import ScriptedJudge
-from stream_guard.errors import PolicyError
-from stream_guard.judge import JudgeRequest
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Outgoing, Partition
-from stream_guard.post import Post, PostParser
-from stream_guard.routing import Canary, Condition, Routing, Rule, Shadow
+from stream_guard.core.errors import PolicyError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.judging.contract import JudgeRequest
+from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.policies.routing import Canary, Condition, Routing, Rule, Shadow
+from stream_guard.records.post import Post, PostParser
+from stream_guard.service.policies import check_routes
 from stream_guard.settings import Settings
+from stream_guard.stream.batching import Batcher
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+    from stream_guard.stream.ports import Outgoing
 
 PLACE = Partition("posts", 0)
 TEXT = b"Answer `VIOLATES` or `SAFE`. Judge by the letter."

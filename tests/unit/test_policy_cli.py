@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream_guard.cli import app as program
-from stream_guard.cli_policies import app
-from stream_guard.errors import EXIT_CLEAN, EXIT_USAGE, PolicyError
+from stream_guard.cli.main import app as program
+from stream_guard.cli.policies import app
+from stream_guard.core.errors import EXIT_CLEAN, EXIT_USAGE, PolicyError
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 ARS = "age-restricted-goods-and-services"

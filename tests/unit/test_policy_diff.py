@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream_guard.cli_policies import app
-from stream_guard.policy import Policy, PolicySet, make_policy
-from stream_guard.policy_diff import FieldChange, diff_lines, diff_policies
-from stream_guard.policy_yaml import read_yaml
-from stream_guard.routes_file import read_routes
+from stream_guard.cli.policies import app
+from stream_guard.policies.diff import FieldChange, diff_lines, diff_policies
+from stream_guard.policies.policy import Policy, PolicySet, make_policy
+from stream_guard.policies.routes_file import read_routes
+from stream_guard.policies.yaml_document import read_yaml
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 TEXT = "# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n- S1.a bulk\n"

@@ -7,17 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from stream_guard import rules_build, rules_file
-from stream_guard.lint import CODES, Code, lint_policy
-from stream_guard.lint.tokens import token_counter
-from stream_guard.lint.words import FINDINGS_MAX, TOKENS_MAX
-from stream_guard.policy import CATEGORIES_MAX, POLICY_BYTES_MAX, RULE_IDS_MAX, make_policy
-from stream_guard.policy_meta import PolicyMeta
-from stream_guard.policy_store import POLICIES_MAX
-from stream_guard.policy_yaml import YAML_BYTES_MAX, read_yaml
-from stream_guard.routes_file import RULES_MAX, read_routes
-from stream_guard.tiers.normalise import normalise
-from stream_guard.tiers.rules import hash_text
+from stream_guard.policies.lint import CODES, Code, lint_policy
+from stream_guard.policies.lint.tokens import token_counter
+from stream_guard.policies.lint.words import FINDINGS_MAX, TOKENS_MAX
+from stream_guard.policies.metadata import PolicyMeta
+from stream_guard.policies.policy import CATEGORIES_MAX, POLICY_BYTES_MAX, RULE_IDS_MAX, make_policy
+from stream_guard.policies.routes_file import RULES_MAX, read_routes
+from stream_guard.policies.rules import compile as rules_build
+from stream_guard.policies.rules import spec as rules_file
+from stream_guard.policies.rules.normalise import normalise
+from stream_guard.policies.rules.ruleset import hash_text
+from stream_guard.policies.store import POLICIES_MAX
+from stream_guard.policies.yaml_document import YAML_BYTES_MAX, read_yaml
 
 PAGE = (Path(__file__).parents[2] / "docs" / "policies.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(# (\S+)\n.*?)```", PAGE, re.DOTALL)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_guard.errors import PolicyError
-from stream_guard.policy import CATEGORIES_MAX, RULE_IDS_MAX, Policy, make_policy
-from stream_guard.policy_store import load_policies
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.policy import CATEGORIES_MAX, RULE_IDS_MAX, Policy, make_policy
+from stream_guard.policies.store import load_policies
 
 if TYPE_CHECKING:
     from pathlib import Path

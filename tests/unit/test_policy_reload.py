@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_guard import reload
-from stream_guard.errors import PolicyError
-from stream_guard.policy_store import PolicyFiles, load_policies
-from stream_guard.reload import PolicyReloader, ReloadOutcome, read_whole
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies import reload
+from stream_guard.policies.reload import PolicyReloader, ReloadOutcome, read_whole
+from stream_guard.policies.store import PolicyFiles, load_policies
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from stream_guard.policy import PolicySet
+    from stream_guard.policies.policy import PolicySet
 
 PATIENCE_S = 60  # only how long a test that fails takes to say so
 

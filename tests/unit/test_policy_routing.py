@@ -11,12 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from stream_guard.cli_policies import route
-from stream_guard.errors import PolicyError
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.policy_yaml import read_yaml
-from stream_guard.routes_file import RULES_MAX, read_routes
-from stream_guard.routing import (
+from stream_guard.cli.policies import route
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.policies.routes_file import RULES_MAX, read_routes
+from stream_guard.policies.routing import (
     Canary,
     Condition,
     NoRouteError,
@@ -27,6 +26,7 @@ from stream_guard.routing import (
     Shadow,
     in_share,
 )
+from stream_guard.policies.yaml_document import read_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from stream_guard.errors import PolicyError
-from stream_guard.policy import POLICY_BYTES_MAX
-from stream_guard.policy_store import POLICIES_MAX, load_policies
-from stream_guard.policy_yaml import YAML_BYTES_MAX
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.policy import POLICY_BYTES_MAX
+from stream_guard.policies.store import POLICIES_MAX, load_policies
+from stream_guard.policies.yaml_document import YAML_BYTES_MAX
 
 SHIPPED = Path(__file__).parents[2] / "policies"
 

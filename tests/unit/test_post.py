@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_guard import errors
-from stream_guard.errors import RecordError, SettingsError
-from stream_guard.post import Post, PostParser
+from stream_guard.core import errors
+from stream_guard.core.errors import RecordError, SettingsError
+from stream_guard.records.post import Post, PostParser
 from stream_guard.settings import PostSettings
 
 WORDS = "Zebra-77"

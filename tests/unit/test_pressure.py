@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from stream_guard.pressure import Pressure
+from stream_guard.judging.tiers.pressure import Pressure
 from stream_guard.settings import CascadeSettings
 
 LIMITS: dict[str, Any] = {

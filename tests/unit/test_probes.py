@@ -8,16 +8,17 @@ import aiohttp
 import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
-from stream_guard.consumer import Consumer
-from stream_guard.monitor import Monitor
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
-from stream_guard.post import PostParser
-from stream_guard.probes import Health, ProbeServer
+from stream_guard.core.kafka_types import Partition
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import PostParser
+from stream_guard.service.health.monitor import Monitor
+from stream_guard.service.health.state import Health
+from stream_guard.service.http import ProbeServer
 from stream_guard.settings import Settings
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.poll_loop import Consumer
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
     ManualClock,
     ManualJudge,
@@ -30,7 +31,7 @@ from stream_guard.testing import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from stream_guard.offsets import PartitionOffsets
+    from stream_guard.stream.offsets import PartitionOffsets
 
 PLACE = Partition("posts", 0)
 POLICY = make_policy("p", b"Answer `VIOLATES` or `SAFE`. Judge by the letter.")

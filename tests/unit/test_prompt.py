@@ -11,13 +11,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stream_guard.errors import PolicyError, PromptError
-from stream_guard.policy import Policy, make_policy
-from stream_guard.post import Post
-from stream_guard.prompt import PREFIXES_MAX, PromptBuilder, render_developer
+from stream_guard.core.errors import PolicyError, PromptError
+from stream_guard.judging.families.harmony.prompt import (
+    PREFIXES_MAX,
+    PromptBuilder,
+    render_developer,
+)
+from stream_guard.policies.policy import Policy, make_policy
+from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
-    from stream_guard.engine.tokenizer import HarmonyTokenizer
+    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 
 POLICIES = Path(__file__).parents[2] / "policies"
 MARKED = (

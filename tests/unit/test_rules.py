@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stream_guard.policy import Policy, make_policy
-from stream_guard.post import Post
-from stream_guard.tiers import Escalated, Settled
-from stream_guard.tiers.matching import Matcher, Target, compile_pattern
-from stream_guard.tiers.normalise import normalise
-from stream_guard.tiers.rules import RulesTier, hash_text
+from stream_guard.judging.tiers.rules import RulesTier
+from stream_guard.judging.tiers.tier import Escalated, Settled
+from stream_guard.policies.policy import Policy, make_policy
+from stream_guard.policies.rules.matching import Matcher, Target, compile_pattern
+from stream_guard.policies.rules.normalise import normalise
+from stream_guard.policies.rules.ruleset import hash_text
+from stream_guard.records.post import Post
 
 TEXT = (
     b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n- S1.a bulk\n\n"
@@ -232,7 +233,7 @@ def test_hundreds_of_patterns_all_count() -> None:
 def test_patterns_that_are_too_much_together_count_each_by_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stream_guard.tiers.matching._MEMORY_BYTES", 100_000)
+    monkeypatch.setattr("stream_guard.policies.rules.matching._MEMORY_BYTES", 100_000)
     patterns = [(f"{c}[m-z]{{250}}!", Target(n, "p")) for n, c in enumerate("abcdefghijkl")]
     matcher = Matcher([], patterns, fold_case=True)
     assert [chunk.together for chunk in matcher._chunks] == [None]

@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from stream_guard import rules_build
-from stream_guard.cli_policies import app
-from stream_guard.errors import PolicyError
-from stream_guard.lint import CODES, Finding, lint_policy
-from stream_guard.policy import make_policy
-from stream_guard.policy_diff import diff_lines, diff_policies
-from stream_guard.policy_report import describe_policy, show_lines
-from stream_guard.policy_store import load_policies, read_policy_files
-from stream_guard.reload import PolicyReloader, ReloadOutcome
-from stream_guard.rules_file import RULES_MAX, named_files
-from stream_guard.tiers.rules import hash_text
+from stream_guard.cli.policies import app
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.describe import describe_policy, show_lines
+from stream_guard.policies.diff import diff_lines, diff_policies
+from stream_guard.policies.lint import CODES, Finding, lint_policy
+from stream_guard.policies.policy import make_policy
+from stream_guard.policies.reload import PolicyReloader, ReloadOutcome
+from stream_guard.policies.rules import compile as rules_build
+from stream_guard.policies.rules.ruleset import hash_text
+from stream_guard.policies.rules.spec import RULES_MAX, named_files
+from stream_guard.policies.store import load_policies, read_policy_files
 
 TEXT = (
     b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n- S1.a bulk\n\n"

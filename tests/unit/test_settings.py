@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_guard.errors import EXIT_USAGE, SettingsError
+from stream_guard.core.errors import EXIT_USAGE, SettingsError
 from stream_guard.settings import SecuritySettings, Settings, env_name, load_settings
 
 if TYPE_CHECKING:

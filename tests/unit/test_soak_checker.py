@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_guard.verdict import verdict_id
+from stream_guard.records.verdict_event import verdict_id
 from tests.soak.checker import Findings, Stall, check, objections, stalls
 from tests.soak.facts import Acknowledged, Commit, Exit, Fault, History, Input, Outcome
 from tests.soak.schedule import ENGINE_KILL, deck, plan

@@ -10,20 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_guard.errors import BrokerError, StallError
-from stream_guard.ports import Partition
+from stream_guard.core.errors import BrokerError, StallError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.service.health.stall import HeadOfLine, StallDetector, StallLimits, task_stacks
 from stream_guard.settings import Settings
-from stream_guard.stall import (
-    Head,
-    HeadOfLine,
-    Progress,
-    StallDetector,
-    StallLimits,
-    task_stacks,
-)
+from stream_guard.stream.progress import Head, Progress
 
 if TYPE_CHECKING:
-    from stream_guard.errors import StreamGuardError
+    from stream_guard.core.errors import StreamGuardError
 
 LIMITS = StallLimits(poll_s=30, progress_s=100, oldest_s=500)
 MOVING = Progress(

@@ -12,19 +12,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from stream_guard.engine.supervisor import EngineState, SupervisedJudge
-from stream_guard.errors import (
+from stream_guard.core.errors import (
     EngineError,
     EngineHungError,
     EngineKilledError,
     PolicyError,
     SettingsError,
 )
-from stream_guard.judge import Judgement, JudgeRequest
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.post import Post
+from stream_guard.core.inactivity import SilenceWatch
+from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.judging.engine.supervisor import EngineState, SupervisedJudge
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
-from stream_guard.silence import SilenceWatch
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualClock, ManualJudge
 
@@ -456,7 +456,7 @@ async def test_policies_over_which_the_engine_hangs_each_time_are_refused() -> N
 async def test_policies_that_a_living_engine_refuses_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stream_guard.engine.supervisor.DEATH_NOTICE_S", 0)
+    monkeypatch.setattr("stream_guard.judging.engine.supervisor.DEATH_NOTICE_S", 0)
     world = await started()
     world.prepare_error = EngineError("cannot complete its prompt")
     with pytest.raises(PolicyError, match="cannot complete"):

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_guard.taxonomy import Taxonomy, infer_taxonomy
+from stream_guard.policies.taxonomy import Taxonomy, infer_taxonomy
 
 if TYPE_CHECKING:
-    from stream_guard.taxonomy import What
+    from stream_guard.policies.taxonomy import What
 
 POLICIES = Path(__file__).parents[2] / "policies"
 

@@ -11,7 +11,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
-from stream_guard.kafka.records import TolerantRecords, tolerate_header_names
+from stream_guard.kafka.record_decoding import TolerantRecords, tolerate_header_names
 
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 RAW = b"\xff\xfe"

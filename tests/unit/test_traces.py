@@ -18,19 +18,19 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes, mess
 from opentelemetry.trace import SpanKind, StatusCode
 from prometheus_client import CollectorRegistry
 
-from stream_guard.errors import PromptError
-from stream_guard.judge import Answer, Provenance
-from stream_guard.judges import _telemetry_arguments
-from stream_guard.offsets import PartitionOffsets
-from stream_guard.pipeline import Pipeline
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.ports import Partition
-from stream_guard.post import PostParser
+from stream_guard.core.errors import PromptError
+from stream_guard.core.kafka_types import Partition
+from stream_guard.judging.assembly import _telemetry_arguments
+from stream_guard.judging.contract import Answer, Provenance
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import PostParser
 from stream_guard.settings import BatchingSettings, Settings, TelemetrySettings
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.pipeline import Pipeline
+from stream_guard.stream.tracing import spans as spans_module
+from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry import generations
-from stream_guard.telemetry import spans as spans_module
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.telemetry.traces import Tracing
 from stream_guard.testing import (
     ManualClock,
     ManualJudge,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from opentelemetry.sdk.trace import ReadableSpan
 
-    from stream_guard.policy import Policy
+    from stream_guard.policies.policy import Policy
 
 TRACE, PARENT = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 SAMPLED = f"00-{TRACE}-{PARENT}-01".encode()

@@ -9,15 +9,14 @@ import orjson
 import pytest
 from jsonschema import Draft202012Validator
 
-from stream_guard.judge import Answer, Judgement, JudgeRequest, Provenance, TierStep
-from stream_guard.policy import make_policy
-from stream_guard.post import Post
-from stream_guard.verdict import (
+from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance, TierStep
+from stream_guard.judging.verdict import build_verdict, recommended_action
+from stream_guard.policies.policy import make_policy
+from stream_guard.records.post import Post
+from stream_guard.records.verdict_event import (
     VerdictEvents,
-    build_verdict,
     decode_verdict,
     encode_verdict,
-    recommended_action,
     verdict_id,
     verdict_schema,
 )

@@ -1,4 +1,6 @@
-"""Writes the classifier that ships: ``stream_guard/tiers/models/toxicity``. One command, no randomness.
+"""Writes the classifier that ships, in ``stream_guard/judging/tiers/classifier/models/toxicity``.
+
+One command, no randomness.
 
 The weights are those of the package alt-profanity-check (MIT): a TF-IDF bag of words and five linear support
 vector machines, each with a sigmoid, whose mean is the probability. This script writes the same arithmetic as an

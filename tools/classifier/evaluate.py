@@ -12,9 +12,9 @@ import csv
 import sys
 from pathlib import Path
 
-from stream_guard.errors import PolicyError
-from stream_guard.tiers.classifier_files import classifier_folder
-from stream_guard.tiers.classifier_model import load_classifier
+from stream_guard.core.errors import PolicyError
+from stream_guard.judging.tiers.classifier.files import classifier_folder
+from stream_guard.judging.tiers.classifier.model import load_classifier
 
 THRESHOLDS = ((0.01, 0.99), (0.02, 0.98), (0.03, 0.95), (0.05, 0.9), (0.5, 0.5))
 

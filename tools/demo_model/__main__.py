@@ -21,7 +21,7 @@ from tools.demo_model.targets import missed
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SHIPPED: Final = Path("stream_guard") / "demo" / "model"
+SHIPPED: Final = Path("stream_guard") / "cli" / "demo" / "model"
 WORK: Final = Path(".cache") / "demo-model"
 EVALUATION_SEED: Final = 20_251
 MEASURED: Final = "evaluation.json"

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from stream_guard.prompt import TEMPLATE_SHA256, TEMPLATE_VERSION
+from stream_guard.judging.families.harmony.prompt import TEMPLATE_SHA256, TEMPLATE_VERSION
 from tools.demo_model.evaluate import Figure
 from tools.demo_model.targets import AT_LEAST, AT_MOST, missed
 from tools.demo_model.words import HELD_OUT_PERCENT

@@ -12,10 +12,10 @@ import random
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_guard.judge import JudgeRequest
-from stream_guard.judges import make_judge
-from stream_guard.policy import PolicySet, make_policy
-from stream_guard.post import Post
+from stream_guard.judging.assembly import make_judge
+from stream_guard.judging.contract import JudgeRequest
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post
 from tools.demo_model import policies as synthetic
 from tools.demo_model.policies import Size, edit_policy, write
 from tools.demo_model.posts import make_post
@@ -24,8 +24,9 @@ from tools.demo_model.words import pool
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.judge import Effort, Judgement
-    from stream_guard.policy import Policy
+    from stream_guard.core.vocabulary import Effort
+    from stream_guard.judging.contract import Judgement
+    from stream_guard.policies.policy import Policy
     from stream_guard.settings import EngineSettings
     from tools.demo_model.posts import Kind, SyntheticPost
     from tools.demo_model.words import Split

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import torch
 
-from stream_guard.prompt import SYSTEM, render_developer
+from stream_guard.judging.families.harmony.prompt import SYSTEM, render_developer
 from tools.demo_model.network import Batch
 from tools.demo_model.policies import make_policy, write
 from tools.demo_model.posts import make_post, right_answer
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from torch import Tensor
 
-    from stream_guard.judge import Effort
+    from stream_guard.core.vocabulary import Effort
     from tools.demo_model.policies import Piece, Size, SyntheticPolicy
     from tools.demo_model.posts import SyntheticPost
     from tools.demo_model.words import Pool

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stream_guard.random_model import CHAT_TEMPLATE, documents
+from stream_guard.testing.random_model import CHAT_TEMPLATE, documents
 from tools.demo_model.network import Network, Shape
 
 if TYPE_CHECKING:

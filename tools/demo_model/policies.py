@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
-from stream_guard.taxonomy import Category, Taxonomy
+from stream_guard.policies.taxonomy import Category, Taxonomy
 from tools.demo_model.words import PLAIN, VERBS
 
 if TYPE_CHECKING:

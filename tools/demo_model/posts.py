@@ -15,7 +15,7 @@ from tools.demo_model.words import PLAIN, VERBS
 if TYPE_CHECKING:
     from random import Random
 
-    from stream_guard.judge import Effort
+    from stream_guard.core.vocabulary import Effort
     from tools.demo_model.policies import Role, Rule, SyntheticPolicy
     from tools.demo_model.words import Pool
 

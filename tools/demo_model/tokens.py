@@ -12,9 +12,9 @@ import random
 import re
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.prompt import SYSTEM, render_developer
-from stream_guard.random_model import CONTROL
-from stream_guard.taxonomy import Category, Taxonomy
+from stream_guard.judging.families.harmony.prompt import SYSTEM, render_developer
+from stream_guard.policies.taxonomy import Category, Taxonomy
+from stream_guard.testing.random_model import CONTROL
 from tools.demo_model.policies import Size, make_policy, write
 from tools.demo_model.posts import make_post, right_answer
 from tools.demo_model.words import PLAIN, invented, is_held_out, listed, pool
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tokenizers import Tokenizer
 
-    from stream_guard.judge import Effort
+    from stream_guard.core.vocabulary import Effort
 
 VOCABULARY: Final = 3_600
 """Pieces and control tokens; the phrases come on top."""

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker.java import locked
 from stream_guard.testing.broker.node import JVM, Node, Peer, new_cluster_id
 from stream_guard.testing.broker.ports import free_ports

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Literal, Self, TypeAlias
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import probe
 
 if TYPE_CHECKING:

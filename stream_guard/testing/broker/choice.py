@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker.base import Broker, Kind, NamedBroker
 from stream_guard.testing.broker.container import DockerBroker, docker_answers
 from stream_guard.testing.broker.embedded import EmbeddedBroker

@@ -8,7 +8,7 @@ import socket
 import tarfile
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import probe
 from stream_guard.testing.broker.base import Broker
 from stream_guard.testing.broker.java import KAFKA_VERSION

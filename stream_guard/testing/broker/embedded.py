@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import java as runtime
 from stream_guard.testing.broker import probe
 from stream_guard.testing.broker.archive import class_archive

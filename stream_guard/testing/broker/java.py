@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.errors import BrokerError, named
+from stream_guard.core.errors import BrokerError, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -16,7 +16,7 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

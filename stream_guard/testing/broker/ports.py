@@ -7,7 +7,7 @@ import random
 import socket
 from typing import Final
 
-from stream_guard.errors import BrokerError
+from stream_guard.core.errors import BrokerError
 
 # Below the range that systems take for outgoing connections, so that none of those takes the port of
 # a broker while it is down.

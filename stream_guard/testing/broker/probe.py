@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
-from stream_guard.errors import BrokerError, named
+from stream_guard.core.errors import BrokerError, named
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping

@@ -1,0 +1,178 @@
+"""``python -m stream_guard.cli.demo``: what ``make demo`` runs.
+
+Starts a broker, runs ``stream-guard run`` with the demo model as a process of its own, feeds it posts by a plain
+producer, and prints verdicts as they come. Then it edits a line of a policy while all goes on, and sends the same
+posts again. It exits 0 only if every record has come out as its verdicts or as a dead letter, the edit changed what
+it should, and the consumer drained and exited 0.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from rich.console import Console
+
+from stream_guard.cli.demo import MODEL, POLICIES
+from stream_guard.cli.demo.posts import BROKEN, CHAT, EDIT, FORUM, demo_posts
+from stream_guard.cli.demo.process import Consumer
+from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
+from stream_guard.core.errors import EXIT_ENGINE, StreamGuardError
+from stream_guard.policies.store import load_policies
+from stream_guard.testing.broker import Broker, start_broker
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+OUTPUT: Final = Path("demo-output")
+CHANGED_MIN: Final = 5
+"""How many posts have to get another verdict by the edit."""
+_START_S: Final = 300.0
+_VERDICTS_S: Final = 240.0
+_EDIT_S: Final = 60.0
+_STOP_S: Final = 60.0
+console = Console(highlight=False, soft_wrap=True)
+
+
+def _say(text: str) -> None:
+    console.print(f"[dim]{text}[/]")
+
+
+def _show(line: Text) -> None:
+    console.print(line)
+
+
+def _environment(broker: Broker, policies: Path) -> dict[str, str]:
+    """Return the consumer's environment: what a deployment would set, and sizes for a small CPU."""
+    return {
+        **os.environ,
+        "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "STREAM_GUARD_KAFKA__TOPICS": orjson.dumps([FORUM, CHAT]).decode(),
+        "STREAM_GUARD_KAFKA__GROUP_ID": "stream-guard-demo",
+        "STREAM_GUARD_KAFKA__VERDICT_TOPIC": VERDICTS,
+        "STREAM_GUARD_KAFKA__DEAD_LETTER_TOPIC": DEAD_LETTERS,
+        "STREAM_GUARD_POLICIES__PATH": str(policies),
+        "STREAM_GUARD_ENGINE__MODEL": os.environ.get("STREAM_GUARD_ENGINE__MODEL", str(MODEL)),
+        "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "32",
+        "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "96",
+        "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "48",
+        "STREAM_GUARD_HTTP__HOST": "127.0.0.1",
+        "STREAM_GUARD_HTTP__PORT": "0",
+        "STREAM_GUARD_TELEMETRY__LOG_FORMAT": "json",
+        # A model this small gains nothing from threads, and they wait for each other on a busy machine.
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+
+
+async def _run(broker: Broker) -> int:
+    folder = OUTPUT / "policies"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(POLICIES, folder)
+    totals, log = Totals(), OUTPUT / "consumer.log"
+    main = asyncio.current_task()
+    assert main is not None, "asyncio runs us"
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
+    async with Consumer(_environment(broker, folder), log, _say) as consumer:
+        spent_s = await consumer.until("ready", _START_S, waiting_for="the engine is starting")
+        _say(f"the engine is ready after {spent_s:.0f} s")
+        with (OUTPUT / "verdicts.jsonl").open("wb") as file:
+            watcher = Watcher(broker, totals, _show, file)
+            await watcher.start()
+            try:
+                started_s = time.monotonic()
+                records, complete = await _rounds(broker, consumer, watcher, totals, folder)
+                seconds = time.monotonic() - started_s
+            finally:
+                await watcher.stop()
+        exit_code = await consumer.stop(_STOP_S)
+    _report(records, totals, seconds)
+    if not complete or exit_code != 0:
+        console.print(
+            f"[red]accounted for {len(totals.done)} of {totals.owed}; the consumer exited {exit_code}[/]"
+        )
+        return 1
+    if len(totals.changed) < CHANGED_MIN:
+        console.print(f"[red]only {len(totals.changed)} posts got another verdict by the edit[/]")
+        return 1
+    return 0
+
+
+async def _rounds(
+    broker: Broker, consumer: Consumer, watcher: Watcher, totals: Totals, folder: Path
+) -> tuple[int, bool]:
+    """Feed, edit, and feed again; return how many records, and whether all came out."""
+    policies = load_policies(folder)
+    posts = demo_posts()
+    _say("feeding posts, and some records that are none")
+    totals.owed = len(BROKEN) + sum(len(policies.route(topic)) for topic, _, _ in posts)
+    records = await feed(broker, posts, broken=True)
+    if not await watcher.round(consumer, _VERDICTS_S):
+        return records, False
+    console.print(
+        f"\nA moderator edits [bold]{folder / EDIT.policy / 'policy.md'}[/], while it runs:"
+    )
+    console.print(f"  [red]- {EDIT.old}[/]\n  [green]+ {EDIT.new}[/]")
+    EDIT.apply(folder)
+    spent_s = await consumer.until("policies_switched", _EDIT_S, waiting_for="the edit goes live")
+    _say(f"the edit is live after {spent_s:.1f} s; the same posts again")
+    again = [post for post in posts if post[0] == FORUM]
+    totals.owed += sum(len(policies.route(topic)) for topic, _, _ in again)
+    records += await feed(broker, again, broken=False)
+    return records, await watcher.round(consumer, _VERDICTS_S)
+
+
+def _report(records: int, totals: Totals, seconds: float) -> None:
+    verdicts = sum(totals.decisions.values())
+    dead_letters = sum(totals.reasons.values())
+    counts = [
+        ", ".join(f"{name} {count}" for name, count in sorted(counter.items()))
+        for counter in (totals.decisions, totals.reasons)
+    ]
+    console.print(
+        f"\n{records} records in, {verdicts} verdicts and {dead_letters} dead letters out, {seconds:.1f} s"
+    )
+    console.print(f"  verdicts: {counts[0]}")
+    console.print(f"  dead letters: {counts[1]}")
+    console.print(
+        f"[bold]{len(totals.changed)} posts got another verdict because one line of the policy changed[/]: "
+        "no training, no restart."
+    )
+    console.print(
+        "[yellow]The demo model is tiny. It follows small policies of plain words, and is no moderation model.[/]\n"
+        "On a GPU node, STREAM_GUARD_ENGINE__MODEL=openai/gpt-oss-safeguard-20b is all that changes."
+    )
+    console.print(
+        f"The verdicts are in {OUTPUT / 'verdicts.jsonl'}, the consumer's log in {OUTPUT / 'consumer.log'}."
+    )
+    console.print("\nTry next:")
+    console.print("  .venv/bin/stream-guard policies lint")
+    console.print("  .venv/bin/stream-guard config")
+    console.print("  .venv/bin/stream-guard policies show dangerous-content")
+
+
+def main() -> int:
+    """Run the demo; return its exit code."""
+    OUTPUT.mkdir(exist_ok=True)
+    try:
+        with start_broker(progress=_say) as broker:
+            _say(broker.description)
+            broker.create_topics(FORUM, CHAT, VERDICTS, DEAD_LETTERS, partitions=2)
+            return asyncio.run(_run(broker))
+    except StreamGuardError as error:
+        console.print(f"[red]{error}[/]", soft_wrap=True)
+        return error.exit_code or EXIT_ENGINE
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        console.print("\ninterrupted; everything that was started is stopped")
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())

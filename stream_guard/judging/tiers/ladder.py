@@ -1,0 +1,203 @@
+"""The last tier's ladder: the model is asked at a policy's own effort, and again, higher, only where that pays. Pure.
+
+A rung is left for the next where its answer was uncertain, could not be read, or is a severe violation that one
+more look should confirm. What it must never do: climb without end, take a failed rung for an answer, or lose what a
+lower rung had decided and spent.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from stream_guard.judging.contract import Provenance, TierStep
+from stream_guard.policies.calibration import calibrate
+
+if TYPE_CHECKING:
+    from stream_guard.core.vocabulary import Effort
+    from stream_guard.judging.contract import Answer, Judgement, Thought
+    from stream_guard.policies.policy import Policy
+    from stream_guard.settings import CascadeSettings
+
+_EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
+_UNREADABLE: Final = frozenset({"malformed", "empty", "truncated"})
+"""Not ``timeout``: what had no time at a low effort has none at a high one."""
+
+
+class Rung(NamedTuple):
+    """How the model is asked: its effort, and the reasoning budget in tokens."""
+
+    effort: Effort
+    reasoning_tokens_max: int
+
+
+class Ladder:
+    """What the settings say of rungs, and of when to climb."""
+
+    def __init__(self, settings: CascadeSettings) -> None:
+        self._rungs = settings.ladder
+        self._low, self._high = settings.uncertain_band
+        self._severe = frozenset(settings.severe)
+
+    def rungs(self, policy: Policy) -> tuple[Rung, ...]:
+        """Return a policy's rungs: its own effort and budget, then those of the settings above it."""
+        own = Rung(policy.effort, policy.reasoning_tokens_max)
+        above = (
+            Rung(rung.effort, max(rung.reasoning_tokens_max, own.reasoning_tokens_max))
+            for rung in self._rungs
+            if _EFFORTS.index(rung.effort) > _EFFORTS.index(policy.effort)
+        )
+        return (own, *above)
+
+    def is_severe(self, policy: Policy) -> bool:
+        """Return whether the policy declares a violating category of a severity that counts as severe."""
+        return any(
+            category.violates and category.severity in self._severe
+            for category in policy.taxonomy.categories
+        )
+
+    def doubt(self, judgement: Judgement, below: Answer | None = None) -> str | None:
+        """Return why a higher rung should be asked, or None where this answer will do.
+
+        Args:
+            judgement: of a rung.
+            below: the answer of the rung below, if there was one: a severe violation that both found is confirmed.
+        """
+        answer = judgement.answer
+        if answer is None:
+            return None
+        if answer.decision == "undetermined":
+            return answer.parse_status if answer.parse_status in _UNREADABLE else None
+        confidence = _confidence(judgement)
+        if confidence is not None and self._low <= confidence <= self._high:
+            return "uncertain"
+        if answer.decision == "violates" and answer.category is not None and self._severe:
+            category = judgement.request.policy.taxonomy.category(answer.category)
+            if category is not None and category.severity in self._severe:
+                same = below is not None and below.category == answer.category
+                return None if same else "severe"
+        return None
+
+
+class Climb:
+    """One post on the ladder, from its second rung on.
+
+    Attributes:
+        best: the latest rung's judgement that decided something, or else the latest's.
+        started_ns: when the first was begun, Unix time in ns.
+        thoughts: those of all rungs, where they are kept.
+    """
+
+    __slots__ = ("_spent", "best", "started_ns", "thoughts")
+
+    def __init__(self) -> None:
+        self.best: Judgement | None = None
+        self.started_ns = 0
+        self._spent = (0, 0, 0, 0)
+        self.thoughts: tuple[Thought, ...] = ()
+
+    def take(self, judgement: Judgement) -> None:
+        """Take a rung's judgement: what it spent counts, whatever it says."""
+        provenance = judgement.provenance
+        if provenance is not None:
+            self._spent = _add(self._spent, provenance)
+        self.thoughts += judgement.thoughts
+        if self.best is None:
+            self.started_ns = judgement.started_ns
+        refused = judgement.error is not None
+        if self.best is None or (
+            not refused and (_has_decided(judgement) or not _has_decided(self.best))
+        ):
+            self.best = judgement
+
+    def end(self, last: Judgement) -> Judgement:
+        """Return the judgement with which the ladder ends: the best one's answer, and what all rungs spent."""
+        best = self.best
+        assert best is not None, "take() comes first"
+        if best.provenance is not None:
+            prompt, cached, output, attempts = self._spent
+            best.provenance = replace(
+                best.provenance,
+                prompt_tokens=prompt,
+                cached_tokens=cached,
+                output_tokens=output,
+                attempts=attempts,
+            )
+        best.thoughts = self.thoughts
+        best.started_ns = self.started_ns
+        best.finished_ns = last.finished_ns
+        return best
+
+
+def step_of(judgement: Judgement, doubt: str | None, *, climbs: bool) -> TierStep:
+    """Return a rung's line of the trail.
+
+    Args:
+        judgement: the rung's.
+        doubt: why a higher rung should be asked, if so.
+        climbs: whether one is.
+    """
+    provenance, answer = judgement.provenance, judgement.answer
+    tier = "safeguard" if provenance is None else provenance.tier
+    effort = None if provenance is None else provenance.effort
+    duration_us = max(0, judgement.finished_ns - judgement.started_ns) // 1_000
+    if judgement.error is not None:
+        return TierStep(tier, "skipped", f"refused:{judgement.error.reason}", duration_us, effort)
+    if climbs:
+        return TierStep(tier, "escalated", doubt or "", duration_us, effort)
+    reason = "answered"
+    if doubt is not None:
+        reason = f"last_rung:{doubt}"
+    elif answer is not None and answer.decision == "undetermined":
+        reason = answer.parse_status
+    return TierStep(tier, "settled", reason, duration_us, effort)
+
+
+def with_trail(
+    provenance: Provenance, trail: tuple[TierStep, ...], degraded: tuple[str, ...] = ()
+) -> Provenance:
+    """Return a model's provenance with the way that led there; ``replace`` would take thrice as long."""
+    return Provenance(
+        provenance.tier,
+        provenance.model,
+        provenance.revision,
+        provenance.engine_version,
+        provenance.effort,
+        provenance.prompt_sha256,
+        provenance.prompt_tokens,
+        provenance.cached_tokens,
+        provenance.output_tokens,
+        provenance.finish_reason,
+        provenance.attempts,
+        degraded,
+        trail,
+        provenance.prompt_ids_sha256,
+    )
+
+
+def _confidence(judgement: Judgement) -> float | None:
+    """Return how sure an answer is, as its verdict will say: calibrated, where the policy has a curve for it."""
+    provenance, policy = judgement.provenance, judgement.request.policy
+    if provenance is None or policy.calibration is None:
+        return judgement.confidence
+    return calibrate(
+        judgement.confidence,
+        judgement.confidence_method,
+        policy.calibration,
+        policy_sha256=policy.sha256,
+        model=provenance.model,
+        revision=provenance.revision,
+    )[0]
+
+
+def _has_decided(judgement: Judgement) -> bool:
+    return judgement.answer is not None and judgement.answer.decision != "undetermined"
+
+
+def _add(spent: tuple[int, int, int, int], provenance: Provenance) -> tuple[int, int, int, int]:
+    return (
+        spent[0] + provenance.prompt_tokens,
+        spent[1] + provenance.cached_tokens,
+        spent[2] + provenance.output_tokens,
+        spent[3] + provenance.attempts,
+    )

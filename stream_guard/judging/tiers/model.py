@@ -1,0 +1,145 @@
+"""The last tier: asks the judge that reasons, rung by rung, or leaves that out under pressure.
+
+What it must never do: ask a second time without a reason that the trail names, or leave a post out and not say so.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING, Protocol
+
+from stream_guard.judging.contract import TierStep
+from stream_guard.judging.tiers.ladder import Climb, step_of, with_trail
+from stream_guard.judging.tiers.pressure import EFFORT, NAMES, NORMAL, SEVERE_ONLY
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_guard.judging.contract import (
+        Judge,
+        Judgement,
+        JudgeRequest,
+        Provenance,
+        TierOutcome,
+    )
+    from stream_guard.judging.tiers.entry import Entry
+    from stream_guard.judging.tiers.ladder import Ladder
+    from stream_guard.judging.tiers.pressure import Pressure
+    from stream_guard.policies.policy import Policy
+    from stream_guard.telemetry.metrics import Metrics
+
+
+class Desk(Protocol):
+    """Where posts come from and go back to."""
+
+    def find(self, request_id: str) -> Entry | None:
+        """Return what is in flight by this id; None where it was cancelled."""
+
+    def settle(self, settled: Sequence[tuple[Entry, Judgement]]) -> None:
+        """Deliver these."""
+
+    def give_up(
+        self, entries: Sequence[Entry], step: TierStep | None, degraded: tuple[str, ...]
+    ) -> None:
+        """Deliver these as undetermined: no tier settled them."""
+
+
+class Safeguard:
+    """Asks the judge inside.
+
+    Args:
+        inner: the judge.
+        ladder: how it is asked, and when again.
+        pressure: what is left out now.
+        metrics: counts outcomes.
+        desk: where posts go back to.
+    """
+
+    def __init__(
+        self, inner: Judge, ladder: Ladder, pressure: Pressure, metrics: Metrics, desk: Desk
+    ) -> None:
+        self._inner = inner
+        self._ladder = ladder
+        self._pressure = pressure
+        self._metrics = metrics
+        self._desk = desk
+
+    def ask(self, entries: list[Entry], policy: Policy) -> None:
+        """Hand posts to the judge inside, or leave that out under pressure."""
+        level = self._pressure.level
+        if level != NORMAL:
+            severe = level == SEVERE_ONLY and self._ladder.is_severe(policy)
+            if level >= SEVERE_ONLY and not severe:
+                self._leave_out(entries, level)
+                return
+            if policy.effort != "low":
+                for entry in entries:
+                    entry.degraded = ("effort_lowered",)
+                    entry.rung = -1
+                    entry.request.effort = "low"
+        for entry in entries:
+            entry.asked = True
+        self._inner.submit([entry.request for entry in entries], self._judged)
+
+    def _leave_out(self, entries: list[Entry], level: int) -> None:
+        step = TierStep("safeguard", "skipped", f"pressure:{NAMES[level]}", 0)
+        self._metrics.count_tier("safeguard", skipped=len(entries))
+        self._desk.give_up(entries, step, ("safeguard_skipped",))
+
+    def _judged(self, judgements: Sequence[Judgement]) -> None:
+        """Take what the judge inside decided; ask again, higher, where that is worth it."""
+        settled: list[tuple[Entry, Judgement]] = []
+        again: list[JudgeRequest] = []
+        outcomes: Counter[tuple[str, TierOutcome]] = Counter()
+        # What is alike of a list is made once: a provenance, the steps before it, the last step, and all together.
+        alike: tuple[Provenance, tuple[TierStep, ...], TierStep, Provenance] | None = None
+        for judgement in judgements:
+            entry = self._desk.find(judgement.request.id)
+            if entry is None:  # cancelled, and delivered all the same
+                continue
+            climb = entry.climb
+            below = None if climb is None or climb.best is None else climb.best.answer
+            doubt = self._ladder.doubt(judgement, below)
+            climbs = doubt is not None and self._climb(entry, judgement)
+            step = step_of(judgement, doubt, climbs=climbs)
+            outcomes[step.tier, step.outcome] += 1
+            if climbs:
+                entry.steps = (*entry.steps, step)
+                again.append(entry.request)
+                continue
+            if climb is not None:
+                climb.take(judgement)
+                judgement = climb.end(judgement)  # noqa: PLW2901 - what the ladder ends with
+            given = judgement.provenance
+            if given is None:
+                pass
+            elif entry.degraded:
+                judgement.provenance = with_trail(given, (*entry.steps, step), entry.degraded)
+            else:
+                if alike is None or alike[:3] != (given, entry.steps, step):
+                    whole = with_trail(given, (*entry.steps, step))
+                    alike = (given, entry.steps, step, whole)
+                judgement.provenance = alike[3]
+            settled.append((entry, judgement))
+        for (tier, outcome), count in outcomes.items():
+            self._metrics.count_tier(tier, **{outcome: count})
+        self._desk.settle(settled)
+        if again:
+            self._inner.submit(again, self._judged)
+
+    def _climb(self, entry: Entry, judgement: Judgement) -> bool:
+        """Make a request ready for its next rung; False where there is none, or pressure spares it."""
+        request = entry.request
+        rungs = self._ladder.rungs(request.policy)
+        if entry.rung + 1 >= len(rungs):
+            return False
+        if self._pressure.level >= EFFORT:
+            entry.degraded = (*entry.degraded, "ladder_cut")
+            return False
+        if entry.climb is None:
+            entry.climb = Climb()
+        entry.climb.take(judgement)
+        entry.rung += 1
+        entry.degraded = ()  # an effort that was lowered is made up for
+        request.effort, request.reasoning_tokens_max = rungs[entry.rung]
+        return True

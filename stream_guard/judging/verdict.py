@@ -1,0 +1,141 @@
+"""Verdicts: their deterministic ids, their JSON, their CloudEvents headers. Pure.
+
+What it must never do: make an id of anything but topic, partition, offset, policy id and policy sha256,
+so that the same record under the same policy always has the same verdict id.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_guard.policies.calibration import calibrate
+from stream_guard.records.verdict_event import (
+    SCHEMA_VERSION,
+    verdict_id,
+)
+
+if TYPE_CHECKING:
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.core.vocabulary import Mode
+    from stream_guard.judging.contract import Answer, Judgement
+    from stream_guard.policies.policy import Policy
+
+
+def needs_review(answer: Answer) -> bool:
+    """Whether a person should look: nothing was decided, or the answer had to be mended to be read."""
+    return answer.decision == "undetermined" or answer.parse_status not in ("ok", "not_applicable")
+
+
+def recommended_action(answer: Answer, policy: Policy) -> str:
+    """Return what enforcement is advised to do: ``none``, ``review``, or what the policy says.
+
+    For a violation that is its category's action; for what could not be decided, the policy's rule: failing open
+    recommends nothing, failing closed the policy's own action, and holding a review.
+    """
+    if answer.decision == "safe":
+        return "none"
+    if answer.decision == "violates":
+        return policy.action_for(answer.category)
+    if policy.undetermined == "fail_open":
+        return "none"
+    return policy.action if policy.undetermined == "fail_closed" else "review"
+
+
+def _key_text(key: bytes | None) -> str | None:
+    return None if key is None else key.decode("utf-8", "backslashreplace")
+
+
+def build_verdict(
+    record: Record,
+    judgement: Judgement,
+    *,
+    consumed_ms: int,
+    published_ms: int,
+    route_mode: Mode = "live",
+) -> dict[str, Any]:
+    """Return a verdict as the JSON Schema describes it.
+
+    Args:
+        record: where the post came from.
+        judgement: with an answer.
+        consumed_ms: when the record was read, Unix time in ms.
+        published_ms: when the verdict was handed to the producer, Unix time in ms.
+        route_mode: how the policy came to judge the post. A shadow's verdict recommends nothing and asks for no
+            review, so that even a reader who takes it for another does not act on it.
+    """
+    answer, provenance = judgement.answer, judgement.provenance
+    assert answer is not None, "a judgement with an error becomes a dead letter"
+    assert provenance is not None, "a judge says how it came to its answer"
+    post, policy = judgement.request.post, judgement.request.policy
+    confidence, method = calibrate(
+        judgement.confidence,
+        judgement.confidence_method,
+        policy.calibration,
+        policy_sha256=policy.sha256,
+        model=provenance.model,
+        revision=provenance.revision,
+    )
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
+        "decision": answer.decision,
+        "action": "none" if route_mode == "shadow" else recommended_action(answer, policy),
+        "needs_review": route_mode != "shadow" and needs_review(answer),
+        "source": {
+            "topic": record.topic,
+            "partition": record.partition,
+            "offset": record.offset,
+            "key": _key_text(record.key),
+            "timestamp_ms": record.timestamp,
+        },
+        "content": {
+            "id": post.id,
+            "sha256": post.sha256,
+            "author": post.author,
+            "tenant": post.tenant,
+            "language": post.language,
+        },
+        "policy": {
+            "id": policy.id,
+            "version": policy.version,
+            "sha256": policy.sha256,
+            "category": answer.category,
+            "severity": policy.severity_of(answer.category),
+            "rule_ids": answer.rule_ids,
+            "rationale": answer.rationale,
+        },
+        "confidence": {"value": confidence, "method": method, "raw": judgement.confidence},
+        "provenance": {
+            "route_mode": route_mode,
+            "tier": provenance.tier,
+            "model": provenance.model,
+            "revision": provenance.revision,
+            "engine_version": provenance.engine_version,
+            "effort": provenance.effort,
+            "prompt_sha256": provenance.prompt_sha256,
+            "prompt_ids_sha256": provenance.prompt_ids_sha256,
+            "prompt_tokens": provenance.prompt_tokens,
+            "cached_tokens": provenance.cached_tokens,
+            "output_tokens": provenance.output_tokens,
+            "finish_reason": provenance.finish_reason,
+            "parse_status": answer.parse_status,
+            "attempts": provenance.attempts,
+            "degraded": provenance.degraded,
+            "trail": [
+                {
+                    "tier": step.tier,
+                    "outcome": step.outcome,
+                    "reason": step.reason,
+                    "duration_us": step.duration_us,
+                    "effort": step.effort,
+                }
+                for step in provenance.trail
+            ],
+        },
+        "timing": {
+            "event": record.timestamp if post.created_at_ms is None else post.created_at_ms,
+            "consumed": consumed_ms,
+            "judged": judgement.finished_ns // 1_000_000,
+            "published": published_ms,
+        },
+    }

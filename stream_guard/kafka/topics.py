@@ -1,0 +1,133 @@
+"""What the command line does with Kafka: send lines of a file, follow verdicts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+import orjson
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.errors import KafkaError
+from jsonpointer import JsonPointer, JsonPointerException
+
+from stream_guard.core.errors import BrokerError, SettingsError, named
+from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.source import existing_topics
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from pathlib import Path
+
+    from stream_guard.settings import KafkaSettings
+
+
+async def require_topics(settings: KafkaSettings, *topics: str) -> None:
+    """Raise BrokerError where one of these topics does not exist."""
+    there = await existing_topics(settings)
+    for topic in topics:
+        if topic not in there:
+            message = (
+                f"topic {topic!r} does not exist on {settings.bootstrap_servers}; create it first"
+            )
+            raise BrokerError(message)
+
+
+async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: str) -> int:
+    """Send each line of a file as a record; return how many.
+
+    A line that is not JSON is sent too, without a key: what the consumer makes of it is what is asked.
+
+    Raises:
+        SettingsError: the file cannot be read, or the key is not a JSON pointer.
+        BrokerError: the broker cannot be reached, refuses a record, or has no such topic.
+    """
+    try:
+        pointer = JsonPointer(key) if key else None
+    except JsonPointerException as error:
+        message = f"--key {key}: not a JSON pointer: {error}; for example /author"
+        raise SettingsError(message) from error
+    lines = _read_lines(file)
+    await require_topics(settings, topic)
+    producer = AIOKafkaProducer(
+        acks="all", enable_idempotence=True, linger_ms=5, **connection_options(settings)
+    )
+    count = 0
+    try:
+        await producer.start()
+        pending: set[asyncio.Future[object]] = set()
+        for line in lines:
+            pending.add(await producer.send(topic, line, key=_key_of(line, pointer)))
+            count += 1
+            if len(pending) >= 10_000:  # noqa: PLR2004 - bounds memory
+                await asyncio.gather(*pending)
+                pending.clear()
+        await asyncio.gather(*pending)
+    except (KafkaError, OSError) as error:
+        message = f"sending to {topic!r} failed after {count} records: {named(error)}"
+        raise BrokerError(message) from error
+    finally:
+        with contextlib.suppress(KafkaError, OSError):
+            await producer.stop()
+    return count
+
+
+def _read_lines(file: Path) -> Iterator[bytes]:
+    if str(file) == "-":
+        return (line for line in (raw.strip() for raw in sys.stdin.buffer) if line)
+    try:
+        handle = file.open("rb")
+    except OSError as error:
+        message = f"{file}: {error.strerror}"
+        raise SettingsError(message) from error
+
+    def lines() -> Iterator[bytes]:
+        with handle:
+            yield from (line for line in (raw.strip() for raw in handle) if line)
+
+    return lines()
+
+
+def _key_of(line: bytes, pointer: JsonPointer | None) -> bytes | None:
+    if pointer is None:
+        return None
+    try:
+        value = pointer.resolve(orjson.loads(line), None)
+    except (orjson.JSONDecodeError, JsonPointerException):
+        return None
+    return None if value is None else str(value).encode("utf-8", "replace")
+
+
+async def tail_verdicts(
+    settings: KafkaSettings, *, from_beginning: bool, limit: int
+) -> AsyncIterator[bytes]:
+    """Yield verdicts' JSON as they come; outside any group, so that no position moves.
+
+    Raises:
+        BrokerError: the broker cannot be reached, or the verdict topic does not exist.
+    """
+    await require_topics(settings, settings.verdict_topic)
+    consumer = AIOKafkaConsumer(
+        settings.verdict_topic,
+        group_id=None,
+        enable_auto_commit=False,
+        auto_offset_reset="earliest" if from_beginning else "latest",
+        isolation_level="read_committed",
+        **connection_options(settings),
+    )
+    try:
+        await consumer.start()
+        count = 0
+        async for record in consumer:
+            if record.value is not None:
+                yield record.value
+                count += 1
+            if limit and count >= limit:
+                return
+    except (KafkaError, OSError) as error:
+        message = f"reading {settings.verdict_topic!r} failed: {named(error)}"
+        raise BrokerError(message) from error
+    finally:
+        with contextlib.suppress(KafkaError, OSError):
+            await consumer.stop()

@@ -1,0 +1,4 @@
+"""Judging outside the live service: sessions, evaluation, replays, exports.
+
+May import: ``kafka`` and below.
+"""

@@ -1,0 +1,170 @@
+"""A backtest by a real broker: past records judged under a new policy, outside the live service's group and topics.
+
+What it must never do: join a group, commit a position, or write to a topic of the live service. Its verdicts say
+``shadow`` as their route mode, so that even who takes them for others does not act on them.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_guard.core.errors import OperatorError, RecordError
+from stream_guard.judging.verdict import build_verdict
+from stream_guard.kafka.ranges import RangeReader
+from stream_guard.offline.audit.backtest import Outcome, Report
+from stream_guard.offline.audit.bench import Bench
+from stream_guard.offline.audit.replay_run import read_verdict
+from stream_guard.policies.policy import PolicySet
+from stream_guard.policies.routing import Routing
+from stream_guard.records.post import PostParser
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.kafka.bounds import Bound
+    from stream_guard.kafka.ranges import Spans
+    from stream_guard.offline.audit.sinks import Sink
+    from stream_guard.policies.policy import Policy
+    from stream_guard.settings import Settings
+
+_CHUNK_RECORDS: Final = 1_024
+
+
+@dataclass(slots=True, frozen=True)
+class Plan:
+    """What to judge, and by what.
+
+    Attributes:
+        policy: the new one.
+        topic: whose records.
+        first, last: the range, by the records' times or by offset.
+        against: the old policy's id; by default the new one's own.
+        records_max: at most so many; 0 for all.
+        resume: whether the sink holds a part already.
+    """
+
+    policy: Policy
+    topic: str
+    first: Bound | None = None
+    last: Bound | None = None
+    against: str | None = None
+    records_max: int = 0
+    resume: bool = False
+
+
+async def backtest(
+    settings: Settings,
+    plan: Plan,
+    sink: Sink,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> Report:
+    """Judge a range's records, and compare with the verdicts of then.
+
+    Raises:
+        OperatorError: the range is empty, or the sink cannot be used.
+        BrokerError: the broker does not answer, or lacks a topic.
+        EngineError: the engine does not start, or dies.
+    """
+    policy = plan.policy
+    async with RangeReader(settings.kafka, progress) as reader:
+        spans = await reader.spans(plan.topic, plan.first, plan.last)
+        if all(span.begin == span.end for span in spans.values()):
+            message = f"no record of {plan.topic!r} in that range; --from and --to are times or offsets of its records"
+            raise OperatorError(message)
+        report = Report(
+            {"id": policy.id, "version": policy.version, "sha256": policy.sha256},
+            plan.against or policy.id,
+            plan.topic,
+            {tp.partition: (span.begin, span.end) for tp, span in spans.items()},
+        )
+        async with sink:
+            if plan.resume:
+                await _take_written(report, sink, spans)
+            policies = PolicySet.of({policy.id: policy}, Routing(default=(policy.id,)))
+            async with Bench(settings, policies) as bench:
+                await _judge_all(settings, plan, report, reader, spans, bench, sink)
+    # Only now, so that verdicts count that were published meanwhile.
+    async with RangeReader(settings.kafka, progress) as reader:
+        async for record in reader.read(await reader.whole(settings.kafka.verdict_topic)):
+            verdict = read_verdict(record.value)
+            if verdict is not None:
+                report.add_old(verdict)
+    return report
+
+
+async def _take_written(report: Report, sink: Sink, spans: Spans) -> None:
+    """Take what an earlier run has judged of the range by the same policy."""
+    limits = {tp.partition: span for tp, span in spans.items()}
+    async for verdict in sink.written():
+        source = verdict["source"]
+        span = limits.get(source["partition"])
+        if (
+            source["topic"] == report.topic
+            and verdict["policy"]["sha256"] == report.policy["sha256"]
+            and span is not None
+            and span.begin <= source["offset"] < span.end
+        ):
+            report.new[source["partition"], source["offset"]] = Outcome.of(verdict)
+    report.resumed = len(report.new)
+
+
+async def _judge_all(
+    settings: Settings,
+    plan: Plan,
+    report: Report,
+    reader: RangeReader,
+    spans: Spans,
+    bench: Bench,
+    sink: Sink,
+) -> None:
+    parser = PostParser(settings.post)
+    chunk: list[Record] = []
+    taken = 0
+    async for record in reader.read(spans):
+        if (record.partition, record.offset) in report.new:
+            continue
+        if plan.records_max and taken >= plan.records_max:
+            report.left += 1
+            continue
+        taken += 1
+        chunk.append(record)
+        if len(chunk) >= _CHUNK_RECORDS:
+            await _judge(plan, report, parser, bench, sink, chunk)
+            chunk = []
+    await _judge(plan, report, parser, bench, sink, chunk)
+
+
+async def _judge(
+    plan: Plan,
+    report: Report,
+    parser: PostParser,
+    bench: Bench,
+    sink: Sink,
+    records: Sequence[Record],
+) -> None:
+    consumed_ms = time.time_ns() // 1_000_000
+    posts = []
+    for record in records:
+        try:
+            posts.append((parser.parse(record.value, record.headers), plan.policy, record))
+        except RecordError as error:
+            report.unreadable[error.reason] += 1
+    judgements = await bench.judge(posts)
+    now_ms = time.time_ns() // 1_000_000
+    made: list[tuple[Record, dict[str, Any]]] = []
+    for judgement in judgements:
+        source: Any = judgement.request.context
+        if judgement.error is not None:
+            report.unreadable[judgement.error.reason] += 1
+            continue
+        verdict = build_verdict(
+            source, judgement, consumed_ms=consumed_ms, published_ms=now_ms, route_mode="shadow"
+        )
+        made.append((source, verdict))
+    made.sort(key=lambda one: (one[0].partition, one[0].offset))
+    await sink.write(made, now_ms)
+    for source, verdict in made:
+        report.new[source.partition, source.offset] = Outcome.of(verdict)

@@ -1,0 +1,224 @@
+"""A verdict's prompt, rebuilt of the post and of what the archive holds, and held against the digests in the verdict.
+
+Pure. What it must never do: call two prompts the same whose token ids were not compared by their digest, or guess
+where evidence is missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from stream_guard.core.errors import EvidenceError, PolicyError, RecordError
+from stream_guard.judging.families.harmony.prompt import TEMPLATE_VERSION, PromptBuilder, hash_ids
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.judging.archive.archive import Kept
+    from stream_guard.judging.archive.entry import Entry
+    from stream_guard.judging.contract import Answer
+    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
+    from stream_guard.records.post import Post, PostParser
+
+Status: TypeAlias = Literal[
+    "identical",  # the same token ids, by the digest of all of them
+    "prefix_identical",  # the policy's part is the same, and the post's text; the verdict has no digest of the whole
+    "repeat",  # an equal post was judged, whose text differs from this one in white space or composition
+    "no_prompt",  # no model was asked: a rule or a classifier decided, or nothing did
+    "differs",
+    "unproven",  # evidence is missing or was altered
+]
+BORNE_OUT: Final[frozenset[Status]] = frozenset(
+    {"identical", "prefix_identical", "repeat", "no_prompt"}
+)
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of one verdict.
+
+    Attributes:
+        verdict: as it was published.
+        status: see :data:`Status`.
+        reason: why it is not borne out; else empty.
+        entry: the policy as it was archived; None where it could not be read.
+        post: the post, or None.
+        ids: the whole prompt's token ids; None where there is none.
+        judged: how a second judgement differs, in words; None where nobody asked for one, empty where it agrees.
+    """
+
+    verdict: dict[str, Any]
+    status: Status
+    reason: str = ""
+    entry: Entry | None = None
+    post: Post | None = None
+    ids: list[int] | None = field(default=None, repr=False)
+    judged: tuple[str, ...] | None = None
+
+    def describe(self) -> dict[str, Any]:
+        """Return what there is to say, for JSON; never the post's text."""
+        verdict, source = self.verdict, self.verdict["source"]
+        described = {
+            "verdict": verdict["id"],
+            "record": f"{source['topic']}/{source['partition']}/{source['offset']}",
+            "policy": verdict["policy"]["id"],
+            "policy_sha256": verdict["policy"]["sha256"],
+            "decision": verdict["decision"],
+            "tier": verdict["provenance"]["tier"],
+            "status": self.status,
+            "reason": self.reason,
+            "prompt_tokens": None if self.ids is None else len(self.ids),
+            "prompt_ids_sha256": None if self.ids is None else hash_ids(self.ids),
+            "archive_entry": None if self.entry is None else str(self.entry.name),
+        }
+        if self.judged is not None:
+            described["judged_again"] = list(self.judged)
+        return described
+
+
+class Rebuilder:
+    """Rebuilds prompts.
+
+    Args:
+        parser: of posts, by the settings that the service has.
+        tokenizer, tokenizer_sha256: of the model at hand, and its digest.
+    """
+
+    def __init__(
+        self, parser: PostParser, tokenizer: HarmonyTokenizer | None, tokenizer_sha256: str | None
+    ) -> None:
+        self._parser = parser
+        self._tokenizer_sha256 = tokenizer_sha256
+        self._builder = None if tokenizer is None else PromptBuilder(tokenizer, tokenizer.control)
+
+    def rebuild(
+        self, verdict: dict[str, Any], record: Record, entries: Sequence[Entry]
+    ) -> Replayed:
+        """Return what becomes of a verdict.
+
+        Args:
+            verdict: as it was published.
+            record: the one that it names.
+            entries: those of the policy that it names; not empty.
+        """
+        replayed = Replayed(verdict, "no_prompt", entry=entries[-1])
+        try:
+            replayed.post = self._parse(verdict, record)
+            wanted = verdict["provenance"]["prompt_sha256"]
+            if wanted is not None:
+                self._rebuild(replayed, wanted, entries)
+        except EvidenceError as error:
+            replayed.status, replayed.reason = "unproven", str(error)
+        return replayed
+
+    def _parse(self, verdict: dict[str, Any], record: Record) -> Post:
+        place = f"{record.topic}/{record.partition}/{record.offset}"
+        try:
+            post = self._parser.parse(record.value, record.headers)
+        except RecordError as error:
+            message = f"{place}: its post cannot be read ({error}); are the settings post.* those of the service?"
+            raise EvidenceError(message) from error
+        if post.sha256 != verdict["content"]["sha256"]:
+            message = (
+                f"{place}: holds another text than the one that was judged (digest {post.sha256[:12]}, the verdict "
+                f"says {verdict['content']['sha256'][:12]}): the topic was made anew, or post.text has changed"
+            )
+            raise EvidenceError(message)
+        return post
+
+    def _rebuild(self, replayed: Replayed, wanted: str, entries: Sequence[Entry]) -> None:
+        verdict, post = replayed.verdict, replayed.post
+        assert post is not None, "_parse() comes first"
+        provenance = verdict["provenance"]
+        builder = self._require_builder(entries)
+        found: dict[str, Entry] = {}
+        for entry in entries:
+            try:
+                prefix = builder.prefix_of(
+                    entry.system[provenance["effort"]], entry.developer, entry.policy_id
+                )
+            except (KeyError, PolicyError) as error:
+                raise EvidenceError(f"archive entry {entry.name}: {error}") from error
+            if prefix.sha256 == wanted:
+                replayed.entry = entry
+                break
+            found[prefix.sha256] = entry
+        else:
+            raise EvidenceError(self._explain_prefix(wanted, found, provenance["effort"]))
+        replayed.ids = builder.build(post, prefix)
+        whole = provenance.get("prompt_ids_sha256")
+        if whole is None:
+            replayed.status = "prefix_identical"
+        elif whole == hash_ids(replayed.ids):
+            replayed.status = "identical"
+        elif provenance["tier"] == "duplicates":
+            replayed.status = "repeat"
+        else:
+            replayed.status = "differs"
+            replayed.reason = (
+                f"the prompt has the digest {hash_ids(replayed.ids)[:12]}, the verdict says {whole[:12]}, though the "
+                "policy's part and the text are the same: title or parent are read differently"
+            )
+            if entry.template_version != TEMPLATE_VERSION:
+                replayed.reason += (
+                    f" (template version {entry.template_version} then, {TEMPLATE_VERSION} now)"
+                )
+
+    def _require_builder(self, entries: Sequence[Entry]) -> PromptBuilder:
+        wanted = {entry.judging.tokenizer_sha256 for entry in entries}
+        if self._builder is not None and self._tokenizer_sha256 in wanted:
+            return self._builder
+        judging = entries[-1].judging
+        at = f"@{judging.revision}" if judging.revision else ""
+        at_hand, then = self._tokenizer_sha256 or "none", judging.tokenizer_sha256 or "none"
+        message = (
+            f"the tokenizer at hand (engine.model, {at_hand[:12]}) is not that of then ({then[:12]}, of "
+            f"{judging.model}{at}); set engine.model and engine.revision to that model"
+        )
+        raise EvidenceError(message)
+
+    def _explain_prefix(self, wanted: str, found: dict[str, Entry], effort: str) -> str:
+        yields = ", ".join(
+            f"{entry.name.entry_sha256[:12]} yields {sha256[:12]}"
+            for sha256, entry in found.items()
+        )
+        return (
+            f"no entry of the policy in the archive yields the prompt that the verdict names ({wanted[:12]}, effort "
+            f"{effort}): {yields}; the messages in it were replaced, or the entry of that time was removed"
+        )
+
+
+def read_entries(kept: Iterable[Kept], verdict: dict[str, Any], archive: str) -> list[Entry]:
+    """Return the archive's entries of the policy that a verdict names; never empty.
+
+    Raises:
+        EvidenceError: there is none, or one was altered.
+    """
+    policy = verdict["policy"]
+    # Each is looked at: one that was altered may be the one that counts.
+    entries = [one.read() for one in kept if one.name.policy_sha256 == policy["sha256"]]
+    own = [entry for entry in entries if entry.policy_id == policy["id"]]
+    if not own:
+        message = (
+            f"the archive ({archive}) has no policy {policy['id']}@{policy['version']} with the digest "
+            f"{policy['sha256'][:12]}; is it the one that the service wrote to, and was it on then (policies.archive)?"
+        )
+        raise EvidenceError(message)
+    return own
+
+
+def compare(
+    verdict: dict[str, Any], answer: Answer | None, error: str | None = None
+) -> tuple[str, ...]:
+    """Return how a second answer differs from a verdict, in words; empty where it does not."""
+    if answer is None:
+        return (f"no answer now: {error}",)
+    then = verdict["policy"]
+    pairs = (
+        ("decision", verdict["decision"], answer.decision),
+        ("category", then["category"], answer.category),
+        ("rule_ids", sorted(then["rule_ids"]), sorted(answer.rule_ids)),
+    )
+    return tuple(f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new)

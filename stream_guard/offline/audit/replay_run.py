@@ -1,0 +1,213 @@
+"""Replays by a real broker: finds verdicts, their records and their policies, and has prompts rebuilt.
+
+What it must never do: join a group, write anything, or pass over a verdict without saying what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from stream_guard.core.errors import EvidenceError, OperatorError, SettingsError
+from stream_guard.kafka.archive import require_archive
+from stream_guard.kafka.ranges import RangeReader
+from stream_guard.offline.audit.bench import Bench
+from stream_guard.offline.audit.replay import Rebuilder, Replayed, compare, read_entries
+from stream_guard.policies.policy import PolicySet
+from stream_guard.policies.routing import Routing
+from stream_guard.records.post import PostParser
+from stream_guard.records.verdict_event import decode_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.judging.archive.archive import Kept
+    from stream_guard.kafka.bounds import Bound
+    from stream_guard.policies.policy import Policy
+    from stream_guard.settings import Settings
+
+VERDICTS_MAX: Final = 100_000
+"""Of one replay: each is kept until its record was read."""
+_ID: Final = re.compile(r"[0-9a-f]{32}")
+_JUDGED_AT_ONCE: Final = 256
+
+
+@dataclass(slots=True, frozen=True)
+class Wanted:
+    """Which verdicts: those with these ids, or all in a range of the verdict topics.
+
+    Attributes:
+        ids: 32 hex digits each; empty for all.
+        first, last: the range.
+        policy: only those by this policy.
+        judge: whether each is judged again.
+    """
+
+    ids: frozenset[str] = field(default_factory=frozenset)
+    first: Bound | None = None
+    last: Bound | None = None
+    policy: str | None = None
+    judge: bool = False
+
+
+def check_ids(ids: Sequence[str]) -> frozenset[str]:
+    """Return ids. Raises SettingsError where one is none."""
+    for one in ids:
+        if _ID.fullmatch(one) is None:
+            message = f"{one!r} is no verdict id: those are 32 hex digits, the id in a verdict and in its header ce_id"
+            raise SettingsError(message)
+    return frozenset(ids)
+
+
+async def replay(
+    settings: Settings,
+    wanted: Wanted,
+    progress: Callable[[int, int], None] = lambda _done, _all: None,
+) -> list[Replayed]:
+    """Return what becomes of each verdict, in the order of their records.
+
+    Raises:
+        OperatorError: an id names no verdict, or there are too many.
+        BrokerError: the broker does not answer, or lacks a topic.
+        EngineError: the model's tokenizer cannot be read, or the engine does not start.
+        EvidenceError: there is no archive.
+    """
+    archive = require_archive(settings)
+    verdicts = await find_verdicts(settings, wanted, progress)
+    kept = await archive.load(frozenset(one["policy"]["sha256"] for one in verdicts))
+    records = await _read_records(settings, verdicts)
+    rebuilder = await asyncio.to_thread(_make_rebuilder, settings, verdicts)
+    replayed = await asyncio.to_thread(
+        _rebuild_all, rebuilder, verdicts, records, kept, _name_archive(settings)
+    )
+    if wanted.judge:
+        await _judge_again(settings, replayed)
+    return replayed
+
+
+async def find_verdicts(
+    settings: Settings, wanted: Wanted, progress: Callable[[int, int], None]
+) -> list[dict[str, Any]]:
+    """Return verdicts, each id once (the last of it), in the order of their records."""
+    kafka = settings.kafka
+    topics = [kafka.verdict_topic, *([kafka.shadow_topic] if kafka.shadow_topic else [])]
+    found: dict[str, dict[str, Any]] = {}
+    async with RangeReader(kafka, progress) as reader:
+        for topic in topics:
+            async for record in reader.read(await reader.spans(topic, wanted.first, wanted.last)):
+                verdict = read_verdict(record.value)
+                if verdict is None or (wanted.ids and verdict["id"] not in wanted.ids):
+                    continue
+                if wanted.policy is not None and verdict["policy"]["id"] != wanted.policy:
+                    continue
+                found[verdict["id"]] = verdict
+                if len(found) > VERDICTS_MAX:
+                    message = (
+                        f"over {VERDICTS_MAX:,} verdicts; narrow --from and --to, or name --policy"
+                    )
+                    raise OperatorError(message)
+    missing = sorted(wanted.ids - found.keys())
+    if missing or not found:
+        more = f" and {len(missing) - 1} more ids" if len(missing) > 1 else ""
+        what = f"no verdict {missing[0]}{more}" if missing else "no verdict"
+        message = f"{what} in {' and '.join(topics)} on {kafka.bootstrap_servers} in that range"
+        raise OperatorError(message)
+    return sorted(found.values(), key=lambda one: (*_place(one), one["policy"]["id"]))
+
+
+def read_verdict(value: bytes | None) -> dict[str, Any] | None:
+    """Return the verdict in a record's value; None where it is none of ours."""
+    try:
+        verdict = decode_verdict(value or b"")
+        whole = verdict["source"]["offset"] >= 0 and bool(
+            verdict["policy"]["sha256"] and verdict["id"]
+        )
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None
+    return verdict if whole and "provenance" in verdict else None
+
+
+def _place(verdict: dict[str, Any]) -> tuple[str, int, int]:
+    source = verdict["source"]
+    return source["topic"], source["partition"], source["offset"]
+
+
+async def _read_records(
+    settings: Settings, verdicts: Sequence[dict[str, Any]]
+) -> dict[tuple[str, int, int], Record | EvidenceError]:
+    """Return the record of each verdict, or why there is none."""
+    records: dict[tuple[str, int, int], Record | EvidenceError] = {}
+    async with RangeReader(settings.kafka) as reader:
+        for place in dict.fromkeys(map(_place, verdicts)):
+            try:
+                records[place] = await reader.at(*place)
+            except EvidenceError as error:
+                records[place] = error
+    return records
+
+
+def _make_rebuilder(settings: Settings, verdicts: Sequence[dict[str, Any]]) -> Rebuilder:
+    parser = PostParser(settings.post)
+    if all(verdict["provenance"]["prompt_sha256"] is None for verdict in verdicts):
+        return Rebuilder(parser, None, None)
+    from stream_guard.judging.families.harmony.tokenizer import load_tokenizer, tokenizer_sha256
+
+    return Rebuilder(parser, load_tokenizer(settings.engine), tokenizer_sha256(settings.engine))
+
+
+def _rebuild_all(
+    rebuilder: Rebuilder,
+    verdicts: Sequence[dict[str, Any]],
+    records: dict[tuple[str, int, int], Record | EvidenceError],
+    kept: Sequence[Kept],
+    archive: str,
+) -> list[Replayed]:
+    replayed = []
+    for verdict in verdicts:
+        record = records[_place(verdict)]
+        try:
+            if isinstance(record, EvidenceError):
+                raise record
+            entries = read_entries(kept, verdict, archive)
+        except EvidenceError as error:
+            replayed.append(Replayed(verdict, "unproven", str(error)))
+        else:
+            replayed.append(rebuilder.rebuild(verdict, record, entries))
+    return replayed
+
+
+async def _judge_again(settings: Settings, replayed: Sequence[Replayed]) -> None:
+    """Judge what was rebuilt once more, and note how the answers differ."""
+    policies: dict[str, Policy] = {}
+    asked: list[tuple[Replayed, Policy]] = []
+    for one in replayed:
+        if one.post is None or one.entry is None or one.status == "unproven":
+            continue
+        name = one.entry.name.policy_sha256
+        if name not in policies:
+            policies[name] = one.entry.policy()
+        asked.append((one, policies[name]))
+    if not asked:
+        return
+    # By digest: two versions of a policy have one id.
+    live = PolicySet.of(policies, Routing(default=tuple(policies)))
+    async with Bench(settings, live, repeats=False) as bench:
+        for begin in range(0, len(asked), _JUDGED_AT_ONCE):
+            part = asked[begin : begin + _JUDGED_AT_ONCE]
+            posts = [(one.post, policy, one) for one, policy in part if one.post is not None]
+            for judgement in await bench.judge(posts):
+                context = judgement.request.context
+                assert isinstance(context, Replayed)
+                error = None if judgement.error is None else str(judgement.error)
+                context.judged = compare(context.verdict, judgement.answer, error)
+
+
+def _name_archive(settings: Settings) -> str:
+    if settings.policies.archive == "folder":
+        return str(settings.policies.archive_path)
+    return settings.kafka.archive_topic

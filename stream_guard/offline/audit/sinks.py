@@ -1,0 +1,214 @@
+"""Where a backtest's verdicts go: a file or a topic of its own. Either is read back when a backtest is resumed.
+
+What it must never do: write where the live service writes or reads, or over a file that is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import orjson
+from aiokafka.errors import KafkaError
+
+from stream_guard.core.errors import BrokerError, OperatorError, SettingsError, named
+from stream_guard.kafka.batches import discard_producer, make_producer, start_producer
+from stream_guard.kafka.ranges import RangeReader
+from stream_guard.kafka.topics import require_topics
+from stream_guard.records.verdict_event import VerdictEvents, decode_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from aiokafka import AIOKafkaProducer
+
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.settings import KafkaSettings
+
+    Made = Sequence[tuple[Record, dict[str, Any]]]
+
+_TRACEPARENT = "00-" + "0" * 31 + "1-" + "0" * 15 + "1-00"
+_STOP_S = 5.0
+
+
+class Sink(Protocol):
+    """Takes verdicts; an async context manager."""
+
+    async def __aenter__(self) -> Self: ...
+    async def __aexit__(self, *_: object) -> None: ...
+    def written(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield what an earlier run has written; called before anything is written."""
+
+    async def write(self, made: Made, published_ms: int) -> None:
+        """Return once these are safe. Raises OperatorError, BrokerError."""
+
+
+class NoSink:
+    """Only the report is wanted."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    async def written(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield nothing."""
+        nothing: tuple[dict[str, Any], ...] = ()
+        for verdict in nothing:
+            yield verdict
+
+    async def write(self, made: Made, published_ms: int) -> None:
+        """Forget them."""
+
+
+class FileSink:
+    """A file with a verdict a line.
+
+    Args:
+        path: which; must not be there, unless it is resumed.
+        resume: whether to go on with one that is.
+    """
+
+    def __init__(self, path: Path, *, resume: bool) -> None:
+        self._path = path
+        self._resume = resume
+        self._file: BinaryIO | None = None
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._file = await asyncio.to_thread(self._open)
+        except FileExistsError as error:
+            message = f"--output {self._path}: is there already; name another, or go on with it by --resume"
+            raise OperatorError(message) from error
+        except OSError as error:
+            message = f"--output {self._path}: {error.strerror}"
+            raise OperatorError(message) from error
+        return self
+
+    def _open(self) -> BinaryIO:
+        if not self._resume:
+            return self._path.open("x+b")
+        file = self._path.open("a+b")
+        # A line that a crash cut off is judged again.
+        file.seek(0)
+        whole = 0
+        for line in file:
+            whole += len(line) if line.endswith(b"\n") else 0
+        file.truncate(whole)
+        file.seek(0)
+        return file
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._file is not None:
+            await asyncio.to_thread(self._file.close)
+
+    async def written(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the verdicts that are in it. Raises OperatorError where a line is none."""
+        assert self._file is not None, "entered first"
+        for number, line in enumerate(self._file, 1):
+            try:
+                verdict = orjson.loads(line)
+                _ = verdict["source"]["offset"], verdict["policy"]["sha256"]
+            except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+                message = f"--output {self._path}:{number}: is no verdict; --resume needs the file of a backtest"
+                raise OperatorError(message) from error
+            yield verdict
+
+    async def write(self, made: Made, published_ms: int) -> None:
+        """Append them, and flush."""
+        del published_ms
+        await asyncio.to_thread(self._append, b"".join(orjson.dumps(v) + b"\n" for _, v in made))
+
+    def _append(self, lines: bytes) -> None:
+        assert self._file is not None, "entered first"
+        try:
+            self._file.write(lines)
+            self._file.flush()
+        except OSError as error:
+            raise OperatorError(f"--output {self._path}: {error.strerror}") from error
+
+
+class TopicSink:
+    """A topic of its own, which must exist."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._producer: AIOKafkaProducer | None = None
+
+    async def __aenter__(self) -> Self:
+        await require_topics(self._settings, self._topic)
+        producer = make_producer(self._settings)
+        try:
+            await start_producer(producer, self._settings)
+        except (KafkaError, OSError, TimeoutError) as error:
+            raise BrokerError(f"the producer cannot start: {named(error)}") from error
+        self._producer = producer
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._producer is not None:
+            await discard_producer(self._producer, timeout_s=_STOP_S)
+
+    async def written(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield the verdicts that are in it; what else is in it is passed over."""
+        async with RangeReader(self._settings) as reader:
+            async for record in reader.read(await reader.whole(self._topic)):
+                try:
+                    verdict = decode_verdict(record.value or b"")
+                    _ = verdict["source"]["offset"], verdict["policy"]["sha256"]
+                except (orjson.JSONDecodeError, KeyError, TypeError):
+                    continue
+                yield verdict
+
+    async def write(self, made: Made, published_ms: int) -> None:
+        """Send them, and wait until the broker has all of them."""
+        assert self._producer is not None, "entered first"
+        events = VerdictEvents(published_ms, self._settings.cloudevents_mode)
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
+                sent = []
+                for record, verdict in made:
+                    value, headers = events.encode(verdict, _TRACEPARENT)
+                    sent.append(
+                        await self._producer.send(
+                            self._topic, value, key=record.key, headers=headers
+                        )
+                    )
+                await asyncio.gather(*sent)
+        except (KafkaError, OSError, TimeoutError) as error:
+            message = f"writing {self._topic!r} failed: {named(error)}; go on by --resume"
+            raise BrokerError(message) from error
+
+
+def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
+    """Refuse a topic that the live service reads or writes, or that is read here.
+
+    Raises:
+        SettingsError: says whose it is.
+    """
+    whose: dict[str | None, str] = {
+        settings.verdict_topic: "kafka.verdict_topic",
+        settings.dead_letter_topic: "kafka.dead_letter_topic",
+        settings.archive_topic: "kafka.archive_topic",
+        settings.shadow_topic: "kafka.shadow_topic",
+        settings.reasoning_topic: "kafka.reasoning_topic",
+        **dict.fromkeys(settings.topics, "kafka.topics"),
+        read: "--topic",
+    }
+    name = whose.get(topic)
+    if name is None and settings.topic_pattern:
+        try:
+            name = "kafka.topic_pattern" if re.match(settings.topic_pattern, topic) else None
+        except re.error:
+            name = None
+    if name is not None:
+        message = (
+            f"--output-topic {topic}: is {name}: what a backtest decides must never be taken for live, nor judged "
+            "again; make a topic of its own"
+        )
+        raise SettingsError(message)

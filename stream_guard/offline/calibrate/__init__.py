@@ -1,0 +1,4 @@
+"""Fits a calibration curve on labelled posts.
+
+May import: ``policies`` and below.
+"""

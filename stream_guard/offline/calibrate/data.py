@@ -1,0 +1,143 @@
+"""What a calibration is fitted on: verdicts as they were published, and people's labels of the same posts. Pure.
+
+What it must never do: mix confidences that mean different things (two versions, two models, two methods), or let a
+post count twice.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from stream_guard.offline.calibrate.fit import FitError, Labelled
+from stream_guard.policies.text import decode_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_guard.policies.policy import Policy
+
+__all__ = ["JudgedBy", "LabelledSet", "join_labels", "label_words", "read_labels"]
+
+_YES: Final = frozenset({"1", "true", "yes", "violates"})
+_NO: Final = frozenset({"0", "false", "no", "safe"})
+
+
+class JudgedBy(NamedTuple):
+    """What measured a confidence: as on verdicts, the method without its calibration."""
+
+    model: str
+    revision: str | None
+    method: str
+
+
+@dataclass(slots=True, frozen=True)
+class LabelledSet:
+    """Posts with a confidence and a label.
+
+    Attributes:
+        posts: each once.
+        judged_by: what measured all of their confidences.
+        passed_over: how many verdicts were left out, by why.
+    """
+
+    posts: tuple[Labelled, ...]
+    judged_by: JudgedBy
+    passed_over: Mapping[str, int]
+
+
+def read_labels(content: bytes, policy: Policy, source: str) -> dict[str, bool]:
+    """Read people's labels: CSV with the columns ``id`` and ``label``, and any others.
+
+    A label is one of the policy's own words, one of its categories, or violates / safe, 1 / 0, true / false, yes / no.
+
+    Returns:
+        Whether each post violates, by its id.
+
+    Raises:
+        FitError: a column is missing, a label unknown, or a post labelled twice in different ways.
+        PolicyError: not UTF-8.
+    """
+    reader = csv.DictReader(io.StringIO(decode_utf8(content, source), newline=""))
+    if not {"id", "label"} <= set(reader.fieldnames or ()):
+        message = f"{source}:1: needs the columns id and label, and has {', '.join(reader.fieldnames or ()) or 'none'}"
+        raise FitError(message)
+    known = label_words(policy)
+    labels: dict[str, bool] = {}
+    for row in reader:
+        post_id, word = (row["id"] or "").strip(), (row["label"] or "").strip()
+        violates = known.get(word.casefold())
+        if violates is None:
+            message = f"{source}:{reader.line_num}: the label {word[:40]!r} is none of: {', '.join(sorted(known))}"
+            raise FitError(message)
+        if labels.setdefault(post_id, violates) != violates:
+            message = f"{source}:{reader.line_num}: {post_id[:100]!r} is labelled twice, in two ways; keep one"
+            raise FitError(message)
+    return labels
+
+
+def label_words(policy: Policy) -> dict[str, bool]:
+    """Return every word that a label may be, folded, and whether it says that a post violates."""
+    taxonomy = policy.taxonomy
+    words = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)
+    words |= {category.code.casefold(): category.violates for category in taxonomy.categories}
+    words[taxonomy.violates_label.casefold()] = True
+    words[taxonomy.safe_label.casefold()] = False
+    return words
+
+
+def join_labels(
+    verdicts: bytes, labels: Mapping[str, bool], policy: Policy, source: str
+) -> LabelledSet:
+    """Join verdicts, one JSON object a line, with labels by the post's id (``content.id``).
+
+    Verdicts of other policies and versions, without a confidence, or without a label are passed over, and counted.
+
+    Raises:
+        FitError: a line is no verdict, or the verdicts come from several judges, or none is left.
+    """
+    passed: Counter[str] = Counter()
+    judges: dict[JudgedBy, dict[str, Labelled]] = {}
+    for number, line in enumerate(verdicts.splitlines(), 1):
+        if not line.strip():
+            continue
+        try:
+            verdict: dict[str, Any] = orjson.loads(line)
+            judged, post_id = verdict["policy"], str(verdict["content"]["id"])
+            version = (str(judged["id"]), str(judged["sha256"]))
+            confidence, provenance = verdict["confidence"], verdict["provenance"]
+            value = confidence.get("raw", confidence["value"])
+            method = str(confidence["method"] or "").partition("+")[0]
+            judge = JudgedBy(str(provenance["model"]), provenance["revision"], method)
+        except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+            message = f"{source}:{number}: no verdict ({type(error).__name__}); keep one verdict a line, as published"
+            raise FitError(message) from error
+        if version != (policy.id, policy.sha256):
+            passed["of another policy or version"] += 1
+        elif value is None:
+            passed["without a confidence"] += 1
+        elif method.startswith("classifier:"):
+            passed["settled by the classifier"] += 1
+        elif post_id not in labels:
+            passed["without a label"] += 1
+        elif post_id in judges.setdefault(judge, {}):
+            passed["of a post that has one already"] += 1
+        else:
+            judges[judge][post_id] = Labelled(post_id, float(value), labels[post_id])
+    if len(judges) != 1:
+        told = "; ".join(f"{j.model} at {j.revision} by {j.method}" for j in judges)
+        left_out = ", ".join(f"{count} {why}" for why, count in sorted(passed.items())) or "none"
+        message = (
+            f"{source}: verdicts of several judges ({told}); keep those of one"
+            if judges
+            else f"{source}: no verdict of {policy.id} at {policy.version} with a confidence and a label "
+            f"(passed over: {left_out})"
+        )
+        raise FitError(message)
+    ((judge, posts),) = judges.items()
+    return LabelledSet(tuple(posts.values()), judge, dict(passed))

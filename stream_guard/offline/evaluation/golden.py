@@ -1,0 +1,350 @@
+"""Reads golden sets: posts with people's labels, as CSV, TSV, JSON lines or Parquet, as they are found.
+
+Published sets begin with a notice, capitalise their columns as they please, and let cells span lines. What it must
+never do: drop a row, or guess what a label means; every row counts, or the reading stops with its place and a remedy.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+from jsonpointer import JsonPointer, JsonPointerException
+
+from stream_guard.core.errors import SettingsError
+from stream_guard.offline.calibrate.data import label_words
+from stream_guard.records.post import Post
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from pathlib import Path
+
+    from stream_guard.policies.policy import Policy
+
+__all__ = ["GOLDEN_BYTES_MAX", "Columns", "GoldenRow", "read_golden"]
+
+GOLDEN_BYTES_MAX: Final = 1 << 30
+"""The largest file, in bytes: all of it is held in memory."""
+_HEADER_LINES_MAX: Final = 5
+"""The header is among the first so many; what stands before it is a notice."""
+_TEXT: Final = ("text", "content", "post", "prompt", "message", "example")
+_LABEL: Final = ("label", "classification", "category", "violates", "gold", "golden")
+_ID: Final = ("id", "post_id", "content_id")
+_LANGUAGE: Final = ("language", "lang", "locale")
+_SHOWN_CHARACTERS_MAX: Final = 40
+
+
+@dataclass(slots=True, frozen=True)
+class Columns:
+    """Which columns hold what; None for the usual names, in any capitals.
+
+    A name that begins with ``/`` is a JSON pointer, in JSON lines.
+    """
+
+    text: str | None = None
+    label: str | None = None
+    id: str | None = None
+    language: str | None = None
+
+
+class GoldenRow(NamedTuple):
+    """One labelled post.
+
+    Attributes:
+        number: the line that it begins on, from 1; in Parquet the row.
+        post: what is judged.
+        label: as it stands in the file.
+        violates: what the label means under the policy.
+        category: where the label is a category of the policy; None where it says the decision alone.
+    """
+
+    number: int
+    post: Post
+    label: str
+    violates: bool
+    category: str | None
+
+
+@dataclass(slots=True)
+class _Table:
+    """A file's rows, before they are understood.
+
+    Attributes:
+        names: of its columns.
+        rows: number and values of each.
+        picked: the columns' names in this file, by what they hold.
+    """
+
+    names: Sequence[str]
+    rows: Iterable[tuple[int, Mapping[str, Any]]]
+    picked: dict[str, str] = field(default_factory=dict)
+
+
+def read_golden(
+    file: Path,
+    policy: Policy,
+    columns: Columns,
+    *,
+    labels: Mapping[str, str],
+    text_bytes_max: int,
+) -> list[GoldenRow]:
+    """Read a golden set.
+
+    Args:
+        file: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
+        policy: whose words and categories the labels are.
+        columns: which hold what.
+        labels: what labels of the file stand for, where they are not the policy's own: ``{"bad": "violates"}``.
+        text_bytes_max: of a post's text, in UTF-8.
+
+    Raises:
+        SettingsError: it cannot be read, is empty, lacks a column, or a row is not as it must be; names file and line.
+    """
+    table = _open(file, columns)
+    known = label_words(policy)
+    folded = {name.casefold(): meaning.casefold() for name, meaning in labels.items()}
+    for name, meaning in folded.items():
+        if meaning not in known:
+            message = f"--map {name}={meaning}: {meaning!r} is none of: {', '.join(sorted(known))}"
+            raise SettingsError(message)
+    rows: list[GoldenRow] = []
+    seen: dict[str, int] = {}
+    for number, values in table.rows:
+        row = _row(file, number, values, table.picked, policy, known, folded)
+        if row.post.text_bytes > text_bytes_max:
+            message = (
+                f"{file}:{number}: the text has {row.post.text_bytes} bytes, over post.max_text_bytes "
+                f"({text_bytes_max}); the service would make a dead letter of it: remove the row, or raise the limit"
+            )
+            raise SettingsError(message)
+        if row.post.id in seen:
+            message = f"{file}:{number}: the id {row.post.id[:100]!r} is that of line {seen[row.post.id]}, too"
+            raise SettingsError(message)
+        seen[row.post.id] = number
+        rows.append(row)
+    if not rows:
+        message = f"{file}: holds no row; write at least one post with its label"
+        raise SettingsError(message)
+    return rows
+
+
+def _row(
+    file: Path,
+    number: int,
+    values: Mapping[str, Any],
+    picked: Mapping[str, str],
+    policy: Policy,
+    known: Mapping[str, bool],
+    labels: Mapping[str, str],
+) -> GoldenRow:
+    text = values.get(picked["text"])
+    if not isinstance(text, str) or not text.strip():
+        what = "empty" if text is None or isinstance(text, str) else "no text"
+        message = f"{file}:{number}: the column {picked['text']!r} is {what}; fill it in, or remove the row"
+        raise SettingsError(message)
+    value = values.get(picked["label"])
+    if (
+        isinstance(value, float) and value.is_integer()
+    ):  # a column of whole numbers with gaps, read by pandas
+        value = int(value)
+    label = str(value).strip() if value is not None else ""
+    word = labels.get(label.casefold(), label.casefold())
+    violates = known.get(word)
+    if violates is None:
+        shown = f"the label {label[:_SHOWN_CHARACTERS_MAX]!r}" if label else "the empty label"
+        message = (
+            f"{file}:{number}: {shown} (column {picked['label']!r}) is none of: {', '.join(sorted(known))}; "
+            "say what it stands for with --map LABEL=MEANING"
+        )
+        raise SettingsError(message)
+    category = next((c for c in policy.taxonomy.categories if c.code.casefold() == word), None)
+    data = text.encode("utf-8", "replace")
+    post_id, language = (
+        values.get(picked[key]) if key in picked else None for key in ("id", "language")
+    )
+    post = Post(
+        id=str(post_id) if post_id not in (None, "") else str(number),
+        text=text,
+        sha256=hashlib.sha256(data).hexdigest(),
+        text_bytes=len(data),
+        language=str(language).strip() or None if language is not None else None,
+    )
+    return GoldenRow(number, post, label, violates, category.code if category else None)
+
+
+def _open(file: Path, columns: Columns) -> _Table:
+    try:
+        size = file.stat().st_size
+        if size > GOLDEN_BYTES_MAX:
+            message = f"{file}: {size:,} bytes, over {GOLDEN_BYTES_MAX:,}; split it"
+            raise SettingsError(message)
+        suffix = file.suffix.casefold()
+        if suffix == ".parquet":
+            return _parquet(file, columns)
+        content = file.read_bytes()
+    except OSError as error:
+        message = f"{file}: {error.strerror or error}; name a file that this user may read"
+        raise SettingsError(message) from error
+    if suffix not in (".csv", ".tsv", ".jsonl"):
+        message = f"{file}: must end in .csv, .tsv, .jsonl or .parquet"
+        raise SettingsError(message)
+    if not content.strip():
+        message = f"{file}: empty; write a header and at least one post with its label"
+        raise SettingsError(message)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        message = f"{file}:{line}: not UTF-8; save it as UTF-8"
+        raise SettingsError(message) from error
+    if suffix == ".jsonl":
+        return _jsonl(file, text, columns)
+    return _csv(file, text, columns, "\t" if suffix == ".tsv" else ",")
+
+
+# Columns
+
+
+def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
+    """Return the columns by what they hold. Raises SettingsError where one that is needed or named is not there."""
+    picked: dict[str, str] = {}
+    by_folded = {name.strip().casefold(): name for name in reversed(names)}
+    wanted = (
+        ("text", columns.text, _TEXT),
+        ("label", columns.label, _LABEL),
+        ("id", columns.id, _ID),
+        ("language", columns.language, _LANGUAGE),
+    )
+    for what, named, usual in wanted:
+        if named is not None and named.startswith("/"):
+            picked[what] = named
+            continue
+        candidates = (named.strip().casefold(),) if named is not None else usual
+        found = next((by_folded[name] for name in candidates if name in by_folded), None)
+        if found is not None:
+            picked[what] = found
+        elif named is not None or what in ("text", "label"):
+            there = ", ".join(
+                name.strip()[:_SHOWN_CHARACTERS_MAX] for name in names if name.strip()
+            )
+            looked = (
+                f"no column {named!r}"
+                if named
+                else f"no column is called one of {', '.join(usual)}"
+            )
+            message = (
+                f"{file}: {looked}; name it with --{what}-column; there are: {there or 'none'}"
+            )
+            raise SettingsError(message)
+    return picked
+
+
+def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    records = _records(file, reader)
+    first: list[str] | None = None
+    fault: SettingsError | None = None
+    for _, record in zip(range(_HEADER_LINES_MAX), records, strict=False):
+        names = record[1]
+        # A notice may be one cell, or one in front of empty ones: it says less of the columns than a header does.
+        if first is None or len([n for n in names if n.strip()]) > len(
+            [n for n in first if n.strip()]
+        ):
+            first, fault = names, None
+        try:
+            picked = _pick(file, names, columns)
+        except SettingsError as error:
+            fault = fault or error
+            continue
+        return _Table(names, _csv_rows(file, records, names, picked), picked)
+    assert fault is not None, "what is not empty has a first line"
+    raise fault
+
+
+def _records(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401 - csv's reader has no name
+    """Yield each record that is not blank, with the line that it begins on."""
+    while True:
+        number = reader.line_num + 1
+        try:
+            record = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            message = f"{file}:{number}: not CSV ({error})"
+            raise SettingsError(message) from error
+        if any(cell.strip() for cell in record):
+            yield number, record
+
+
+def _csv_rows(
+    file: Path,
+    records: Iterator[tuple[int, list[str]]],
+    names: list[str],
+    picked: Mapping[str, str],
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    needed = max(names.index(picked[what]) for what in ("text", "label"))
+    for number, record in records:
+        if len(record) <= needed:
+            message = (
+                f"{file}:{number}: {len(record)} cells, and the column {names[needed]!r} is the {needed + 1}th; "
+                "quote cells that hold commas or line ends"
+            )
+            raise SettingsError(message)
+        yield number, dict(reversed(list(zip(names, record, strict=False))))
+
+
+def _jsonl(file: Path, text: str, columns: Columns) -> _Table:
+    rows: list[tuple[int, Mapping[str, Any]]] = []
+    names: dict[str, None] = {}
+    for number, line in enumerate(text.split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            value = orjson.loads(line)
+        except orjson.JSONDecodeError as error:
+            message = f"{file}:{number}: not JSON ({error.msg})"
+            raise SettingsError(message) from error
+        if not isinstance(value, dict):
+            message = f"{file}:{number}: must be a JSON object"
+            raise SettingsError(message)
+        names |= dict.fromkeys(value)
+        rows.append((number, value))
+    picked = _pick(file, list(names), columns)
+    pointers = [name for name in picked.values() if name.startswith("/")]
+    return _Table(list(names), _resolved(rows, pointers), picked)
+
+
+def _resolved(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], pointers: Sequence[str]
+) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    for number, value in rows:
+        found: dict[str, Any] = {}
+        for pointer in pointers:
+            try:
+                found[pointer] = JsonPointer(pointer).resolve(value, None)
+            except JsonPointerException as error:
+                message = f"{pointer}: no JSON pointer ({error})"
+                raise SettingsError(message) from error
+        yield number, {**value, **found}
+
+
+def _parquet(file: Path, columns: Columns) -> _Table:
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        message = f"{file}: Parquet needs pyarrow: pip install 'stream-guard[parquet]', or save it as .csv or .jsonl"
+        raise SettingsError(message) from error
+    try:
+        content = pq.ParquetFile(file)
+        names = list(content.schema_arrow.names)
+        picked = _pick(file, names, columns)
+        rows = content.read(columns=list(dict.fromkeys(picked.values()))).to_pylist()
+    except pa.ArrowException as error:
+        message = f"{file}: not Parquet ({type(error).__name__})"
+        raise SettingsError(message) from error
+    return _Table(names, enumerate(rows, 1), picked)

@@ -1,0 +1,168 @@
+"""An evaluation as one document: JSON for programs, and a page for people that needs no network.
+
+What it must never do: fetch anything when it is read, or let a post's text become part of the page.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from stream_guard.offline.evaluation.figures import is_wrong, labels_of
+from stream_guard.offline.evaluation.plots import bars_of, confusion_shades, reliability_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stream_guard.offline.evaluation.comparison import Comparison, Flip
+    from stream_guard.offline.evaluation.figures import Figures, Interval
+    from stream_guard.offline.evaluation.predictions import Prediction
+    from stream_guard.offline.evaluation.thresholds import Check
+
+__all__ = ["WRONG_SHOWN_MAX", "Evaluation", "to_document", "to_html"]
+
+WRONG_SHOWN_MAX: Final = 200
+"""Rows of each kind that the page shows; ``predictions.jsonl`` has all."""
+
+
+@dataclass(slots=True, frozen=True)
+class Evaluation:
+    """All that a report says.
+
+    Attributes:
+        name: of this side.
+        policy: id, version, sha256 and effort.
+        source: the golden set's name.
+        made_at: when, RFC 3339.
+        program: our version.
+        model: that judged, as the engine describes itself.
+        seconds: that judging took, without the engine's start.
+        figures: of this side.
+        predictions: of this side.
+        against: the other side's name, or None.
+        figures_against: of the other side.
+        comparison: of both.
+        checks: thresholds that were set.
+    """
+
+    name: str
+    policy: Mapping[str, str]
+    source: str
+    made_at: str
+    program: str
+    model: Mapping[str, str]
+    seconds: float
+    figures: Figures
+    predictions: Sequence[Prediction]
+    against: str | None
+    figures_against: Figures | None
+    comparison: Comparison | None
+    checks: Sequence[Check]
+
+
+def to_document(evaluation: Evaluation) -> dict[str, Any]:
+    """Return the report as plain data, without posts' texts and rationales."""
+    comparison = evaluation.comparison
+    compared: dict[str, Any] | None = None
+    if comparison is not None:
+        compared = {
+            "against": evaluation.against,
+            "figures": _plain(evaluation.figures_against),
+            "rows": comparison.rows,
+            "flips": [_flip(flip) for flip in comparison.flips],
+            "flip_share": _named(comparison.flip_share),
+            "moved": [_flip(flip) for flip in comparison.moved],
+            "better": comparison.better,
+            "worse": comparison.worse,
+            "p": comparison.p,
+        }
+    return {
+        "name": evaluation.name,
+        "policy": evaluation.policy,
+        "source": evaluation.source,
+        "made_at": evaluation.made_at,
+        "program": evaluation.program,
+        "model": evaluation.model,
+        "seconds": evaluation.seconds,
+        "figures": _plain(evaluation.figures),
+        "comparison": compared,
+        "checks": [check._asdict() for check in evaluation.checks],
+        "passed": all(check.passed for check in evaluation.checks),
+    }
+
+
+def to_html(evaluation: Evaluation, texts: Mapping[int, str] | None) -> str:
+    """Return the page.
+
+    Args:
+        evaluation: what it says.
+        texts: of posts, by row; None leaves them out, and the model's rationales with them.
+    """
+    environment = Environment(
+        loader=PackageLoader("stream_guard.offline.evaluation", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"share": _share, "interval": _interval, "signed": _signed}
+    figures = evaluation.figures
+    wrong = [each for each in evaluation.predictions if is_wrong(each)]
+    # The surest first: those are where the policy, or the label, is to be read again.
+    wrong.sort(
+        key=lambda each: -abs((each.confidence if each.confidence is not None else 0.5) - 0.5)
+    )
+    return environment.get_template("report.html.j2").render(
+        e=evaluation,
+        f=figures,
+        bars=bars_of(figures),
+        reliability=reliability_of(figures.calibration),
+        shades=confusion_shades(figures.confusion),
+        wrong=wrong[:WRONG_SHOWN_MAX],
+        wrong_rows=len(wrong),
+        labels_of=labels_of,
+        texts=texts,
+        shown_max=WRONG_SHOWN_MAX,
+    )
+
+
+def _flip(flip: Flip) -> dict[str, Any]:
+    this, other = flip
+    return {
+        "row": this.row,
+        "id": this.id,
+        "golden": labels_of(this)[0],
+        "this": {"decision": this.decision, "category": this.predicted_category},
+        "against": {"decision": other.decision, "category": other.predicted_category},
+    }
+
+
+def _plain(figures: Figures | None) -> Any:  # noqa: ANN401 - JSON
+    return None if figures is None else _named(asdict(figures))
+
+
+def _named(value: Any) -> Any:  # noqa: ANN401 - JSON
+    """Make objects of named tuples, all the way down."""
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return {name: _named(each) for name, each in value._asdict().items()}
+    if isinstance(value, dict):
+        return {name: _named(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_named(each) for each in value]
+    return value
+
+
+def _share(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:.3f}"
+
+
+def _interval(interval: Interval) -> str:
+    if interval.low is None or interval.high is None:
+        return ""
+    return f"{interval.low:.3f} to {interval.high:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "\u2013" if value is None else f"{value:+.3f}".replace("-", "\u2212")

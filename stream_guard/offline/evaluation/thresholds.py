@@ -1,0 +1,70 @@
+"""What an evaluation must reach, and whether it does. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from stream_guard.offline.evaluation.comparison import Comparison
+    from stream_guard.offline.evaluation.figures import Figures
+
+__all__ = ["Check", "Thresholds", "check", "read_share"]
+
+
+class Check(NamedTuple):
+    """One threshold: the option, its bound, what was reached (None where there is no such figure), and whether."""
+
+    option: str
+    bound: float
+    reached: float | None
+    passed: bool
+
+
+@dataclass(slots=True, frozen=True)
+class Thresholds:
+    """Bounds in [0, 1]; None for none. Precision, recall and F1 are those of the decision to call a post violating."""
+
+    f1_min: float | None = None
+    precision_min: float | None = None
+    recall_min: float | None = None
+    undecided_max: float | None = None
+    flips_max: float | None = None
+
+
+def check(
+    thresholds: Thresholds, figures: Figures, comparison: Comparison | None
+) -> tuple[Check, ...]:
+    """Return each threshold that was set. A figure that there is not passes no threshold."""
+    decision = figures.decision
+    lower = (
+        ("--min-f1", thresholds.f1_min, decision.f1.value),
+        ("--min-precision", thresholds.precision_min, decision.precision.value),
+        ("--min-recall", thresholds.recall_min, decision.recall.value),
+    )
+    flips = None if comparison is None else comparison.flip_share.value
+    upper = (
+        ("--max-undecided", thresholds.undecided_max, figures.undecided / figures.rows),
+        ("--max-flips", thresholds.flips_max, flips),
+    )
+    return (
+        *(
+            Check(option, bound, reached, reached is not None and reached >= bound)
+            for option, bound, reached in lower
+            if bound is not None
+        ),
+        *(
+            Check(option, bound, reached, reached is not None and reached <= bound)
+            for option, bound, reached in upper
+            if bound is not None
+        ),
+    )
+
+
+def read_share(text: str) -> float:
+    """Read ``2%`` or ``0.02``. Raises ValueError where it is neither, or not within [0, 1]."""
+    share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+    if not 0.0 <= share <= 1.0:
+        message = f"{text!r} is not between 0 and 1 (0% and 100%)"
+        raise ValueError(message)
+    return share

@@ -1,0 +1,163 @@
+"""An evaluation from golden set to files: judge both sides with one engine, count, compare, write."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from stream_guard.core.errors import SettingsError
+from stream_guard.core.version import package_version
+from stream_guard.offline.evaluation.comparison import compare
+from stream_guard.offline.evaluation.figures import count, name_categories
+from stream_guard.offline.evaluation.judging import judge_rows
+from stream_guard.offline.evaluation.predictions import predict
+from stream_guard.offline.evaluation.report import Evaluation, to_document, to_html
+from stream_guard.offline.evaluation.sides import Side
+from stream_guard.offline.evaluation.thresholds import check
+from stream_guard.offline.session import OfflineJudge
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from stream_guard.judging.contract import Judge
+    from stream_guard.offline.evaluation.golden import GoldenRow
+    from stream_guard.offline.evaluation.judging import Judged
+    from stream_guard.offline.evaluation.thresholds import Thresholds
+    from stream_guard.policies.policy import Policy
+    from stream_guard.settings import Settings
+
+__all__ = ["Work", "write_files"]
+
+
+@dataclass(slots=True, frozen=True)
+class Work:
+    """What is to be evaluated.
+
+    Attributes:
+        settings: of the engine and the tiers.
+        policy: to judge by.
+        other: the side to compare with, or None.
+        rows: of the golden set.
+        source: its name.
+        thresholds: to be reached.
+    """
+
+    settings: Settings
+    policy: Policy
+    other: Side | None
+    rows: Sequence[GoldenRow]
+    source: str
+    thresholds: Thresholds
+
+    async def run(
+        self,
+        progress: Callable[[str, int, int], None] = lambda _what, _done, _total: None,
+        *,
+        judge: Judge | None = None,
+    ) -> tuple[Evaluation, dict[str, Sequence[Mapping[str, Any]]]]:
+        """Judge; return the evaluation, and the predictions of each side by the name of their file.
+
+        Args:
+            progress: called with what is done, and how many of how many.
+            judge: the one that reasons, instead of the one that the settings name.
+
+        Raises:
+            EngineError: the engine does not start, or dies too often.
+            PolicyError: a policy cannot be judged by.
+            SettingsError: the other side judged other rows.
+        """
+        against: Judged | None = None
+        async with OfflineJudge(self.settings, judge=judge) as offline:
+            this = await judge_rows(
+                offline,
+                self.rows,
+                self.policy,
+                self.source,
+                lambda done, total: progress("judging", done, total),
+            )
+            if self.other is not None and self.other.policy is not None:
+                against = await judge_rows(
+                    offline,
+                    self.rows,
+                    self.other.policy,
+                    self.source,
+                    lambda done, total: progress("judging the other side", done, total),
+                )
+            about = dict(offline.describe())
+        return self._count(this, against, about)
+
+    def _count(
+        self, this: Judged, against: Judged | None, about: Mapping[str, str]
+    ) -> tuple[Evaluation, dict[str, Sequence[Mapping[str, Any]]]]:
+        predictions = name_categories(map(predict, this.lines), self.policy)
+        figures = count(predictions, self.policy)
+        lines: dict[str, Sequence[Mapping[str, Any]]] = {"predictions.jsonl": this.lines}
+        comparison = figures_against = None
+        if self.other is not None:
+            others = self.other.predictions
+            if against is not None:
+                others = [predict(line) for line in against.lines]
+                lines["predictions-against.jsonl"] = against.lines
+            assert others is not None, "a side is judged, or was"
+            others = name_categories(others, self.other.policy or self.policy)
+            comparison = compare(predictions, others, self.other.name)
+            figures_against = count(others, self.other.policy or self.policy)
+        policy = self.policy
+        evaluation = Evaluation(
+            name=Side.of(policy).name,
+            policy={
+                "id": policy.id,
+                "version": policy.version,
+                "sha256": policy.sha256,
+                "effort": policy.effort,
+            },
+            source=self.source,
+            made_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            program=package_version(),
+            model=about,
+            seconds=this.seconds,
+            figures=figures,
+            predictions=predictions,
+            against=None if self.other is None else self.other.name,
+            figures_against=figures_against,
+            comparison=comparison,
+            checks=check(self.thresholds, figures, comparison),
+        )
+        return evaluation, lines
+
+
+def write_files(
+    folder: Path,
+    evaluation: Evaluation,
+    lines: Mapping[str, Sequence[Mapping[str, Any]]],
+    rows: Sequence[GoldenRow] | None,
+) -> dict[str, Any]:
+    """Write a report's files; return the report as plain data.
+
+    Args:
+        folder: is there.
+        evaluation: what the report says.
+        lines: of each side, by the name of their file.
+        rows: whose texts the page shows; None for a page without.
+
+    Raises:
+        SettingsError: they cannot be written.
+    """
+    document = to_document(evaluation)
+    texts = None if rows is None else {row.number: row.post.text for row in rows}
+    contents = {
+        name: b"".join(orjson.dumps(x) + b"\n" for x in each) for name, each in lines.items()
+    }
+    contents["report.json"] = orjson.dumps(document, option=orjson.OPT_INDENT_2) + b"\n"
+    contents["report.html"] = to_html(evaluation, texts).encode("utf-8", "replace")
+    for name, content in contents.items():
+        try:
+            (folder / name).write_bytes(content)
+        except OSError as error:
+            message = f"--out {folder}: cannot write {name} ({error.strerror or error})"
+            raise SettingsError(message) from error
+    return document

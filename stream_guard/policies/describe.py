@@ -1,0 +1,173 @@
+"""What ``policies show`` and ``policies list`` say: a policy as plain data, and as lines. Pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_guard.policies.policy import Policy, PolicySet
+    from stream_guard.policies.rules.ruleset import RuleSet
+    from stream_guard.policies.taxonomy import Found, What
+
+__all__ = ["describe_policy", "list_lines", "show_lines"]
+
+
+_COUNTS: Final = ("patterns", "terms", "hashes")
+
+
+def _place(found: Found | None) -> dict[str, Any] | None:
+    """Return where a thing was found, or None where it stands nowhere."""
+    if found is None:
+        return None
+    return {
+        "file": found.file if found.line else None,
+        "line": found.line or None,
+        "how": found.how,
+    }
+
+
+def describe_calibration(policy: Policy) -> dict[str, Any] | None:
+    """Return what a policy's calibration is fitted on, and whether it is for this version; None where there is none."""
+    curve = policy.calibration
+    if curve is None:
+        return None
+    return {
+        "method": curve.method,
+        "model": curve.model,
+        "revision": curve.revision,
+        "fitted_on": curve.fitted_on,
+        "used": curve.policy_sha256 == policy.sha256,
+    }
+
+
+def describe_policy(policy: Policy) -> dict[str, Any]:
+    """Return all that is known of a policy but its text; everything read has its ``found``."""
+    taxonomy = policy.taxonomy
+
+    def where(what: What, value: str) -> dict[str, Any] | None:
+        return _place(taxonomy.where(what, value))
+
+    return {
+        "id": policy.id,
+        "version": policy.version,
+        "sha256": policy.sha256,
+        "effort": policy.effort,
+        "reasoning_tokens_max": policy.reasoning_tokens_max,
+        "action": policy.action,
+        "undetermined": policy.undetermined,
+        "tiers": policy.tiers,
+        "classifier": policy.classifier,
+        "thresholds": policy.thresholds.model_dump(exclude_none=True)
+        if policy.thresholds
+        else None,
+        "golden_set": policy.golden_set,
+        "calibration": describe_calibration(policy),
+        "labels": [
+            {
+                "decision": "violates",
+                "label": taxonomy.violates_label,
+                "found": where("violates_label", taxonomy.violates_label),
+            },
+            {
+                "decision": "safe",
+                "label": taxonomy.safe_label,
+                "found": where("safe_label", taxonomy.safe_label),
+            },
+        ],
+        "categories": [
+            {
+                "code": category.code,
+                "title": category.title,
+                "severity": category.severity,
+                "action": category.action,
+                "found": where("category", category.code),
+                "violates": category.violates,
+                "violates_found": where("violates", category.code),
+            }
+            for category in taxonomy.categories
+        ],
+        "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
+        "rules": None if policy.rules is None else _describe_rules(policy.rules),
+    }
+
+
+def _describe_rules(rules: RuleSet) -> dict[str, Any]:
+    """Return all that is known of a policy's rules but what they look for."""
+    return {
+        "sha256": rules.sha256,
+        "rules": [
+            {
+                "id": rule.id,
+                "line": rule.line,
+                "outcome": rule.outcome,
+                "category": rule.category,
+                "rule_ids": rule.rule_ids,
+                "languages": rule.languages,
+                "raw": rule.raw,
+                "except": rule.exceptions is not None,
+                **rule.counts,
+            }
+            for rule in rules.rules
+        ],
+    }
+
+
+def show_lines(policy: Policy) -> Iterator[str]:
+    """Yield a policy's description as lines for people."""
+    described = describe_policy(policy)
+    for key in (
+        "id",
+        "version",
+        "sha256",
+        "effort",
+        "reasoning_tokens_max",
+        "action",
+        "undetermined",
+    ):
+        yield f"{key:<21} {described[key]}"
+    for key in ("tiers", "classifier", "thresholds", "golden_set", "calibration"):
+        if described[key] is not None:
+            yield f"{key:<21} {described[key]}"
+    yield "labels"
+    for label in described["labels"]:
+        yield f"  {label['label']:<12} {label['decision']:<9} {_told(label['found'])}"
+    yield f"categories ({len(described['categories'])})"
+    for category in described["categories"]:
+        decision = "violates" if category["violates"] else "safe"
+        extra = " ".join(filter(None, (category["severity"], category["action"])))
+        yield f"  {category['code']:<12} {decision:<9} {category['title']}{extra and f' ({extra})'}"
+        yield f"  {'':<12} named: {_told(category['found'])}"
+        yield f"  {'':<12} {decision}: {_told(category['violates_found'])}"
+    yield f"rule ids ({len(described['rule_ids'])})"
+    for rule in described["rule_ids"]:
+        yield f"  {rule['id']:<12} {_told(rule['found'])}"
+    if described["rules"] is not None:
+        yield f"rules ({len(described['rules']['rules'])}), sha256 {described['rules']['sha256']}"
+        for rule in described["rules"]["rules"]:
+            counts = ", ".join(f"{rule[key]:,} {key}" for key in _COUNTS if rule[key])
+            told = " ".join(filter(None, (rule["outcome"], rule["category"], *rule["languages"])))
+            yield f"  {rule['id']:<12} {told}: {counts} (rules.yaml:{rule['line']})"
+
+
+def _told(place: dict[str, Any] | None) -> str:
+    if place is None:
+        return ""
+    return f"{place['file']}:{place['line']} ({place['how']})" if place["line"] else place["how"]
+
+
+def list_lines(policies: PolicySet) -> Iterator[tuple[str, str, str, str, str]]:
+    """Yield a row a policy: id, version, labels, categories, and the topics that it judges."""
+    for policy in policies.policies.values():
+        taxonomy = policy.taxonomy
+        topics = [topic for topic, ids in policies.topics.items() if policy.id in ids]
+        topics += ["(default)"] if policy.id in policies.default else []
+        violating = [category.code for category in taxonomy.categories if category.violates]
+        yield (
+            policy.id,
+            policy.version,
+            f"{taxonomy.violates_label} / {taxonomy.safe_label}",
+            f"{len(taxonomy.categories)}, {len(violating)} violate",
+            ", ".join(topics) or "none",
+        )

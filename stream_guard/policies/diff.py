@@ -1,0 +1,179 @@
+"""What differs between two sets of policies: texts, metadata, routes. Pure."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from stream_guard.policies.describe import describe_policy
+from stream_guard.policies.text import split_lines
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_guard.policies.policy import Policy, PolicySet
+    from stream_guard.policies.routing import Routing
+
+__all__ = ["FieldChange", "PolicyChange", "SetDiff", "diff_lines", "diff_policies"]
+
+
+@dataclass(slots=True, frozen=True)
+class FieldChange:
+    """One thing that has another value; None where it is not there."""
+
+    field: str
+    before: Any
+    after: Any
+
+
+@dataclass(slots=True, frozen=True)
+class PolicyChange:
+    """One policy that came, went or changed.
+
+    Attributes:
+        id: its id.
+        kind: ``added``, ``removed`` or ``changed``.
+        versions: before and after, as ``label (first 12 of sha256)``; None where there is none.
+        text: lines of a unified diff of ``policy.md``.
+        metadata: what is declared or was read of it, where it differs.
+    """
+
+    id: str
+    kind: Literal["added", "removed", "changed"]
+    versions: tuple[str | None, str | None]
+    text: tuple[str, ...]
+    metadata: tuple[FieldChange, ...]
+
+
+@dataclass(slots=True, frozen=True)
+class SetDiff:
+    """All that differs; falsy where nothing does."""
+
+    policies: tuple[PolicyChange, ...]
+    routing: tuple[FieldChange, ...]
+
+    def __bool__(self) -> bool:
+        return bool(self.policies or self.routing)
+
+
+def diff_policies(before: PolicySet, after: PolicySet) -> SetDiff:
+    """Return what differs between two sets, policies in the order of their ids."""
+    ids = sorted({*before.policies, *after.policies})
+    changes = (_change(i, before.policies.get(i), after.policies.get(i)) for i in ids)
+    return SetDiff(
+        tuple(change for change in changes if change is not None),
+        _fields(_routes(before.routing), _routes(after.routing)),
+    )
+
+
+def _change(policy_id: str, before: Policy | None, after: Policy | None) -> PolicyChange | None:
+    if before == after:
+        return None
+    kind: Literal["added", "removed", "changed"] = "changed"
+    if before is None or after is None:
+        kind = "added" if before is None else "removed"
+    text = difflib.unified_diff(
+        split_lines(before.text) if before else [],
+        split_lines(after.text) if after else [],
+        f"before/{policy_id}/policy.md",
+        f"after/{policy_id}/policy.md",
+        lineterm="",
+    )
+    return PolicyChange(
+        policy_id,
+        kind,
+        (_version(before), _version(after)),
+        tuple(text),
+        _fields(_metadata(before), _metadata(after)),
+    )
+
+
+def _version(policy: Policy | None) -> str | None:
+    return f"{policy.version} ({policy.sha256[:12]})" if policy else None
+
+
+def _metadata(policy: Policy | None) -> dict[str, Any]:
+    """Return everything of a policy that is neither its text nor its place, by dotted names."""
+    if policy is None:
+        return {}
+    described = describe_policy(policy)
+    found: dict[str, Any] = {
+        name: described[name]
+        for name in (
+            "effort",
+            "reasoning_tokens_max",
+            "action",
+            "undetermined",
+            "tiers",
+            "thresholds",
+            "golden_set",
+        )
+    }
+    for label in described["labels"]:
+        found[f"labels.{label['decision']}"] = label["label"]
+    for category in described["categories"]:
+        for name in ("title", "violates", "severity", "action"):
+            found[f"categories.{category['code']}.{name}"] = category[name]
+    found["rule_ids"] = [rule["id"] for rule in described["rule_ids"]]
+    if described["rules"] is not None:
+        found["rules.sha256"] = described["rules"]["sha256"]
+        # The first that applies decides, so their order is shown as a thing of its own.
+        found["rules"] = [rule["id"] for rule in described["rules"]["rules"]]
+        for rule in described["rules"]["rules"]:
+            found |= {
+                f"rules.{rule['id']}.{name}": value
+                for name, value in rule.items()
+                if name not in {"id", "line"}
+            }
+    return found
+
+
+def _routes(routing: Routing) -> dict[str, Any]:
+    found: dict[str, Any] = {"default": list(routing.default)}
+    found |= {f"topics.{topic}": list(ids) for topic, ids in routing.topics.items()}
+    # Order decides, so it is shown as a thing of its own.
+    found["rules"] = [rule.name for rule in routing.rules]
+    for rule in routing.rules:
+        found[f"rules.{rule.name}.when"] = [str(condition) for condition in rule.conditions]
+        found[f"rules.{rule.name}.policies"] = list(rule.policies)
+    for canary in routing.canaries:
+        told = f"{canary.candidate} for {canary.percent:g} % by {canary.key}"
+        found[f"canaries.{canary.policy}"] = told
+    for shadow in routing.shadows:
+        told = f"{shadow.percent:g} % by {shadow.key}, beside {shadow.beside or 'all'}"
+        found[f"shadows.{shadow.policy}"] = told
+    return found
+
+
+def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:
+    names = dict.fromkeys((*before, *after))
+    return tuple(
+        FieldChange(name, before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name)
+    )
+
+
+def diff_lines(diff: SetDiff) -> Iterator[str]:
+    """Yield a diff as lines for people."""
+    if not diff:
+        yield "no difference"
+    for change in diff.policies:
+        before, after = change.versions
+        yield f"{change.kind} {change.id}: {before or 'none'} -> {after or 'none'}"
+        if change.kind == "changed":
+            yield from (f"  {_told(fields)}" for fields in change.metadata)
+        yield from (f"  {line}" for line in change.text)
+    if diff.routing:
+        yield "routing"
+        yield from (f"  {_told(fields)}" for fields in diff.routing)
+
+
+def _told(change: FieldChange) -> str:
+    def text(value: Any) -> str:  # noqa: ANN401 - any plain value
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(map(str, value))}]"
+        return "nothing" if value is None else str(value)
+
+    return f"{change.field}: {text(change.before)} -> {text(change.after)}"

@@ -1,0 +1,242 @@
+"""``policy.yaml``: what an author declares beside the text, over what is read out of it. Pure.
+
+Every key is optional, and an unknown one is refused. What it must never do: let a declaration pass
+that contradicts itself (thresholds upside down, one word for both labels).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Annotated, Final, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictStr,
+    model_validator,
+)
+
+from stream_guard.core.vocabulary import Severity, Tier, Undetermined
+from stream_guard.policies.taxonomy import Category, Found, Taxonomy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from stream_guard.policies.yaml_document import Document
+
+__all__ = [
+    "CategoryMeta",
+    "LabelsMeta",
+    "PolicyMeta",
+    "Thresholds",
+    "Tier",
+    "Undetermined",
+    "file_name",
+    "is_file_name",
+]
+
+
+_REASONING_TOKENS_MAX: Final = 32_768
+_STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
+_FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
+
+
+def is_file_name(name: object) -> bool:
+    """Return whether this names a file in a folder, without a path."""
+    return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
+
+
+def file_name(name: str) -> str:
+    """Return the name of a file in the policy's own folder. Raises ValueError where it is none."""
+    if not is_file_name(name):
+        message = "must be the name of a file in the policy's own folder, without a path"
+        raise ValueError(message)
+    return name
+
+
+_Word = Annotated[StrictStr, Field(min_length=1, max_length=40, pattern=r'^[^\s"\\]+$')]
+_Action = Annotated[StrictStr, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.-]*$")]
+_Code = Annotated[
+    StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*$", max_length=40)
+]
+_Probability = Annotated[float, Field(ge=0.0, le=1.0, strict=False)]
+
+
+class LabelsMeta(BaseModel):
+    """The words that the text has the model answer with."""
+
+    model_config = _STRICT
+
+    violates: _Word
+    safe: _Word
+
+    @model_validator(mode="after")
+    def _differ(self) -> LabelsMeta:
+        if self.violates.casefold() == self.safe.casefold():
+            message = (
+                "labels.violates and labels.safe are one word; write the two that the text uses"
+            )
+            raise ValueError(message)
+        return self
+
+
+class CategoryMeta(BaseModel):
+    """What is declared of one category; what is left out is as read from the text."""
+
+    model_config = _STRICT
+
+    title: StrictStr | None = Field(default=None, min_length=1, max_length=200)
+    violates: StrictBool | None = None
+    severity: Severity | None = None
+    action: _Action | None = None
+
+
+class Thresholds(BaseModel):
+    """The classifier's: below the one is safe, above the other violates, between them escalates.
+
+    ``category`` is what a post above the other violates in; not needed where the policy has but one
+    violating category, or none at all.
+    """
+
+    model_config = _STRICT
+
+    safe_below: _Probability = 0.0
+    violates_above: _Probability = 1.0
+    category: _Code | None = None
+
+    @model_validator(mode="after")
+    def _upright(self) -> Thresholds:
+        if self.safe_below > self.violates_above:
+            message = (
+                f"thresholds are upside down: safe_below ({self.safe_below}) must not be over "
+                f"violates_above ({self.violates_above})"
+            )
+            raise ValueError(message)
+        return self
+
+
+class PolicyMeta(BaseModel):
+    """A ``policy.yaml``.
+
+    Attributes:
+        version: the label that people use.
+        labels: the words for violating and safe.
+        categories: by code; null says that what looks like this category in the text is none.
+        effort, reasoning_tokens_max: in place of the settings' own.
+        action: recommended where a violating category names none.
+        tiers: which tiers a post passes, in order.
+        classifier: ``builtin:NAME``, or a path, from this file's folder; by default the settings'
+            ``cascade.classifier``.
+        thresholds: of the classifier; without them it is not asked.
+        undetermined: what enforcement should do with a post that could not be decided.
+        golden_set: a CSV file of labelled posts in the same folder.
+    """
+
+    model_config = _STRICT
+
+    version: (
+        Annotated[StrictStr, Field(min_length=1, max_length=64, pattern=r"^[A-Za-z0-9._+-]+$")]
+        | None
+    ) = None
+    labels: LabelsMeta | None = None
+    categories: dict[_Code, CategoryMeta | None] = Field(default_factory=dict)
+    effort: Literal["low", "medium", "high"] | None = None
+    reasoning_tokens_max: Annotated[int, Field(ge=1, le=_REASONING_TOKENS_MAX)] | None = None
+    action: _Action | None = None
+    tiers: Annotated[list[Tier], Field(min_length=1)] | None = None
+    classifier: Annotated[StrictStr, Field(min_length=1, max_length=500)] | None = None
+    thresholds: Thresholds | None = None
+    undetermined: Undetermined | None = None
+    golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
+
+    @model_validator(mode="after")
+    def _tiers_once(self) -> PolicyMeta:
+        if self.tiers and len(set(self.tiers)) < len(self.tiers):
+            message = "tiers names one twice; keep one"
+            raise ValueError(message)
+        if self.tiers and "safeguard" in self.tiers[:-1]:
+            message = "tiers: safeguard always ends a post's way; put it last"
+            raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _classifier_used(self) -> PolicyMeta:
+        if self.classifier is not None and self.thresholds is None:
+            message = "classifier is named and would not be asked; declare thresholds, too"
+            raise ValueError(message)
+        return self
+
+    def apply(self, inferred: Taxonomy, document: Document) -> Taxonomy:
+        """Return the taxonomy with what is declared put over what was inferred.
+
+        Raises:
+            PolicyError: every violating or every safe category is gone, or nothing violates.
+        """
+        categories = {category.code: category for category in inferred.categories}
+        for code, declared in self.categories.items():
+            if declared is None:
+                categories.pop(code, None)
+                continue
+            known = categories.get(code) or Category(code, code, violates=True)
+            changes = declared.model_dump(exclude_none=True)
+            categories[code] = replace(known, **changes)
+        if categories and not any(category.violates for category in categories.values()):
+            message = "no category violates, so nothing ever could; set violates: true on one"
+            raise document.error(("categories",), message)
+        self._check_threshold_category(document, categories)
+        rules = tuple(r for r in inferred.rule_ids if r.partition(".")[0] in categories)
+        kept = tuple(
+            found
+            for found in inferred.found
+            if found.what in {"violates_label", "safe_label"}
+            or found.value.partition(".")[0] in categories
+        )
+        declared_found = tuple(self._found(document, categories))
+        places = {(found.what, found.value) for found in declared_found}
+        whats = {found.what for found in declared_found} & {"violates_label", "safe_label"}
+        return Taxonomy(
+            tuple(categories.values()),
+            rules,
+            self.labels.violates if self.labels else inferred.violates_label,
+            self.labels.safe if self.labels else inferred.safe_label,
+            (
+                *declared_found,
+                *(f for f in kept if (f.what, f.value) not in places and f.what not in whats),
+            ),
+        )
+
+    def _check_threshold_category(
+        self, document: Document, categories: Mapping[str, Category]
+    ) -> None:
+        code = self.thresholds.category if self.thresholds else None
+        if code is None or (code in categories and categories[code].violates):
+            return
+        violating = ", ".join(c.code for c in categories.values() if c.violates) or "none"
+        message = f"{code!r} is no category that violates (there are: {violating}); name one"
+        raise document.error(("thresholds", "category"), message)
+
+    def _found(self, document: Document, categories: Mapping[str, Category]) -> Iterator[Found]:
+        """Yield where each declared thing stands."""
+        if self.labels:
+            yield _declared(
+                document, "violates_label", self.labels.violates, ("labels", "violates")
+            )
+            yield _declared(document, "safe_label", self.labels.safe, ("labels", "safe"))
+        for code, declared in self.categories.items():
+            if declared is not None and code in categories:
+                yield _declared(document, "category", code, ("categories", code))
+                if declared.violates is not None:
+                    yield _declared(document, "violates", code, ("categories", code, "violates"))
+
+
+def _declared(
+    document: Document,
+    what: Literal["violates_label", "safe_label", "category", "violates"],
+    value: str,
+    path: tuple[str, ...],
+) -> Found:
+    return Found(what, value, document.position(path)[0], "declared", "policy.yaml")

@@ -1,0 +1,239 @@
+"""``routes.yaml`` as data: checked, every fault with its line, and made into a Routing. Pure.
+
+The short form (``default``, ``topics``) is valid for ever; ``rules``, ``canaries`` and ``shadows``
+add to it. What it must never do: let a route stand to a policy that does not exist.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Annotated, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    model_validator,
+)
+
+from stream_guard.policies.routing import Canary, Condition, Routing, Rule, Shadow
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterator
+
+    from stream_guard.policies.yaml_document import Document
+
+__all__ = ["RULES_MAX", "read_routes"]
+
+RULES_MAX: Final = 1_000
+_IDS_MAX: Final = 500
+# What Kafka allows in a topic's name, and what a glob adds to it.
+_TOPIC: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,249}")
+_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
+_STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+def _is_topic(name: str) -> str:
+    if _TOPIC.fullmatch(name) is None:
+        message = (
+            "not a topic's name or glob: Latin letters, digits, '.', '_', '-', '*', '?' and [..]"
+        )
+        raise ValueError(message)
+    return name
+
+
+def _is_pointer(pointer: str) -> str:
+    if _POINTER.fullmatch(pointer) is None:
+        message = f"{pointer!r} is not a JSON pointer; write for example /author/country"
+        raise ValueError(message)
+    return pointer
+
+
+def _is_key(key: str) -> str:
+    if key in {"author", "id", "tenant", "language"} or re.fullmatch(r"header:.+", key):
+        return key
+    if key.startswith("/"):
+        return _is_pointer(key)
+    message = "must be author, id, tenant, language, header:NAME or a JSON pointer such as /thread"
+    raise ValueError(message)
+
+
+def _listed(value: object) -> object:
+    return value if isinstance(value, list) else [value]
+
+
+_Slug = StrictStr
+_Slugs = Annotated[list[_Slug], Field(min_length=1, max_length=_IDS_MAX)]
+_Topic = Annotated[StrictStr, AfterValidator(_is_topic)]
+_Pointer = Annotated[StrictStr, AfterValidator(_is_pointer)]
+_Texts = Annotated[
+    list[Annotated[StrictStr, Field(min_length=1)]], BeforeValidator(_listed), Field(min_length=1)
+]
+_Topics = Annotated[list[_Topic], BeforeValidator(_listed), Field(min_length=1)]
+_Scalar = StrictStr | StrictBool | StrictInt | StrictFloat | None
+_Scalars = Annotated[list[_Scalar], BeforeValidator(_listed), Field(min_length=1)]
+_Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
+
+
+class _When(BaseModel):
+    """Conditions, of which all must hold; a list means one of these."""
+
+    model_config = _STRICT
+
+    topic: _Topics | None = None
+    header: dict[StrictStr, _Texts] = Field(default_factory=dict)
+    field: dict[_Pointer, _Scalars] = Field(default_factory=dict)
+    language: _Texts | None = None
+    tenant: _Texts | None = None
+
+    @model_validator(mode="after")
+    def _some(self) -> _When:
+        if not self.model_fields_set or not any(self.conditions()):
+            message = "asks for nothing; what holds for every post is the default"
+            raise ValueError(message)
+        return self
+
+    def conditions(self) -> Iterator[Condition]:
+        """Yield them, the cheapest first."""
+        if self.topic:
+            yield Condition("topic", tuple(self.topic))
+        if self.language:
+            yield Condition("language", tuple(self.language))
+        if self.tenant:
+            yield Condition("tenant", tuple(self.tenant))
+        for name, texts in self.header.items():
+            yield Condition("header", tuple(texts), name)
+        for pointer, scalars in self.field.items():
+            yield Condition("field", tuple(scalars), pointer)
+
+
+class _Rule(BaseModel):
+    model_config = _STRICT
+
+    name: Annotated[StrictStr, Field(min_length=1, max_length=100)]
+    when: _When
+    policies: _Slugs
+
+
+class _Canary(BaseModel):
+    model_config = _STRICT
+
+    policy: _Slug
+    candidate: _Slug
+    percent: _Percent
+    key: Annotated[StrictStr, AfterValidator(_is_key)] = "author"
+
+
+class _Shadow(BaseModel):
+    model_config = _STRICT
+
+    policy: _Slug
+    percent: _Percent = 100.0
+    key: Annotated[StrictStr, AfterValidator(_is_key)] = "id"
+    beside: _Slug | None = None
+
+
+class _Routes(BaseModel):
+    """``routes.yaml``."""
+
+    model_config = _STRICT
+
+    default: _Slugs | None = None
+    topics: dict[_Topic, _Slugs] = Field(default_factory=dict)
+    rules: Annotated[list[_Rule], Field(max_length=RULES_MAX)] = Field(default_factory=list)
+    canaries: list[_Canary] = Field(default_factory=list)
+    shadows: list[_Shadow] = Field(default_factory=list)
+
+    def named(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
+        """Yield every policy id that is named, with its place in the file."""
+        lists: list[tuple[tuple[str | int, ...], list[str]]] = [(("default",), self.default or [])]
+        lists += [(("topics", topic), slugs) for topic, slugs in self.topics.items()]
+        lists += [(("rules", i, "policies"), rule.policies) for i, rule in enumerate(self.rules)]
+        for path, slugs in lists:
+            yield from (((*path, index), slug) for index, slug in enumerate(slugs))
+        for index, canary in enumerate(self.canaries):
+            yield ("canaries", index, "policy"), canary.policy
+            yield ("canaries", index, "candidate"), canary.candidate
+        for index, shadow in enumerate(self.shadows):
+            yield ("shadows", index, "policy"), shadow.policy
+            if shadow.beside is not None:
+                yield ("shadows", index, "beside"), shadow.beside
+
+
+def read_routes(document: Document, known: Collection[str]) -> Routing:
+    """Make a Routing of ``routes.yaml``.
+
+    Args:
+        document: the file.
+        known: ids of the policies that there are.
+
+    Raises:
+        PolicyError: a key or value is wrong, a policy does not exist or is named twice, or rules
+            stand without a default.
+    """
+    routes = document.check(_Routes)
+    for path, slug in routes.named():
+        if slug not in known:
+            message = (
+                f"no policy {slug!r}; correct it, or add {slug}/policy.md "
+                f"(known: {', '.join(sorted(known))})"
+            )
+            raise document.error(path, message)
+    _check_twice(document, routes)
+    _check_shares(document, routes)
+    example = f"'default: [{next(iter(known))}]'"
+    if routes.default is None and not routes.topics:
+        raise document.error((), f"routes nothing without a default; add for example {example}")
+    if routes.default is None and routes.rules:
+        message = f"rules need a default, for posts that match none; add for example {example}"
+        raise document.error(("rules",), message)
+    return Routing(
+        tuple(Rule(r.name, tuple(r.when.conditions()), tuple(r.policies)) for r in routes.rules),
+        {topic: tuple(slugs) for topic, slugs in routes.topics.items()},
+        tuple(routes.default or ()),
+        tuple(Canary(c.percent, c.key, c.policy, c.candidate) for c in routes.canaries),
+        tuple(Shadow(s.percent, s.key, s.policy, s.beside) for s in routes.shadows),
+    )
+
+
+def _check_twice(document: Document, routes: _Routes) -> None:
+    """Refuse a policy twice in one list, and a rule's name twice."""
+    seen: set[tuple[tuple[str | int, ...], str]] = set()
+    for path, slug in routes.named():
+        if isinstance(path[-1], int):
+            if (path[:-1], slug) in seen:
+                raise document.error(path, f"the policy {slug!r} is there twice; keep one")
+            seen.add((path[:-1], slug))
+    names: set[str] = set()
+    for index, rule in enumerate(routes.rules):
+        if rule.name in names:
+            message = f"the name {rule.name!r} is there twice; give each rule its own"
+            raise document.error(("rules", index, "name"), message)
+        names.add(rule.name)
+
+
+def _check_shares(document: Document, routes: _Routes) -> None:
+    """Refuse canaries and shadows that contradict themselves or one another."""
+    stable = [canary.policy for canary in routes.canaries]
+    for index, canary in enumerate(routes.canaries):
+        path = ("canaries", index)
+        if canary.policy in stable[:index]:
+            message = f"{canary.policy!r} has a canary already; one at a time"
+            raise document.error((*path, "policy"), message)
+        if canary.candidate in stable:
+            message = f"{canary.candidate!r} has a canary of its own, or is its own candidate"
+            raise document.error((*path, "candidate"), message)
+    shadows = [shadow.policy for shadow in routes.shadows]
+    for index, shadow in enumerate(routes.shadows):
+        if shadow.policy in shadows[:index]:
+            message = f"{shadow.policy!r} is a shadow already; keep one"
+            raise document.error(("shadows", index, "policy"), message)
+        if shadow.policy == shadow.beside:
+            message = "a policy beside itself; name another"
+            raise document.error(("shadows", index, "beside"), message)

@@ -1,0 +1,368 @@
+"""Which policies judge a post: rules, then topics, then the default; canaries and shadows. Pure.
+
+Rules are tried in their order and the first that matches settles it; where none does, the topic's
+own entry (exact before glob, globs in their order); where there is none, the default. Canaries then
+put a new version in a policy's place for a share of keys, and shadows add policies for a share.
+
+What it must never do: depend on anything but its arguments. A key's share is decided by a hash, so
+every consumer, and the next run, decides alike, and a larger percentage only adds keys.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from fnmatch import translate
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+from stream_guard.core.vocabulary import Mode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from stream_guard.records.post import Post
+
+__all__ = [
+    "Canary",
+    "Condition",
+    "Mode",
+    "NoRouteError",
+    "RouteFacts",
+    "RoutedId",
+    "Routing",
+    "Rule",
+    "Shadow",
+    "find_pointer",
+    "in_share",
+]
+
+Kind = Literal["topic", "header", "field", "language", "tenant"]
+
+_MISSING: Final = object()
+_CHARACTERS_MAX: Final = (
+    1_000  # of a value that a pattern looks at; it comes from the post's writer
+)
+
+
+class NoRouteError(LookupError):
+    """A topic has no entry, and there is no default; cannot be where there are rules."""
+
+
+@dataclass(slots=True, frozen=True)
+class RouteFacts:
+    """What routing may look at.
+
+    Attributes:
+        topic: the record's.
+        headers: the record's.
+        document: the post's parsed JSON, or None.
+        language, tenant, author, id: the post's, or None.
+    """
+
+    topic: str
+    headers: Sequence[tuple[str, bytes]] = ()
+    document: Any = None
+    language: str | None = None
+    tenant: str | None = None
+    author: str | None = None
+    id: str | None = None
+
+    @classmethod
+    def of(
+        cls,
+        topic: str,
+        headers: Sequence[tuple[str, bytes]],
+        document: Any,  # noqa: ANN401 - any JSON value
+        post: Post,
+    ) -> RouteFacts:
+        """Return what routing may look at of a post."""
+        return cls(topic, headers, document, post.language, post.tenant, post.author, post.id)
+
+    def value(self, kind: Kind, name: str = "") -> Any:  # noqa: ANN401 - any JSON value
+        """Return a header's (the last so named), field's or attribute's value; None if absent."""
+        if kind == "header":
+            raw = next((value for key, value in reversed(self.headers) if key == name), None)
+            return None if raw is None else raw.decode("utf-8", "replace")
+        if kind == "field":
+            found = find_pointer(self.document, name)
+            return None if found is _MISSING else found
+        return getattr(self, kind)
+
+
+def find_pointer(document: Any, pointer: str) -> Any:  # noqa: ANN401 - any JSON value
+    """Return what stands at a JSON pointer (RFC 6901), or a private mark where nothing does."""
+    value = document
+    for part in pointer.split("/")[1:]:
+        name = part.replace("~1", "/").replace("~0", "~")
+        if isinstance(value, dict) and name in value:
+            value = value[name]
+        elif isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return _MISSING
+    return value
+
+
+_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(character in pattern for character in "*?[")
+
+
+@dataclass(slots=True, frozen=True)
+class Condition:
+    """One thing that a rule asks for: a value that equals, or as text matches, one of several.
+
+    Attributes:
+        kind, name: which value; ``name`` is a header's name or a field's JSON pointer.
+        wanted: literals or, in strings, globs; a language also matches its own regions (de: de-AT).
+    """
+
+    kind: Kind
+    wanted: tuple[str | int | float | bool | None, ...]
+    name: str = ""
+    _patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        patterns = []
+        for wanted in self.wanted:
+            if isinstance(wanted, str) and self.kind == "language":
+                folded = wanted.casefold()
+                patterns += [re.compile(translate(folded)), re.compile(translate(f"{folded}-*"))]
+            elif isinstance(wanted, str) and _is_glob(wanted):
+                patterns.append(re.compile(translate(wanted)))
+        object.__setattr__(self, "_patterns", tuple(patterns))
+
+    def matches(self, facts: RouteFacts) -> bool:
+        """Return whether a post has what is asked for."""
+        value = facts.value(self.kind, self.name)
+        if isinstance(value, str):
+            if self.kind == "language":
+                value = value.casefold()
+            short = value[:_CHARACTERS_MAX]
+            return value in self.wanted or any(p.fullmatch(short) for p in self._patterns)
+        # In Python, true is 1; in JSON it is not.
+        return any(type(value) is type(wanted) and value == wanted for wanted in self.wanted)
+
+    def __str__(self) -> str:
+        """Return it as people write it."""
+        name = f" {self.name}" if self.name else ""
+        return f"{self.kind}{name} is {' or '.join(str(wanted) for wanted in self.wanted)}"
+
+
+@dataclass(slots=True, frozen=True)
+class Rule:
+    """Conditions that must all hold, and the policies that then judge."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+    policies: tuple[str, ...]
+
+    def matches(self, facts: RouteFacts) -> bool:
+        """Return whether every condition holds."""
+        return all(condition.matches(facts) for condition in self.conditions)
+
+
+@dataclass(slots=True, frozen=True)
+class _Share:
+    """A percentage of keys.
+
+    Attributes:
+        percent: 0 to 100.
+        key: ``author``, ``id``, ``tenant``, ``language``, ``header:NAME`` or a JSON pointer.
+    """
+
+    percent: float
+    key: str
+
+    def value(self, facts: RouteFacts) -> str | None:
+        """Return the post's key as text, or None where it has none: it is then in no share."""
+        if self.key.startswith("header:"):
+            return _text(facts.value("header", self.key.removeprefix("header:")))
+        if self.key.startswith("/"):
+            return _text(facts.value("field", self.key))
+        return _text(getattr(facts, self.key))
+
+
+def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
+    return value if value is None or isinstance(value, str) else repr(value)
+
+
+def in_share(salt: str, key: str, percent: float) -> bool:
+    """Return whether a key is in a share of keys; the same for ever, everywhere.
+
+    The first 8 bytes of SHA-256 over salt, NUL and key are a number that falls evenly between 0
+    and 2**64; it is in the share where it is below that part of 2**64.
+    """
+    content = f"{salt}\0{key}".encode("utf-8", "surrogatepass")
+    number = int.from_bytes(hashlib.sha256(content).digest()[:8])
+    return number < percent / 100 * 2**64
+
+
+@dataclass(slots=True, frozen=True)
+class Canary(_Share):
+    """Puts ``candidate`` in place of ``policy`` for a share of keys; its verdicts are marked."""
+
+    policy: str
+    candidate: str
+
+    def chosen(self, facts: RouteFacts) -> bool:
+        """Return whether this post is judged by the candidate."""
+        key = self.value(facts)
+        return key is not None and in_share(f"canary:{self.candidate}", key, self.percent)
+
+
+@dataclass(slots=True, frozen=True)
+class Shadow(_Share):
+    """Judges a share of keys by ``policy`` as well; such verdicts are never acted on.
+
+    ``beside`` limits it to posts that this policy judges; None for every post.
+    """
+
+    policy: str
+    beside: str | None = None
+
+    def chosen(self, facts: RouteFacts) -> bool:
+        """Return whether this post is judged in the shadow, where ``beside`` allows."""
+        key = self.value(facts)
+        return key is not None and in_share(f"shadow:{self.policy}", key, self.percent)
+
+
+@dataclass(slots=True, frozen=True)
+class RoutedId:
+    """A policy that judges a post.
+
+    Attributes:
+        policy: its id.
+        mode: ``live``; ``canary``: in another's place, to be marked; ``shadow``: never acted on.
+        stands_for: of a canary, the id of the policy that it stands in for.
+    """
+
+    policy: str
+    mode: Mode = "live"
+    stands_for: str | None = None
+
+
+@dataclass(slots=True, frozen=True)
+class Routing:
+    """All routes.
+
+    Attributes:
+        rules: in the order in which they are tried.
+        topics: ids by a topic's name or a glob of names; exact names win, then the file's order.
+        default: for every other post.
+        canaries, shadows: applied after that.
+    """
+
+    rules: tuple[Rule, ...] = ()
+    topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    default: tuple[str, ...] = ()
+    canaries: tuple[Canary, ...] = ()
+    shadows: tuple[Shadow, ...] = ()
+    _globs: tuple[tuple[str, re.Pattern[str]], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        globs = [(name, re.compile(translate(name))) for name in self.topics if _is_glob(name)]
+        object.__setattr__(self, "_globs", tuple(globs))
+
+    def named(self) -> dict[str, str]:
+        """Return every policy id that occurs, with the first place that names it."""
+        places: dict[str, str] = {}
+        for rule in self.rules:
+            places |= {i: f"rule {rule.name!r}" for i in rule.policies if i not in places}
+        for topic, ids in self.topics.items():
+            places |= {i: f"topics: {topic}" for i in ids if i not in places}
+        places |= {i: "default" for i in self.default if i not in places}
+        for canary in self.canaries:
+            places.setdefault(canary.candidate, f"canary of {canary.policy}")
+        for shadow in self.shadows:
+            places.setdefault(shadow.policy, "shadow")
+        return places
+
+    def route(self, facts: RouteFacts) -> tuple[RoutedId, ...]:
+        """Return what judges a post, in order, each policy once.
+
+        Raises:
+            NoRouteError: nothing matches and there is no default.
+        """
+        _, ids = self._base(facts)
+        return self._with_shares(ids, facts)
+
+    def fixed(self, topic: str) -> tuple[RoutedId, ...] | None:
+        """Return what judges every post of a topic, or None where it depends on the post.
+
+        Raises:
+            NoRouteError: as :meth:`route`.
+        """
+        if self.canaries or self.shadows:
+            return None
+        facts = RouteFacts(topic)
+        for rule in self.rules:
+            others = [c for c in rule.conditions if c.kind != "topic"]
+            if all(c.matches(facts) for c in rule.conditions if c.kind == "topic"):
+                if others:
+                    return None
+                break
+        return self.route(facts)
+
+    def explain(self, facts: RouteFacts) -> Iterator[str]:
+        """Yield, line by line, how a post's policies came about.
+
+        Raises:
+            NoRouteError: as :meth:`route`.
+        """
+        for rule in self.rules:
+            failed = next((c for c in rule.conditions if not c.matches(facts)), None)
+            if failed is None:
+                yield f"rule {rule.name!r} matches"
+                break
+            yield f"rule {rule.name!r} does not match: not so that {failed}"
+        place, ids = self._base(facts)
+        yield f"{place} names {', '.join(ids)}"
+        for canary in self.canaries:
+            if canary.policy in ids:
+                yield _told(f"canary {canary.candidate} for {canary.policy}", canary, facts)
+        for shadow in self.shadows:
+            if shadow.beside is None or shadow.beside in ids:
+                yield _told(f"shadow {shadow.policy}", shadow, facts)
+
+    def _base(self, facts: RouteFacts) -> tuple[str, tuple[str, ...]]:
+        """Return the place that settles it, and the ids that stand there."""
+        for rule in self.rules:
+            if rule.matches(facts):
+                return f"rule {rule.name!r}", rule.policies
+        if ids := self.topics.get(facts.topic):
+            return f"topic {facts.topic!r}", ids
+        for name, pattern in self._globs:
+            if pattern.fullmatch(facts.topic):
+                return f"topic {name!r}", self.topics[name]
+        if not self.default:
+            message = f"topic {facts.topic!r} has no route and there is no default"
+            raise NoRouteError(message)
+        return "the default", self.default
+
+    def _with_shares(self, ids: tuple[str, ...], facts: RouteFacts) -> tuple[RoutedId, ...]:
+        routed: dict[str, RoutedId] = {}
+        for policy in ids:
+            canary = next(
+                (c for c in self.canaries if c.policy == policy and c.chosen(facts)), None
+            )
+            if canary is None:
+                routed.setdefault(policy, RoutedId(policy))
+            else:
+                mark = RoutedId(canary.candidate, "canary", policy)
+                routed.setdefault(canary.candidate, mark)
+        for shadow in self.shadows:
+            if (shadow.beside is None or shadow.beside in ids) and shadow.chosen(facts):
+                routed.setdefault(shadow.policy, RoutedId(shadow.policy, "shadow"))
+        return tuple(routed.values())
+
+
+def _told(what: str, share: Canary | Shadow, facts: RouteFacts) -> str:
+    key = share.value(facts)
+    if key is None:
+        return f"{what}: no, the post has no {share.key}"
+    verdict = "yes" if share.chosen(facts) else "no"
+    return f"{what}: {verdict}, by {share.key}, at {share.percent:g} %"

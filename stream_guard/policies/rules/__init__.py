@@ -1,0 +1,4 @@
+"""The rules of a policy: read, compiled and matched.
+
+May import: ``policies`` and below.
+"""

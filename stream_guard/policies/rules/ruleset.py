@@ -1,0 +1,167 @@
+"""A policy's rules, compiled: which of them applies to a post. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+from stream_guard.policies.rules.normalise import normalise, normalise_forms
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_guard.policies.rules.matching import Matcher
+
+
+RuleOutcome: TypeAlias = Literal["violates", "safe", "escalate"]
+
+
+def hash_text(text: str) -> str:
+    """Return the hex SHA-256 of a text's normal form, as hash lists hold it."""
+    return hashlib.sha256(normalise(text).encode()).hexdigest()
+
+
+class Fault(NamedTuple):
+    """Something wrong in a rules file, for the linter.
+
+    Attributes:
+        code: the finding's, as ``SG301``.
+        file: its name in the policy's folder.
+        line, column: from 1.
+        detail: what is wrong.
+    """
+
+    code: str
+    file: str
+    line: int
+    column: int
+    detail: str
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Exceptions:
+    """What a rule passes over: hits are taken out of the text, and posts of these hashes are none of its business."""
+
+    matcher: Matcher
+    hashes: frozenset[bytes] = frozenset()
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class Rule:
+    """One rule.
+
+    Attributes:
+        id: unique in its policy.
+        outcome: ``violates`` and ``safe`` settle, ``escalate`` hands on to the next tier.
+        category, rule_ids: of the policy's own; of the verdict.
+        languages: BCP 47 tags, in small letters; empty for any, posts without a language included.
+        raw: looks at the text as it came.
+        exceptions: what it passes over, or None.
+        counts: how many patterns, terms and hashes it has, by those words.
+        line: in ``rules.yaml``, from 1.
+    """
+
+    id: str
+    outcome: RuleOutcome
+    category: str | None = None
+    rule_ids: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    raw: bool = False
+    exceptions: Exceptions | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    line: int = 1
+
+    def speaks(self, language: str | None) -> bool:
+        """Return whether it is for posts in this language; ``de`` is also for ``de-AT``."""
+        if not self.languages:
+            return True
+        tag = (language or "").lower().replace("_", "-")
+        return any(tag == one or tag.startswith(f"{one}-") for one in self.languages)
+
+
+class Hit(NamedTuple):
+    """A rule that applies, and what hit: ``pattern 2``, ``a term of touts.txt``."""
+
+    rule: Rule
+    label: str
+
+
+@dataclass(slots=True, frozen=True, eq=False)
+class RuleSet:
+    """A policy's rules, compiled; equal to another of the same files.
+
+    Attributes:
+        sha256: hex digest of ``rules.yaml`` and of the files that it names.
+        rules: in the order of the file.
+        normal, raw: all terms and patterns, for normalised texts and for those as they came.
+        hashes: of normalised texts (32 bytes each): which rules have it, and in which file.
+        faults: what is wrong; a set with an error among them never goes live.
+    """
+
+    sha256: str
+    rules: tuple[Rule, ...]
+    normal: Matcher
+    raw: Matcher
+    hashes: Mapping[bytes, tuple[tuple[int, str], ...]] = field(default_factory=dict)
+    faults: tuple[Fault, ...] = ()
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, RuleSet) and other.sha256 == self.sha256
+
+    def __hash__(self) -> int:
+        return hash(self.sha256)
+
+    @property
+    def name(self) -> str:
+        """What verdicts name as what decided."""
+        return f"rules@{self.sha256[:12]}"
+
+    def first(
+        self, text: str, *, title: str | None = None, language: str | None = None
+    ) -> Hit | None:
+        """Return the first rule that applies to a post, or None."""
+        forms = normalise_forms(text)
+        digest = hashlib.sha256(forms[0].encode()).digest() if self.hashes else b""
+        found = dict(self.hashes.get(digest, ()))
+        for form in forms if title is None else (*forms, *normalise_forms(title)):
+            found = self.normal.hits(form) | found
+        for plain in (text,) if title is None else (text, title):
+            found = self.raw.hits(plain) | found
+        for index in sorted(found):
+            rule = self.rules[index]
+            if not rule.speaks(language):
+                continue
+            if rule.exceptions is None:
+                return Hit(rule, found[index])
+            if rule.exceptions.hashes and not digest:
+                digest = hashlib.sha256(forms[0].encode()).digest()
+            if digest not in rule.exceptions.hashes:
+                label = self._left(index, rule.exceptions, digest, forms, text, title)
+                if label is not None:
+                    return Hit(rule, label)
+        return None
+
+    def _left(
+        self,
+        index: int,
+        exceptions: Exceptions,
+        digest: bytes,
+        forms: tuple[str, ...],
+        text: str,
+        title: str | None,
+    ) -> str | None:
+        """Return what of a rule still hits without what it passes over, or None."""
+        label = dict(self.hashes.get(digest, ())).get(index)
+        if label is not None:
+            return label
+        raw = self.rules[index].raw
+        matcher = self.raw if raw else self.normal
+        texts = (text,) if raw else forms
+        if title is not None:
+            texts += (title,) if raw else normalise_forms(title)
+        for one in texts:
+            label = matcher.hits(exceptions.matcher.blank(one)).get(index)
+            if label is not None:
+                return label
+        return None

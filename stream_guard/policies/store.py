@@ -1,0 +1,325 @@
+"""Policies from disk: ``<path>/<slug>/policy.md`` and ``<path>/routes.yaml`` become a PolicySet.
+
+Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so
+that a set is always made of one consistent reading. What it must never do: return part of a set.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import unicodedata
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.calibration import CALIBRATION_BYTES_MAX
+from stream_guard.policies.lint import lint_policies
+from stream_guard.policies.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
+from stream_guard.policies.routes_file import read_routes
+from stream_guard.policies.routing import Routing
+from stream_guard.policies.rules.compile import BANK_BYTES_MAX
+from stream_guard.policies.rules.spec import RULES_FILE, named_files
+from stream_guard.policies.yaml_document import YAML_BYTES_MAX, read_yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from pathlib import Path
+
+    from stream_guard.core.vocabulary import Effort
+
+__all__ = [
+    "POLICIES_MAX",
+    "POLICY_FILES",
+    "PolicyFiles",
+    "build_policies",
+    "load_policies",
+    "load_policy",
+    "read_policy_files",
+    "read_policy_folder",
+    "refuse_errors",
+]
+
+POLICIES_MAX: Final = 500
+_SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_POLICY_FILE: Final = "policy.md"
+_METADATA_FILE: Final = "policy.yaml"
+_CALIBRATION_FILE: Final = "calibration.json"
+_ROUTES_FILE: Final = "routes.yaml"
+POLICY_FILES: Final = (_POLICY_FILE, _METADATA_FILE, _CALIBRATION_FILE)
+"""What is read in a policy's folder."""
+
+
+@dataclass(slots=True, frozen=True)
+class PolicyFiles:
+    """One reading of a policies folder.
+
+    Attributes:
+        path: the folder, for messages.
+        policies: bytes of each ``policy.md``, by slug, in the order of the slugs.
+        routes: bytes of ``routes.yaml``, or None where there is none.
+        metadata: bytes of each ``policy.yaml`` that there is, by slug.
+        names: what else lies in each policy's folder, by slug.
+        rules: bytes of each ``rules.yaml`` that there is, and of the files it names that there are,
+            by slug and name.
+        calibrations: bytes of each ``calibration.json`` that there is, by slug.
+    """
+
+    path: Path
+    policies: Mapping[str, bytes] = field(default_factory=dict)
+    routes: bytes | None = None
+    metadata: Mapping[str, bytes] = field(default_factory=dict)
+    names: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    rules: Mapping[str, Mapping[str, bytes]] = field(default_factory=dict)
+    calibrations: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of every file's name and bytes."""
+        digest = hashlib.sha256()
+        contents: list[tuple[str, str, bytes | None]] = [("", _ROUTES_FILE, self.routes)]
+        for slug, text in self.policies.items():
+            contents += [
+                (slug, _POLICY_FILE, text),
+                (slug, _METADATA_FILE, self.metadata.get(slug)),
+                *((slug, name, content) for name, content in self.rules.get(slug, {}).items()),
+                (slug, _CALIBRATION_FILE, self.calibrations.get(slug)),
+            ]
+        for slug, name, content in contents:
+            if content is not None:
+                # Lengths keep one file's end apart from the next one's beginning.
+                digest.update(f"{slug}/{name}\0{len(content)}\0".encode() + content)
+        return digest.hexdigest()
+
+
+def load_policies(
+    path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> PolicySet:
+    """Read and check a folder of policies.
+
+    Without ``routes.yaml``, a folder of one policy has it as the default; a folder of several is
+    refused, since nobody said which posts each is for.
+
+    Args:
+        path: the folder.
+        effort: of every policy that does not say otherwise.
+        reasoning_tokens_max: likewise, in tokens.
+
+    Raises:
+        PolicyError: something is missing or wrong; the message names file, line and remedy.
+    """
+    policies = build_policies(
+        read_policy_files(path), effort=effort, reasoning_tokens_max=reasoning_tokens_max
+    )
+    refuse_errors(policies, path)
+    return policies
+
+
+def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512) -> Policy:
+    """Read and check one policy.
+
+    Args:
+        path: its folder, or its ``policy.md``; the folder's name is the policy's id.
+        effort: where the policy does not say otherwise.
+        reasoning_tokens_max: likewise, in tokens.
+
+    Raises:
+        PolicyError: as :func:`load_policies`.
+    """
+    folder = (path.parent if path.name == _POLICY_FILE else path).resolve()
+    if not (folder / _POLICY_FILE).is_file():
+        message = f"{path}: neither a policy.md nor a folder with one; name one policy, such as policies/SLUG"
+        raise PolicyError(message)
+    files = _read_slugs(folder.parent, [folder.name], None)
+    policies = build_policies(files, effort=effort, reasoning_tokens_max=reasoning_tokens_max)
+    refuse_errors(policies, folder.parent)
+    return policies.policies[folder.name]
+
+
+def refuse_errors(policies: PolicySet, path: Path) -> None:
+    """Refuse policies in which the linter finds an error.
+
+    Raises:
+        PolicyError: names each error's file, line, code and remedy.
+    """
+    errors = [f for f in lint_policies(policies, folder=str(path)) if f.severity == "error"]
+    if errors:
+        lines = (f"{f.file}:{f.line}: {f.code}: {f.message}. {f.remedy}" for f in errors)
+        raise PolicyError("\n".join(lines))
+
+
+def read_policy_files(path: Path) -> PolicyFiles:
+    """Read a folder of policies, and nothing of other names in it.
+
+    Entries that begin with ``.`` or ``_`` are passed over (``..data`` of a ConfigMap, ``.git``).
+
+    Raises:
+        PolicyError: the folder or a ``policy.md`` is missing, unreadable or too large.
+    """
+    try:
+        entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
+    except FileNotFoundError as error:
+        message = (
+            f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
+        )
+        raise PolicyError(message) from error
+    except NotADirectoryError as error:
+        message = f"{path}: a file; set policies.path to the folder that holds <slug>/policy.md"
+        raise PolicyError(message) from error
+    except OSError as error:
+        message = f"{path}: cannot be read ({error.strerror}); give this user the right to read it"
+        raise PolicyError(message) from error
+    slugs = [name for name in entries if not name.startswith((".", "_"))]
+    if len(slugs) > POLICIES_MAX:
+        message = (
+            f"{path}: {len(slugs)} policies, over the limit of {POLICIES_MAX}; "
+            "set policies.path to one set"
+        )
+        raise PolicyError(message)
+    return _read_slugs(path, slugs, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+
+
+def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> PolicyFiles:
+    policies: dict[str, bytes] = {}
+    metadata: dict[str, bytes] = {}
+    calibrations: dict[str, bytes] = {}
+    names: dict[str, frozenset[str]] = {}
+    rules: dict[str, Mapping[str, bytes]] = {}
+    for slug in slugs:
+        content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
+        if content is None:
+            message = f"{path / slug}: has no {_POLICY_FILE}; write it, or remove the folder"
+            raise PolicyError(message)
+        policies[slug] = content
+        if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
+            metadata[slug] = declared
+        if found := _read_rules(path / slug):
+            rules[slug] = found
+        fitted = _read(path / slug / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX)
+        if fitted is not None:
+            calibrations[slug] = fitted
+        names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
+    return PolicyFiles(path, policies, routes, metadata, names, rules, calibrations)
+
+
+def read_policy_folder(
+    folder: Path, policy_id: str, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> Policy:
+    """Return the policy in a folder of its own, under another id than the folder's name: another version, kept aside.
+
+    Raises:
+        PolicyError: as :func:`load_policies`, but for routes and findings.
+    """
+    content = _read(folder / _POLICY_FILE, POLICY_BYTES_MAX)
+    if content is None:
+        message = f"{folder}: no {_POLICY_FILE}; write the policy there"
+        raise PolicyError(message)
+    return make_policy(
+        policy_id,
+        content,
+        effort=effort,
+        reasoning_tokens_max=reasoning_tokens_max,
+        source=str(folder / _POLICY_FILE),
+        metadata=_read(folder / _METADATA_FILE, YAML_BYTES_MAX),
+        rules=_read_rules(folder),
+        calibration=_read(folder / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX),
+    )
+
+
+def _read_rules(folder: Path) -> dict[str, bytes]:
+    """Return ``rules.yaml`` and the files that it names, as far as they are there, by name."""
+    content = _read(folder / RULES_FILE, YAML_BYTES_MAX)
+    if content is None:
+        return {}
+    found = {RULES_FILE: content}
+    for name in named_files(content):
+        if (bank := _read(folder / name, BANK_BYTES_MAX)) is not None:
+            found[name] = bank
+    return found
+
+
+def _read(path: Path, bytes_max: int) -> bytes | None:
+    """Return a file's bytes (one over the limit, to be refused later), or None where missing."""
+    try:
+        with path.open("rb") as file:
+            return file.read(bytes_max + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        message = (
+            f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
+        )
+        raise PolicyError(message) from error
+
+
+def build_policies(
+    files: PolicyFiles, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+) -> PolicySet:
+    """Make sense of a reading; pure.
+
+    Raises:
+        PolicyError: as :func:`load_policies`.
+    """
+    if not files.policies:
+        message = f"{files.path}: no policies; write one as {files.path / 'SLUG' / _POLICY_FILE}"
+        raise PolicyError(message)
+    _check_ids(files)
+    policies = {
+        slug: make_policy(
+            slug,
+            content,
+            effort=effort,
+            reasoning_tokens_max=reasoning_tokens_max,
+            source=str(files.path / slug / _POLICY_FILE),
+            metadata=files.metadata.get(slug),
+            rules=files.rules.get(slug),
+            calibration=files.calibrations.get(slug),
+        )
+        for slug, content in files.policies.items()
+    }
+    _check_golden_sets(files, policies)
+    if files.routes is None:
+        routing = Routing(default=_only(files, policies))
+        return PolicySet.of(policies, routing, files.sha256)
+    document = read_yaml(files.routes, str(files.path / _ROUTES_FILE))
+    return PolicySet.of(policies, read_routes(document, policies), files.sha256)
+
+
+def _check_ids(files: PolicyFiles) -> None:
+    """Refuse names that are no ids, and ids that are one to people and to some file systems."""
+    by_folded: dict[str, str] = {}
+    for slug in files.policies:
+        if _SLUG.fullmatch(slug) is None:
+            message = (
+                f"{files.path / slug}: the folder's name is the policy's id, and may hold "
+                "Latin letters, digits, '.', '_' and '-', up to 100; rename it"
+            )
+            raise PolicyError(message)
+        folded = unicodedata.normalize("NFKC", slug).casefold()
+        if folded in by_folded:
+            message = (
+                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id "
+                "but for capitals; rename one of the folders"
+            )
+            raise PolicyError(message)
+        by_folded[folded] = slug
+
+
+def _check_golden_sets(files: PolicyFiles, policies: Mapping[str, Policy]) -> None:
+    for slug, policy in policies.items():
+        if policy.golden_set and policy.golden_set not in files.names.get(slug, frozenset()):
+            source = str(files.path / slug / _METADATA_FILE)
+            message = f"no file {policy.golden_set!r} in this folder; add it, or remove the key"
+            raise read_yaml(files.metadata[slug], source).error(("golden_set",), message)
+
+
+def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]:
+    if len(policies) == 1:
+        return tuple(policies)
+    example = f"default: [{next(iter(policies))}]"
+    message = (
+        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say "
+        f"which judge which topic, for example {example!r}"
+    )
+    raise PolicyError(message)

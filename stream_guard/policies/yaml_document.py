@@ -1,0 +1,178 @@
+"""YAML that knows its lines: read, checked against a model, every fault named with its line. Pure.
+
+What it must never do: build anything but plain data, or spend more than the text's length on it
+(aliases can make a small file unfold into gigabytes, so there are none).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.text import decode_utf8
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pydantic_core import ErrorDetails
+
+__all__ = ["YAML_BYTES_MAX", "Document", "Position", "read_yaml"]
+
+YAML_BYTES_MAX: Final = 1_048_576
+_DEPTH_MAX: Final = 20
+
+Position = tuple[int, int]
+"""Line and column, both from 1."""
+_Path = tuple[str | int, ...]
+_Model = TypeVar("_Model", bound=BaseModel)
+
+
+@dataclass(slots=True, frozen=True)
+class Document:
+    """A YAML file's data, and where in the file each part of it stands.
+
+    Attributes:
+        source: the file's name in messages.
+        value: dicts, lists, strings, numbers, booleans, None; None where the file is empty.
+        positions: by the path of keys and indexes; a mapping's entry stands where its key does.
+    """
+
+    source: str
+    value: Any
+    positions: Mapping[_Path, Position]
+
+    def position(self, path: _Path) -> Position:
+        """Return where this, or the nearest thing around it, stands."""
+        for length in range(len(path), -1, -1):
+            if (position := self.positions.get(path[:length])) is not None:
+                return position
+        return (1, 1)
+
+    def error(self, path: _Path, message: str) -> PolicyError:
+        """Return an error that names the file, the line and the place."""
+        line, _ = self.position(path)
+        place = ".".join(str(part) for part in path)
+        return PolicyError(f"{self.source}:{line}: {place + ': ' if place else ''}{message}")
+
+    def check(self, model: type[_Model]) -> _Model:
+        """Return the data as the model.
+
+        Raises:
+            PolicyError: it does not fit; all that is wrong, one fault a line.
+        """
+        if not isinstance(self.value, dict):
+            fields = ", ".join(model.model_fields)
+            raise self.error((), f"must be a mapping with some of the keys: {fields}")
+        try:
+            return model.model_validate(self.value)
+        except ValidationError as error:
+            faults = [self._describe(detail, model) for detail in error.errors(include_url=False)]
+            raise PolicyError("\n".join(dict.fromkeys(faults))) from error
+
+    def _describe(self, detail: ErrorDetails, model: type[BaseModel]) -> str:
+        path = tuple(detail["loc"])
+        # A failed union names its members in the path; what is not in the file is dropped.
+        while path and path not in self.positions:
+            path = path[:-1] if detail["type"] != "missing" else path
+            if detail["type"] == "missing":
+                break
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "extra_forbidden":
+            known = ", ".join(model.model_fields)
+            known = f" (at the top the keys are: {known})" if len(path) == 1 else ""
+            message = f"unknown key; remove it or correct its spelling{known}"
+        elif detail["type"] == "string_type" and isinstance(detail["input"], (bool, int, float)):
+            message = f"is {detail['input']!r} to YAML, not text; put it in quotes"
+        return str(self.error(path, message))
+
+
+def read_yaml(content: bytes, source: str) -> Document:
+    """Read a YAML file's bytes.
+
+    Raises:
+        PolicyError: too large, not UTF-8, not YAML, too deep, a key twice, an alias or a tag in it.
+    """
+    if len(content) > YAML_BYTES_MAX:
+        message = f"{source}: over {YAML_BYTES_MAX:,} bytes; shorten it"
+        raise PolicyError(message)
+    text = decode_utf8(content, source)
+    try:
+        _check_events(text, source)
+        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        positions: dict[_Path, Position] = {(): (1, 1)}
+        value = None if node is None else _construct(node, (), positions, source)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 1
+        message = (
+            f"{source}:{line}: not valid YAML: {error.problem or error.context}; "
+            "see indentation, colons and quotes"
+        )
+        raise PolicyError(message) from error
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        code_point = f"U+{ord(text[error.position]):04X}"
+        message = f"{source}:{line}: holds {code_point}, which YAML forbids; remove it"
+        raise PolicyError(message) from error
+    return Document(source, value, positions)
+
+
+def _check_events(text: str, source: str) -> None:
+    """Refuse, without recursion, what would make composing it deep or large."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        line = event.start_mark.line + 1 if event.start_mark else 1
+        if isinstance(event, yaml.AliasEvent):
+            message = f"{source}:{line}: aliases (*name) are not taken; write the value out"
+            raise PolicyError(message)
+        if getattr(event, "tag", None) is not None:
+            message = f"{source}:{line}: tags (!name) are not taken; write plain values"
+            raise PolicyError(message)
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+        if depth > _DEPTH_MAX:
+            message = f"{source}:{line}: nested deeper than {_DEPTH_MAX}; flatten it"
+            raise PolicyError(message)
+
+
+_CONSTRUCTOR: Final = yaml.constructor.SafeConstructor()
+
+
+def _construct(  # any YAML value
+    node: yaml.Node, path: _Path, positions: dict[_Path, Position], source: str
+) -> Any:  # noqa: ANN401
+    positions.setdefault(path, (node.start_mark.line + 1, node.start_mark.column + 1))
+    if isinstance(node, yaml.SequenceNode):
+        return [
+            _construct(item, (*path, i), positions, source) for i, item in enumerate(node.value)
+        ]
+    if not isinstance(node, yaml.MappingNode):
+        return _scalar(node, source)
+    mapping: dict[Any, Any] = {}
+    for key_node, value_node in node.value:
+        line, column = key_node.start_mark.line + 1, key_node.start_mark.column + 1
+        if not isinstance(key_node, yaml.ScalarNode):
+            message = f"{source}:{line}: a key must be plain text"
+            raise PolicyError(message)
+        key = _scalar(key_node, source)
+        if key in mapping:
+            message = f"{source}:{line}: {key!r} is there twice; keep one"
+            raise PolicyError(message)
+        positions[*path, key] = (line, column)
+        mapping[key] = _construct(value_node, (*path, key), positions, source)
+    return mapping
+
+
+def _scalar(node: yaml.Node, source: str) -> Any:  # noqa: ANN401 - any YAML scalar
+    try:
+        return _CONSTRUCTOR.construct_object(node)
+    except ValueError as error:  # a date such as 2024-99-99
+        line = node.start_mark.line + 1
+        message = f"{source}:{line}: {node.value!r} cannot be read ({error}); quote it"
+        raise PolicyError(message) from error

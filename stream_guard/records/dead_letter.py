@@ -1,0 +1,239 @@
+"""A record of the dead-letter topic read back: what failed, which filter takes it, what a replay of it is. Pure.
+
+Beside dead letters the topic holds *markers*: a replay writes one, in the same transaction as the record that it
+sends back, into the partition of the dead letter. Whoever replays next finds it there.
+
+What it must never do: take a header of the original record for one of ours, or send back what is not whole.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+
+from stream_guard.records.dead_letter_event import FIRST_HEADER, source_id
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stream_guard.core.kafka_types import Record
+
+MARKER_HEADER: Final = "sg_marker"
+MARKER_REPLAYED: Final = b"replayed"
+REPLAYS_HEADER: Final = "sg_replays"
+REPLAY_OF_HEADER: Final = "sg_replay_of"
+_NUMBER: Final = re.compile(r"-?[0-9]{1,19}")
+_NEEDED: Final = ("sg_topic", "sg_partition", "sg_offset", "sg_timestamp_ms")
+
+Headers: TypeAlias = "tuple[tuple[str, bytes | None], ...]"
+
+
+@dataclass(slots=True, frozen=True)
+class DeadLetter:
+    """One dead letter.
+
+    Attributes:
+        topic, partition, offset: where it stands itself.
+        source_topic, source_partition, source_offset: where its record stands.
+        source_ms: its record's timestamp, Unix time in ms.
+        id: of its record; the same for each repeat, and for each policy that failed.
+        key, value: the record's own, cut where ``cut``.
+        headers: the record's own, without ours.
+        about: our headers, by name.
+        value_bytes: the value's length; None where it is null.
+        replays: how often the record had been replayed before it failed.
+        cut: whether something of the record is missing here.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    source_topic: str
+    source_partition: int
+    source_offset: int
+    source_ms: int
+    id: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    about: Mapping[str, str]
+    value_bytes: int | None
+    replays: int
+    cut: bool
+
+    @property
+    def reason(self) -> str:
+        """The error's stable word."""
+        return self.about[FIRST_HEADER]
+
+    @property
+    def failed_ms(self) -> int:
+        """When it was given up, Unix time in ms; 0 where that cannot be read."""
+        return _number(self.about.get("sg_failed_ms")) or 0
+
+    def without_content(self) -> DeadLetter:
+        """Return it without key, value and headers of the record, so that many can be kept."""
+        return replace(self, key=None, value=None, headers=())
+
+    def describe(self) -> dict[str, Any]:
+        """Return what is known of it, for JSON: no key, no value, no header of the record."""
+        about = self.about
+        return {
+            "id": self.id,
+            "topic": self.topic,
+            "partition": self.partition,
+            "offset": self.offset,
+            "reason": self.reason,
+            "error": about.get("sg_error"),
+            "message": about.get("sg_message"),
+            "stage": about.get("sg_stage"),
+            "policy": about.get("sg_policy"),
+            "group": about.get("sg_group"),
+            "attempts": _number(about.get("sg_attempts")),
+            "failed_ms": self.failed_ms,
+            "source": {
+                "topic": self.source_topic,
+                "partition": self.source_partition,
+                "offset": self.source_offset,
+                "timestamp_ms": self.source_ms,
+            },
+            "value_bytes": self.value_bytes,
+            "cut": self.cut,
+            "replays_before": self.replays,
+        }
+
+
+def read_dead_letter(record: Record) -> DeadLetter | None:
+    """Return the dead letter that a record of the topic is; None where it is a marker, or not ours."""
+    headers = tuple(record.headers)
+    first = max((n for n, (name, _) in enumerate(headers) if name == FIRST_HEADER), default=None)
+    if first is None:
+        return None
+    about = {name: (value or b"").decode("utf-8", "replace") for name, value in headers[first:]}
+    topic, *numbers = (about.get(name) for name in _NEEDED)
+    places = [_number(text) for text in numbers]
+    if not topic or None in places:
+        return None
+    partition, offset, timestamp_ms = (place for place in places if place is not None)
+    return DeadLetter(
+        record.topic,
+        record.partition,
+        record.offset,
+        topic,
+        partition,
+        offset,
+        timestamp_ms,
+        source_id(topic, partition, offset, timestamp_ms),
+        record.key,
+        record.value,
+        headers[:first],
+        about,
+        None if record.value is None else len(record.value),
+        _replays(headers[:first]),
+        cut=any(name.startswith("sg_cut_") for name in about),
+    )
+
+
+def _replays(headers: Headers) -> int:
+    counts = [value or b"" for name, value in headers if name == REPLAYS_HEADER]
+    return max(0, _number(counts[-1].decode("ascii", "replace")) or 0) if counts else 0
+
+
+def replayed_id(record: Record) -> str | None:
+    """Return the id that a marker names; None where the record is no marker."""
+    headers = dict(record.headers)
+    if headers.get(MARKER_HEADER) != MARKER_REPLAYED or FIRST_HEADER in headers:
+        return None
+    return (headers.get("sg_id") or b"").decode("ascii", "replace") or None
+
+
+def replay_headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
+    """Return the headers of the record that a replay sends: the original ones, and how often it was replayed."""
+    ours = (REPLAYS_HEADER, REPLAY_OF_HEADER)
+    return [
+        *((name, value) for name, value in letter.headers if name not in ours),
+        (REPLAYS_HEADER, str(letter.replays + 1).encode()),
+        (REPLAY_OF_HEADER, letter.id.encode()),
+    ]
+
+
+def marker(letter: DeadLetter, now_ms: int) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+    """Return key, value and headers of the marker that says that a record was replayed.
+
+    Args:
+        letter: whose record.
+        now_ms: Unix time in ms.
+    """
+    value = {
+        "replayed": letter.id,
+        "replayed_ms": now_ms,
+        "dead_letter_offset": letter.offset,
+        "source": letter.describe()["source"],
+    }
+    headers = [(MARKER_HEADER, MARKER_REPLAYED), ("sg_id", letter.id.encode())]
+    return letter.id.encode(), orjson.dumps(value), headers
+
+
+@dataclass(slots=True, frozen=True)
+class DeadLetterFilter:
+    """Which dead letters are meant; what is None, or empty, says nothing.
+
+    Attributes:
+        reasons: any of these.
+        topic, partition: of the source record.
+        offset_min, offset_max: of the source record, both included.
+        since_ms, until_ms: when it was given up, Unix time in ms; the second excluded.
+        ids: any of these.
+    """
+
+    reasons: frozenset[str] = field(default_factory=frozenset)
+    topic: str | None = None
+    partition: int | None = None
+    offset_min: int | None = None
+    offset_max: int | None = None
+    since_ms: int | None = None
+    until_ms: int | None = None
+    ids: frozenset[str] = field(default_factory=frozenset)
+
+    def takes(self, letter: DeadLetter) -> bool:
+        """Return whether the dead letter is meant."""
+        return (
+            (not self.reasons or letter.reason in self.reasons)
+            and (not self.ids or letter.id in self.ids)
+            and (self.topic is None or letter.source_topic == self.topic)
+            and (self.partition is None or letter.source_partition == self.partition)
+            and (self.offset_min is None or letter.source_offset >= self.offset_min)
+            and (self.offset_max is None or letter.source_offset <= self.offset_max)
+            and (self.since_ms is None or letter.failed_ms >= self.since_ms)
+            and (self.until_ms is None or letter.failed_ms < self.until_ms)
+        )
+
+
+@dataclass(slots=True, frozen=True)
+class Place:
+    """A record's place, as ``TOPIC/PARTITION/OFFSET``."""
+
+    topic: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def parse(cls, text: str) -> Place | None:
+        """Return the place that a text names; None where it names none."""
+        parts: Sequence[str] = text.rsplit("/", 2)
+        numbers = [_number(part) for part in parts[1:]]
+        if len(parts) != 3 or not parts[0] or None in numbers:  # noqa: PLR2004 - its three parts
+            return None
+        partition, offset = (number for number in numbers if number is not None)
+        return cls(parts[0], partition, offset)
+
+
+def _number(text: str | None) -> int | None:
+    """Return a whole number of 64 bits; None where it is none (a timestamp may be below zero)."""
+    if text is None or not _NUMBER.fullmatch(text):
+        return None
+    number = int(text)
+    return number if -(1 << 63) <= number < 1 << 63 else None

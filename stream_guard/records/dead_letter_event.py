@@ -1,0 +1,121 @@
+"""Dead letters: the original bytes and headers, and in ``sg_*`` headers where, when, which stage and why. Pure.
+
+Ours come last, in one block that begins with ``sg_reason``: what stands before it is the record's own, even where a
+name is the same. ``docs/dead-letters.md`` describes each.
+
+What it must never do: change the original bytes without saying so, or put text of a post into a header.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from stream_guard.core.errors import RecordError
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.settings import KafkaSettings
+
+FIRST_HEADER: Final = "sg_reason"
+# Room for key and headers beside a value of bytes_max, below a topic's usual limit of 1 MiB.
+_ASIDE_BYTES_MAX: Final = 64 << 10
+_KEY_BYTES_MAX: Final = _ASIDE_BYTES_MAX // 2
+
+
+class DeadLetterEvent(NamedTuple):
+    """A dead letter as it is written: the record's own bytes, cut where they were too large, and our headers."""
+
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+
+
+def source_id(topic: str, partition: int, offset: int, timestamp_ms: int) -> str:
+    """Return the id of a source record: 32 hex digits, the same however often it fails and under which policies.
+
+    Args:
+        topic: the record's.
+        partition: the record's.
+        offset: the record's.
+        timestamp_ms: the record's, Unix time in ms; tells it from one of an earlier topic of the same name.
+    """
+    place = f"{topic}\0{partition}\0{offset}\0{timestamp_ms}"
+    return hashlib.sha256(place.encode()).hexdigest()[:32]
+
+
+def build_dead_letter(
+    record: Record,
+    error: RecordError,
+    *,
+    kafka: KafkaSettings,
+    failed_ms: int,
+    policy_id: str | None,
+    attempts: int,
+) -> DeadLetterEvent:
+    """Return a record's dead letter.
+
+    Args:
+        record: the record that cannot be judged.
+        error: why.
+        kafka: names the dead-letter topic and the consumer group that gave up on it. A value longer than its
+            ``dead_letter_bytes_max`` is cut to that, with its whole length and sha256 in the headers; the source
+            record still has the whole. Key and headers are cut where they exceed what is left, or 64 KiB.
+        failed_ms: when, Unix time in ms.
+        policy_id: the policy under which it failed; None where it failed before any.
+        attempts: how often it was tried since it was read.
+    """
+    value, bytes_max = record.value, kafka.dead_letter_bytes_max
+    about: list[tuple[str, str]] = [
+        (FIRST_HEADER, error.reason),
+        ("sg_error", type(error).__name__),
+        ("sg_message", str(error)),
+        ("sg_stage", error.stage),
+        ("sg_topic", record.topic),
+        ("sg_partition", str(record.partition)),
+        ("sg_offset", str(record.offset)),
+        ("sg_timestamp_ms", str(record.timestamp)),
+        ("sg_group", kafka.group_id),
+        ("sg_failed_ms", str(failed_ms)),
+        ("sg_attempts", str(attempts)),
+        ("sg_id", source_id(record.topic, record.partition, record.offset, record.timestamp)),
+    ]
+    if policy_id is not None:
+        about.append(("sg_policy", policy_id))
+    if value is not None and len(value) > bytes_max:
+        about.append(("sg_cut_from_bytes", str(len(value))))
+        about.append(("sg_cut_sha256", hashlib.sha256(value).hexdigest()))
+        value = value[:bytes_max]
+    key, headers = record.key, list(record.headers)
+    aside_bytes_max = max(_ASIDE_BYTES_MAX, bytes_max - len(value or b""))
+    if len(key or b"") + _size_bytes(headers) > aside_bytes_max:
+        if key is not None and len(key) > _KEY_BYTES_MAX:
+            about.append(("sg_cut_key_from_bytes", str(len(key))))
+            key = key[:_KEY_BYTES_MAX]
+        kept = _largest_dropped(headers, aside_bytes_max - len(key or b""))
+        if len(kept) < len(headers):
+            about.append(("sg_cut_headers", str(len(headers) - len(kept))))
+            headers = kept
+    headers += [(name, text.encode("utf-8", "backslashreplace")) for name, text in about]
+    return DeadLetterEvent(key, value, headers)
+
+
+def _size_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
+    # 10 for what the format takes beside each: two lengths.
+    return sum(10 + len(name.encode()) + len(value or b"") for name, value in headers)
+
+
+def _largest_dropped(
+    headers: Sequence[tuple[str, bytes]], bytes_max: int
+) -> list[tuple[str, bytes]]:
+    """Return headers in their order, without the largest where all would be too large."""
+    sizes = [_size_bytes([header]) for header in headers]
+    total = sum(sizes)
+    dropped: set[int] = set()
+    for number in sorted(range(len(sizes)), key=sizes.__getitem__, reverse=True):
+        if total <= bytes_max:
+            break
+        total -= sizes[number]
+        dropped.add(number)
+    return [header for number, header in enumerate(headers) if number not in dropped]

@@ -1,0 +1,4 @@
+"""The running service: composition, health, HTTP and diagnostics.
+
+May import: ``kafka`` and below.
+"""

@@ -1,0 +1,105 @@
+"""``stream-guard check``: what a start needs, tried one by one, each a tick or a reason."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from stream_guard.policies.policy import PolicySet
+
+
+@dataclass(slots=True, frozen=True)
+class CheckResult:
+    """One check: ``error`` is None where it passed."""
+
+    name: str
+    detail: str = ""
+    error: StreamGuardError | None = None
+
+
+def run_checks(config: Path | None) -> Iterator[CheckResult]:
+    """Yield each check's result as it is known; without settings there is nothing further to check."""
+    from stream_guard.kafka.source import check_topics, existing_topics
+    from stream_guard.service.policies import read_policies
+
+    try:
+        settings = load_settings(config)
+    except StreamGuardError as error:
+        yield CheckResult("settings", error=error)
+        return
+    yield CheckResult("settings", f"read {config}" if config else "read the environment")
+    policies: PolicySet | None = None
+    try:
+        policies = read_policies(settings)
+    except StreamGuardError as error:
+        yield CheckResult("policies", error=error)
+    else:
+        names = ", ".join(f"{policy.id}@{policy.version}" for policy in policies.policies.values())
+        yield CheckResult("policies", names)
+    try:
+        there = asyncio.run(existing_topics(settings.kafka))
+    except StreamGuardError as error:
+        yield CheckResult("broker", error=error)
+    else:
+        yield CheckResult(
+            "broker", f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics"
+        )
+        try:
+            topics = asyncio.run(check_topics(settings.kafka))
+        except StreamGuardError as error:
+            yield CheckResult("topics", error=error)
+        else:
+            yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
+            if policies is not None:
+                yield _check("routes", partial(_routes, policies, topics, settings))
+    if policies is not None:
+        yield _check("tiers", partial(_tiers, policies, settings))
+    yield _check("engine", partial(_engine, settings))
+    yield _check("model", partial(_model, settings))
+
+
+def _check(name: str, work: Callable[[], str]) -> CheckResult:
+    try:
+        return CheckResult(name, work())
+    except StreamGuardError as error:
+        return CheckResult(name, error=error)
+
+
+def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
+    from stream_guard.service.policies import check_routes
+
+    check_routes(policies, topics, settings)
+    return "every topic has its policies"
+
+
+def _tiers(policies: PolicySet, settings: Settings) -> str:
+    from stream_guard.judging.tiers.registry import make_tiers
+
+    for tier in make_tiers(settings):
+        tier.prepare(policies)
+    return " -> ".join(settings.cascade.tiers)
+
+
+def _engine(settings: Settings) -> str:
+    if settings.engine.kind == "scripted":
+        return "engine.kind is scripted: judges by a fixed rule, for load tests"
+    from stream_guard.judging.engine.arguments import require_vllm
+
+    return require_vllm()
+
+
+def _model(settings: Settings) -> str:
+    if settings.engine.kind == "scripted":
+        return "engine.kind is scripted: no model is loaded"
+    from stream_guard.judging.engine.probe import probe_model
+
+    return str(probe_model(settings.engine))

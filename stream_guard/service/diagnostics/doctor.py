@@ -1,0 +1,147 @@
+"""``stream-guard doctor``: what ``check`` does, and what would hurt later: machine, clock, limits, topics' settings.
+
+What it must never do: change anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.core.errors import EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.service.diagnostics import host as machine
+from stream_guard.service.diagnostics.checks import run_checks
+from stream_guard.service.diagnostics.topic_advice import Advice, Role, Topic, advise
+from stream_guard.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from stream_guard.kafka.cluster import ClusterState
+    from stream_guard.settings import Settings
+
+_SLOW_MS: Final = 250.0
+_ASIDE_BYTES_MAX: Final = 64 << 10
+"""Key and headers of a dead letter, beside its value."""
+SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a mount, not a file of ours
+
+
+class Doctor:
+    """Looks at everything once.
+
+    Args:
+        config: the TOML file; None for the environment alone.
+
+    Attributes:
+        exit_code: of the first error; that of a bad set-up where the error has none of its own.
+        warnings: how many there were.
+    """
+
+    def __init__(self, config: Path | None) -> None:
+        self._config = config
+        self.exit_code = EXIT_CLEAN
+        self.warnings = 0
+
+    def run(self) -> Iterator[Advice]:
+        """Yield each finding as it is known."""
+        broker = False
+        for result in run_checks(self._config):
+            if result.error is None:
+                broker = broker or result.name == "broker"
+                yield Advice(result.name, "ok", result.detail)
+            else:
+                yield self._failed(result.name, result.error)
+        try:
+            settings = load_settings(self._config)
+        except StreamGuardError:
+            return  # told of already, and nothing else can be looked at
+        for advice in self._rest(settings, broker=broker):
+            if advice.level == "error":
+                self.exit_code = self.exit_code or EXIT_USAGE
+            self.warnings += advice.level == "warning"
+            yield advice
+
+    def _failed(self, name: str, error: StreamGuardError) -> Advice:
+        self.exit_code = self.exit_code or error.exit_code
+        return Advice(name, "error", str(error))
+
+    def _rest(self, settings: Settings, *, broker: bool) -> Iterator[Advice]:
+        yield machine.versions()
+        yield from machine.gpus(settings.engine)
+        yield machine.limits(settings)
+        yield machine.shared_memory(settings.engine, SHARED_MEMORY)
+        newest_ms = None
+        if broker:
+            from stream_guard.kafka.cluster import inspect_cluster
+            from stream_guard.kafka.source import check_topics
+
+            try:
+                inputs = asyncio.run(check_topics(settings.kafka))
+            except StreamGuardError:
+                inputs = set()  # told of already
+            try:
+                roles = _roles(settings, inputs)
+                state = asyncio.run(inspect_cluster(settings.kafka, roles))
+            except StreamGuardError as error:
+                yield self._failed("topics' settings", error)
+            else:
+                newest_ms = (
+                    max((t.newest_ms or 0 for t in state.topics.values()), default=0) or None
+                )
+                yield from look_at(settings, state, roles)
+        yield machine.clock(newest_ms)
+
+
+def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
+    """Return what each topic is to us, by name."""
+    roles: dict[str, Role] = dict.fromkeys(sorted(inputs), "input")
+    roles[settings.kafka.verdict_topic] = "verdicts"
+    roles[settings.kafka.dead_letter_topic] = "dead letters"
+    if settings.kafka.shadow_topic is not None:
+        roles[settings.kafka.shadow_topic] = "shadows"
+    if settings.kafka.reasoning_topic is not None:
+        roles[settings.kafka.reasoning_topic] = "reasoning"
+    if settings.policies.archive == "topic":
+        roles[settings.kafka.archive_topic] = "archive"
+    return roles
+
+
+def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> Iterator[Advice]:
+    """Yield what is wrong with the cluster and with each topic."""
+    slow = state.answer_ms > _SLOW_MS
+    yield Advice(
+        "brokers",
+        "warning" if slow else "ok",
+        f"{state.brokers} of them; a question takes {state.answer_ms:.0f} ms",
+        "run it nearer to them: commits and sends wait for answers" if slow else "",
+    )
+    for name, role in roles.items():
+        topic = state.topics.get(name)
+        if topic is None:
+            if role not in (
+                "input",
+                "archive",
+            ):  # the one is told of already, the other made where it is missing
+                remedy = f"create it: kafka-topics --create --topic {name} --replication-factor 3 --partitions 12"
+                detail = f"topic of {role} does not exist: the service ends when it has something to write"
+                yield Advice(f"topic {name}", "error", detail, remedy)
+            continue
+        known = Topic(
+            topic.name,
+            topic.partitions,
+            topic.replicas,
+            topic.under_replicated,
+            topic.leaderless,
+            topic.configs,
+        )
+        yield from advise(known, role, _batch_bytes_max(settings, role))
+
+
+def _batch_bytes_max(settings: Settings, role: Role) -> int:
+    kafka = settings.kafka
+    if role == "input":
+        return 0
+    if role == "dead letters":
+        return max(kafka.batch_bytes_max, kafka.dead_letter_bytes_max + _ASIDE_BYTES_MAX)
+    return kafka.batch_bytes_max

@@ -1,0 +1,154 @@
+"""Does anything still move? Decides from counts and times, and tells what stands still. Pure, save for the two dumps.
+
+Time in which this process did not run (stopped, or the machine asleep) does not count. What it must never do: take a
+broker or an engine that is away for a stall of ours (each has its own deadline), or show more of a frame than where it
+is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import sys
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from stream_guard.core.errors import BrokerError, StallError
+from stream_guard.core.inactivity import SilenceWatch
+
+if TYPE_CHECKING:
+    from stream_guard.core.errors import StreamGuardError
+    from stream_guard.core.kafka_types import Partition
+    from stream_guard.stream.progress import Head, Progress
+
+
+class StallLimits(NamedTuple):
+    """How long each may stand still, in s.
+
+    Attributes:
+        poll_s: the poll loop; above the time that a rebalance may take.
+        progress_s: records in flight without one being finished, or positions due without a commit.
+        oldest_s: one record in flight while there was an engine.
+    """
+
+    poll_s: float
+    progress_s: float
+    oldest_s: float
+
+
+class StallDetector:
+    """Looks at the progress every tick.
+
+    Args:
+        limits: how long each may stand still.
+        tick_s: how often :meth:`look` is called, in s.
+    """
+
+    def __init__(self, limits: StallLimits, tick_s: float) -> None:
+        self._limits = limits
+        self._last: Progress | None = None
+        self._polling = SilenceWatch(tick_s)
+        self._finishing = SilenceWatch(tick_s)
+        self._committing = SilenceWatch(tick_s)
+        self._up = SilenceWatch(tick_s)
+
+    def look(self, now: Progress, now_s: float) -> StreamGuardError | None:
+        """Return what stands still, or None.
+
+        Args:
+            now: the progress so far.
+            now_s: the monotonic time, in s.
+        """
+        last, self._last = self._last, now
+        limits = self._limits
+        if last is not None:
+            if now.turns != last.turns:
+                self._polling.heard()
+            if now.finished != last.finished:
+                self._finishing.heard()
+            if now.committed != last.committed:
+                self._committing.heard()
+        working = now.in_flight > 0 and now.engine_ready
+        poll_s = self._polling.look(now_s, expecting=True)
+        finish_s = self._finishing.look(now_s, expecting=working)
+        if now.uncommitted and last is not None and now.finished == last.finished:
+            self._committing.pause(now_s)  # nothing says that the broker is there
+        commit_s = self._committing.look(now_s, expecting=now.uncommitted)
+        # A record's age counts from when the engine was ready last.
+        oldest_s = min(now.oldest_s, self._up.look(now_s, expecting=now.engine_ready))
+        if poll_s > limits.poll_s:
+            return StallError(f"the poll loop has not turned for {poll_s:.0f} s")
+        if finish_s > limits.progress_s:
+            return StallError(
+                f"none of {now.in_flight} records in flight was finished within {limits.progress_s:g} s "
+                "(delivery.stall_timeout_s), though the engine is there"
+            )
+        if commit_s > limits.progress_s:
+            return BrokerError(
+                f"no position could be committed for {limits.progress_s:g} s (delivery.stall_timeout_s) while verdicts "
+                "were acknowledged; what is finished and not committed is read again"
+            )
+        if working and oldest_s > limits.oldest_s:
+            return StallError(
+                f"a record has been in flight for {oldest_s:.0f} s, longer than {limits.oldest_s:g} s "
+                "(delivery.record_age_s_max), while others were finished"
+            )
+        return None
+
+
+class HeadOfLine:
+    """Notices records at a partition's head that hold back others; speaks of each only now and then.
+
+    Args:
+        age_s_max, held_back_max: past either, a head is a hindrance.
+        repeat_s: how long to keep quiet about a partition.
+    """
+
+    def __init__(self, age_s_max: float, held_back_max: int, repeat_s: float = 60.0) -> None:
+        self._age_s_max = age_s_max
+        self._held_back_max = held_back_max
+        self._repeat_s = repeat_s
+        self._said_s: dict[Partition, float] = {}
+        self.hindering: list[Head] = []
+
+    def look(self, heads: list[Head], now_s: float) -> list[Head]:
+        """Note the heads that hinder in :attr:`hindering`, and return those that are to be told of now."""
+        self.hindering = [
+            head
+            for head in heads
+            if head.age_s > self._age_s_max or head.held_back > self._held_back_max
+        ]
+        there = {head.partition for head in self.hindering}
+        self._said_s = {p: at for p, at in self._said_s.items() if p in there}
+        news = [
+            head
+            for head in self.hindering
+            if now_s - self._said_s.get(head.partition, float("-inf")) >= self._repeat_s
+        ]
+        self._said_s.update((head.partition, now_s) for head in news)
+        return news
+
+
+def task_stacks() -> dict[str, list[str]]:
+    """Return, by each asyncio task's name, where it stands: file, line and function, outermost first."""
+    return {
+        f"{number}:{task.get_name()}": _stack_of(task.get_coro())
+        for number, task in enumerate(asyncio.all_tasks())
+    }
+
+
+def _stack_of(coroutine: Any) -> list[str]:  # noqa: ANN401 - coroutines, generators, and what they await
+    # Task.get_stack() gives the outermost frame only of a task that waits.
+    lines: list[str] = []
+    while coroutine is not None:
+        frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is not None:
+            code = frame.f_code
+            lines.append(f"{code.co_filename}:{frame.f_lineno} {code.co_qualname}")
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    return lines
+
+
+def dump_threads() -> None:
+    """Write every thread's stack to stderr: files, lines and functions, no values."""
+    if sys.__stderr__ is not None:
+        faulthandler.dump_traceback(sys.__stderr__, all_threads=True)

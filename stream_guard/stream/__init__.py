@@ -1,0 +1,4 @@
+"""The loop from poll to commit, with no Kafka client in it.
+
+May import: ``judging`` and below.
+"""

@@ -1,0 +1,392 @@
+"""The story: record -> post -> policies of its topic -> judge -> verdict -> publish -> finished.
+
+Works on lists of records, with no task per record. What it must never do: finish a record before everything
+that it owes is acknowledged by the broker, or wait for one post on behalf of another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from stream_guard.core.errors import RecordError, TooLargeError
+from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.policies.routing import RouteFacts
+from stream_guard.records.dead_letter_event import build_dead_letter
+from stream_guard.records.verdict_event import VerdictEvents
+from stream_guard.stream.admission import BYTES_PER_TOKEN, Flow
+from stream_guard.stream.batching import Batcher
+from stream_guard.stream.dead_letter_gate import DeadLetterGate
+from stream_guard.stream.in_flight import Owed, Work
+from stream_guard.stream.outgoing import VerdictRecords
+from stream_guard.stream.ports import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_guard.core.clock import Clock
+    from stream_guard.core.kafka_types import Partition, Record
+    from stream_guard.judging.contract import Judge
+    from stream_guard.policies.policy import Policy, PolicySet
+    from stream_guard.records.post import Post, PostParser
+    from stream_guard.settings import Settings
+    from stream_guard.stream.dead_letter_limits import Stage
+    from stream_guard.stream.offsets import PartitionOffsets
+    from stream_guard.stream.ports import Publisher
+    from stream_guard.stream.tracing.record_tracer import Tracing
+    from stream_guard.telemetry.metrics import Metrics
+    from stream_guard.telemetry.trace_context import Span
+
+
+class Pipeline:
+    """Takes records, and finishes each once it owes nothing.
+
+    Args:
+        settings: all sections; ``kafka``, ``batching``, ``dead_letters`` and ``post.max_key_bytes`` are used.
+        policies: the snapshot to judge by, until :meth:`switch`.
+        parser, judge, publisher, clock, metrics, tracing: the parts.
+
+    Attributes:
+        flow: what is in flight.
+        dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
+        progress: set whenever a record was finished; whoever waits clears it first.
+        finished: how many records were finished or given up, since the start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        policies: PolicySet,
+        *,
+        parser: PostParser,
+        judge: Judge,
+        publisher: Publisher,
+        clock: Clock,
+        metrics: Metrics,
+        tracing: Tracing,
+    ) -> None:
+        self._kafka = settings.kafka
+        self._policies = policies
+        # By topic: the policies of all its posts, all live; None where they depend on the post.
+        self._routes: dict[str, tuple[Policy, ...] | None] = {}
+        self._parser = parser
+        self._judge = judge
+        self._publisher = publisher
+        self._clock = clock
+        self._metrics = metrics
+        self._tracing = tracing
+        self._records = VerdictRecords(settings.kafka, tracing)
+        self._batcher = Batcher(settings.batching.size_max, settings.batching.age_max_ms / 1_000)
+        self._ids = itertools.count(1)
+        self._live: dict[Partition, dict[int, Work]] = {}
+        self._key_bytes_max = settings.post.max_key_bytes
+        self.dead_letters = DeadLetterGate(settings.dead_letters, metrics)
+        self.flow = Flow(settings.batching)
+        self.progress = asyncio.Event()
+        self.finished = 0
+
+    def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
+        """Take a partition's records, in offset order: parse, route, and hand to the batcher.
+
+        Once a limit on dead letters was passed, nothing is taken: what was polled is read again.
+        """
+        gate = self.dead_letters
+        if not records or gate.trip is not None:
+            return
+        offsets.receive([record.offset for record in records])
+        topic = offsets.partition.topic
+        fixed = self._routes[topic] if topic in self._routes else self._fix_route(topic)
+        now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
+        live = self._live.setdefault(offsets.partition, {})
+        passed, key_bytes_max = 0, self._key_bytes_max
+        begin, parse, offer, enter = (
+            self._tracing.begin,
+            self._parser.parse,
+            self._batcher.offer,
+            self.flow.enter,
+        )
+        receipt = self._tracing.receive(*offsets.partition, len(records), now_ns)
+        for record in records:
+            work = Work(record, offsets, now_ns, begin(record, now_ns, receipt))
+            live[record.offset] = work
+            try:
+                if record.key is not None and len(record.key) > key_bytes_max:
+                    raise TooLargeError(
+                        f"the key has {len(record.key)} bytes; post.max_key_bytes is {key_bytes_max}"
+                    )
+                if fixed is not None:
+                    post, policies = parse(record.value, record.headers), fixed
+                else:
+                    post, policies = self._route(work)
+            except RecordError as error:
+                work.owed = 1
+                enter(work.size_bytes, 0)
+                gate.passed("parse", passed, now_s)
+                passed = 0
+                if self._fail(work, "parse", error, now_s, now_ns):
+                    continue
+                break  # the rest was received and is not finished: no position passes it
+            passed += 1
+            work.owed = len(policies)
+            work.tokens = len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
+            enter(work.size_bytes, work.tokens)
+            for policy in policies:
+                request = JudgeRequest(str(next(self._ids)), post, policy, None, work)
+                work.requests.append(request)
+                offer(request, now_s)
+        receipt.end()
+        gate.passed("parse", passed, now_s)
+        self._metrics.records.labels(topic).inc(len(records))
+        self._write_dead_letters(now_s)
+
+    def switch(self, policies: PolicySet) -> None:
+        """Judge by these from the next record on; what was accepted keeps the policies that it began with."""
+        self._policies = policies
+        self._routes = {}
+
+    def _fix_route(self, topic: str) -> tuple[Policy, ...] | None:
+        routed = self._policies.route_topic(topic)
+        fixed = None
+        # Marks belong to a post: a topic's own routes have none.
+        if routed is not None and all(route.mode == "live" for route in routed):
+            fixed = tuple(route.policy for route in routed)
+        self._routes[topic] = fixed
+        return fixed
+
+    def _route(self, work: Work) -> tuple[Post, tuple[Policy, ...]]:
+        """Parse a record whose policies depend on the post. Raises RecordError."""
+        record = work.record
+        post, document = self._parser.parse_document(record.value, record.headers)
+        facts = RouteFacts.of(record.topic, record.headers, document, post)
+        routed = self._policies.route_post(facts)
+        if any(route.mode != "live" for route in routed):
+            work.modes = {route.policy.id: route.mode for route in routed}
+        return post, tuple(route.policy for route in routed)
+
+    def dispatch(self, *, flush: bool = False, ahead_s: float = 0.0) -> None:
+        """Hand to the judge, and of dead letters to the publisher, what is due; with ``flush``, everything.
+
+        Args:
+            flush: hand over what is not due as well.
+            ahead_s: when the next call may come, in s from now: posts that will be due by then are handed over.
+        """
+        now_s = self._clock.monotonic_s()
+        self._write_dead_letters(now_s, flush=flush)
+        batches = self._batcher.flush() if flush else self._batcher.due(now_s + ahead_s)
+        if not batches:
+            return
+        now_ns = self._clock.wall_ns()
+        for batch in batches:
+            wanted: list[JudgeRequest] = []
+            traced: list[JudgeRequest] = []
+            consumed: dict[int, int] = {}
+            for request in batch:
+                work = request.context
+                assert isinstance(work, Work)
+                if work.abandoned:
+                    continue
+                wanted.append(request)
+                consumed[work.consumed_ns] = consumed.get(work.consumed_ns, 0) + 1
+                if work.trace.span is not None:
+                    traced.append(request)
+            if traced:
+                self._trace_batch(traced, len(wanted), now_ns)
+            if wanted:
+                self._metrics.batch_records.observe(len(wanted))
+                for consumed_ns, count in consumed.items():  # records of one poll share their time
+                    self._metrics.observe_stage("wait", [now_ns - consumed_ns], count)
+                self._judge.submit(wanted, self._judged)
+
+    def _trace_batch(self, traced: Sequence[JudgeRequest], count: int, now_ns: int) -> None:
+        tracing = self._tracing
+        batch = tracing.batch(traced[0].policy.id, count, now_ns)
+        for request in traced:
+            work = request.context
+            assert isinstance(work, Work)
+            assert work.trace.span is not None
+            request.span = tracing.judging(
+                work.trace.span, request, work.consumed_ns, now_ns, batch
+            )
+        batch.end(now_ns)
+
+    def next_due_s(self) -> float | None:
+        """Return when :meth:`dispatch` has something to do, on the monotonic clock."""
+        due_s = (self._batcher.next_due_s(), self.dead_letters.next_due_s())
+        return min((one for one in due_s if one is not None), default=None)
+
+    def unfinished(self, partitions: Iterable[Partition]) -> int:
+        """Return how many records of these partitions still owe something."""
+        return sum(len(self._live.get(partition, ())) for partition in partitions)
+
+    def oldest(self, partition: Partition) -> tuple[int, int] | None:
+        """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        return None if work is None else (work.record.offset, work.consumed_ns)
+
+    def oldest_trace_id(self, partition: Partition) -> str | None:
+        """Return the trace id of a partition's oldest unfinished record, whether it is traced or not."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        return None if work is None else work.trace.traceparent[3:35]
+
+    def oldest_written_ns(self, partition: Partition) -> int | None:
+        """Return when a partition's oldest unfinished record was written, Unix time in ns: by its own timestamp."""
+        work = next(iter(self._live.get(partition, {}).values()), None)
+        if work is None:
+            return None
+        written_ns = work.record.timestamp * 1_000_000
+        return min(written_ns, work.consumed_ns) if written_ns > 0 else work.consumed_ns
+
+    def abandon(self, partitions: Iterable[Partition]) -> int:
+        """Give up what is left of these partitions, whose next owner reads it again; return the count.
+
+        What was already handed to the publisher may still be produced, unless it writes transactions: its id is the
+        same next time.
+        """
+        given_up = [work for p in partitions for work in self._live.get(p, {}).values()]
+        self._give_up(given_up)
+        return len(given_up)
+
+    def _give_up(self, given_up: Sequence[Work]) -> None:
+        """Cancel what is left of these, which never finish in this epoch."""
+        cancelled: list[JudgeRequest] = []
+        for work in given_up:
+            del self._live[work.offsets.partition][work.record.offset]
+            work.abandoned = True
+            cancelled.extend(work.requests)
+            self.flow.leave(work.size_bytes, work.tokens)
+            self._tracing.abandoned(work.trace, work.requests)
+        if cancelled:
+            self._judge.cancel(cancelled)
+        self.finished += len(given_up)
+        if given_up:
+            self._metrics.abandoned.inc(len(given_up))
+            self.progress.set()
+
+    def _judged(self, judgements: Sequence[Judgement]) -> None:
+        now_ns = self._clock.wall_ns()
+        now_ms, now_s = now_ns // 1_000_000, self._clock.monotonic_s()
+        passed = 0
+        events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
+        outgoing: list[Outgoing] = []
+        prompt_tokens = cached_tokens = output_tokens = 0
+        degraded: Counter[str] = Counter()
+        for judgement in judgements:
+            work = judgement.request.context
+            assert isinstance(work, Work)
+            if work.abandoned:
+                continue
+            span = judgement.request.span
+            if span is not None:
+                self._tracing.judged(span, judgement)
+            if judgement.error is not None:
+                self.dead_letters.passed("judge", passed, now_s)
+                passed = 0
+                self._fail(work, "judge", judgement.error, now_s, now_ns, judgement)
+                continue
+            passed += 1
+            verdict, sending = self._records.verdict(work, judgement, events, now_ns)
+            provenance = verdict["provenance"]
+            if provenance["degraded"]:
+                degraded.update(provenance["degraded"])
+            if provenance["output_tokens"]:
+                prompt_tokens += provenance["prompt_tokens"]
+                cached_tokens += provenance["cached_tokens"]
+                output_tokens += provenance["output_tokens"]
+            outgoing.append(sending)
+            if judgement.thoughts and self._kafka.reasoning_topic is not None:
+                outgoing.append(self._records.reasoning(work, verdict, judgement, now_ns))
+        self._metrics.observe_stage(
+            "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
+        )
+        self._metrics.count_degraded(degraded)
+        if output_tokens:
+            self._metrics.count_tokens(prompt_tokens, cached_tokens, output_tokens)
+        self.dead_letters.passed("judge", passed, now_s)
+        if outgoing:
+            self._publisher.publish(outgoing, self._acknowledged)
+        self._write_dead_letters(now_s)
+
+    def _acknowledged(self, outgoing: Sequence[Outgoing]) -> None:
+        verdicts: Counter[tuple[str, str, str, str]] = Counter()
+        consumed: Counter[int] = Counter()
+        built: Counter[int] = Counter()
+        now_ns = self._clock.wall_ns()
+        traces = self._tracing.keeping is not None
+        for sent in outgoing:
+            owed = sent.context
+            assert isinstance(owed, Owed)
+            work, label = owed.work, owed.label
+            if isinstance(label, tuple):
+                verdicts[label] += 1
+            elif label is None:
+                self._metrics.reasoning.inc()
+            else:
+                self._metrics.dead_letters.labels(label).inc()
+            consumed[work.consumed_ns] += 1
+            built[owed.built_ns] += 1
+            if traces:
+                self._tracing.sent(
+                    work, owed.span, now_ns, topic=sent.topic, built_ns=owed.built_ns
+                )
+            work.owed -= 1
+            if work.owed == 0 and not work.abandoned:
+                self._finish(work, work.trace.span, now_ns)
+        self._metrics.count_verdicts(verdicts)
+        for consumed_ns, count in consumed.items():  # records of one poll share their time
+            self._metrics.seconds.observe((now_ns - consumed_ns) / 1e9, count)
+        for built_ns, count in built.items():
+            self._metrics.observe_stage("publish", [now_ns - built_ns], count)
+        self.progress.set()
+
+    def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
+        offset = work.record.offset
+        del self._live[work.offsets.partition][offset]
+        self.finished += 1
+        work.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
+        work.offsets.finish(offset)
+        self.flow.leave(work.size_bytes, work.tokens)
+        if span is not None:
+            span.end(now_ns)
+
+    def _fail(
+        self,
+        work: Work,
+        stage: Stage,
+        error: RecordError,
+        now_s: float,
+        now_ns: int,
+        judgement: Judgement | None = None,
+    ) -> bool:
+        """Make a record's dead letter; where a limit forbids it, give the record up and return False."""
+        owed = Owed(work, error.reason, now_ns)
+        if self._tracing.keeping is not None:
+            owed.span = self._tracing.failed(
+                work, error.reason, judgement, self._kafka.dead_letter_topic, now_ns
+            )
+        provenance = None if judgement is None else judgement.provenance
+        event = build_dead_letter(
+            work.record,
+            error,
+            kafka=self._kafka,
+            failed_ms=now_ns // 1_000_000,
+            policy_id=None if judgement is None else judgement.request.policy.id,
+            attempts=1 if provenance is None else provenance.attempts,
+        )
+        letter = Outgoing(self._kafka.dead_letter_topic, *event, owed, work)
+        if self.dead_letters.offer(letter, stage, error.reason, now_s):
+            return True
+        given_up = {id(work): work}
+        for held in self.dead_letters.take_held():
+            assert isinstance(held.context, Owed)
+            given_up[id(held.context.work)] = held.context.work
+        self._give_up([one for one in given_up.values() if not one.abandoned])
+        return False
+
+    def _write_dead_letters(self, now_s: float, *, flush: bool = False) -> None:
+        letters = self.dead_letters.take(now_s, flush=flush)
+        if letters:
+            self._publisher.publish(letters, self._acknowledged)
+        elif self.dead_letters.next_due_s() is not None:
+            self.progress.set()  # whoever drains has it flushed

@@ -1,0 +1,377 @@
+"""The loop round the pipeline: poll, accept, dispatch, commit; rebalance, rewind and drain.
+
+Theory of operation. A partition that is ours either has an *epoch*, and is polled, or is being *rewound*: nothing of
+it is asked for while, in a task of its own, its committed position is read (in exactly-once mode once the partition
+has been claimed). The poll loop then seeks there between two polls, so that no record of an old position can come
+after it, and begins the next epoch.
+
+What it must never do: commit for a partition that was lost, or leave a drain without a deadline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from stream_guard.core.errors import BrokerError
+from stream_guard.stream.offsets import PartitionOffsets
+from stream_guard.stream.progress import Head, Progress, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from stream_guard.core.clock import Clock
+    from stream_guard.core.kafka_types import Partition, Record
+    from stream_guard.settings import DeliverySettings
+    from stream_guard.stream.pipeline import Pipeline
+    from stream_guard.stream.ports import Source, Transactions
+    from stream_guard.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+POLL_TIMEOUT_MS: Final = 500
+# While full, how often an empty poll tells the group that we are alive; far below max_poll_interval_ms.
+_KEEP_ALIVE_S: Final = 5.0
+
+
+class Consumer:
+    """Drives one pipeline from one source; it is the source's rebalance listener.
+
+    Args:
+        source, pipeline: what it stands between.
+        delivery: intervals and deadlines.
+        clock, metrics: the parts.
+        transactions: who writes and commits in exactly-once mode; without it, positions are committed here.
+
+    Attributes:
+        turns: how often the poll loop has turned, for liveness.
+        commits: how many have succeeded.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        delivery: DeliverySettings,
+        *,
+        clock: Clock,
+        metrics: Metrics,
+        transactions: Transactions | None = None,
+    ) -> None:
+        self._source = source
+        self._pipeline = pipeline
+        self._delivery = delivery
+        self._clock = clock
+        self._metrics = metrics
+        self._offsets: dict[Partition, PartitionOffsets] = {}
+        self._epoch = 0
+        self._stopping = asyncio.Event()
+        self._held = asyncio.Event()
+        self._committing = asyncio.Lock()
+        self._transactions = transactions
+        if transactions is not None:
+            transactions.listen(self._end_epoch)
+        self._rewinding: dict[Partition, asyncio.Task[None]] = {}
+        # Partitions whose position is known, and why they were rewound: they wait for the poll loop.
+        self._rewound: dict[Partition, tuple[int, str]] = {}
+        self._failure: BaseException | None = None
+        # By partition, the highest offset that this process has received in any epoch: at or below it, it is a repeat.
+        self._received: dict[Partition, int] = {}
+        self._causes: dict[Partition, str] = {}
+        # How long the last turn took, its waiting left out, in s: about when the next one can hand posts over.
+        self._turn_s = 0.0
+        self.turns = 0
+        self.commits = 0
+
+    @property
+    def assigned(self) -> Sequence[Partition]:
+        """The partitions that are ours now."""
+        return (*self._offsets, *self._rewinding, *self._rewound)
+
+    def lag_records(self) -> int | None:
+        """Return how many records of our partitions are still to be read; None where no end is known."""
+        ends = self._source.ends()
+        behind = [
+            end - offsets.next_offset
+            for partition, offsets in self._offsets.items()
+            if (end := ends.get(partition)) is not None and offsets.next_offset is not None
+        ]
+        return max(0, sum(behind)) if behind else None
+
+    def hold(self) -> None:
+        """Keep the membership, and take no records, until :meth:`release`: the engine is not ready."""
+        self._held.clear()
+
+    def release(self) -> None:
+        """Take records."""
+        self._held.set()
+
+    def heads(self) -> list[Head]:
+        """Return the oldest unfinished record of each partition that has one."""
+        now_ns = self._clock.wall_ns()
+        heads = []
+        for partition, offsets in self._offsets.items():
+            oldest = self._pipeline.oldest(partition)
+            if oldest is not None:
+                offset, read_ns = oldest
+                age_s = max(0.0, (now_ns - read_ns) / 1e9)
+                held_back = offsets.span - offsets.unfinished
+                trace_id = self._pipeline.oldest_trace_id(partition)
+                heads.append(Head(partition, offset, age_s, held_back, trace_id))
+        return heads
+
+    def standings(self) -> list[Standing]:
+        """Return how far behind each partition is whose records are being read."""
+        ends = self._source.ends()
+        standings = []
+        for partition, offsets in self._offsets.items():
+            position, end = offsets.position(), ends.get(partition)
+            known = position is not None and end is not None
+            behind = max(0, end - position) if known else None  # type: ignore[operator]
+            written_ns = self._pipeline.oldest_written_ns(partition)
+            standings.append(Standing(partition, behind, written_ns))
+        return standings
+
+    def progress(self, heads: Sequence[Head], *, engine_ready: bool) -> Progress:
+        """Return what has moved so far."""
+        return Progress(
+            turns=self.turns,
+            finished=self._pipeline.finished,
+            committed=self.commits,
+            in_flight=self._pipeline.flow.records,
+            uncommitted=any(o.committable() is not None for o in self._offsets.values()),
+            oldest_s=max((head.age_s for head in heads), default=0.0),
+            engine_ready=engine_ready,
+        )
+
+    def stop(self) -> None:
+        """Ask :meth:`run` to return soon."""
+        self._stopping.set()
+        self._pipeline.progress.set()
+
+    async def run(self) -> None:
+        """Poll until :meth:`stop`; raises BrokerError where reading cannot go on."""
+        committer = asyncio.create_task(self._commit_regularly(), name="committer")
+        try:
+            while not self._stopping.is_set():
+                await self._turn()
+        finally:
+            committer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await committer
+
+    async def _turn(self) -> None:
+        self.turns += 1
+        if self._failure is not None:
+            raise self._failure
+        pipeline = self._pipeline
+        self._seek_rewound()
+        # What would be too old by the next turn goes now: a turn of many records takes as long as a post may wait.
+        pipeline.dispatch(ahead_s=self._turn_s)
+        self._metrics.in_flight.set(pipeline.flow.records)
+        room = pipeline.flow.room() if self._held.is_set() else 0
+        pollable = pipeline.flow.pollable(self._offsets.values()) if room else []
+        if not pollable:
+            await self._wait_for_room()
+            # Nothing is asked for, so nothing comes: it only counts as a poll.
+            await self._source.poll((), records_max=1, timeout_ms=0)
+            return
+        records = await self._source.poll(pollable, records_max=room, timeout_ms=self._timeout_ms())
+        polled_s = self._clock.monotonic_s()
+        for partition, batch in records.items():
+            self._accept(partition, batch)
+        # A poll that finds prefetched records does not suspend, and publishing has to get its turn.
+        await asyncio.sleep(0)
+        self._turn_s = self._clock.monotonic_s() - polled_s
+
+    def _accept(self, partition: Partition, batch: Sequence[Record]) -> None:
+        offsets = self._offsets.get(partition)
+        if offsets is None or not batch:
+            return  # its epoch ended during the poll: it is read again
+        first = batch[0].offset
+        if offsets.last is not None and first <= offsets.last:
+            # The log begins again, or was cut: what was read of the old one can move no position of the new.
+            _log.warning(
+                "log_went_back",
+                partition=f"{partition.topic}/{partition.partition}",
+                received=offsets.last,
+                now=first,
+            )
+            self._end_epoch(offsets, "reset")
+            return
+        seen = self._received.get(partition)
+        if seen is not None and first <= seen:
+            count = sum(record.offset <= seen for record in batch)
+            self._metrics.repeats.labels(self._causes[partition]).inc(count)
+        self._pipeline.accept(offsets, batch)
+
+    def _timeout_ms(self) -> int:
+        due_s = self._pipeline.next_due_s()
+        if due_s is None:
+            return POLL_TIMEOUT_MS
+        return max(0, min(POLL_TIMEOUT_MS, round((due_s - self._clock.monotonic_s()) * 1_000)))
+
+    async def _wait_for_room(self) -> None:
+        """Wait until something is finished, something is due, or it is time for a sign of life."""
+        progress = self._pipeline.progress
+        progress.clear()
+        due_s = self._pipeline.next_due_s()
+        timeout_s = (
+            _KEEP_ALIVE_S if self._held.is_set() and self._offsets else POLL_TIMEOUT_MS / 1_000
+        )
+        if due_s is not None:
+            timeout_s = max(0.0, min(timeout_s, due_s - self._clock.monotonic_s()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await progress.wait()
+
+    # Rebalance
+
+    async def on_assigned(self, partitions: Sequence[Partition]) -> None:
+        """Begin an epoch for each partition, once it is claimed where transactions need that."""
+        self._metrics.rebalances.inc()
+        self._metrics.partitions.set(len(partitions))
+        _log.info(
+            "assigned",
+            epoch=self._epoch + 1,
+            partitions=[f"{p.topic}/{p.partition}" for p in partitions],
+        )
+        for partition in partitions:
+            if self._transactions is None:  # the source has gone to the committed position
+                self._begin_epoch(partition, "rebalance")
+            else:
+                self._rewind(partition, "rebalance")
+        self._pipeline.progress.set()
+
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """Finish what is in flight until the drain's deadline, commit, and give up the rest."""
+        if self.assigned:
+            abandoned = await self.drain()
+            _log.info("revoked", epoch=self._epoch, partitions=len(partitions), abandoned=abandoned)
+        self._metrics.partitions.set(0)
+
+    # Epochs
+
+    def _begin_epoch(self, partition: Partition, cause: str) -> None:
+        self._epoch += 1
+        offsets = self._offsets[partition] = PartitionOffsets(partition, self._epoch)
+        self._causes[partition] = cause
+        if self._transactions is not None:
+            self._transactions.begin(offsets)
+
+    def _end_epoch(self, offsets: PartitionOffsets, cause: str) -> None:
+        """Give up what is unfinished of an epoch, and have its partition read again from where it is committed."""
+        partition = offsets.partition
+        offsets.revoked = True
+        self._note_received(offsets)
+        abandoned = self._pipeline.abandon([partition])
+        # In a drain it is not read again, but by its next owner; and then nothing is left to wait for.
+        if self._offsets.get(partition) is offsets:
+            del self._offsets[partition]
+            _log.warning(
+                "rewinding",
+                partition=f"{partition.topic}/{partition.partition}",
+                cause=cause,
+                abandoned=abandoned,
+            )
+            self._rewind(partition, cause)
+
+    def _note_received(self, offsets: PartitionOffsets) -> None:
+        if offsets.last is not None:
+            seen = self._received.get(offsets.partition, -1)
+            self._received[offsets.partition] = max(seen, offsets.last)
+
+    def _rewind(self, partition: Partition, cause: str) -> None:
+        self._rewinding[partition] = asyncio.create_task(
+            self._find_position(partition, cause), name=f"rewind-{partition.partition}"
+        )
+
+    async def _find_position(self, partition: Partition, cause: str) -> None:
+        try:
+            if self._transactions is not None:
+                if cause == "reset":
+                    await self._transactions.release([partition])
+                await self._transactions.claim(partition, cause)
+            position = await self._source.committed(partition)
+        except Exception as error:  # noqa: BLE001 - raised by the poll loop
+            self._failure = error
+        else:
+            if cause == "reset":
+                self._received.pop(partition, None)  # other records have these offsets now
+            self._rewound[partition] = (position, cause)
+        self._rewinding.pop(partition, None)
+        self._pipeline.progress.set()
+
+    def _seek_rewound(self) -> None:
+        """Between two polls: read on from the positions that were found."""
+        for partition, (position, cause) in self._rewound.items():
+            self._source.seek(partition, position)
+            known = cause in ("rebalance", "reset")
+            self._begin_epoch(partition, cause if known else "rewind")
+        self._rewound.clear()
+
+    async def _stop_rewinding(self) -> None:
+        tasks = [*self._rewinding.values()]
+        self._rewinding.clear()
+        self._rewound.clear()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def drain(self) -> int:
+        """Finish what is in flight until ``delivery.drain_timeout_s``, commit; return the records given up."""
+        owned = self.assigned
+        draining, self._offsets = self._offsets, {}
+        await self._stop_rewinding()
+        pipeline = self._pipeline
+        if self._transactions is not None:
+            self._transactions.hurry()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._delivery.drain_timeout_s):
+                while pipeline.unfinished(draining):
+                    pipeline.progress.clear()
+                    pipeline.dispatch(flush=True)
+                    await pipeline.progress.wait()
+        await self._commit(draining.values())
+        for offsets in draining.values():
+            offsets.revoked = True
+            self._note_received(offsets)
+        abandoned = pipeline.abandon(draining)
+        if self._transactions is not None:
+            await self._transactions.release(owned)
+        return abandoned
+
+    # Commit
+
+    async def _commit_regularly(self) -> None:
+        while self._transactions is None:
+            await asyncio.sleep(self._delivery.commit_interval_ms / 1_000)
+            await self._commit(self._offsets.values())
+
+    async def _commit(self, partitions: Iterable[PartitionOffsets]) -> None:
+        if self._transactions is not None:
+            return  # positions travel with what their records owe
+        async with self._committing:  # one at a time, so that positions never go back
+            positions: dict[Partition, int] = {}
+            trackers = list(partitions)
+            for offsets in trackers:
+                position = offsets.committable()
+                if position is not None:
+                    positions[offsets.partition] = position
+            if not positions:
+                return
+            try:
+                await self._source.commit(positions)
+            except BrokerError as error:
+                # Nothing is lost: the position stays, and is committed next time or read again.
+                self._metrics.commits.labels("failed").inc()
+                _log.warning("commit_failed", error=str(error))
+                return
+            self._metrics.commits.labels("ok").inc()
+            self.commits += 1
+            for offsets in trackers:
+                if offsets.partition in positions:
+                    offsets.committed = positions[offsets.partition]

@@ -1,0 +1,172 @@
+"""The edges of the program as Protocols: where records come from, who judges, where verdicts go.
+
+The core and the pipeline know these and nothing behind them.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from stream_guard.core.kafka_types import Partition, Record
+    from stream_guard.stream.offsets import PartitionOffsets
+
+
+class Origin(Protocol):
+    """The record that owes what is produced, and how much it still owes."""
+
+    @property
+    def record(self) -> Record: ...
+    @property
+    def offsets(self) -> PartitionOffsets: ...
+    @property
+    def owed(self) -> int: ...
+
+
+class Outgoing(NamedTuple):
+    """A record to be produced. ``context`` is the sender's own and comes back on acknowledgement.
+
+    ``origin`` is the record read that owes it; only transactions need to know.
+    """
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: list[tuple[str, bytes]]
+    context: object
+    origin: Origin | None = None
+
+
+class RebalanceListener(Protocol):
+    """Told by a source, on its own task, what it gains and what it is about to lose."""
+
+    async def on_assigned(self, partitions: Sequence[Partition]) -> None: ...
+    async def on_revoked(self, partitions: Sequence[Partition]) -> None:
+        """Return once what can be finished is; after it the partitions are another member's."""
+
+
+class Source(Protocol):
+    """Records in, positions committed back. One task polls; no call is cancelled inside."""
+
+    async def start(self, listener: RebalanceListener) -> None:
+        """Join the group.
+
+        Raises:
+            BrokerError: the broker cannot be reached, or a topic is missing.
+        """
+
+    async def poll(
+        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+    ) -> Mapping[Partition, Sequence[Record]]:
+        """Records of these partitions, in offset order, as soon as there are any.
+
+        With no partitions: nothing is taken; the membership is kept and the time waited out.
+        """
+
+    async def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Commit next-offsets-to-read.
+
+        Raises:
+            BrokerError: it did not succeed in time, or the group has moved on.
+        """
+
+    def assigned(self) -> Sequence[Partition]: ...
+
+    def ends(self) -> Mapping[Partition, int]:
+        """The offset after the newest record of each assigned partition, as of the last fetch, where one is known."""
+
+    async def committed(self, partition: Partition) -> int:
+        """Return where reading begins: the committed position, with no transaction open on it, or the log's start.
+
+        Raises:
+            BrokerError: it cannot be found out in time.
+        """
+
+    def seek(self, partition: Partition, position: int) -> None:
+        """Read on from here; called between polls, and without effect where the partition is not ours any more."""
+
+    async def stop(self) -> None: ...
+
+
+class Publisher(Protocol):
+    """Records out."""
+
+    async def start(self) -> None:
+        """Raises BrokerError: the broker cannot be reached."""
+
+    def publish(
+        self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
+    ) -> None:
+        """Queue records for sending; each is later passed, once, to ``acknowledged``, in lists.
+
+        Sending is retried, with the producer rebuilt where need be, until it succeeds or
+        :meth:`wait_failed` returns; nothing is dropped.
+        """
+
+    async def flush(self) -> None:
+        """Return once everything queued has been acknowledged."""
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once there is one after which nothing more will be sent."""
+
+    async def stop(self) -> None: ...
+
+
+class Transactions(Publisher, Protocol):
+    """A publisher that writes what a partition's records owe and its position together, or neither.
+
+    A partition is *claimed*, which fences everyone who claimed it before, then its committed position is read, and
+    then an epoch *begins*. When a transaction is in doubt the claim is void, and the partition's epoch is over.
+    """
+
+    def listen(self, doubted: Callable[[PartitionOffsets, str], None]) -> None:
+        """Have ``doubted`` called, with the epoch and the cause, when an epoch can no longer be written."""
+
+    async def claim(self, partition: Partition, cause: str) -> None:
+        """Take a partition over from whoever had it; retried, with pauses, until it succeeds.
+
+        Args:
+            partition: which.
+            cause: ``rebalance`` after an assignment, or what ``doubted`` was told.
+
+        Raises:
+            StreamGuardError: it does not succeed in time, or never will.
+        """
+
+    def begin(self, offsets: PartitionOffsets) -> None:
+        """Write what the records of this epoch owe; its partition has been claimed."""
+
+    def hurry(self) -> None:
+        """Let nothing wait for company any more, in the epochs that are open: a drain is under way."""
+
+    async def release(self, partitions: Iterable[Partition]) -> None:
+        """End the epochs of these partitions and give them up; what was not written is dropped."""
+
+
+class Session(Protocol):
+    """The right to write for one partition, until somebody else claims it."""
+
+    async def write(self, outgoing: Sequence[Outgoing], position: int) -> None:
+        """Write these records and commit the partition's position, in one transaction.
+
+        Raises:
+            DoubtError: it was not written, or nobody knows; the session is of no use any more.
+            BrokerError: it never can be.
+        """
+
+    async def close(self) -> None:
+        """Abort what is open, within a deadline; never raises."""
+
+
+class Transactor(Protocol):
+    """Opens sessions."""
+
+    async def claim(self, partition: Partition) -> Session:
+        """Fence whoever claimed the partition before, and abort what they left open.
+
+        Raises:
+            DoubtError: not this time.
+            StreamGuardError: never, as things are set up.
+        """

@@ -1,0 +1,4 @@
+"""The spans of records in flight.
+
+May import: ``telemetry`` and ``judging.contract``.
+"""
