@@ -26,14 +26,15 @@ demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
 	@$(BIN)/python -m stream_guard.cli.demo
 
 WITHOUT_BROKER := tests/unit tests/contract tests/packaging tests/simulation tests/helm
-test: lint ## everything: ruff, mypy, then the tests, the fast ones first
+test: lint ## everything: lint, then the tests, the fast ones first
 	$(BIN)/python -m pytest $(WITHOUT_BROKER) --numprocesses 2 --dist loadfile
 	$(BIN)/python -m pytest tests/integration
 
-lint: $(STAMP) ## ruff and mypy only
+lint: $(STAMP) ## ruff, mypy and the rooms only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 format: $(STAMP) ## let ruff rewrite what it can
 	$(BIN)/ruff check --fix .

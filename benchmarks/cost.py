@@ -37,26 +37,27 @@ DOUBLES: Final = "doubles"
 _FRAMES: Final = 16
 _ROOT: Final = str(Path(stream_guard.__file__).parent) + "/"
 _STAGES: Final = {
-    "batching": "batch",
-    "cascade": "judge",
-    "engine": "judge",
-    "flow": "offsets",
-    "judge": "judge",
-    "offsets": "offsets",
-    "policy": "route",
-    "post": "parse",
-    "pressure": "judge",
-    "reasoning": "verdict",
-    "routing": "route",
+    "judging": "judge",
+    "judging/reasoning_event": "verdict",
+    "judging/verdict": "verdict",
+    "policies": "route",
+    "policies/calibration": "calibration",
+    "records/post": "parse",
+    "records/verdict_event": "verdict",
+    "stream/admission": "offsets",
+    "stream/batching": "batch",
+    "stream/dead_letter_gate": "dead_letter_gate",
+    "stream/dead_letter_limits": "dead_letter_limits",
+    "stream/in_flight": "pipeline",
+    "stream/offsets": "offsets",
+    "stream/outgoing": "pipeline",
+    "stream/pipeline": "pipeline",
+    "stream/tracing": "trace",
     "telemetry": "trace",
     "telemetry/metrics": "metrics",
     "testing": DOUBLES,
-    "tiers": "judge",
-    "verdict": "verdict",
-    "verdict_records": "pipeline",
-    "work": "pipeline",
 }
-"""By module, or its package; a module that is not here is a stage of its own name."""
+"""By module, or the nearest package above it; a module that has neither is a stage of its own name."""
 
 
 def _lines(what: Any) -> range:
@@ -225,8 +226,12 @@ def _stage(filename: str, line: int) -> str | None:
     if filename == _VERDICT_FILE and any(line in lines for lines in _ENCODE_LINES):
         return "encode"  # beside what builds a verdict, in the same module
     module = filename.removeprefix(_ROOT).removesuffix(".py")
-    package = module.split("/", 1)[0]
-    return _STAGES.get(module) or _STAGES.get(package) or package
+    place = module
+    while place:
+        if place in _STAGES:
+            return _STAGES[place]
+        place = place.rpartition("/")[0]
+    return module
 
 
 def _module(filename: str) -> str:

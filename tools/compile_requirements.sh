@@ -12,7 +12,7 @@ uv=${UV:-.venv/bin/uv}
 upgrade=(${UPGRADE:+--upgrade})
 common=(--universal --python-version 3.11 --no-annotate --quiet)
 locked=("${common[@]}" --generate-hashes --no-emit-index-url --custom-compile-command "make requirements")
-extras=(--extra cpu --extra broker --extra dev --extra bench)
+extras=(--extra cpu --extra broker --extra dev --extra bench --extra evaluation)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 

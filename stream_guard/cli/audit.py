@@ -18,9 +18,9 @@ from stream_guard.kafka.bounds import read_bound
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
+    from stream_guard.kafka.sinks import Sink
     from stream_guard.offline.audit.backtest import Report
     from stream_guard.offline.audit.replay import Replayed
-    from stream_guard.offline.audit.sinks import Sink
 
 out = Console(highlight=False)
 _SHOWN_MAX: Final = 50
@@ -144,9 +144,9 @@ def backtest(  # noqa: PLR0913 - each an option of the command
     The range is one of the topic's records, by their time or by offset. The verdicts, of route mode shadow, go into a
     file or a topic of their own, or nowhere.
     """
+    from stream_guard.kafka.sinks import FileSink, NoSink, TopicSink, check_output_topic
     from stream_guard.offline.audit.backtest_run import Plan
     from stream_guard.offline.audit.backtest_run import backtest as run
-    from stream_guard.offline.audit.sinks import FileSink, NoSink, TopicSink, check_output_topic
     from stream_guard.policies.store import load_policy
 
     settings = load_settings(config)

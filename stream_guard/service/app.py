@@ -40,8 +40,6 @@ from stream_guard.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from opentelemetry.sdk.trace.export import SpanExporter
-
     from stream_guard.judging.contract import Judge
     from stream_guard.judging.engine.supervisor import EngineState
     from stream_guard.policies.policy import PolicySet
@@ -49,6 +47,7 @@ if TYPE_CHECKING:
     from stream_guard.settings import Settings
     from stream_guard.stream.dead_letter_gate import DeadLetterGate
     from stream_guard.stream.ports import Publisher
+    from stream_guard.telemetry.export import SpanExporter
 
 _log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_guard.judging.families.harmony.reasoning import reasoning_record
+from stream_guard.judging.reasoning_event import reasoning_record
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.stream.in_flight import Owed
 from stream_guard.stream.ports import Outgoing

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace.export import SpanExporter
 
+if TYPE_CHECKING:
     from stream_guard.settings import TelemetrySettings
+
+__all__ = ["SpanExporter", "make_exporter"]
 
 
 def make_exporter(settings: TelemetrySettings) -> SpanExporter | None:

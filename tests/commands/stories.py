@@ -132,7 +132,7 @@ def for_policies(tree: Path) -> None:
 def for_classifier(tree: Path) -> None:
     """Prepare for docs/classifier.md: a policy called hate with a model of its own, and labels."""
     shutil.copytree(tree / "policies" / "dangerous-content", tree / "policies" / "hate")
-    shipped = tree / "stream_guard" / "tiers" / "models" / "toxicity"
+    shipped = tree / "stream_guard" / "judging" / "tiers" / "classifier" / "models" / "toxicity"
     shutil.copytree(shipped, tree / "policies" / "hate" / "my-model")
     golden(tree)
     shutil.copy(tree / "golden.csv", tree / "labelled.csv")

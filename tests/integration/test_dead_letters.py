@@ -274,7 +274,7 @@ _PROGRAM = """
 import asyncio, sys
 from aiokafka import AIOKafkaProducer
 from stream_guard.kafka import dead_letter_replay
-from stream_guard import cli
+from stream_guard.cli import main as cli
 commit, calls = AIOKafkaProducer.commit_transaction, 0
 async def stuck(self):
     global calls

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings(
 MAIN = """
 import asyncio, pathlib, sys
 from tests.integration.test_engine import core_process, engine_settings, policy_set
-from stream_guard.engine.vllm_engine import VllmJudge
+from stream_guard.judging.engine.judge import VllmJudge
 
 async def main():
     judge = VllmJudge(engine_settings(pathlib.Path(sys.argv[1])))

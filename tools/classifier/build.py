@@ -28,7 +28,7 @@ from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 ROOT = Path(__file__).resolve().parents[2]
-FOLDER = ROOT / "stream_guard" / "tiers" / "models" / "toxicity"
+FOLDER = ROOT / "stream_guard" / "judging" / "tiers" / "classifier" / "models" / "toxicity"
 FIXTURE = ROOT / "tests" / "unit" / "data" / "toxicity_parity.json"
 SOURCE = "alt-profanity-check"
 SOURCE_VERSION = "1.9.1"

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.kafka.bounds import Bound
     from stream_guard.kafka.ranges import Spans
-    from stream_guard.offline.audit.sinks import Sink
+    from stream_guard.kafka.sinks import Sink
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 

@@ -1,0 +1,73 @@
+"""The commands about dead letters refuse what makes no sense, in one line and with their exit codes."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from stream_guard.cli.main import app
+from stream_guard.core.errors import EXIT_BROKER, EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+
+ROOT = Path(__file__).parents[3]
+# Nobody listens on port 9 of loopback, so this fails at once.
+NOBODY = {
+    "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": "127.0.0.1:9",
+    "STREAM_GUARD_KAFKA__REQUEST_TIMEOUT_MS": "2000",
+}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("list", "--since", "soon"), "--since soon: not a time; for example 2026-01-31"),
+        (("list", "--until", "2026-13-01"), "--until 2026-13-01: not a time"),
+        (("replay", "--offsets", "9-1"), "--offsets 9-1: the second is below the first"),
+        (("replay", "--offsets", "all"), "--offsets all: write A-B"),
+    ],
+)
+def test_an_option_that_makes_no_sense_says_how_to_write_it(
+    arguments: tuple[str, ...], says: str
+) -> None:
+    result = CliRunner().invoke(app, ["dlq", *arguments], env=NOBODY)
+    assert isinstance(result.exception, StreamGuardError)
+    assert result.exception.exit_code == EXIT_USAGE
+    assert says in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("list", "--limit", "-1"), ("list", "--partition", "-1"), ("show",), ("replay", "--all")],
+)
+def test_what_the_commands_do_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> None:
+    assert CliRunner().invoke(app, ["dlq", *arguments]).exit_code == EXIT_USAGE
+
+
+@pytest.mark.parametrize("command", [("list",), ("show", "posts/0/1"), ("replay",)])
+def test_a_broker_that_is_not_there_is_named(command: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(app, ["dlq", *command], env=NOBODY)
+    assert isinstance(result.exception, StreamGuardError)
+    assert result.exception.exit_code == EXIT_BROKER
+    assert "127.0.0.1:9 (kafka.bootstrap_servers)" in str(result.exception)
+
+
+def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stream_guard", "dlq", "show", "x", "--config", "none.toml"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == EXIT_USAGE
+    assert done.stderr == "stream-guard: --config none.toml: No such file or directory\n"
+
+
+def test_every_command_shows_an_example() -> None:
+    for command in ("list", "show", "replay"):
+        result = CliRunner().invoke(app, ["dlq", command, "--help"])
+        assert result.exit_code == EXIT_CLEAN
+        assert f"Example: stream-guard dlq {command}" in result.stdout

@@ -1,0 +1,308 @@
+"""``stream-guard eval`` on the fixed rule: files, thresholds, comparisons, and one clear line for bad use."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from stream_guard.cli.main import app
+from stream_guard.core.errors import EXIT_CLEAN, EXIT_LIMIT, EXIT_USAGE, StreamGuardError
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = ROOT / "policies"
+DC = "dangerous-content"
+SCRIPTED = {"STREAM_GUARD_ENGINE__KIND": "scripted"}
+GOLDEN = """\
+A notice: made up for tests., , ,
+Example,Classification,Language
+a [violates] post,DC1,en
+"another [violates] post,
+over two lines",DC2,de
+a fine post,DC0,en
+a bad post that the rule misses,DC1,de
+"""
+
+
+@pytest.fixture
+def golden(tmp_path: Path) -> Path:
+    file = tmp_path / "golden.csv"
+    file.write_text(GOLDEN)
+    return file
+
+
+@pytest.fixture
+def out(tmp_path: Path) -> Path:
+    return tmp_path / "out"
+
+
+def run(file: Path | str, out: Path, *arguments: str, policy: str = DC) -> Result:
+    command = ["eval", "--policy", policy, "--path", str(SHIPPED), "--out", str(out)]
+    return CliRunner().invoke(app, [*command, str(file), *arguments], env=SCRIPTED)
+
+
+def fails(result: Result, exit_code: int) -> str:
+    assert isinstance(result.exception, StreamGuardError), result.output
+    assert result.exception.exit_code == exit_code
+    assert "\n" not in str(result.exception)
+    return str(result.exception)
+
+
+def test_a_golden_set_is_judged_counted_and_written(golden: Path, out: Path) -> None:
+    result = run(golden, out, "--json")
+    assert result.exit_code == EXIT_CLEAN, result.output
+    report = json.loads(result.stdout)
+    assert report == json.loads((out / "report.json").read_text())
+    figures = report["figures"]
+    assert figures["rows"] == 4
+    assert (figures["decision"]["support"], figures["decision"]["hits"]) == (3, 2)
+    assert figures["decision"]["f1"]["value"] == pytest.approx(0.8)
+    assert [part["name"] for part in figures["languages"]] == ["de", "en"]
+    assert [part["name"] for part in figures["tiers"]] == ["scripted"]
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    assert [line["golden"]["row"] for line in lines] == [3, 4, 6, 7]
+    page = (out / "report.html").read_text()
+    assert "a bad post that the rule misses" in page
+
+
+def test_predictions_are_verdicts_with_the_label_added_and_without_the_text(
+    golden: Path, out: Path
+) -> None:
+    import jsonschema
+
+    from stream_guard.records.verdict_event import verdict_schema
+
+    run(golden, out)
+    content = (out / "predictions.jsonl").read_text()
+    assert "fine post" not in content
+    for line in content.splitlines():
+        prediction = json.loads(line)
+        del prediction["golden"]
+        jsonschema.validate(prediction, verdict_schema())
+
+
+def test_the_page_can_be_without_posts(golden: Path, out: Path) -> None:
+    run(golden, out, "--no-texts")
+    assert "the rule misses" not in (out / "report.html").read_text()
+
+
+def test_a_post_cannot_become_part_of_the_page(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "golden.jsonl"
+    file.write_text(json.dumps({"text": "<script>alert(1)</script><img src=//x>", "label": "DC1"}))
+    run(file, out)
+    page = (out / "report.html").read_text()
+    assert "&lt;script&gt;alert(1)" in page
+    assert "<script" not in page
+    assert "<img" not in page
+
+
+@pytest.mark.parametrize(
+    ("option", "bound", "exit_code"),
+    [
+        ("--min-f1", "0.8", EXIT_CLEAN),
+        ("--min-f1", "0.81", EXIT_LIMIT),
+        ("--min-precision", "100%", EXIT_CLEAN),
+        ("--min-recall", "67%", EXIT_LIMIT),
+        ("--max-undecided", "0", EXIT_CLEAN),
+    ],
+)
+def test_a_missed_threshold_is_an_exit_code(
+    golden: Path, out: Path, option: str, bound: str, exit_code: int
+) -> None:
+    result = run(golden, out, option, bound)
+    if exit_code == EXIT_CLEAN:
+        assert result.exit_code == EXIT_CLEAN, result.output
+    else:
+        assert fails(result, exit_code).startswith(f"{option} is ")
+    checks = json.loads((out / "report.json").read_text())["checks"]
+    assert [(each["option"], each["passed"]) for each in checks] == [
+        (option, exit_code == EXIT_CLEAN)
+    ]
+
+
+def test_no_positive_at_all_passes_no_lower_bound(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "golden.csv"
+    file.write_text("text,label\na fine post,safe\n")
+    assert "there is no such figure" in fails(run(file, out, "--min-f1", "0"), EXIT_LIMIT)
+
+
+def other_version(tmp_path: Path) -> Path:
+    """A folder of policies in which another category comes first, so that the rule names that one."""
+    folder = tmp_path / "before"
+    shutil.copytree(SHIPPED, folder)
+    file = folder / DC / "policy.md"
+    file.write_text(file.read_text() + "\nA last line.\n")
+    return folder
+
+
+def test_two_versions_are_compared_row_by_row(golden: Path, out: Path, tmp_path: Path) -> None:
+    folder = other_version(tmp_path)
+    for place in (folder, folder / DC):
+        result = run(golden, out, "--against", str(place), "--max-flips", "0%", "--json")
+        assert result.exit_code == EXIT_CLEAN, result.output
+        comparison = json.loads(result.stdout)["comparison"]
+        assert (comparison["rows"], comparison["flips"]) == (4, [])
+    assert (out / "predictions-against.jsonl").exists()
+
+
+def test_flips_against_an_earlier_run_are_listed_and_bounded(golden: Path, out: Path) -> None:
+    run(golden, out)
+    earlier = out / "earlier.jsonl"
+    lines = [json.loads(line) for line in (out / "predictions.jsonl").read_text().splitlines()]
+    lines[0]["decision"] = "safe"
+    earlier.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    result = run(golden, out, "--against", str(earlier), "--max-flips", "25%")
+    assert result.exit_code == EXIT_CLEAN, result.output
+    assert "row 3: safe -> violates" in result.stdout
+    assert "1 flips (25.0%), 1 better, 0 worse" in result.stdout
+    told = fails(run(golden, out, "--against", str(earlier), "--max-flips", "24%"), EXIT_LIMIT)
+    assert told == "--max-flips is 0.24, reached was 0.250"
+
+
+@pytest.mark.parametrize("side", ["high", "age-restricted-goods-and-services"])
+def test_a_side_may_be_an_effort_or_another_policy(golden: Path, out: Path, side: str) -> None:
+    result = run(golden, out, "--against", side, "--json")
+    assert result.exit_code == EXIT_CLEAN, result.output
+    against = json.loads(result.stdout)["comparison"]["against"]
+    assert ("at high effort" in against) if side == "high" else against.startswith(side)
+    # The other side is judged anew: no answer of the first is known to it.
+    lines = (out / "predictions-against.jsonl").read_text().splitlines()
+    assert {json.loads(line)["provenance"]["tier"] for line in lines} == {"scripted"}
+
+
+def test_another_golden_set_cannot_be_compared(golden: Path, out: Path) -> None:
+    run(golden, out)
+    earlier = (out / "predictions.jsonl").rename(out / "earlier.jsonl")
+    golden.write_text(GOLDEN.replace("a fine post", "another post"))
+    told = fails(run(golden, out, "--against", str(earlier)), EXIT_USAGE)
+    assert told.endswith("row 6 has another text or label there; judge that set anew")
+    golden.write_text(GOLDEN + "one more,DC0,en\n")
+    told = fails(run(golden, out, "--against", str(earlier)), EXIT_USAGE)
+    assert "judged other rows (4 of them, here 5)" in told
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--against", "nothing"), "neither an effort (low, medium, high), a policy (age-restr"),
+        (("--against", DC), "that is this side, too"),
+        (("--against", "low"), "that is this side's effort, too"),
+        (("--against", "none.jsonl"), "none.jsonl: No such file or directory"),
+        (("--against", "empty.jsonl"), "empty.jsonl: empty; name a predictions.jsonl"),
+        (("--against", "bad.jsonl"), "bad.jsonl:2: no prediction (KeyError)"),
+        (("--against", "a-folder"), "no policies; write one as"),
+        (("--max-flips", "2%"), "--max-flips needs a side to compare with"),
+        (("--map", "bad"), "--map bad: write LABEL=MEANING"),
+        (("--map", "bad=worse"), "--map bad=worse: 'worse' is none of: 0, 1, dc0, dc1"),
+        (
+            ("--text-column", "txt"),
+            "golden.csv: no column 'txt'; name it with --text-column; there",
+        ),
+    ],
+)
+def test_bad_options_are_one_line_with_the_remedy(
+    golden: Path, out: Path, arguments: tuple[str, ...], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(golden.parent)
+    Path("empty.jsonl").touch()
+    Path("bad.jsonl").write_text("\n{}\n")
+    Path("a-folder").mkdir()
+    assert says in fails(run(golden, out, *arguments), EXIT_USAGE)
+
+
+def test_without_data_the_policys_golden_set_is_judged(tmp_path: Path, out: Path) -> None:
+    folder = tmp_path / "policies"
+    shutil.copytree(SHIPPED, folder)
+    command = ["eval", "--policy", DC, "--path", str(folder), "--out", str(out), "--json"]
+    told = fails(CliRunner().invoke(app, command, env=SCRIPTED), EXIT_USAGE)
+    assert told == "name the labelled posts: DATA, or golden_set in the policy's policy.yaml"
+    (folder / DC / "policy.yaml").write_text("golden_set: golden.csv\n")
+    (folder / DC / "golden.csv").write_text(GOLDEN)
+    result = CliRunner().invoke(app, command, env=SCRIPTED)
+    assert result.exit_code == EXIT_CLEAN, result.output
+    assert json.loads(result.stdout)["source"] == str(folder / DC / "golden.csv")
+
+
+def test_an_unknown_policy_names_those_that_there_are(golden: Path, out: Path) -> None:
+    assert fails(run(golden, out, policy="nope"), EXIT_USAGE).startswith("no policy 'nope'")
+
+
+def test_an_output_folder_that_cannot_be_made_is_told_before_judging(golden: Path) -> None:
+    told = fails(run(golden, golden / "out"), EXIT_USAGE)
+    assert told.startswith(f"--out {golden / 'out'}: Not a directory; name a folder")
+
+
+@pytest.mark.parametrize("share", ["two", "101%", "-0.1", "nan"])
+def test_a_share_that_makes_no_sense_is_a_usage_error(golden: Path, out: Path, share: str) -> None:
+    assert run(golden, out, f"--min-f1={share}").exit_code == EXIT_USAGE
+
+
+def test_eval_shows_examples_and_says_what_a_missed_threshold_ends_with() -> None:
+    for command in (["eval", "--help"], ["eval", "run", "--help"]):
+        text = " ".join(CliRunner().invoke(app, command).stdout.split())
+        assert "Example: stream-guard eval --policy" in text
+        assert f"Exit code {EXIT_LIMIT}" in text
+    assert "--write" in CliRunner().invoke(app, ["eval", "calibrate", "--help"]).stdout
+
+
+def predictions(path: Path, confidences: list[tuple[float, bool]]) -> Path:
+    from stream_guard.policies.store import load_policies
+
+    policy = load_policies(SHIPPED).policies[DC]
+    lines = [
+        {
+            "decision": "violates" if confidence > 0.5 else "safe",
+            "content": {"id": str(n), "sha256": "0" * 64, "language": None},
+            "policy": {
+                "id": DC,
+                "version": policy.version,
+                "sha256": policy.sha256,
+                "category": None,
+                "rationale": None,
+            },
+            "confidence": {"value": confidence, "method": "m", "raw": confidence},
+            "provenance": {
+                "model": "some-model",
+                "revision": None,
+                "tier": "safeguard",
+                "prompt_tokens": 1,
+                "cached_tokens": 0,
+                "output_tokens": 1,
+            },
+            "golden": {"row": n, "violates": violates, "category": None, "seconds": 0.1},
+        }
+        for n, (confidence, violates) in enumerate(confidences, 1)
+    ]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def test_calibrate_writes_a_curve_that_the_policy_then_has(tmp_path: Path) -> None:
+    from stream_guard.policies.store import load_policies
+
+    folder = tmp_path / "policies"
+    shutil.copytree(SHIPPED, folder)
+    rows = [(0.05 + 0.9 * n / 60, n % 60 > 40 or n % 7 == 0) for n in range(60)]
+    file = predictions(tmp_path / "predictions.jsonl", rows)
+    arguments = ["eval", "calibrate", "--policy", DC, "--path", str(folder), str(file), "--write"]
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == EXIT_CLEAN, result.output
+    assert "60 posts; mean squared error on held-out posts" in result.stderr
+    policy = load_policies(folder).policies[DC]
+    assert policy.calibration is not None
+    assert (policy.calibration.policy_sha256, policy.calibration.model) == (
+        policy.sha256,
+        "some-model",
+    )
+
+
+def test_calibrate_says_what_is_missing(tmp_path: Path) -> None:
+    file = predictions(tmp_path / "predictions.jsonl", [(0.9, True)] * 3)
+    command = ["eval", "calibrate", "--policy", DC, "--path", str(SHIPPED)]
+    told = fails(CliRunner().invoke(app, [*command, str(file)]), EXIT_USAGE)
+    assert told.startswith("3 labelled posts with a confidence, of which 3 violate; at least 20")
+    told = fails(CliRunner().invoke(app, [*command, "none.jsonl"]), EXIT_USAGE)
+    assert told.startswith("none.jsonl: No such file or directory")
