@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.times import time_text
-from stream_guard.core.visible_text import escape
+from stream_guard.core.visible_text import visible_line, visible_text
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,10 +72,10 @@ def row(letter: DeadLetter, *, replayed: bool) -> tuple[str, ...]:
     """Return a dead letter's cells under :data:`COLUMNS`."""
     state = "replayed" if replayed else "cut" if letter.cut else ""
     return (
-        escape(f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"),
+        visible_line(f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"),
         time_text(letter.failed_ms),
-        escape(letter.reason),
-        escape(letter.about.get("sg_attempts", "")),
+        visible_line(letter.reason),
+        visible_line(letter.about.get("sg_attempts", "")),
         "null" if letter.value_bytes is None else str(letter.value_bytes),
         state,
     )
@@ -83,21 +83,21 @@ def row(letter: DeadLetter, *, replayed: bool) -> tuple[str, ...]:
 
 def details(letter: DeadLetter, *, content: bool) -> Iterator[str]:
     """Yield a dead letter's lines: what is known of it, its record's headers, and with ``content`` key and value."""
-    yield f"dead letter {letter.id} at {escape(letter.topic)}/{letter.partition}/{letter.offset}"
+    yield f"dead letter {letter.id} at {visible_line(letter.topic)}/{letter.partition}/{letter.offset}"
     source = f"{letter.source_topic}/{letter.source_partition}/{letter.source_offset}"
-    yield f"  record       {escape(source)}, written {time_text(letter.source_ms)}"
+    yield f"  record       {visible_line(source)}, written {time_text(letter.source_ms)}"
     yield f"  failed       {time_text(letter.failed_ms)}"
     for name in ("reason", "error", "message", "stage", "policy", "group", "attempts"):
         text = letter.about.get(f"sg_{name}")
         if text is not None:
-            yield f"  {name:<12} {escape(text)}"
+            yield f"  {name:<12} {visible_line(text)}"
     for name, text in letter.about.items():
         if name.startswith("sg_cut_"):
-            yield f"  {name:<12} {escape(text)} (what is missing is in the source record)"
+            yield f"  {name:<12} {visible_line(text)} (what is missing is in the source record)"
     yield f"  replayed     {letter.replays} times before"
     yield f"  headers      {len(letter.headers)}"
     for header, value in letter.headers:
-        yield f"    {escape(header)}: {_header_text(value)}"
+        yield f"    {visible_line(header)}: {_header_text(value)}"
     for name, held in (("key", letter.key), ("value", letter.value)):
         size = "null" if held is None else f"{len(held)} bytes"
         hint = "" if content or not held else "; --content shows it"
@@ -111,7 +111,7 @@ def _header_text(value: bytes | None) -> str:
     if value is None:
         return "null"
     try:
-        text = escape(value.decode("utf-8"))
+        text = visible_line(value.decode("utf-8"))
     except UnicodeDecodeError:
         text = "hex " + value.hex()
     if len(text) > _HEADER_CHARACTERS_MAX:
@@ -120,13 +120,12 @@ def _header_text(value: bytes | None) -> str:
 
 
 def content_lines(held: bytes) -> Iterator[str]:
-    """Yield bytes as text where they are UTF-8, with what steers a terminal escaped; as a hex dump elsewhere."""
+    """Yield bytes as text where they are UTF-8, with control characters written out, or as a hex dump."""
     shown = held[:_SHOWN_BYTES_MAX]
     try:
         # A cut may have gone through a character: up to three bytes of it are left over.
         whole = shown.decode("utf-8") if len(shown) == len(held) else _cut_text(shown)
-        for line in whole.split("\n"):
-            yield escape(line)
+        yield from visible_text(whole).split("\n")
     except UnicodeDecodeError:
         for at in range(0, len(shown), _HEX_COLUMNS):
             part = shown[at : at + _HEX_COLUMNS]
