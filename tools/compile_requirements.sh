@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Rewrites requirements/*.txt: exact versions with hashes, and no index named.
 #
-# cpu.txt + torch.txt is what `make` installs; cpu-image.txt is the part of it that the image needs; gpu.txt is
-# for a machine with a GPU. torch has a file
+# cpu.txt + torch.txt is what `make` installs; cpu-image.txt + torch-image.txt is the part of it that the image
+# needs; gpu.txt is for a machine with a GPU. torch has a file
 # of its own so that it can be taken from elsewhere (TORCH_INDEX_URL, see README.md). Both come of
 # one resolution, so that they agree.
 set -euo pipefail
@@ -28,6 +28,8 @@ fi
 "$uv" pip compile pyproject.toml "${extras[@]}" --override requirements/cpu.overrides.in \
     "${locked[@]}" -c "$scratch/all.txt" -o requirements/cpu.txt --upgrade
 "$uv" pip compile pyproject.toml --extra cpu --override requirements/cpu.overrides.in \
-    "${locked[@]}" -c "$scratch/all.txt" -o requirements/cpu-image.txt --upgrade
+    --override requirements/cpu-image.overrides.in "${locked[@]}" -c "$scratch/all.txt" -o requirements/cpu-image.txt --upgrade
+"$uv" pip compile requirements/torch.in --override requirements/torch-image.overrides.in \
+    "${locked[@]}" -c "$scratch/all.txt" -o requirements/torch-image.txt --upgrade
 "$uv" pip compile pyproject.toml --extra gpu "${locked[@]}" -o requirements/gpu.txt "${upgrade[@]}"
 "$uv" pip compile requirements/uv.in "${locked[@]}" -o requirements/uv.txt "${upgrade[@]}"

@@ -88,7 +88,7 @@ def run(config: ConfigOption = None) -> None:
     from stream_guard.telemetry.logs import configure_logs
 
     settings = load_settings(config)
-    configure_logs(settings.telemetry)
+    configure_logs(settings.telemetry, whole_output=True)
 
     async def go() -> None:
         await App(settings).run()

@@ -15,6 +15,7 @@ import structlog
 from opentelemetry import trace
 from structlog.tracebacks import ExceptionDictTransformer
 
+from stream_guard.telemetry.output import capture_output
 from stream_guard.telemetry.repeats import RepeatFilter
 from stream_guard.telemetry.run_context import run_context
 
@@ -22,8 +23,13 @@ if TYPE_CHECKING:
     from stream_guard.settings import TelemetrySettings
 
 
-def configure_logs(settings: TelemetrySettings) -> None:
-    """Send every line to stderr in the chosen format."""
+def configure_logs(settings: TelemetrySettings, *, whole_output: bool = False) -> None:
+    """Send every line to stderr in the chosen format.
+
+    Args:
+        settings: the section.
+        whole_output: with JSON lines, whether what other code writes to stdout and stderr becomes JSON lines, too.
+    """
     console = settings.log_format == "console" or (
         settings.log_format == "auto" and sys.stderr.isatty()
     )
@@ -52,7 +58,8 @@ def configure_logs(settings: TelemetrySettings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    stream = capture_output() if whole_output and not console else sys.stderr
+    handler = logging.StreamHandler(stream)
     handler.addFilter(RepeatFilter(settings.log_repeats_per_minute_max))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(

@@ -52,7 +52,8 @@ def run_helm(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
     )
 
 
-def _options(files: tuple[Path, ...], values: Mapping[str, Any] | None) -> list[str | Path]:
+def options_of(files: tuple[Path, ...], values: Mapping[str, Any] | None) -> list[str | Path]:
+    """Return Helm's options for some values files and values by path."""
     options: list[str | Path] = ["--kube-version", f"v{KUBERNETES}", "--namespace", NAMESPACE]
     for file in files:
         options += ["--values", file]
@@ -120,13 +121,13 @@ CASES = sorted(
 
 
 def lint(*files: Path) -> subprocess.CompletedProcess[str]:
-    return run_helm("lint", "--strict", CHART, *_options(files, None))
+    return run_helm("lint", "--strict", CHART, *options_of(files, None))
 
 
 def template(
     *files: Path, values: Mapping[str, Any] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    return run_helm("template", RELEASE, CHART, *_options(files, values))
+    return run_helm("template", RELEASE, CHART, *options_of(files, values))
 
 
 def _render(files: tuple[Path, ...], values: Mapping[str, Any] | None) -> Rendered:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.helm.chart import NAMESPACE, render, render_with
+from tests.helm.chart import CASES, NAMESPACE, render, render_with
 
 ENV = "STREAM_GUARD_"
 
@@ -460,3 +460,12 @@ def test_a_preset_fits_its_cards(preset: str) -> None:
     # The weights pass through the node's memory on their way.
     memory_gi = int(found.container["resources"]["limits"]["memory"].removesuffix("Gi"))
     assert memory_gi > WEIGHTS_GB[size] * 1.5
+
+
+def test_a_hooks_pod_outlives_its_success_so_that_its_log_can_be_read() -> None:
+    for name in CASES:
+        for found in render(name).objects:
+            annotations = found["metadata"].get("annotations", {})
+            if "helm.sh/hook" in annotations:
+                policy = annotations["helm.sh/hook-delete-policy"].split(",")
+                assert policy == ["before-hook-creation"], name

@@ -78,9 +78,24 @@ def test_every_file_is_there_and_every_volume_is_declared() -> None:
     assert count > 8
 
 
-def test_no_two_services_want_one_port() -> None:
-    ports = [port.split(":")[0] for s in SERVICES.values() for port in s.get("ports", ())]
-    assert len(ports) == len(set(ports))
+def published(name: str) -> list[tuple[str, str, str]]:
+    """Return (address, host port, container port) of each port that a service publishes."""
+    parts = [port.rpartition(":") for port in SERVICES[name].get("ports", ())]
+    return [(*outside.rpartition(":")[::2], inside) for outside, _, inside in parts]
+
+
+def test_every_port_is_open_to_this_machine_alone_and_used_once() -> None:
+    ports = [port for name in SERVICES for port in published(name)]
+    assert len(ports) > 6
+    assert {address for address, _, _ in ports} == {"127.0.0.1"}
+    hosts = [host for _, host, _ in ports]
+    assert len(hosts) == len(set(hosts))
+
+
+def test_kafka_writes_into_its_volume() -> None:
+    kafka = SERVICES["kafka"]
+    folders = [volume.split(":")[1] for volume in kafka["volumes"]]
+    assert kafka["environment"]["KAFKA_LOG_DIRS"] in folders
 
 
 @pytest.fixture(params=GUARDS)
@@ -112,7 +127,7 @@ def test_the_container_is_given_time_to_drain_and_nothing_it_does_not_need(name:
     assert grace_s > settings.delivery.drain_timeout_s + 3 * settings.delivery.stop_timeout_s
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
-    port = service["ports"][0].split(":")[1]
+    ((_, _, port),) = published(name)
     assert int(port) == settings.http.port
 
 

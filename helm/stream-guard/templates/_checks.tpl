@@ -8,6 +8,7 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- include "stream-guard.checkModel" . -}}
 {{- include "stream-guard.checkPolicies" . -}}
 {{- include "stream-guard.checkEnv" . -}}
+{{- include "stream-guard.checkLive" . -}}
 {{- end -}}
 
 {{- define "stream-guard.checkKafka" -}}
@@ -170,5 +171,42 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- fail (printf "extraEnv: %s is set by the chart or twice; use the chart's value for it, or config" .name) -}}
 {{- end -}}
 {{- $_ := set $seen .name true -}}
+{{- end -}}
+{{- end -}}
+
+{{/*
+What Kubernetes never changes in a StatefulSet that exists. Its own answer is "updates to statefulset spec for fields
+other than ... are forbidden", after the other objects have changed. `--cascade=orphan` keeps the pods, which the new
+StatefulSet takes over; it cannot take over pods that lack its claim.
+*/}}
+{{- define "stream-guard.checkLive" -}}
+{{- $live := include "stream-guard.live" . | fromJson -}}
+{{- if $live -}}
+{{- $spec := $live.spec -}}
+{{- $delete := printf "kubectl -n %s delete statefulset %s" .Release.Namespace (include "stream-guard.fullname" .) -}}
+{{- $orphan := printf "delete the StatefulSet but not its pods (%s --cascade=orphan), then upgrade again" $delete -}}
+{{- $restart := printf "delete the StatefulSet and its pods (%s), then upgrade again; the pods start anew, and no post is lost" $delete -}}
+{{- if ne $spec.podManagementPolicy .Values.podManagementPolicy -}}
+{{- fail (printf "podManagementPolicy cannot change from %s to %s in place: %s" $spec.podManagementPolicy .Values.podManagementPolicy $orphan) -}}
+{{- end -}}
+{{- $labels := include "stream-guard.selectorLabels" . | fromYaml -}}
+{{- if ne (toJson $spec.selector.matchLabels) (toJson $labels) -}}
+{{- fail (printf "nameOverride cannot change in place: the pods' labels follow from it; %s" $restart) -}}
+{{- end -}}
+{{- $claims := default list (get $spec "volumeClaimTemplates") -}}
+{{- $claimed := eq .Values.cache.type "claimPerReplica" -}}
+{{- if ne (gt (len $claims) 0) $claimed -}}
+{{- fail (printf "cache.type cannot change from %s to %s in place: %s" (ternary "claimPerReplica" "emptyDir" (gt (len $claims) 0)) .Values.cache.type $restart) -}}
+{{- end -}}
+{{- if $claimed -}}
+{{- $claim := (first $claims).spec -}}
+{{- if ne (include "stream-guard.bytes" $claim.resources.requests.storage) (include "stream-guard.bytes" .Values.cache.size) -}}
+{{- fail (printf "cache.size cannot change from %s to %s in place: %s; claims that exist keep their size until you change them (kubectl patch pvc)" $claim.resources.requests.storage .Values.cache.size $orphan) -}}
+{{- end -}}
+{{- $class := default "" (get $claim "storageClassName") -}}
+{{- if and .Values.cache.storageClassName (ne $class .Values.cache.storageClassName) -}}
+{{- fail (printf "cache.storageClassName cannot change from %q to %q in place: %s; claims that exist keep their class" $class .Values.cache.storageClassName $orphan) -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}

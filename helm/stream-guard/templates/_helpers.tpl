@@ -68,6 +68,21 @@ policies: {reload: true}
 {{- if kindIs "string" $value }}{{ $value }}{{ else }}{{ toJson $value }}{{ end -}}
 {{- end -}}
 
+{{/*
+The StatefulSet as the cluster has it, as JSON; an empty object where there is none, and where Helm asks no cluster
+(`helm template`, `helm install --dry-run=client`).
+*/}}
+{{- define "stream-guard.live" -}}
+{{- lookup "apps/v1" "StatefulSet" .Release.Namespace (include "stream-guard.fullname" .) | toJson -}}
+{{- end -}}
+
+{{/* Bytes of a quantity: the cluster writes 1024Mi as 1Gi. */}}
+{{- define "stream-guard.bytes" -}}
+{{- $factors := dict "" 1 "k" 1e3 "M" 1e6 "G" 1e9 "T" 1e12 "P" 1e15 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 "Pi" 1125899906842624 -}}
+{{- $number := regexFind "^[0-9.]+" (toString .) -}}
+{{- printf "%.0f" (mulf (float64 $number) (float64 (get $factors (trimPrefix $number (toString .))))) -}}
+{{- end -}}
+
 {{/* The most replicas that there may be. */}}
 {{- define "stream-guard.replicasMax" -}}
 {{- if .Values.autoscaling.enabled -}}
