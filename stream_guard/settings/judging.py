@@ -21,7 +21,7 @@ class EngineSettings(Section):
     model: str = "openai/gpt-oss-safeguard-20b"
     """A folder, or a model's name on a hub."""
     revision: str | None = None
-    """The model's revision, so that verdicts can be reproduced."""
+    """The model's revision; pin it to keep the same weights and tokenizer."""
     dtype: str = "auto"
     """vLLM's ``dtype``."""
     max_model_len: int = Field(8_192, ge=64)
@@ -70,7 +70,7 @@ class EngineSettings(Section):
     in_flight_tokens_max: int | None = Field(None, ge=64)
     """Prompt tokens admitted to vLLM at once; by default no bound beyond that of requests."""
     prompt_date: str = Field("2025-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
-    """The date in harmony's system message, pinned so that prefixes stay cached and verdicts reproducible."""
+    """The date in harmony's system message, pinned so that prefixes stay cached and a prompt can be rebuilt."""
 
     @model_validator(mode="after")
     def _ordered(self) -> EngineSettings:
