@@ -16,7 +16,7 @@ STREAM_RATIO_MIN: Final = 1.1
 BATCH_RATIO_MIN: Final = 1.5
 GUARD: Final = "guard"
 PLANNED_SHARE: Final = 0.7
-"""Of the saturated rate: the load that docs/performance.md plans for."""
+"""Of the saturated rate: the load that docs/explanation/performance.md plans for."""
 
 
 class Saturation(NamedTuple):

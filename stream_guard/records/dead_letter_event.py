@@ -1,7 +1,7 @@
 """Dead letters: the original bytes and headers, and in ``sg_*`` headers where, when, which stage and why. Pure.
 
 Ours come last, in one block that begins with ``sg_reason``: what stands before it is the record's own, even where a
-name is the same. ``docs/dead-letters.md`` describes each.
+name is the same. ``docs/guides/dead-letters.md`` describes each.
 
 What it must never do: change the original bytes without saying so, or put text of a post into a header.
 """

@@ -59,7 +59,7 @@ class LimitTrip:
         return (
             f"{happened} ({counts} in the window); {self.setting} is {self.limit:g}. The last of them was neither "
             f"dead-lettered nor committed, and is read again. Probably {_CAUSE[self.stage]}: correct that, or raise "
-            f"the limit where such records are meant to be dead letters (docs/dead-letters.md)"
+            f"the limit where such records are meant to be dead letters (docs/guides/dead-letters.md)"
         )
 
 

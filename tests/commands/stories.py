@@ -38,8 +38,8 @@ SCRIPTED: Final = {"STREAM_GUARD_ENGINE__KIND": "scripted"}
 
 
 def written(tree: Path, place: str) -> Path:
-    """Write the policy that docs/policies.md writes to ``place/touting``; return that folder."""
-    page = (tree / "docs" / "policies.md").read_text("utf-8")
+    """Write the policy that docs/guides/policies.md writes to ``place/touting``; return that folder."""
+    page = (tree / "docs" / "guides" / "policies.md").read_text("utf-8")
     (text,) = re.findall(r"````markdown\n(.*?)````", page, re.DOTALL)
     folder = tree / place / "touting"
     folder.mkdir(parents=True)
@@ -48,7 +48,7 @@ def written(tree: Path, place: str) -> Path:
 
 
 def touting(tree: Path) -> None:
-    """Add the policy that docs/policies.md writes, as it is there, and as it was before."""
+    """Add the policy that docs/guides/policies.md writes, as it is there, and as it was before."""
     folder = written(tree, "policies")
     shutil.copytree(tree / "policies", tree / "policies.before")
     (folder / "policy.yaml").write_text('version: "2025-03"\neffort: medium\n', encoding="utf-8")
@@ -114,7 +114,7 @@ def drafted(tree: Path) -> None:
 
 
 def for_evaluation(tree: Path) -> None:
-    """Prepare for docs/evaluation.md: a policy on the branch main, golden sets, and what was evaluated before."""
+    """Prepare for docs/guides/evaluation.md: a policy on the branch main, golden sets, and what was evaluated before."""
     touting(tree)
     labelled_posts(tree)
     predicted(tree, "touting", "eval-output/fitting")
@@ -124,13 +124,13 @@ def for_evaluation(tree: Path) -> None:
 
 
 def for_policies(tree: Path) -> None:
-    """Prepare for docs/policies.md."""
+    """Prepare for docs/guides/policies.md."""
     touting(tree)
     golden(tree)
 
 
 def for_classifier(tree: Path) -> None:
-    """Prepare for docs/classifier.md: a policy called hate with a model of its own, and labels."""
+    """Prepare for docs/guides/classifier.md: a policy called hate with a model of its own, and labels."""
     shutil.copytree(tree / "policies" / "dangerous-content", tree / "policies" / "hate")
     shipped = tree / "stream_guard" / "judging" / "tiers" / "classifier" / "models" / "toxicity"
     shutil.copytree(shipped, tree / "policies" / "hate" / "my-model")
@@ -163,10 +163,10 @@ STORIES: Final = {
         },
     ),
     "docs/index.md": Story(outside=True),
-    "docs/audit.md": Story(drafted, SCRIPTED),
-    "docs/evaluation.md": Story(for_evaluation, SCRIPTED),
-    "docs/policies.md": Story(for_policies, SCRIPTED),
-    "docs/classifier.md": Story(for_classifier),
+    "docs/guides/audit.md": Story(drafted, SCRIPTED),
+    "docs/guides/evaluation.md": Story(for_evaluation, SCRIPTED),
+    "docs/guides/policies.md": Story(for_policies, SCRIPTED),
+    "docs/guides/classifier.md": Story(for_classifier),
     "docs/reference/commands.md": Story(
         for_reference,
         SCRIPTED,

@@ -1,6 +1,6 @@
 """Records, keys, headers, times and posts that no other record must suffer from, by a real broker.
 
-The outcomes are those that docs/dead-letters.md promises.
+The outcomes are those that docs/guides/dead-letters.md promises.
 """
 
 from __future__ import annotations

@@ -827,7 +827,7 @@ def test_any_bytes_are_checked_without_a_crash(content: bytes) -> None:
 
 
 def test_the_examples_of_the_documentation_are_valid() -> None:
-    page = (ROOT / "docs" / "classifier.md").read_text("utf-8").replace("4f1c...", "4f1c" * 16)
+    page = (ROOT / "docs" / "guides" / "classifier.md").read_text("utf-8").replace("4f1c...", "4f1c" * 16)
     blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     manifests = [block for block in blocks if block.startswith("# classifier.yaml")]
     assert len(manifests) == 2
@@ -840,7 +840,7 @@ def test_the_examples_of_the_documentation_are_valid() -> None:
 
 
 def test_the_documented_manifest_shows_every_key_of_a_token_model() -> None:
-    page = (ROOT / "docs" / "classifier.md").read_text("utf-8")
+    page = (ROOT / "docs" / "guides" / "classifier.md").read_text("utf-8")
     (block,) = re.findall(r"```yaml\n(# classifier.yaml\nname: my-model.*?)```", page, re.DOTALL)
     shown = set(re.findall(r"^(\w+):", block, re.MULTILINE))
     assert shown == set(ClassifierManifest.model_fields) - {"lowercase"}

@@ -1,4 +1,4 @@
-"""What docs/policies.md teaches is so."""
+"""What docs/guides/policies.md teaches is so."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from stream_guard.policies.rules.ruleset import hash_text
 from stream_guard.policies.store import POLICIES_MAX
 from stream_guard.policies.yaml_document import YAML_BYTES_MAX, read_yaml
 
-PAGE = (Path(__file__).parents[3] / "docs" / "policies.md").read_text(encoding="utf-8")
+PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "policies.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(# (\S+)\n.*?)```", PAGE, re.DOTALL)
 
 

@@ -18,7 +18,7 @@ from stream_guard.stream.dead_letter_gate import AT_ONCE
 from stream_guard.testing import MemoryRecord
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "dead-letters.md").read_text("utf-8")
+PAGE = (ROOT / "docs" / "guides" / "dead-letters.md").read_text("utf-8")
 
 
 def schema() -> dict[str, Any]:
