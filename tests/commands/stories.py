@@ -114,7 +114,7 @@ def drafted(tree: Path) -> None:
 
 
 def for_evaluation(tree: Path) -> None:
-    """Prepare for docs/guides/evaluation.md: a policy on the branch main, golden sets, and what was evaluated before."""
+    """Prepare for docs/guides/evaluation.md: a policy on the branch main, golden sets, and an earlier evaluation."""
     touting(tree)
     labelled_posts(tree)
     predicted(tree, "touting", "eval-output/fitting")

@@ -827,7 +827,11 @@ def test_any_bytes_are_checked_without_a_crash(content: bytes) -> None:
 
 
 def test_the_examples_of_the_documentation_are_valid() -> None:
-    page = (ROOT / "docs" / "guides" / "classifier.md").read_text("utf-8").replace("4f1c...", "4f1c" * 16)
+    page = (
+        (ROOT / "docs" / "guides" / "classifier.md")
+        .read_text("utf-8")
+        .replace("4f1c...", "4f1c" * 16)
+    )
     blocks = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
     manifests = [block for block in blocks if block.startswith("# classifier.yaml")]
     assert len(manifests) == 2

@@ -150,7 +150,9 @@ def read_classifier_files(folder: Path) -> ClassifierFiles:
     """
     source = folder / _MANIFEST
     content = _read(
-        source, YAML_BYTES_MAX, "a classifier is a folder with this file; see docs/guides/classifier.md"
+        source,
+        YAML_BYTES_MAX,
+        "a classifier is a folder with this file; see docs/guides/classifier.md",
     )
     document = read_yaml(content, str(source))
     manifest = document.check(ClassifierManifest)
