@@ -54,6 +54,7 @@ _STAGES: Final = {
     "stream/pipeline": "pipeline",
     "stream/tracing": "trace",
     "telemetry": "trace",
+    "telemetry/bulk_histogram": "metrics",
     "telemetry/metrics": "metrics",
     "testing": DOUBLES,
 }

@@ -16,8 +16,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics import MetricWrapperBase
 
 from stream_guard.core import errors
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.settings import Settings, env_name
-from stream_guard.telemetry.metrics import BulkHistogram, Metrics
+from stream_guard.telemetry.bulk_histogram import BulkHistogram
+from stream_guard.telemetry.metrics import Metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -121,30 +123,33 @@ def metrics():
 
 
 def exit_codes():
-    """Return the exit codes with the errors that lead to them."""
-    lines = ["# Exit codes", "", "| code | |", "|---|---|", "| 0 | clean: drained and stopped |"]
-    lines.append("| 1 | anything unforeseen |")
-    by_code = {}
-    for error in vars(errors).values():
-        if isinstance(error, type) and issubclass(error, errors.StreamGuardError):
-            if issubclass(error, errors.RecordError):
-                continue  # ends as a dead letter, never as the process
-            by_code.setdefault(error.exit_code, []).append(error)
-    for code, classes in sorted(by_code.items()):
-        if code > 1:
-            what = "; ".join(f"`{c.__name__}`: {_flat(c.__doc__).rstrip('.')}" for c in classes)
-            lines.append(f"| {code} | {what} |")
-    lines += ["| 130 | interrupted |", ""]
-    lines += ["## Reasons of dead letters", "", "| `sg_reason` | |", "|---|---|"]
-    reasons = {
-        error.reason: _flat(error.__doc__).rstrip(".")
-        for error in vars(errors).values()
-        if isinstance(error, type)
-        and issubclass(error, errors.RecordError)
-        and error is not errors.RecordError
-    }
+    """Return the exit codes, the errors that lead to each, and the reasons of dead letters."""
+    lines = ["# Exit codes", "", "| code | meaning | errors |", "|---|---|---|"]
+    for code in ExitCode:
+        named = ", ".join(
+            f"`{error.__name__}`"
+            for error in _tree(errors.StreamGuardError)
+            if error.exit_code == code
+        )
+        lines.append(f"| {code} | {code.meaning} | {named} |")
+    lines += ["", "## Reasons of dead letters", "", "| `sg_reason` | meaning |", "|---|---|"]
+    reasons = {error.reason: _summary(error) for error in _tree(errors.RecordError)[1:]}
     lines += [f"| `{reason}` | {text} |" for reason, text in sorted(reasons.items())]
     return "\n".join(lines) + "\n"
+
+
+def _tree(root):
+    """Return the errors of the tree in order, except those of records, which end as dead letters."""
+    found = [root]
+    for error in root.__subclasses__():
+        if error.__module__ == errors.__name__ and error is not errors.RecordError:
+            found += _tree(error)
+    return found
+
+
+def _summary(error):
+    """Return the first paragraph of a docstring."""
+    return _flat(error.__doc__.split("\n\n", 1)[0])
 
 
 def commands():

@@ -13,7 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from stream_guard.cli.dlq import run_quietly, show_progress
-from stream_guard.core.errors import EXIT_EVIDENCE, SettingsError
+from stream_guard.core.errors import SettingsError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.kafka.bounds import read_bound
 from stream_guard.settings import load_settings
 
@@ -84,7 +85,7 @@ def replay(
     else:
         _show(replayed)
     if any(one.status not in BORNE_OUT or one.judged for one in replayed):
-        raise typer.Exit(EXIT_EVIDENCE)
+        raise typer.Exit(ExitCode.EVIDENCE)
 
 
 def _show(replayed: list[Replayed]) -> None:

@@ -23,7 +23,8 @@ from stream_guard.cli.policies import (
     load,
 )
 from stream_guard.cli.terminal import stdout_kept_clean
-from stream_guard.core.errors import EXIT_USAGE, RecordError, SettingsError, TooLargeError
+from stream_guard.core.errors import RecordError, SettingsError, TooLargeError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.policies.effort import with_effort
 from stream_guard.records.post import Post, PostParser
@@ -135,7 +136,7 @@ def classify(
         _show(judgement, exchanges if explain else None, json=json)
         failed = failed or judgement.error is not None
     if failed:
-        raise typer.Exit(EXIT_USAGE)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 async def _judge(

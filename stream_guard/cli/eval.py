@@ -25,7 +25,8 @@ from stream_guard.cli.policies import (
 )
 from stream_guard.cli.terminal import stdout_kept_clean
 from stream_guard.cli.tiers import CurveKind, fit
-from stream_guard.core.errors import EXIT_LIMIT, LimitError, SettingsError
+from stream_guard.core.errors import LimitError, SettingsError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.offline.evaluation.thresholds import Thresholds, read_share
 from stream_guard.policies.effort import with_effort
 from stream_guard.settings import load_settings
@@ -74,7 +75,7 @@ def _share_option(name: str, text: str) -> Any:  # noqa: ANN401 - typer's own
     "run",
     epilog="Example: stream-guard eval --policy dangerous-content golden.csv "
     "--against high --min-f1 0.85 --max-flips 2%\n\n"
-    f"Exit code {EXIT_LIMIT} where a threshold is missed. See also: stream-guard eval calibrate --help",
+    f"Exit code {ExitCode.LIMIT} where a threshold is missed. See also: stream-guard eval calibrate --help",
 )
 def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     policy: PolicyOption,

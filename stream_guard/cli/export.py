@@ -15,7 +15,8 @@ from stream_guard.cli.audit import (  # noqa: TC001 - typer reads them
     ToOption,
 )
 from stream_guard.cli.dlq import run_quietly, show_progress
-from stream_guard.core.errors import EXIT_USAGE, SettingsError
+from stream_guard.core.errors import SettingsError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.kafka.bounds import read_bound
 from stream_guard.settings import load_settings
 
@@ -99,7 +100,7 @@ def dsa(
         soft_wrap=True,
     )
     if made.errors:
-        raise typer.Exit(EXIT_USAGE)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def _write(path: Path | None, content: bytes, option: str, stream: Any) -> None:  # noqa: ANN401 - a binary stream

@@ -1,4 +1,4 @@
-"""The command line: commands only, no logic. Exit codes are those of :mod:`stream_guard.core.errors`."""
+"""The command line: commands only, no logic. Exit codes are those of :mod:`stream_guard.core.exit_codes`."""
 
 from __future__ import annotations
 
@@ -22,15 +22,8 @@ from stream_guard.cli import export as cli_export
 from stream_guard.cli import policies as cli_policies
 from stream_guard.cli import tiers as cli_tiers
 from stream_guard.cli import watch as cli_watch
-from stream_guard.core.errors import (
-    EXIT_BROKER,
-    EXIT_CLEAN,
-    EXIT_ENGINE,
-    EXIT_EVIDENCE,
-    EXIT_LIMIT,
-    EXIT_USAGE,
-    StreamGuardError,
-)
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -40,8 +33,9 @@ app = typer.Typer(
     name="stream-guard",
     help="Judge a stream of posts under written policies: posts in from Kafka, verdicts out.",
     epilog=(
-        f"Exit codes: {EXIT_CLEAN} clean, {EXIT_USAGE} usage or settings, {EXIT_BROKER} broker, "
-        f"{EXIT_ENGINE} engine, {EXIT_LIMIT} stopped by a limit, {EXIT_EVIDENCE} evidence missing or different."
+        f"Exit codes: {ExitCode.CLEAN} clean, {ExitCode.USAGE} usage or settings, {ExitCode.BROKER} broker, "
+        f"{ExitCode.ENGINE} engine, {ExitCode.LIMIT} stopped by a limit, "
+        f"{ExitCode.EVIDENCE} evidence missing or different."
     ),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -227,7 +221,7 @@ def main() -> None:
         err.print(f"stream-guard: {error}", markup=False, soft_wrap=True)
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(ExitCode.INTERRUPTED)
 
 
 if __name__ == "__main__":

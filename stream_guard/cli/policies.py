@@ -15,7 +15,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from stream_guard.core.errors import EXIT_USAGE, PolicyError, RecordError, SettingsError
+from stream_guard.core.errors import PolicyError, RecordError, SettingsError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.policies.describe import describe_policy, list_lines, show_lines
 from stream_guard.policies.diff import diff_lines, diff_policies
 from stream_guard.policies.lint import CODES, lint_policies
@@ -129,7 +130,7 @@ def lint(
     sys.stdout.write(text + "\n")
     failing = {"error", "warning"} if strict else {"error"}
     if any(finding.severity in failing for finding in findings):
-        raise typer.Exit(EXIT_USAGE)
+        raise typer.Exit(ExitCode.USAGE)
 
 
 def _version() -> str:

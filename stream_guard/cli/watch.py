@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.live import Live
 
-from stream_guard.core.errors import EXIT_USAGE
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def doctor(
         bool, typer.Option("--json", help="All findings as one JSON document.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help=f"Exit {EXIT_USAGE} where there are warnings, too.")
+        bool, typer.Option("--strict", help=f"Exit {ExitCode.USAGE} where there are warnings, too.")
     ] = False,
 ) -> None:
     """Look at all that a start needs, and at what would lose posts or hurt later; each with a remedy."""
@@ -122,7 +122,7 @@ def doctor(
         found.append(advice)
         if not json:
             _print(advice)
-    code = examined.exit_code or (EXIT_USAGE if strict and examined.warnings else 0)
+    code = examined.exit_code or (ExitCode.USAGE if strict and examined.warnings else 0)
     if json:
         document = {"ok": code == 0, "findings": [advice._asdict() for advice in found]}
         sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")

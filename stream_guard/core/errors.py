@@ -3,47 +3,43 @@
 ::
 
     StreamGuardError
-    |-- OperatorError            the set-up is wrong; fix it and start again        exit 2
-    |   |-- SettingsError        a setting is unknown, malformed or contradictory
+    |-- OperatorError            the configuration is wrong; fix it and start again               exit 2
+    |   |-- SettingsError        a setting or option is unknown, malformed or contradictory
     |   `-- PolicyError          a policy or the routes cannot be used
-    |-- BrokerError              Kafka is unreachable or refused what we need       exit 3
-    |-- EngineError              the engine did not start, or died                  exit 4
-    |   `-- EngineHungError      the engine is there and decides nothing
-    |-- LimitError               a limit that protects the operator was passed      exit 5
-    |-- EvidenceError            what was kept is gone, altered, or does not bear out a verdict  exit 6
-    |-- StallError               nothing moves any more, though nothing has failed  exit 1
-    `-- RecordError              one record's own fault: it becomes a dead letter
+    |-- BrokerError              Kafka is unreachable or refused a request                        exit 3
+    |   `-- DoubtError           a transaction failed, or its outcome is unknown
+    |-- EngineError              the engine did not start, or died                                exit 4
+    |   `-- EngineHungError      the engine runs but decides nothing
+    |-- LimitError               a limit that protects the operator was exceeded                  exit 5
+    |-- EvidenceError            the archive does not support a verdict                           exit 6
+    |-- StallError               no progress, although no part has failed                         exit 1
+    `-- RecordError              one record is at fault: it becomes a dead letter
         |-- TombstoneError       null value
-        |-- TooLargeError        over ``post.max_text_bytes``, ``.max_record_bytes`` or ``.max_key_bytes``
+        |-- TooLargeError        over a limit in bytes: of the text, a field, the value or the key
         |-- TooDeepError         nested deeper than ``post.max_depth``
         |-- EncodingError        not UTF-8
         |-- JsonError            not JSON
-        |-- CloudEventError      says that it is a CloudEvent and is not one
-        |-- MissingFieldError    a required field is not there
-        |-- FieldTypeError       a field has the wrong type
-        |-- PromptError          the engine cannot take a prompt made of this post
-        `-- EngineKilledError    the engine dies or hangs over this post
+        |-- CloudEventError      an invalid CloudEvent
+        |-- MissingFieldError    a required field is missing
+        |-- FieldTypeError       a required field has the wrong type
+        |-- PromptError          the engine cannot take the prompt of this post
+        `-- EngineKilledError    the engine died or hung on this post
 
 A record's error has a ``reason``: a short, stable word for metric labels and dead-letter headers.
-Messages never contain text of a post, since they reach logs.
+Messages never contain text of a post, because they reach logs.
 """
 
 from __future__ import annotations
 
 from typing import ClassVar
 
-EXIT_CLEAN = 0
-EXIT_USAGE = 2
-EXIT_BROKER = 3
-EXIT_ENGINE = 4
-EXIT_LIMIT = 5
-EXIT_EVIDENCE = 6
+from stream_guard.core.exit_codes import ExitCode
 
 
 def named(error: BaseException) -> str:
-    """Return an error of a library as a message's part: its type's name, once, and what it says, if anything.
+    """Return a library's error as part of a message: the name of its type once, and its text if it has any.
 
-    A ``TimeoutError`` says nothing, and aiokafka's errors say their own name.
+    A ``TimeoutError`` has no text, and aiokafka's errors start with their own name.
     """
     name, says = type(error).__name__, str(error)
     if not says or says.startswith(name):
@@ -54,17 +50,17 @@ def named(error: BaseException) -> str:
 class StreamGuardError(Exception):
     """The root: catches everything that Stream Guard raises on purpose."""
 
-    exit_code: ClassVar[int] = 1
+    exit_code: ClassVar[ExitCode] = ExitCode.UNEXPECTED
 
 
 class OperatorError(StreamGuardError):
-    """The set-up is wrong; the message names what and the remedy."""
+    """The configuration is wrong; the message says what and how to fix it."""
 
-    exit_code = EXIT_USAGE
+    exit_code = ExitCode.USAGE
 
 
 class SettingsError(OperatorError):
-    """A setting is unknown, malformed or contradicts another."""
+    """A setting or option is unknown, malformed or contradicts another."""
 
 
 class PolicyError(OperatorError):
@@ -72,16 +68,16 @@ class PolicyError(OperatorError):
 
 
 class BrokerError(StreamGuardError):
-    """Kafka cannot be reached, or refused something that we cannot do without."""
+    """Kafka is unreachable, or refused a request that Stream Guard needs."""
 
-    exit_code = EXIT_BROKER
+    exit_code = ExitCode.BROKER
 
 
 class DoubtError(BrokerError):
-    """A transaction failed, or nobody knows whether it did: its records are read again from the committed position.
+    """A transaction failed, or its outcome is unknown; its records are read again from the committed position.
 
     Attributes:
-        cause: ``fenced`` where another producer has taken over; ``timeout``; ``error``.
+        cause: ``fenced`` if another producer has taken over; ``timeout``; ``error``.
     """
 
     def __init__(self, cause: str, message: str) -> None:
@@ -92,31 +88,31 @@ class DoubtError(BrokerError):
 class EngineError(StreamGuardError):
     """The engine did not start, or died while it had work."""
 
-    exit_code = EXIT_ENGINE
+    exit_code = ExitCode.ENGINE
 
 
 class EngineHungError(EngineError):
-    """The engine is there and decides nothing."""
+    """The engine runs but decides nothing."""
 
 
 class LimitError(StreamGuardError):
-    """A limit was passed past which going on would do harm, or a threshold that a command was given was missed."""
+    """A limit was exceeded and going on would do harm, or a threshold that a command was given was missed."""
 
-    exit_code = EXIT_LIMIT
+    exit_code = ExitCode.LIMIT
 
 
 class EvidenceError(StreamGuardError):
-    """A verdict cannot be borne out by what was kept: it is gone, was altered, or says something else."""
+    """The archive does not support a verdict: an entry is missing, altered or different."""
 
-    exit_code = EXIT_EVIDENCE
+    exit_code = ExitCode.EVIDENCE
 
 
 class StallError(StreamGuardError):
-    """Nothing moves any more though no part has failed: a fault of ours, which a restart mends."""
+    """There is no progress, although no part has failed: a bug in Stream Guard; a restart recovers from it."""
 
 
 class RecordError(StreamGuardError):
-    """One record's own fault: it becomes a dead letter and the stream goes on."""
+    """One record is at fault: it becomes a dead letter and the stream goes on."""
 
     reason: ClassVar[str] = "record"
     stage: ClassVar[str] = "parse"
@@ -129,7 +125,7 @@ class TombstoneError(RecordError):
 
 
 class TooLargeError(RecordError):
-    """The record or its text is over the limit in bytes."""
+    """The text, a field, the value or the key is over its limit in bytes."""
 
     reason = "too_large"
 
@@ -153,35 +149,35 @@ class JsonError(RecordError):
 
 
 class CloudEventError(RecordError):
-    """The record says that it is a CloudEvent, and breaks its specification."""
+    """The record says that it is a CloudEvent, but is not a valid one."""
 
     reason = "cloud_event"
 
 
 class MissingFieldError(RecordError):
-    """A required field is not there."""
+    """A required field is missing."""
 
     reason = "missing_field"
 
 
 class FieldTypeError(RecordError):
-    """A field is there and has the wrong type."""
+    """A required field has the wrong type."""
 
     reason = "field_type"
 
 
 class PromptError(RecordError):
-    """The engine cannot take a prompt made of this post (for one, it is too long)."""
+    """The engine cannot take the prompt of this post; for example, it is too long."""
 
     reason = "prompt"
     stage = "judge"
 
 
 class EngineKilledError(RecordError):
-    """The engine died or hung over this post, again, and the last time with no other post in it.
+    """The engine repeatedly died or hung on this post, the last time with no other post in it.
 
     Args:
-        attempts: how often it was tried.
+        attempts: how often the post was tried.
     """
 
     reason = "engine_killed"
@@ -189,7 +185,19 @@ class EngineKilledError(RecordError):
 
     def __init__(self, attempts: int) -> None:
         super().__init__(
-            f"the engine died or hung each of {attempts} times that it was given this post, the last time with no "
-            "other post in it (engine.deaths_per_post_max)"
+            f"the engine died or hung in each of {attempts} attempts at this post, the last time with no other post "
+            "in it (engine.deaths_per_post_max)"
         )
         self.attempts = attempts
+
+
+def dead_letter_reasons() -> tuple[str, ...]:
+    """Return every ``reason`` of a dead letter, sorted."""
+    unseen, found = [RecordError], set[str]()
+    while unseen:
+        kind = unseen.pop()
+        unseen += kind.__subclasses__()
+        # Subclasses elsewhere (of tests, for one) are not part of the tree.
+        if kind is not RecordError and kind.__module__ == __name__:
+            found.add(kind.reason)
+    return tuple(sorted(found))

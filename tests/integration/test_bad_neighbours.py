@@ -19,7 +19,7 @@ from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.record.util import calc_crc32c
 from prometheus_client import CollectorRegistry
 
-from stream_guard.core.errors import EXIT_LIMIT
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.contract import Answer, Judgement, Provenance
 from stream_guard.service.app import App
 from stream_guard.settings import Settings
@@ -126,7 +126,7 @@ async def test_a_topic_of_only_malformed_records_stops_the_service_and_is_not_em
     for start in ("first", "second"):
         with running(place, tmp_path / start) as run:
             code = await asyncio.to_thread(run.process.wait, DEADLINE_S)
-        assert code == EXIT_LIMIT, run.tail()
+        assert code == ExitCode.LIMIT, run.tail()
         written += AT_ONCE
         lines = run.log.read_bytes().splitlines()
         [stop] = [orjson.loads(line) for line in lines if b'"event":"dead_letter_limit"' in line]
@@ -156,7 +156,7 @@ async def test_a_share_of_malformed_records_stops_the_service_after_its_posts_ar
             await producer.send(place.posts, b"{" if n % 5 < 3 else post(n))
     with running(place, tmp_path / "log") as run:
         code = await asyncio.to_thread(run.process.wait, DEADLINE_S)
-    assert code == EXIT_LIMIT, run.tail()
+    assert code == ExitCode.LIMIT, run.tail()
     positions = await committed(place)
     verdicts, dead = await outcomes(place, 1)
     done = {(v["source"]["partition"], v["source"]["offset"]) for v in verdicts}

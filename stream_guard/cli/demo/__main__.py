@@ -24,7 +24,8 @@ from stream_guard.cli.demo import MODEL, POLICIES
 from stream_guard.cli.demo.posts import BROKEN, CHAT, EDIT, FORUM, demo_posts
 from stream_guard.cli.demo.process import Consumer
 from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
-from stream_guard.core.errors import EXIT_ENGINE, StreamGuardError
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.policies.store import load_policies
 from stream_guard.testing.broker import Broker, start_broker
 
@@ -168,7 +169,7 @@ def main() -> int:
             return asyncio.run(_run(broker))
     except StreamGuardError as error:
         console.print(f"[red]{error}[/]", soft_wrap=True)
-        return error.exit_code or EXIT_ENGINE
+        return error.exit_code or ExitCode.ENGINE
     except (KeyboardInterrupt, asyncio.CancelledError):
         console.print("\ninterrupted; everything that was started is stopped")
         return 130

@@ -9,7 +9,8 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.core.errors import EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.service.diagnostics import host as machine
 from stream_guard.service.diagnostics.checks import run_checks
 from stream_guard.service.diagnostics.topic_advice import Advice, Role, Topic, advise
@@ -40,7 +41,7 @@ class Doctor:
 
     def __init__(self, config: Path | None) -> None:
         self._config = config
-        self.exit_code = EXIT_CLEAN
+        self.exit_code = ExitCode.CLEAN
         self.warnings = 0
 
     def run(self) -> Iterator[Advice]:
@@ -58,7 +59,7 @@ class Doctor:
             return  # told of already, and nothing else can be looked at
         for advice in self._rest(settings, broker=broker):
             if advice.level == "error":
-                self.exit_code = self.exit_code or EXIT_USAGE
+                self.exit_code = self.exit_code or ExitCode.USAGE
             self.warnings += advice.level == "warning"
             yield advice
 

@@ -12,7 +12,8 @@ from typer.testing import CliRunner, Result
 from stream_guard.cli.main import app
 from stream_guard.cli.terminal import printable
 from stream_guard.cli.views.classify import exchange_lines, verdict_lines
-from stream_guard.core.errors import EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.families.harmony.transcript import Exchange
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def verdicts(result: Result) -> list[dict[str, object]]:
 
 def test_a_text_is_judged_and_its_decision_shown_with_the_reasons() -> None:
     result = run("a [violates] post", "--policy", DC)
-    assert result.exit_code == EXIT_CLEAN, result.output
+    assert result.exit_code == ExitCode.CLEAN, result.output
     lines = result.stdout.splitlines()
     assert lines[0].startswith("violates     dangerous-content@")
     shown = {line[2:13].strip(): line[13:] for line in lines[1:]}
@@ -66,7 +67,7 @@ def test_a_file_is_judged_line_by_line_and_a_line_that_is_no_post_is_named(tmp_p
     file = tmp_path / "posts.jsonl"
     file.write_text('{"id":"a","text":"[violates]"}\n\n{"id":"b"}\n{"id":"c","text":"fine"}\n')
     result = run(str(file), "--policy", DC, "--json")
-    assert result.exit_code == EXIT_USAGE
+    assert result.exit_code == ExitCode.USAGE
     fault, first, second = verdicts(result)
     assert (fault["line"], fault["error"]["reason"]) == (3, "missing_field")  # type: ignore[index]
     assert (first["decision"], second["decision"]) == ("violates", "safe")
@@ -114,14 +115,14 @@ def test_bad_use_is_one_line_with_the_remedy(
     Path("posts.csv").write_text("text\n")
     result = run(*arguments)
     assert isinstance(result.exception, StreamGuardError)
-    assert result.exception.exit_code == EXIT_USAGE
+    assert result.exception.exit_code == ExitCode.USAGE
     assert says in str(result.exception)
     assert "\n" not in str(result.exception)
 
 
 def test_a_text_over_the_limit_would_be_a_dead_letter() -> None:
     result = run("x" * 70_000, "--policy", DC)
-    assert result.exit_code == EXIT_USAGE
+    assert result.exit_code == ExitCode.USAGE
     assert "would be a dead letter: the text has 70000 bytes; post.max_text_bytes is 65536" in (
         result.stderr
     )

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_guard.cli.main import app
-from stream_guard.core.errors import EXIT_BROKER, EXIT_CLEAN, EXIT_USAGE, StreamGuardError
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[3]
 # Nobody listens on port 9 of loopback, so this fails at once.
@@ -34,7 +35,7 @@ def test_an_option_that_makes_no_sense_says_how_to_write_it(
 ) -> None:
     result = CliRunner().invoke(app, ["dlq", *arguments], env=NOBODY)
     assert isinstance(result.exception, StreamGuardError)
-    assert result.exception.exit_code == EXIT_USAGE
+    assert result.exception.exit_code == ExitCode.USAGE
     assert says in str(result.exception)
 
 
@@ -43,14 +44,14 @@ def test_an_option_that_makes_no_sense_says_how_to_write_it(
     [("list", "--limit", "-1"), ("list", "--partition", "-1"), ("show",), ("replay", "--all")],
 )
 def test_what_the_commands_do_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> None:
-    assert CliRunner().invoke(app, ["dlq", *arguments]).exit_code == EXIT_USAGE
+    assert CliRunner().invoke(app, ["dlq", *arguments]).exit_code == ExitCode.USAGE
 
 
 @pytest.mark.parametrize("command", [("list",), ("show", "posts/0/1"), ("replay",)])
 def test_a_broker_that_is_not_there_is_named(command: tuple[str, ...]) -> None:
     result = CliRunner().invoke(app, ["dlq", *command], env=NOBODY)
     assert isinstance(result.exception, StreamGuardError)
-    assert result.exception.exit_code == EXIT_BROKER
+    assert result.exception.exit_code == ExitCode.BROKER
     assert "127.0.0.1:9 (kafka.bootstrap_servers)" in str(result.exception)
 
 
@@ -62,12 +63,12 @@ def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:
         text=True,
         check=False,
     )
-    assert done.returncode == EXIT_USAGE
+    assert done.returncode == ExitCode.USAGE
     assert done.stderr == "stream-guard: --config none.toml: No such file or directory\n"
 
 
 def test_every_command_shows_an_example() -> None:
     for command in ("list", "show", "replay"):
         result = CliRunner().invoke(app, ["dlq", command, "--help"])
-        assert result.exit_code == EXIT_CLEAN
+        assert result.exit_code == ExitCode.CLEAN
         assert f"Example: stream-guard dlq {command}" in result.stdout

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
-from stream_guard.core.errors import EXIT_CLEAN, EXIT_LIMIT, EXIT_USAGE, StreamGuardError
+from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.exit_codes import ExitCode
 
 ROOT = Path(__file__).parents[3]
 SHIPPED = ROOT / "policies"
@@ -53,7 +54,7 @@ def fails(result: Result, exit_code: int) -> str:
 
 def test_a_golden_set_is_judged_counted_and_written(golden: Path, out: Path) -> None:
     result = run(golden, out, "--json")
-    assert result.exit_code == EXIT_CLEAN, result.output
+    assert result.exit_code == ExitCode.CLEAN, result.output
     report = json.loads(result.stdout)
     assert report == json.loads((out / "report.json").read_text())
     figures = report["figures"]
@@ -102,31 +103,31 @@ def test_a_post_cannot_become_part_of_the_page(tmp_path: Path, out: Path) -> Non
 @pytest.mark.parametrize(
     ("option", "bound", "exit_code"),
     [
-        ("--min-f1", "0.8", EXIT_CLEAN),
-        ("--min-f1", "0.81", EXIT_LIMIT),
-        ("--min-precision", "100%", EXIT_CLEAN),
-        ("--min-recall", "67%", EXIT_LIMIT),
-        ("--max-undecided", "0", EXIT_CLEAN),
+        ("--min-f1", "0.8", ExitCode.CLEAN),
+        ("--min-f1", "0.81", ExitCode.LIMIT),
+        ("--min-precision", "100%", ExitCode.CLEAN),
+        ("--min-recall", "67%", ExitCode.LIMIT),
+        ("--max-undecided", "0", ExitCode.CLEAN),
     ],
 )
 def test_a_missed_threshold_is_an_exit_code(
     golden: Path, out: Path, option: str, bound: str, exit_code: int
 ) -> None:
     result = run(golden, out, option, bound)
-    if exit_code == EXIT_CLEAN:
-        assert result.exit_code == EXIT_CLEAN, result.output
+    if exit_code == ExitCode.CLEAN:
+        assert result.exit_code == ExitCode.CLEAN, result.output
     else:
         assert fails(result, exit_code).startswith(f"{option} is ")
     checks = json.loads((out / "report.json").read_text())["checks"]
     assert [(each["option"], each["passed"]) for each in checks] == [
-        (option, exit_code == EXIT_CLEAN)
+        (option, exit_code == ExitCode.CLEAN)
     ]
 
 
 def test_no_positive_at_all_passes_no_lower_bound(tmp_path: Path, out: Path) -> None:
     file = tmp_path / "golden.csv"
     file.write_text("text,label\na fine post,safe\n")
-    assert "there is no such figure" in fails(run(file, out, "--min-f1", "0"), EXIT_LIMIT)
+    assert "there is no such figure" in fails(run(file, out, "--min-f1", "0"), ExitCode.LIMIT)
 
 
 def other_version(tmp_path: Path) -> Path:
@@ -142,7 +143,7 @@ def test_two_versions_are_compared_row_by_row(golden: Path, out: Path, tmp_path:
     folder = other_version(tmp_path)
     for place in (folder, folder / DC):
         result = run(golden, out, "--against", str(place), "--max-flips", "0%", "--json")
-        assert result.exit_code == EXIT_CLEAN, result.output
+        assert result.exit_code == ExitCode.CLEAN, result.output
         comparison = json.loads(result.stdout)["comparison"]
         assert (comparison["rows"], comparison["flips"]) == (4, [])
     assert (out / "predictions-against.jsonl").exists()
@@ -155,17 +156,17 @@ def test_flips_against_an_earlier_run_are_listed_and_bounded(golden: Path, out: 
     lines[0]["decision"] = "safe"
     earlier.write_text("".join(json.dumps(line) + "\n" for line in lines))
     result = run(golden, out, "--against", str(earlier), "--max-flips", "25%")
-    assert result.exit_code == EXIT_CLEAN, result.output
+    assert result.exit_code == ExitCode.CLEAN, result.output
     assert "row 3: safe -> violates" in result.stdout
     assert "1 flips (25.0%), 1 better, 0 worse" in result.stdout
-    told = fails(run(golden, out, "--against", str(earlier), "--max-flips", "24%"), EXIT_LIMIT)
+    told = fails(run(golden, out, "--against", str(earlier), "--max-flips", "24%"), ExitCode.LIMIT)
     assert told == "--max-flips is 0.24, reached was 0.250"
 
 
 @pytest.mark.parametrize("side", ["high", "age-restricted-goods-and-services"])
 def test_a_side_may_be_an_effort_or_another_policy(golden: Path, out: Path, side: str) -> None:
     result = run(golden, out, "--against", side, "--json")
-    assert result.exit_code == EXIT_CLEAN, result.output
+    assert result.exit_code == ExitCode.CLEAN, result.output
     against = json.loads(result.stdout)["comparison"]["against"]
     assert ("at high effort" in against) if side == "high" else against.startswith(side)
     # The other side is judged anew: no answer of the first is known to it.
@@ -177,10 +178,10 @@ def test_another_golden_set_cannot_be_compared(golden: Path, out: Path) -> None:
     run(golden, out)
     earlier = (out / "predictions.jsonl").rename(out / "earlier.jsonl")
     golden.write_text(GOLDEN.replace("a fine post", "another post"))
-    told = fails(run(golden, out, "--against", str(earlier)), EXIT_USAGE)
+    told = fails(run(golden, out, "--against", str(earlier)), ExitCode.USAGE)
     assert told.endswith("row 6 has another text or label there; judge that set anew")
     golden.write_text(GOLDEN + "one more,DC0,en\n")
-    told = fails(run(golden, out, "--against", str(earlier)), EXIT_USAGE)
+    told = fails(run(golden, out, "--against", str(earlier)), ExitCode.USAGE)
     assert "judged other rows (4 of them, here 5)" in told
 
 
@@ -210,41 +211,41 @@ def test_bad_options_are_one_line_with_the_remedy(
     Path("empty.jsonl").touch()
     Path("bad.jsonl").write_text("\n{}\n")
     Path("a-folder").mkdir()
-    assert says in fails(run(golden, out, *arguments), EXIT_USAGE)
+    assert says in fails(run(golden, out, *arguments), ExitCode.USAGE)
 
 
 def test_without_data_the_policys_golden_set_is_judged(tmp_path: Path, out: Path) -> None:
     folder = tmp_path / "policies"
     shutil.copytree(SHIPPED, folder)
     command = ["eval", "--policy", DC, "--path", str(folder), "--out", str(out), "--json"]
-    told = fails(CliRunner().invoke(app, command, env=SCRIPTED), EXIT_USAGE)
+    told = fails(CliRunner().invoke(app, command, env=SCRIPTED), ExitCode.USAGE)
     assert told == "name the labelled posts: DATA, or golden_set in the policy's policy.yaml"
     (folder / DC / "policy.yaml").write_text("golden_set: golden.csv\n")
     (folder / DC / "golden.csv").write_text(GOLDEN)
     result = CliRunner().invoke(app, command, env=SCRIPTED)
-    assert result.exit_code == EXIT_CLEAN, result.output
+    assert result.exit_code == ExitCode.CLEAN, result.output
     assert json.loads(result.stdout)["source"] == str(folder / DC / "golden.csv")
 
 
 def test_an_unknown_policy_names_those_that_there_are(golden: Path, out: Path) -> None:
-    assert fails(run(golden, out, policy="nope"), EXIT_USAGE).startswith("no policy 'nope'")
+    assert fails(run(golden, out, policy="nope"), ExitCode.USAGE).startswith("no policy 'nope'")
 
 
 def test_an_output_folder_that_cannot_be_made_is_told_before_judging(golden: Path) -> None:
-    told = fails(run(golden, golden / "out"), EXIT_USAGE)
+    told = fails(run(golden, golden / "out"), ExitCode.USAGE)
     assert told.startswith(f"--out {golden / 'out'}: Not a directory; name a folder")
 
 
 @pytest.mark.parametrize("share", ["two", "101%", "-0.1", "nan"])
 def test_a_share_that_makes_no_sense_is_a_usage_error(golden: Path, out: Path, share: str) -> None:
-    assert run(golden, out, f"--min-f1={share}").exit_code == EXIT_USAGE
+    assert run(golden, out, f"--min-f1={share}").exit_code == ExitCode.USAGE
 
 
 def test_eval_shows_examples_and_says_what_a_missed_threshold_ends_with() -> None:
     for command in (["eval", "--help"], ["eval", "run", "--help"]):
         text = " ".join(CliRunner().invoke(app, command).stdout.split())
         assert "Example: stream-guard eval --policy" in text
-        assert f"Exit code {EXIT_LIMIT}" in text
+        assert f"Exit code {ExitCode.LIMIT}" in text
     assert "--write" in CliRunner().invoke(app, ["eval", "calibrate", "--help"]).stdout
 
 
@@ -289,7 +290,7 @@ def test_calibrate_writes_a_curve_that_the_policy_then_has(tmp_path: Path) -> No
     file = predictions(tmp_path / "predictions.jsonl", rows)
     arguments = ["eval", "calibrate", "--policy", DC, "--path", str(folder), str(file), "--write"]
     result = CliRunner().invoke(app, arguments)
-    assert result.exit_code == EXIT_CLEAN, result.output
+    assert result.exit_code == ExitCode.CLEAN, result.output
     assert "60 posts; mean squared error on held-out posts" in result.stderr
     policy = load_policies(folder).policies[DC]
     assert policy.calibration is not None
@@ -302,7 +303,7 @@ def test_calibrate_writes_a_curve_that_the_policy_then_has(tmp_path: Path) -> No
 def test_calibrate_says_what_is_missing(tmp_path: Path) -> None:
     file = predictions(tmp_path / "predictions.jsonl", [(0.9, True)] * 3)
     command = ["eval", "calibrate", "--policy", DC, "--path", str(SHIPPED)]
-    told = fails(CliRunner().invoke(app, [*command, str(file)]), EXIT_USAGE)
+    told = fails(CliRunner().invoke(app, [*command, str(file)]), ExitCode.USAGE)
     assert told.startswith("3 labelled posts with a confidence, of which 3 violate; at least 20")
-    told = fails(CliRunner().invoke(app, [*command, "none.jsonl"]), EXIT_USAGE)
+    told = fails(CliRunner().invoke(app, [*command, "none.jsonl"]), ExitCode.USAGE)
     assert told.startswith("none.jsonl: No such file or directory")

@@ -10,7 +10,8 @@ from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app as program
 from stream_guard.cli.policies import app
-from stream_guard.core.errors import EXIT_CLEAN, EXIT_USAGE, PolicyError
+from stream_guard.core.errors import PolicyError
+from stream_guard.core.exit_codes import ExitCode
 
 SHIPPED = Path(__file__).parents[3] / "policies"
 ARS = "age-restricted-goods-and-services"
@@ -29,18 +30,18 @@ def broken(tmp_path: Path) -> Path:
 
 def test_lint_of_the_shipped_policies_passes() -> None:
     result = run("lint")
-    assert result.exit_code == EXIT_CLEAN
+    assert result.exit_code == ExitCode.CLEAN
     assert f"{ARS}/policy.md:13:43: warning SG111: a hedging word: typically" in result.stdout
     assert "896 tokens" in result.stdout
 
 
 def test_strict_lint_fails_on_warnings() -> None:
-    assert run("lint", "--strict").exit_code == EXIT_USAGE
+    assert run("lint", "--strict").exit_code == ExitCode.USAGE
 
 
 def test_lint_fails_on_an_error(broken: Path) -> None:
     result = run("lint", path=broken)
-    assert result.exit_code == EXIT_USAGE
+    assert result.exit_code == ExitCode.USAGE
     assert "spam/policy.md:1:10: error SG113" in result.stdout
 
 
@@ -61,7 +62,7 @@ def test_lint_reports_what_cannot_be_read_as_findings(broken: Path) -> None:
     findings = json.loads(result.stdout)["findings"]
     assert [(f["code"], f["line"]) for f in findings] == [("SG100", 2), ("SG100", 3)]
     assert {f["file"] for f in findings} == {str(broken / "routes.yaml")}
-    assert result.exit_code == EXIT_USAGE
+    assert result.exit_code == ExitCode.USAGE
 
 
 def test_list_names_policies_versions_and_topics() -> None:

@@ -19,7 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
-from stream_guard.core.errors import EXIT_CLEAN, PolicyError
+from stream_guard.core.errors import PolicyError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.offline.calibrate.data import JudgedBy, join_labels, read_labels
@@ -605,7 +606,7 @@ def test_what_the_command_writes_is_used_by_the_next_verdict(
 ) -> None:
     folder, verdicts, labels = judged
     result = run(folder, verdicts, labels, "--method", method, "--write")
-    assert result.exit_code == EXIT_CLEAN
+    assert result.exit_code == ExitCode.CLEAN
     assert "400 posts; mean squared error on held-out posts" in result.stderr
     policy = load_policies(folder).policies["spam"]
     assert policy.calibration is not None
@@ -639,7 +640,7 @@ def test_classify_prints_scores_and_no_text(tmp_path: Path) -> None:
         '{"id": "a", "text": "you stupid idiot"}\n{"id": "b"}\n{"id": "c", "text": "hello"}\n'
     )
     result = CliRunner().invoke(app, ["policies", "classify", "builtin:toxicity", str(file)])
-    assert result.exit_code == EXIT_CLEAN
+    assert result.exit_code == ExitCode.CLEAN
     told = result.stdout.splitlines()
     assert told[0].startswith("toxicity@")
     assert told[1] == "line 1: a: 1.0000"

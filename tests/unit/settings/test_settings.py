@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from stream_guard.core.errors import EXIT_USAGE, SettingsError
+from stream_guard.core.errors import SettingsError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.settings import SecuritySettings, Settings, env_name, load_settings
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def refused(config: Path | None = None) -> str:
     with pytest.raises(SettingsError) as raised:
         load_settings(config)
-    assert raised.value.exit_code == EXIT_USAGE
+    assert raised.value.exit_code == ExitCode.USAGE
     return str(raised.value)
 
 

@@ -10,7 +10,8 @@ import orjson
 import pytest
 from prometheus_client import CollectorRegistry
 
-from stream_guard.core.errors import EXIT_LIMIT, PromptError
+from stream_guard.core.errors import PromptError
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.core.kafka_types import Partition
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import PostParser
@@ -211,7 +212,7 @@ async def test_the_failure_that_is_one_too_many_is_neither_written_nor_passed() 
     line.read("x..")
     line.settle()
     error = await line.pipeline.dead_letters.wait_tripped()
-    assert error.exit_code == EXIT_LIMIT
+    assert error.exit_code == ExitCode.LIMIT
     assert line.letters == [2, 3]
     assert line.offsets.position() == 4, "the record that tripped it is read again"
     assert line.pipeline.unfinished([PLACE]) == 0, "nothing keeps a drain waiting"
