@@ -29,7 +29,7 @@ from stream_guard.testing import ManualClock, MemoryRecord
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
 
 POLL_RECORDS: Final = 500
 VIOLATES_EVERY: Final = 10

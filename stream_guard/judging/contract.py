@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+
+    from typing_extensions import TypeVar
 
     from stream_guard.core.errors import RecordError
     from stream_guard.core.vocabulary import Decision, Effort
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
     from stream_guard.telemetry.trace_context import Span
+
+    # A caller that gives no context need not name its type.
+    ContextT = TypeVar("ContextT", default=Any)
+else:
+    from typing import TypeVar  # before Python 3.13 it takes no default
+
+    ContextT = TypeVar("ContextT")
 
 FinishReason: TypeAlias = Literal["stop", "length", "error", "none"]
 ParseStatus: TypeAlias = Literal[
@@ -99,15 +108,15 @@ class Thought(NamedTuple):
 
 
 @dataclass(slots=True, eq=False)
-class JudgeRequest:
+class JudgeRequest(Generic[ContextT]):
     """One post under one policy.
 
     Attributes:
         id: unique in this process.
         post, policy: what to judge, and by what.
+        context: the caller's own object, of any type. The judge returns it untouched.
         trace_headers: W3C headers (``traceparent``) of ``span``, for a judge that makes no span of its own for its
             engine's to hang under; None when the record is not traced.
-        context: the asker's own; comes back untouched.
         effort, reasoning_tokens_max: in place of the policy's own, on a rung of the ladder; None for the policy's.
         span: the asker's, open while the request is judged; None when the record is not sampled.
     """
@@ -115,15 +124,15 @@ class JudgeRequest:
     id: str
     post: Post
     policy: Policy
+    context: ContextT = None  # type: ignore[assignment]  # only callers that read it back give one
     trace_headers: dict[str, str] | None = None
-    context: object = None
     span: Span | None = None
     effort: Effort | None = None
     reasoning_tokens_max: int | None = None
 
 
 @dataclass(slots=True, eq=False)
-class Judgement:
+class Judgement(Generic[ContextT]):
     """The outcome of one request: an answer, or the post's own fault.
 
     Exactly one of ``answer`` and ``error`` is set. Death of the engine is neither: the request is
@@ -131,7 +140,7 @@ class Judgement:
     they are asked for, one for each attempt on each rung.
     """
 
-    request: JudgeRequest
+    request: JudgeRequest[ContextT]
     answer: Answer | None = None
     error: RecordError | None = None
     provenance: Provenance | None = None
@@ -162,12 +171,12 @@ class Judge(Protocol):
 
     def submit(
         self,
-        requests: Sequence[JudgeRequest],
-        deliver: Callable[[Sequence[Judgement]], None],
+        requests: Sequence[JudgeRequest[ContextT]],
+        deliver: Callable[[Sequence[Judgement[ContextT]]], None],
     ) -> None:
         """Take requests; each comes back, once, in some call of ``deliver`` on the event loop."""
 
-    def cancel(self, requests: Sequence[JudgeRequest]) -> None:
+    def cancel(self, requests: Sequence[JudgeRequest[Any]]) -> None:
         """Stop work on these, if any is left; they are not delivered any more."""
 
     def in_flight(self) -> int:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from stream_guard.settings import KafkaSettings
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
 
 _log = structlog.get_logger(__name__)
 _LOOK_S: Final = 0.05

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
     from stream_guard.settings import DeliverySettings, KafkaSettings
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
     from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)

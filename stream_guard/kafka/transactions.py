@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.kafka_types import Partition
     from stream_guard.settings import DeliverySettings, KafkaSettings
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
 
 _NEVER = (*FATAL, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 

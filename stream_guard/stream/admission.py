@@ -27,8 +27,8 @@ def record_bytes(record: Record) -> int:
     return size_bytes
 
 
-class Flow:
-    """Counts what is in flight.
+class Admission:
+    """Counts what is in flight, and says what may be polled.
 
     Attributes:
         records, bytes, tokens: read and not finished.

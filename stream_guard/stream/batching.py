@@ -6,7 +6,9 @@ versions of a policy in one batch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic
+
+from stream_guard.judging.contract import ContextT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
     from stream_guard.judging.contract import JudgeRequest
 
 
-class Batcher:
+class Batcher(Generic[ContextT]):
     """Gathers requests by the digest of their policy.
 
     Args:
@@ -26,9 +28,9 @@ class Batcher:
         self._size_max = size_max
         self._age_max_s = age_max_s
         # By the policy's sha256: when its oldest request came in, and the requests. A dict keeps the order of arrival.
-        self._groups: dict[str, tuple[float, list[JudgeRequest]]] = {}
+        self._groups: dict[str, tuple[float, list[JudgeRequest[ContextT]]]] = {}
 
-    def offer(self, request: JudgeRequest, now_s: float) -> None:
+    def offer(self, request: JudgeRequest[ContextT], now_s: float) -> None:
         """Take a request."""
         group = self._groups.get(request.policy.sha256)
         if group is None:
@@ -36,9 +38,9 @@ class Batcher:
         else:
             group[1].append(request)
 
-    def due(self, now_s: float) -> list[Sequence[JudgeRequest]]:
+    def due(self, now_s: float) -> list[Sequence[JudgeRequest[ContextT]]]:
         """Return the batches that are full or old enough, oldest first, each of one policy text."""
-        batches: list[Sequence[JudgeRequest]] = []
+        batches: list[Sequence[JudgeRequest[ContextT]]] = []
         for sha256, (since_s, requests) in list(self._groups.items()):
             old = now_s - since_s >= self._age_max_s
             if not old and len(requests) < self._size_max:
@@ -55,7 +57,7 @@ class Batcher:
                 self._groups[sha256] = (since_s, requests[whole:])
         return batches
 
-    def flush(self) -> list[Sequence[JudgeRequest]]:
+    def flush(self) -> list[Sequence[JudgeRequest[ContextT]]]:
         """Return everything, whatever its age."""
         return self.due(float("inf"))
 

@@ -18,7 +18,7 @@ from stream_guard.stream.dead_letter_limits import STAGES, DeadLetterLimits, Lim
 
 if TYPE_CHECKING:
     from stream_guard.settings import DeadLetterSettings
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
     from stream_guard.telemetry.metrics import Metrics
 
 AT_ONCE: Final = 10

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from stream_guard.core.kafka_types import Partition
     from stream_guard.settings import DeliverySettings
+    from stream_guard.stream.in_flight import Outgoing
     from stream_guard.stream.offsets import PartitionOffsets
-    from stream_guard.stream.ports import Outgoing, Session, Transactor
+    from stream_guard.stream.ports import Session, Transactor
     from stream_guard.telemetry.metrics import Metrics
 
     _Acknowledged = Callable[[Sequence[Outgoing]], None]
@@ -170,7 +171,6 @@ class TransactionalPublisher:
         """Hold what records owe until it can be written; what an ended epoch owes is dropped."""
         for sent in outgoing:
             origin = sent.origin
-            assert origin is not None, "a transaction has to know whose position it moves"
             lane = self._lanes.get(origin.offsets.partition)
             if lane is None or lane.offsets is not origin.offsets or origin.offsets.revoked:
                 continue

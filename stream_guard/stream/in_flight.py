@@ -1,27 +1,41 @@
-"""Records on their way: what each weighs, and what it still owes. Pure.
+"""A record in flight, and each output that it still owes. Pure.
 
-What it must never do: know how a verdict is made, or where it goes.
+A record has one :class:`InFlightRecord` from the poll to its acknowledgement. Each post under a policy has one
+:class:`JudgeRequest` that points back at it. Each verdict, dead letter or chain of thought has one :class:`Outgoing`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from stream_guard.stream.admission import record_bytes
 
 if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.core.vocabulary import Mode
-    from stream_guard.judging.contract import JudgeRequest
+    from stream_guard.judging.contract import Judgement, JudgeRequest
     from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.stream.tracing.record_trace import RecordTrace
     from stream_guard.telemetry.trace_context import Span
 
+    PostRequest: TypeAlias = JudgeRequest["InFlightRecord"]
+    PostJudgement: TypeAlias = Judgement["InFlightRecord"]
 
-class Work:
-    """One record on its way: what it still owes, and what it weighs.
 
-    ``modes`` says, by policy id, how each of its policies came to judge it; None where all are live.
+class InFlightRecord:
+    """One record that was read and is not finished.
+
+    Attributes:
+        record: as the source returned it.
+        offsets: its partition's offsets, in the epoch in which it was read.
+        consumed_ns: when it was read, Unix time in ns.
+        trace: its trace context.
+        owed: outputs that the broker has not acknowledged yet; the record is finished at zero.
+        size_bytes: memory that the record takes, in bytes.
+        tokens: estimated tokens of all its requests.
+        abandoned: whether it was given up; then it never finishes in this epoch.
+        modes: by policy id, how the policy judges it; None where all are live.
+        requests: what was asked of the judge.
     """
 
     __slots__ = (
@@ -49,23 +63,38 @@ class Work:
         self.tokens = 0
         self.abandoned = False
         self.modes: dict[str, Mode] | None = None
-        self.requests: list[JudgeRequest] = []
+        self.requests: list[PostRequest] = []
 
 
-class Owed:
-    """One verdict or dead letter that a record owes, from when it is built until it is acknowledged."""
+class Outgoing:
+    """One verdict, dead letter or chain of thought, from when it is built until it is acknowledged.
 
-    __slots__ = ("built_ns", "label", "span", "work")
+    Attributes:
+        topic, key, value, headers: what is produced.
+        origin: the record that owes it.
+        label: (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None for a chain of thought.
+        built_ns: when it was built, Unix time in ns.
+        span: the span of its sending, where the record is traced.
+    """
+
+    __slots__ = ("built_ns", "headers", "key", "label", "origin", "span", "topic", "value")
 
     def __init__(
         self,
-        work: Work,
-        label: tuple[str, str, str, str] | str | None,
-        built_ns: int,
+        topic: str,
+        key: bytes | None,
+        value: bytes | None,
+        headers: list[tuple[str, bytes]],
+        origin: InFlightRecord,
+        label: tuple[str, str, str, str] | str | None = None,
+        built_ns: int = 0,
         span: Span | None = None,
     ) -> None:
-        self.work = work
-        self.span = span  # of its sending, where the record is traced
-        # (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None of reasoning
+        self.topic = topic
+        self.key = key
+        self.value = value
+        self.headers = headers
+        self.origin = origin
         self.label = label
         self.built_ns = built_ns
+        self.span = span

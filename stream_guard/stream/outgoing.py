@@ -1,7 +1,4 @@
-"""A judgement as the records that carry it: its verdict, and where it is wanted its chain of thought.
-
-What it must never do: send them, or say that anything was sent.
-"""
+"""Builds the outputs of a record: its verdicts, chains of thought and dead letter. It sends nothing."""
 
 from __future__ import annotations
 
@@ -9,25 +6,25 @@ from typing import TYPE_CHECKING, Any
 
 from stream_guard.judging.reasoning_event import reasoning_record
 from stream_guard.judging.verdict import build_verdict
-from stream_guard.stream.in_flight import Owed
-from stream_guard.stream.ports import Outgoing
+from stream_guard.records.dead_letter_event import build_dead_letter
+from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.trace_context import format_traceparent
 
 if TYPE_CHECKING:
+    from stream_guard.core.errors import RecordError
     from stream_guard.core.vocabulary import Mode
-    from stream_guard.judging.contract import Judgement
     from stream_guard.records.verdict_event import VerdictEvents
     from stream_guard.settings import KafkaSettings
-    from stream_guard.stream.in_flight import Work
+    from stream_guard.stream.in_flight import InFlightRecord, PostJudgement
     from stream_guard.stream.tracing.record_tracer import Tracing
 
 
-class VerdictRecords:
-    """Makes the records.
+class OutgoingBuilder:
+    """Builds outputs.
 
     Args:
         kafka: the topics.
-        tracing: told of each verdict of a traced record.
+        tracing: decides which records get a sending span.
     """
 
     def __init__(self, kafka: KafkaSettings, tracing: Tracing) -> None:
@@ -35,40 +32,73 @@ class VerdictRecords:
         self._tracing = tracing
 
     def verdict(
-        self, work: Work, judgement: Judgement, events: VerdictEvents, now_ns: int
+        self,
+        in_flight: InFlightRecord,
+        judgement: PostJudgement,
+        events: VerdictEvents,
+        now_ns: int,
     ) -> tuple[dict[str, Any], Outgoing]:
-        """Return a judgement's verdict, and the record that carries it; the verdict's times end at ``now_ns``."""
+        """Return a judgement's verdict, and the output that carries it; the verdict's times end at ``now_ns``."""
         policy_id = judgement.request.policy.id
-        mode: Mode = "live" if work.modes is None else work.modes[policy_id]
+        mode: Mode = "live" if in_flight.modes is None else in_flight.modes[policy_id]
         verdict = build_verdict(
-            work.record,
+            in_flight.record,
             judgement,
-            consumed_ms=work.consumed_ns // 1_000_000,
+            consumed_ms=in_flight.consumed_ns // 1_000_000,
             published_ms=now_ns // 1_000_000,
             route_mode=mode,
         )
-        tier = verdict["provenance"]["tier"]
-        owed = Owed(work, (policy_id, verdict["decision"], tier, mode), now_ns)
         topic = self._shadow_topic if mode == "shadow" else self._kafka.verdict_topic
-        traceparent = work.trace.traceparent
+        traceparent = in_flight.trace.traceparent
+        span = None
         if self._tracing.keeping is not None:
             severity = verdict["policy"]["severity"]
-            self._tracing.look(work, judgement, now_ns, severity=severity)
-            if work.trace.span is not None:
-                owed.span = self._tracing.sending(work.trace, topic, policy_id, now_ns)
-                traceparent = format_traceparent(owed.span.get_span_context())
+            self._tracing.look(in_flight, judgement, now_ns, severity=severity)
+            if in_flight.trace.span is not None:
+                span = self._tracing.sending(in_flight.trace, topic, policy_id, now_ns)
+                traceparent = format_traceparent(span.get_span_context())
         value, headers = events.encode(verdict, traceparent)
-        return verdict, Outgoing(topic, work.record.key, value, headers, owed, work)
+        label = (policy_id, verdict["decision"], verdict["provenance"]["tier"], mode)
+        return verdict, Outgoing(
+            topic, in_flight.record.key, value, headers, in_flight, label, now_ns, span
+        )
 
     def reasoning(
-        self, work: Work, verdict: dict[str, Any], judgement: Judgement, now_ns: int
+        self,
+        in_flight: InFlightRecord,
+        verdict: dict[str, Any],
+        judgement: PostJudgement,
+        now_ns: int,
     ) -> Outgoing:
-        """Return the record of a verdict's chain of thought, which the record read owes as well."""
+        """Return the output that carries a verdict's chain of thought; the record owes it as well."""
         topic = self._kafka.reasoning_topic
         assert topic is not None, "asked for only where there is one"
-        value, headers = reasoning_record(verdict, judgement.thoughts, work.trace.traceparent)
-        work.owed += 1
-        return Outgoing(topic, work.record.key, value, headers, Owed(work, None, now_ns), work)
+        value, headers = reasoning_record(verdict, judgement.thoughts, in_flight.trace.traceparent)
+        in_flight.owed += 1
+        return Outgoing(topic, in_flight.record.key, value, headers, in_flight, None, now_ns)
+
+    def dead_letter(
+        self,
+        in_flight: InFlightRecord,
+        error: RecordError,
+        judgement: PostJudgement | None,
+        now_ns: int,
+    ) -> Outgoing:
+        """Return the dead letter of a record; ``judgement`` is None where the record could not be parsed."""
+        topic = self._kafka.dead_letter_topic
+        span = None
+        if self._tracing.keeping is not None:
+            span = self._tracing.failed(in_flight, error.reason, judgement, topic, now_ns)
+        provenance = None if judgement is None else judgement.provenance
+        key, value, headers = build_dead_letter(
+            in_flight.record,
+            error,
+            kafka=self._kafka,
+            failed_ms=now_ns // 1_000_000,
+            policy_id=None if judgement is None else judgement.request.policy.id,
+            attempts=1 if provenance is None else provenance.attempts,
+        )
+        return Outgoing(topic, key, value, headers, in_flight, error.reason, now_ns, span)
 
     @property
     def _shadow_topic(self) -> str:

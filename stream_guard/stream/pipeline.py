@@ -12,16 +12,14 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from stream_guard.core.errors import RecordError, TooLargeError
-from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.judging.contract import JudgeRequest
 from stream_guard.policies.routing import RouteFacts
-from stream_guard.records.dead_letter_event import build_dead_letter
 from stream_guard.records.verdict_event import VerdictEvents
-from stream_guard.stream.admission import BYTES_PER_TOKEN, Flow
+from stream_guard.stream.admission import BYTES_PER_TOKEN, Admission
 from stream_guard.stream.batching import Batcher
 from stream_guard.stream.dead_letter_gate import DeadLetterGate
-from stream_guard.stream.in_flight import Owed, Work
-from stream_guard.stream.outgoing import VerdictRecords
-from stream_guard.stream.ports import Outgoing
+from stream_guard.stream.in_flight import InFlightRecord
+from stream_guard.stream.outgoing import OutgoingBuilder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from stream_guard.records.post import Post, PostParser
     from stream_guard.settings import Settings
     from stream_guard.stream.dead_letter_limits import Stage
+    from stream_guard.stream.in_flight import Outgoing, PostJudgement, PostRequest
     from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.stream.ports import Publisher
     from stream_guard.stream.tracing.record_tracer import Tracing
@@ -49,7 +48,7 @@ class Pipeline:
         parser, judge, publisher, clock, metrics, tracing: the parts.
 
     Attributes:
-        flow: what is in flight.
+        admission: what is in flight.
         dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
         progress: set whenever a record was finished; whoever waits clears it first.
         finished: how many records were finished or given up, since the start.
@@ -77,13 +76,15 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
-        self._records = VerdictRecords(settings.kafka, tracing)
-        self._batcher = Batcher(settings.batching.size_max, settings.batching.age_max_ms / 1_000)
+        self._build = OutgoingBuilder(settings.kafka, tracing)
+        self._batcher: Batcher[InFlightRecord] = Batcher(
+            settings.batching.size_max, settings.batching.age_max_ms / 1_000
+        )
         self._ids = itertools.count(1)
-        self._live: dict[Partition, dict[int, Work]] = {}
+        self._live: dict[Partition, dict[int, InFlightRecord]] = {}
         self._key_bytes_max = settings.post.max_key_bytes
         self.dead_letters = DeadLetterGate(settings.dead_letters, metrics)
-        self.flow = Flow(settings.batching)
+        self.admission = Admission(settings.batching)
         self.progress = asyncio.Event()
         self.finished = 0
 
@@ -105,12 +106,12 @@ class Pipeline:
             self._tracing.begin,
             self._parser.parse,
             self._batcher.offer,
-            self.flow.enter,
+            self.admission.enter,
         )
         receipt = self._tracing.receive(*offsets.partition, len(records), now_ns)
         for record in records:
-            work = Work(record, offsets, now_ns, begin(record, now_ns, receipt))
-            live[record.offset] = work
+            in_flight = InFlightRecord(record, offsets, now_ns, begin(record, now_ns, receipt))
+            live[record.offset] = in_flight
             try:
                 if record.key is not None and len(record.key) > key_bytes_max:
                     raise TooLargeError(
@@ -119,22 +120,22 @@ class Pipeline:
                 if fixed is not None:
                     post, policies = parse(record.value, record.headers), fixed
                 else:
-                    post, policies = self._route(work)
+                    post, policies = self._route(in_flight)
             except RecordError as error:
-                work.owed = 1
-                enter(work.size_bytes, 0)
+                in_flight.owed = 1
+                enter(in_flight.size_bytes, 0)
                 gate.passed("parse", passed, now_s)
                 passed = 0
-                if self._fail(work, "parse", error, now_s, now_ns):
+                if self._fail(in_flight, "parse", error, now_s, now_ns):
                     continue
                 break  # the rest was received and is not finished: no position passes it
             passed += 1
-            work.owed = len(policies)
-            work.tokens = len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
-            enter(work.size_bytes, work.tokens)
+            in_flight.owed = len(policies)
+            in_flight.tokens = len(policies) * (post.text_bytes // BYTES_PER_TOKEN)
+            enter(in_flight.size_bytes, in_flight.tokens)
             for policy in policies:
-                request = JudgeRequest(str(next(self._ids)), post, policy, None, work)
-                work.requests.append(request)
+                request = JudgeRequest(str(next(self._ids)), post, policy, in_flight)
+                in_flight.requests.append(request)
                 offer(request, now_s)
         receipt.end()
         gate.passed("parse", passed, now_s)
@@ -155,14 +156,14 @@ class Pipeline:
         self._routes[topic] = fixed
         return fixed
 
-    def _route(self, work: Work) -> tuple[Post, tuple[Policy, ...]]:
+    def _route(self, in_flight: InFlightRecord) -> tuple[Post, tuple[Policy, ...]]:
         """Parse a record whose policies depend on the post. Raises RecordError."""
-        record = work.record
+        record = in_flight.record
         post, document = self._parser.parse_document(record.value, record.headers)
         facts = RouteFacts.of(record.topic, record.headers, document, post)
         routed = self._policies.route_post(facts)
         if any(route.mode != "live" for route in routed):
-            work.modes = {route.policy.id: route.mode for route in routed}
+            in_flight.modes = {route.policy.id: route.mode for route in routed}
         return post, tuple(route.policy for route in routed)
 
     def dispatch(self, *, flush: bool = False, ahead_s: float = 0.0) -> None:
@@ -179,17 +180,16 @@ class Pipeline:
             return
         now_ns = self._clock.wall_ns()
         for batch in batches:
-            wanted: list[JudgeRequest] = []
-            traced: list[JudgeRequest] = []
+            wanted: list[PostRequest] = []
+            traced: list[PostRequest] = []
             consumed: dict[int, int] = {}
             for request in batch:
-                work = request.context
-                assert isinstance(work, Work)
-                if work.abandoned:
+                in_flight = request.context
+                if in_flight.abandoned:
                     continue
                 wanted.append(request)
-                consumed[work.consumed_ns] = consumed.get(work.consumed_ns, 0) + 1
-                if work.trace.span is not None:
+                consumed[in_flight.consumed_ns] = consumed.get(in_flight.consumed_ns, 0) + 1
+                if in_flight.trace.span is not None:
                     traced.append(request)
             if traced:
                 self._trace_batch(traced, len(wanted), now_ns)
@@ -199,15 +199,14 @@ class Pipeline:
                     self._metrics.observe_stage("wait", [now_ns - consumed_ns], count)
                 self._judge.submit(wanted, self._judged)
 
-    def _trace_batch(self, traced: Sequence[JudgeRequest], count: int, now_ns: int) -> None:
+    def _trace_batch(self, traced: Sequence[PostRequest], count: int, now_ns: int) -> None:
         tracing = self._tracing
         batch = tracing.batch(traced[0].policy.id, count, now_ns)
         for request in traced:
-            work = request.context
-            assert isinstance(work, Work)
-            assert work.trace.span is not None
+            in_flight = request.context
+            assert in_flight.trace.span is not None
             request.span = tracing.judging(
-                work.trace.span, request, work.consumed_ns, now_ns, batch
+                in_flight.trace.span, request, in_flight.consumed_ns, now_ns, batch
             )
         batch.end(now_ns)
 
@@ -222,21 +221,21 @@ class Pipeline:
 
     def oldest(self, partition: Partition) -> tuple[int, int] | None:
         """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
-        work = next(iter(self._live.get(partition, {}).values()), None)
-        return None if work is None else (work.record.offset, work.consumed_ns)
+        in_flight = next(iter(self._live.get(partition, {}).values()), None)
+        return None if in_flight is None else (in_flight.record.offset, in_flight.consumed_ns)
 
     def oldest_trace_id(self, partition: Partition) -> str | None:
         """Return the trace id of a partition's oldest unfinished record, whether it is traced or not."""
-        work = next(iter(self._live.get(partition, {}).values()), None)
-        return None if work is None else work.trace.traceparent[3:35]
+        in_flight = next(iter(self._live.get(partition, {}).values()), None)
+        return None if in_flight is None else in_flight.trace.traceparent[3:35]
 
     def oldest_written_ns(self, partition: Partition) -> int | None:
         """Return when a partition's oldest unfinished record was written, Unix time in ns: by its own timestamp."""
-        work = next(iter(self._live.get(partition, {}).values()), None)
-        if work is None:
+        in_flight = next(iter(self._live.get(partition, {}).values()), None)
+        if in_flight is None:
             return None
-        written_ns = work.record.timestamp * 1_000_000
-        return min(written_ns, work.consumed_ns) if written_ns > 0 else work.consumed_ns
+        written_ns = in_flight.record.timestamp * 1_000_000
+        return min(written_ns, in_flight.consumed_ns) if written_ns > 0 else in_flight.consumed_ns
 
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
@@ -244,19 +243,19 @@ class Pipeline:
         What was already handed to the publisher may still be produced, unless it writes transactions: its id is the
         same next time.
         """
-        given_up = [work for p in partitions for work in self._live.get(p, {}).values()]
+        given_up = [in_flight for p in partitions for in_flight in self._live.get(p, {}).values()]
         self._give_up(given_up)
         return len(given_up)
 
-    def _give_up(self, given_up: Sequence[Work]) -> None:
+    def _give_up(self, given_up: Sequence[InFlightRecord]) -> None:
         """Cancel what is left of these, which never finish in this epoch."""
-        cancelled: list[JudgeRequest] = []
-        for work in given_up:
-            del self._live[work.offsets.partition][work.record.offset]
-            work.abandoned = True
-            cancelled.extend(work.requests)
-            self.flow.leave(work.size_bytes, work.tokens)
-            self._tracing.abandoned(work.trace, work.requests)
+        cancelled: list[PostRequest] = []
+        for in_flight in given_up:
+            del self._live[in_flight.offsets.partition][in_flight.record.offset]
+            in_flight.abandoned = True
+            cancelled.extend(in_flight.requests)
+            self.admission.leave(in_flight.size_bytes, in_flight.tokens)
+            self._tracing.abandoned(in_flight.trace, in_flight.requests)
         if cancelled:
             self._judge.cancel(cancelled)
         self.finished += len(given_up)
@@ -264,7 +263,7 @@ class Pipeline:
             self._metrics.abandoned.inc(len(given_up))
             self.progress.set()
 
-    def _judged(self, judgements: Sequence[Judgement]) -> None:
+    def _judged(self, judgements: Sequence[PostJudgement]) -> None:
         now_ns = self._clock.wall_ns()
         now_ms, now_s = now_ns // 1_000_000, self._clock.monotonic_s()
         passed = 0
@@ -273,9 +272,8 @@ class Pipeline:
         prompt_tokens = cached_tokens = output_tokens = 0
         degraded: Counter[str] = Counter()
         for judgement in judgements:
-            work = judgement.request.context
-            assert isinstance(work, Work)
-            if work.abandoned:
+            in_flight = judgement.request.context
+            if in_flight.abandoned:
                 continue
             span = judgement.request.span
             if span is not None:
@@ -283,10 +281,10 @@ class Pipeline:
             if judgement.error is not None:
                 self.dead_letters.passed("judge", passed, now_s)
                 passed = 0
-                self._fail(work, "judge", judgement.error, now_s, now_ns, judgement)
+                self._fail(in_flight, "judge", judgement.error, now_s, now_ns, judgement)
                 continue
             passed += 1
-            verdict, sending = self._records.verdict(work, judgement, events, now_ns)
+            verdict, sending = self._build.verdict(in_flight, judgement, events, now_ns)
             provenance = verdict["provenance"]
             if provenance["degraded"]:
                 degraded.update(provenance["degraded"])
@@ -296,7 +294,7 @@ class Pipeline:
                 output_tokens += provenance["output_tokens"]
             outgoing.append(sending)
             if judgement.thoughts and self._kafka.reasoning_topic is not None:
-                outgoing.append(self._records.reasoning(work, verdict, judgement, now_ns))
+                outgoing.append(self._build.reasoning(in_flight, verdict, judgement, now_ns))
         self._metrics.observe_stage(
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
@@ -315,24 +313,22 @@ class Pipeline:
         now_ns = self._clock.wall_ns()
         traces = self._tracing.keeping is not None
         for sent in outgoing:
-            owed = sent.context
-            assert isinstance(owed, Owed)
-            work, label = owed.work, owed.label
+            in_flight, label = sent.origin, sent.label
             if isinstance(label, tuple):
                 verdicts[label] += 1
             elif label is None:
                 self._metrics.reasoning.inc()
             else:
                 self._metrics.dead_letters.labels(label).inc()
-            consumed[work.consumed_ns] += 1
-            built[owed.built_ns] += 1
+            consumed[in_flight.consumed_ns] += 1
+            built[sent.built_ns] += 1
             if traces:
                 self._tracing.sent(
-                    work, owed.span, now_ns, topic=sent.topic, built_ns=owed.built_ns
+                    in_flight, sent.span, now_ns, topic=sent.topic, built_ns=sent.built_ns
                 )
-            work.owed -= 1
-            if work.owed == 0 and not work.abandoned:
-                self._finish(work, work.trace.span, now_ns)
+            in_flight.owed -= 1
+            if in_flight.owed == 0 and not in_flight.abandoned:
+                self._finish(in_flight, in_flight.trace.span, now_ns)
         self._metrics.count_verdicts(verdicts)
         for consumed_ns, count in consumed.items():  # records of one poll share their time
             self._metrics.seconds.observe((now_ns - consumed_ns) / 1e9, count)
@@ -340,47 +336,32 @@ class Pipeline:
             self._metrics.observe_stage("publish", [now_ns - built_ns], count)
         self.progress.set()
 
-    def _finish(self, work: Work, span: Span | None, now_ns: int) -> None:
-        offset = work.record.offset
-        del self._live[work.offsets.partition][offset]
+    def _finish(self, in_flight: InFlightRecord, span: Span | None, now_ns: int) -> None:
+        offset = in_flight.record.offset
+        del self._live[in_flight.offsets.partition][offset]
         self.finished += 1
-        work.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
-        work.offsets.finish(offset)
-        self.flow.leave(work.size_bytes, work.tokens)
+        in_flight.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
+        in_flight.offsets.finish(offset)
+        self.admission.leave(in_flight.size_bytes, in_flight.tokens)
         if span is not None:
             span.end(now_ns)
 
     def _fail(
         self,
-        work: Work,
+        in_flight: InFlightRecord,
         stage: Stage,
         error: RecordError,
         now_s: float,
         now_ns: int,
-        judgement: Judgement | None = None,
+        judgement: PostJudgement | None = None,
     ) -> bool:
         """Make a record's dead letter; where a limit forbids it, give the record up and return False."""
-        owed = Owed(work, error.reason, now_ns)
-        if self._tracing.keeping is not None:
-            owed.span = self._tracing.failed(
-                work, error.reason, judgement, self._kafka.dead_letter_topic, now_ns
-            )
-        provenance = None if judgement is None else judgement.provenance
-        event = build_dead_letter(
-            work.record,
-            error,
-            kafka=self._kafka,
-            failed_ms=now_ns // 1_000_000,
-            policy_id=None if judgement is None else judgement.request.policy.id,
-            attempts=1 if provenance is None else provenance.attempts,
-        )
-        letter = Outgoing(self._kafka.dead_letter_topic, *event, owed, work)
+        letter = self._build.dead_letter(in_flight, error, judgement, now_ns)
         if self.dead_letters.offer(letter, stage, error.reason, now_s):
             return True
-        given_up = {id(work): work}
+        given_up = {id(in_flight): in_flight}
         for held in self.dead_letters.take_held():
-            assert isinstance(held.context, Owed)
-            given_up[id(held.context.work)] = held.context.work
+            given_up[id(held.origin)] = held.origin
         self._give_up([one for one in given_up.values() if not one.abandoned])
         return False
 

@@ -140,7 +140,7 @@ class Consumer:
             turns=self.turns,
             finished=self._pipeline.finished,
             committed=self.commits,
-            in_flight=self._pipeline.flow.records,
+            in_flight=self._pipeline.admission.records,
             uncommitted=any(o.committable() is not None for o in self._offsets.values()),
             oldest_s=max((head.age_s for head in heads), default=0.0),
             engine_ready=engine_ready,
@@ -170,9 +170,9 @@ class Consumer:
         self._seek_rewound()
         # What would be too old by the next turn goes now: a turn of many records takes as long as a post may wait.
         pipeline.dispatch(ahead_s=self._turn_s)
-        self._metrics.in_flight.set(pipeline.flow.records)
-        room = pipeline.flow.room() if self._held.is_set() else 0
-        pollable = pipeline.flow.pollable(self._offsets.values()) if room else []
+        self._metrics.in_flight.set(pipeline.admission.records)
+        room = pipeline.admission.room() if self._held.is_set() else 0
+        pollable = pipeline.admission.pollable(self._offsets.values()) if room else []
         if not pollable:
             await self._wait_for_room()
             # Nothing is asked for, so nothing comes: it only counts as a poll.

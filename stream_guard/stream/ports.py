@@ -5,38 +5,14 @@ The core and the pipeline know these and nothing behind them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Partition, Record
+    from stream_guard.stream.in_flight import Outgoing
     from stream_guard.stream.offsets import PartitionOffsets
-
-
-class Origin(Protocol):
-    """The record that owes what is produced, and how much it still owes."""
-
-    @property
-    def record(self) -> Record: ...
-    @property
-    def offsets(self) -> PartitionOffsets: ...
-    @property
-    def owed(self) -> int: ...
-
-
-class Outgoing(NamedTuple):
-    """A record to be produced. ``context`` is the sender's own and comes back on acknowledgement.
-
-    ``origin`` is the record read that owes it; only transactions need to know.
-    """
-
-    topic: str
-    key: bytes | None
-    value: bytes | None
-    headers: list[tuple[str, bytes]]
-    context: object
-    origin: Origin | None = None
 
 
 class RebalanceListener(Protocol):

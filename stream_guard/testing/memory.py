@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
-    from stream_guard.stream.ports import Outgoing, RebalanceListener
+    from stream_guard.stream.in_flight import Outgoing
+    from stream_guard.stream.ports import RebalanceListener
 
 
 @dataclass(slots=True, frozen=True)

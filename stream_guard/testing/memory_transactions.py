@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_guard.core.kafka_types import Partition
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
     from stream_guard.testing.memory import MemoryBroker
 
 

@@ -16,9 +16,10 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.source import KafkaSource
 from stream_guard.settings import DeliverySettings, KafkaSettings
-from stream_guard.stream.ports import Outgoing
+from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import MemoryBroker, MemoryPublisher, MemorySource
+from tests.in_flight import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -133,8 +134,9 @@ async def take(source: Source, count: int) -> list[Record]:
 
 
 async def publish(rig: Rig, outgoing: Sequence[Outgoing]) -> Counter[int]:
-    """Publish, wait, and return how often each context was acknowledged."""
+    """Publish, wait, and return how often each one was acknowledged, by its place."""
     acknowledged: Counter[int] = Counter()
+    places = {id(sent): place for place, sent in enumerate(outgoing)}
     publisher = rig.publisher()
     before = asyncio.all_tasks()
     async with asyncio.timeout(_DEADLINE_S):
@@ -143,7 +145,7 @@ async def publish(rig: Rig, outgoing: Sequence[Outgoing]) -> Counter[int]:
             half = len(outgoing) // 2
             for part in (outgoing[:half], outgoing[half:], []):
                 publisher.publish(
-                    part, lambda sent: acknowledged.update(record.context for record in sent)
+                    part, lambda sent: acknowledged.update(places[id(one)] for one in sent)
                 )
             await publisher.flush()
         finally:
@@ -153,7 +155,7 @@ async def publish(rig: Rig, outgoing: Sequence[Outgoing]) -> Counter[int]:
 
 
 def posts(topic: str, count: int, keys: int = 5) -> list[Outgoing]:
-    return [Outgoing(topic, b"k%d" % (n % keys), b"v%d" % n, [], n) for n in range(count)]
+    return [Outgoing(topic, b"k%d" % (n % keys), b"v%d" % n, [], in_flight()) for n in range(count)]
 
 
 async def test_each_record_is_acknowledged_exactly_once(rig: Rig) -> None:
@@ -187,10 +189,10 @@ async def test_headers_and_nulls_survive(rig: Rig) -> None:
     topic = rig.create_topic(1)
     headers = [("a", b"1"), ("a", b"\xff\x00"), ("empty", b""), ("ü", "ü".encode())]
     sent = [
-        Outgoing(topic, None, b"value", headers, 0),
-        Outgoing(topic, b"key", None, [], 1),
-        Outgoing(topic, b"", b"", [], 2),
-        Outgoing(topic, None, None, [], 3),
+        Outgoing(topic, None, b"value", headers, in_flight()),
+        Outgoing(topic, b"key", None, [], in_flight()),
+        Outgoing(topic, b"", b"", [], in_flight()),
+        Outgoing(topic, None, None, [], in_flight()),
     ]
     assert await publish(rig, sent) == Counter(range(4))
     async with reading(rig, topic, topic) as (source, _):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,16 +13,16 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.transactions import KafkaTransactor
 from stream_guard.settings import DeliverySettings
 from stream_guard.stream.exactly_once import TransactionalPublisher
+from stream_guard.stream.in_flight import Outgoing
 from stream_guard.stream.offsets import PartitionOffsets
-from stream_guard.stream.ports import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import MemoryRecord, MemoryTransactor
 from tests.contract.test_source_publisher import KafkaRig, MemoryRig, reading, take
+from tests.in_flight import in_flight
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.core.kafka_types import Record
     from stream_guard.stream.ports import Transactor
 
     Rig = MemoryRig | KafkaRig
@@ -45,17 +44,8 @@ def transactor(rig: Rig, group: str) -> Transactor:
     return KafkaTransactor(rig.settings("unused", group), DELIVERY)
 
 
-@dataclass
-class Origin:
-    """A record that owes this much."""
-
-    record: Record
-    offsets: PartitionOffsets
-    owed: int = 1
-
-
 def out(topic: str, *values: bytes) -> list[Outgoing]:
-    return [Outgoing(topic, b"k", value, [("h", b"1")], None) for value in values]
+    return [Outgoing(topic, b"k", value, [("h", b"1")], in_flight()) for value in values]
 
 
 async def seen(rig: Rig, topic: str, count: int) -> list[bytes | None]:
@@ -140,14 +130,16 @@ class Publishing:
     def publish(
         self, offsets: PartitionOffsets, offset: int, outgoing: Sequence[Outgoing], owed: int = 1
     ) -> None:
-        origin = Origin(MemoryRecord(*self.partition, offset), offsets, owed)
+        origin = in_flight(MemoryRecord(*self.partition, offset), offsets, owed)
 
         def acknowledged(sent: Sequence[Outgoing]) -> None:
             for record in sent:
                 self.acknowledged.append(record.value)
             offsets.finish(offset)
 
-        self.publisher.publish([o._replace(origin=origin) for o in outgoing], acknowledged)
+        for one in outgoing:
+            one.origin = origin
+        self.publisher.publish(outgoing, acknowledged)
 
 
 async def test_what_is_ready_waits_for_all_before_it(rig: Rig) -> None:

@@ -24,9 +24,10 @@ from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.source import KafkaSource
 from stream_guard.kafka.transactions import KafkaTransactor
 from stream_guard.settings import DeliverySettings, KafkaSettings
-from stream_guard.stream.ports import Outgoing
+from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from tests.contract.test_source_publisher import Listener
+from tests.in_flight import in_flight
 from tests.integration.harness import read
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ def settings_of(broker: Broker, topic: str, written: str = "verdicts") -> KafkaS
 
 
 def out(topic: str, *values: bytes) -> list[Outgoing]:
-    return [Outgoing(topic, b"k", value, [], value) for value in values]
+    return [Outgoing(topic, b"k", value, [], in_flight()) for value in values]
 
 
 @pytest.mark.parametrize("fate", ["lost", "written"])
@@ -135,7 +136,7 @@ async def test_the_producer_is_made_anew_and_nothing_is_lost(
     acknowledged: list[object] = []
 
     def note(sent: Sequence[Outgoing]) -> None:
-        acknowledged.extend(record.context for record in sent)
+        acknowledged.extend(record.value for record in sent)
 
     async with asyncio.timeout(60):
         await publisher.start()

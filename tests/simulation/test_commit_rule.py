@@ -33,7 +33,7 @@ from stream_guard.testing import (
 )
 
 if TYPE_CHECKING:
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
 
 HISTORIES: Final = 10_000
 SHARDS: Final = 20  # so that a failure names few seeds, and each test is short
@@ -169,7 +169,7 @@ class History:
 
     def note(self, outgoing: list[Outgoing]) -> None:
         for sent in outgoing:
-            work = sent.context.work  # type: ignore[attr-defined]
+            work = sent.origin
             offsets, offset = work.offsets, work.record.offset
             if sent.topic == SETTINGS.kafka.dead_letter_topic:
                 headers = dict(sent.headers)
@@ -197,7 +197,7 @@ class History:
             offsets.revoked = True
             self.old.append((offsets, offsets.position()))
         assert self.pipeline.abandon(self.partitions) == unfinished
-        assert self.pipeline.flow.records == 0
+        assert self.pipeline.admission.records == 0
         assert not self.judge.waiting, "the engine works for nobody"
         self.assign()
 
@@ -211,7 +211,7 @@ class History:
             debts = self.model.owed[self.epoch, partition].values()
             assert offsets.unfinished == sum(map(bool, debts))
             live += offsets.unfinished
-        assert self.pipeline.flow.records == live == self.pipeline.unfinished(self.partitions)
+        assert self.pipeline.admission.records == live == self.pipeline.unfinished(self.partitions)
         for offsets, position in self.old:
             assert offsets.committable() is None, "an old epoch would commit"
             assert offsets.position() == position, "an old epoch moved"
@@ -247,8 +247,8 @@ class History:
             if debts:
                 assert self.offsets[partition].position() == self.next[partition]
         assert len(set(self.model.paid)) == len(self.model.paid)
-        assert self.pipeline.flow.records == self.pipeline.flow.bytes == 0
-        assert self.pipeline.flow.tokens == 0
+        assert self.pipeline.admission.records == self.pipeline.admission.bytes == 0
+        assert self.pipeline.admission.tokens == 0
         self.every_record_is_paid_for()
 
     def every_record_is_paid_for(self) -> None:

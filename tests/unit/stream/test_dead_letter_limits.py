@@ -216,7 +216,7 @@ async def test_the_failure_that_is_one_too_many_is_neither_written_nor_passed() 
     assert line.letters == [2, 3]
     assert line.offsets.position() == 4, "the record that tripped it is read again"
     assert line.pipeline.unfinished([PLACE]) == 0, "nothing keeps a drain waiting"
-    assert line.pipeline.flow.records == line.pipeline.flow.bytes == 0
+    assert line.pipeline.admission.records == line.pipeline.admission.bytes == 0
 
 
 async def test_after_a_limit_nothing_more_is_taken() -> None:
@@ -249,7 +249,7 @@ async def test_a_backlog_of_malformed_records_writes_the_first_few_and_no_more()
     line.settle()
     assert line.letters == list(range(AT_ONCE))
     assert line.offsets.position() == AT_ONCE
-    assert line.pipeline.flow.records == 0
+    assert line.pipeline.admission.records == 0
 
 
 async def test_what_is_held_is_written_once_a_record_passes() -> None:
@@ -342,9 +342,9 @@ async def test_keys_and_headers_count_as_bytes_in_flight() -> None:
     line.pipeline.accept(
         line.offsets, [MemoryRecord("posts", 0, 0, key=b"k" * 1_000, value=b"{", headers=headers)]
     )
-    assert 1_001_000 < line.pipeline.flow.bytes < 1_002_000
+    assert 1_001_000 < line.pipeline.admission.bytes < 1_002_000
     line.settle()
-    assert line.pipeline.flow.bytes == 0
+    assert line.pipeline.admission.bytes == 0
 
 
 @pytest.mark.parametrize("seed", range(200))

@@ -28,7 +28,7 @@ from stream_guard.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from stream_guard.stream.ports import Outgoing
+    from stream_guard.stream.in_flight import Outgoing
 
 PLACE = Partition("posts", 0)
 TEXT = b"Answer `VIOLATES` or `SAFE`. Judge by the letter."

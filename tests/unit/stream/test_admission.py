@@ -6,7 +6,7 @@ import pytest
 
 from stream_guard.core.kafka_types import Partition
 from stream_guard.settings import BatchingSettings
-from stream_guard.stream.admission import Flow
+from stream_guard.stream.admission import Admission
 from stream_guard.stream.offsets import PartitionOffsets
 
 LIMITS = BatchingSettings(
@@ -20,7 +20,7 @@ LIMITS = BatchingSettings(
 
 
 def test_room_is_a_poll_and_then_what_is_left() -> None:
-    flow = Flow(LIMITS)
+    flow = Admission(LIMITS)
     assert flow.room() == 10
     for _ in range(8):
         flow.enter(1, 1)
@@ -39,7 +39,7 @@ def test_room_is_a_poll_and_then_what_is_left() -> None:
     ("size_bytes", "tokens", "room"), [((1 << 16) - 1, 99, 10), (1 << 16, 0, 0), (0, 100, 0)]
 )
 def test_bytes_and_tokens_close_the_door(size_bytes: int, tokens: int, room: int) -> None:
-    flow = Flow(LIMITS)
+    flow = Admission(LIMITS)
     flow.enter(size_bytes, tokens)
     assert flow.room() == room
     flow.leave(size_bytes, tokens)
@@ -47,13 +47,13 @@ def test_bytes_and_tokens_close_the_door(size_bytes: int, tokens: int, room: int
 
 
 def test_a_record_cannot_leave_twice() -> None:
-    flow = Flow(LIMITS)
+    flow = Admission(LIMITS)
     with pytest.raises(AssertionError, match="twice"):
         flow.leave(1, 1)
 
 
 def pollable(*trackers: PartitionOffsets) -> list[int]:
-    return [partition.partition for partition in Flow(LIMITS).pollable(trackers)]
+    return [partition.partition for partition in Admission(LIMITS).pollable(trackers)]
 
 
 def tracker(number: int, *offsets: int) -> PartitionOffsets:
