@@ -1,10 +1,11 @@
 """Writes docs/reference from the code: settings, metrics, commands, exit codes, licences. Run by ``make reference``.
 
-What is in there is never edited by hand; a test makes it again and compares.
+Nobody edits these pages by hand: a test makes them again and compares.
 """
 
 from __future__ import annotations
 
+import html
 import re
 import subprocess
 import sys
@@ -32,8 +33,14 @@ def settings():
     lines = [
         "# Settings",
         "",
-        "From the environment, then from a TOML file (`--config`), then the default. Lists and tables are JSON in the",
-        "environment. `stream-guard config` shows what is in force, `stream-guard config --schema` this as a schema.",
+        "Each setting comes from the first of these places that has it:",
+        "",
+        "1. its environment variable; lists and tables are JSON there;",
+        "2. the TOML file that `--config FILE` names;",
+        "3. its default.",
+        "",
+        "An unknown name is an error. `stream-guard config` shows the effective settings, and",
+        "`stream-guard config --schema` shows their JSON Schema.",
     ]
     for section, reference in schema["properties"].items():
         model = schema["$defs"][
@@ -162,7 +169,24 @@ def commands():
         check=True,
         cwd=ROOT,
     )
-    return done.stdout.rstrip() + "\n"
+    text = html.unescape(done.stdout.rstrip()) + "\n"
+    return re.sub(r"^(\* `([\w-]+)`: ).*\.\.\.$", _whole_summary(text), text, flags=re.MULTILINE)
+
+
+def _whole_summary(text):
+    """Return a function that puts the first paragraph of a command's section in place of a summary that typer cut."""
+    sections = list(
+        re.finditer(r"^#+ `stream-guard ([\w -]+)`\n\n(.+?)\n\n", text, re.MULTILINE | re.DOTALL)
+    )
+
+    def replace(found):
+        # The list stands above the sections of its commands: the next section with this name is the command's.
+        section = next(
+            s for s in sections if s.start() > found.start() and s[1].split()[-1] == found[2]
+        )
+        return found[1] + _flat(section[2])
+
+    return replace
 
 
 def licences():
