@@ -79,7 +79,9 @@ async def run(bootstrap_servers: str, topic: str, group_id: str, path: str) -> N
     """Feed the queue for ever."""
     database = sqlite3.connect(path)
     database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + SCHEMA)
-    async with VerdictConsumer(bootstrap_servers, group_id=group_id, topic=topic) as verdicts:
+    async with VerdictConsumer(
+        bootstrap_servers, group_id=group_id, topic=topic, decisions=None
+    ) as verdicts:
         async for verdict in verdicts:
             if feed(database, verdict):
                 print(f"to review: {verdict.content.id} under {verdict.policy.id}", flush=True)

@@ -1,28 +1,42 @@
-"""Copies the published JSON Schemas to where people look for them, docs/contracts. Run by ``make contracts``.
+"""Writes the published JSON Schemas to docs/contracts. Run by ``make contracts``.
 
-``--release`` also keeps them as those of the last release, by which compatibility is judged: run it once, when a
-version is tagged.
+The schemas for readers stand in docs/contracts, the strict ones of this version in docs/contracts/writer. ``--release``
+also keeps the strict ones in docs/contracts/released, to compare later versions with: run it once, when a version is
+tagged.
 """
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+
+from stream_guard.records.contracts import SCHEMA_NAMES, reader_schema  # noqa: E402 - the path comes first
+
 SCHEMAS = ROOT / "stream_guard" / "records" / "schemas"
 CONTRACTS = ROOT / "docs" / "contracts"
 
 
 def main():
-    """Copy."""
-    targets = [CONTRACTS, *([CONTRACTS / "released"] if "--release" in sys.argv[1:] else [])]
+    """Write, and print each file's name."""
+    for name in SCHEMA_NAMES:
+        file = CONTRACTS / name
+        file.write_text(
+            json.dumps(reader_schema(name), indent=2, ensure_ascii=False) + "\n", "utf-8"
+        )
+        print(file.relative_to(ROOT))
+    targets = [CONTRACTS / "writer"]
+    if "--release" in sys.argv[1:]:
+        targets.append(CONTRACTS / "released")
     for target in targets:
         target.mkdir(parents=True, exist_ok=True)
-        for schema in sorted(SCHEMAS.glob("*.json")):
-            shutil.copyfile(schema, target / schema.name)
-            print(target.relative_to(ROOT) / schema.name)
+        for name in SCHEMA_NAMES:
+            shutil.copyfile(SCHEMAS / name, target / name)
+            print((target / name).relative_to(ROOT))
 
 
 if __name__ == "__main__":

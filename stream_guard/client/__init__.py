@@ -1,6 +1,6 @@
 """What a service that acts on verdicts imports: typed verdicts, and a consumer of them. No vLLM, no model.
 
->>> async with VerdictConsumer("localhost:9092", group_id="enforcement", severity_min="high") as verdicts:
+>>> async with VerdictConsumer("localhost:9092", group_id="enforcement", decisions=["violates"]) as verdicts:
 ...     async for verdict in verdicts:
 ...         enforce(verdict)
 """

@@ -46,9 +46,10 @@ class VerdictConsumer:
         group_id: the consumer group; its members share the partitions.
         topic: where Stream Guard publishes its verdicts (its ``kafka.verdict_topic``).
         policies: slugs to hand out; None for all.
-        decisions: of ``violates``, ``safe``, ``undetermined``; None for all.
-        severity_min: leaves out what is safe and what is known to be less grave. What nobody gave a severity, and
-            what is undetermined, still comes: not known is not harmless.
+        decisions: of ``violates``, ``safe``, ``undetermined``; None for all. The default is ``violates`` alone, so
+            that a service that acts on each verdict it gets does not act on an undecided one.
+        severity_min: leaves out violations that are known to be less severe. A violation without a severity still
+            comes: not known is not harmless.
         shadows: whether verdicts of shadow routes come, too, should they be in this topic. They are not for acting on.
         window_size_max: verdicts remembered to pass over repeats.
         from_beginning: where a new group starts: at the oldest verdict, or at what comes from now on.
@@ -72,7 +73,7 @@ class VerdictConsumer:
         group_id: str,
         topic: str = DEFAULT_TOPIC,
         policies: Collection[str] | None = None,
-        decisions: Collection[str] | None = None,
+        decisions: Collection[str] | None = ("violates",),
         severity_min: Severity | None = None,
         shadows: bool = False,
         window_size_max: int = 100_000,

@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator, validators
 from referencing import Registry, Resource
 
 from stream_guard.core.errors import RecordError
+from stream_guard.records.contracts import reader_schema, writer_schema
 from stream_guard.records.post import PostParser
 from stream_guard.records.verdict_event import VerdictEvents
 from stream_guard.settings import KafkaSettings, PostSettings
@@ -41,13 +42,17 @@ def validator(name: str) -> Draft202012Validator:
 @pytest.mark.parametrize("name", sorted(SCHEMAS))
 def test_the_published_copy_is_that_of_the_program(name: str) -> None:
     Draft202012Validator.check_schema(SCHEMAS[name])
-    published = CONTRACTS / name
-    assert published.exists(), "run: make contracts"
-    assert json.loads(published.read_text()) == SCHEMAS[name], "run: make contracts"
+    for published, expected in (
+        (CONTRACTS / name, reader_schema(name)),
+        (CONTRACTS / "writer" / name, writer_schema(name)),
+    ):
+        assert published.exists(), "run: make contracts"
+        assert json.loads(published.read_text()) == expected, "run: make contracts"
 
 
 def test_nothing_else_is_published() -> None:
     assert {path.name for path in CONTRACTS.glob("*.json")} == set(SCHEMAS)
+    assert {path.name for path in (CONTRACTS / "writer").glob("*.json")} == set(SCHEMAS)
 
 
 def test_verdicts_in_binary_mode_are_what_the_contract_says() -> None:

@@ -50,12 +50,16 @@ async def test_repeats_are_passed_over_and_what_was_handled_is_committed(
 ) -> None:
     values = [encoded(offset=n) for n in range(20)]
     await produce(broker.bootstrap_servers, topic, [*values, *values, encoded(offset=20)])
-    async with VerdictConsumer(broker.bootstrap_servers, group_id=topic, topic=topic) as consumer:
+    async with VerdictConsumer(
+        broker.bootstrap_servers, group_id=topic, topic=topic, decisions=None
+    ) as consumer:
         taken = await take(consumer, 21)
         assert [v.source.offset for v in taken] == list(range(21))
         assert consumer.repeats == 20
     await produce(broker.bootstrap_servers, topic, [encoded(offset=21)])
-    async with VerdictConsumer(broker.bootstrap_servers, group_id=topic, topic=topic) as consumer:
+    async with VerdictConsumer(
+        broker.bootstrap_servers, group_id=topic, topic=topic, decisions=None
+    ) as consumer:
         assert [v.source.offset for v in await take(consumer, 1)] == [21]
 
 
@@ -64,7 +68,7 @@ async def test_what_failed_while_it_was_handled_comes_again(broker: Broker, topi
 
     async def fail_at_the_fourth() -> None:
         async with VerdictConsumer(
-            broker.bootstrap_servers, group_id=topic, topic=topic
+            broker.bootstrap_servers, group_id=topic, topic=topic, decisions=None
         ) as consumer:
             async for verdict in consumer:
                 if verdict.source.offset == 3:
@@ -72,7 +76,9 @@ async def test_what_failed_while_it_was_handled_comes_again(broker: Broker, topi
 
     with pytest.raises(RuntimeError, match="enforcement is down"):
         await fail_at_the_fourth()
-    async with VerdictConsumer(broker.bootstrap_servers, group_id=topic, topic=topic) as consumer:
+    async with VerdictConsumer(
+        broker.bootstrap_servers, group_id=topic, topic=topic, decisions=None
+    ) as consumer:
         assert [v.source.offset for v in await take(consumer, 2)] == [3, 4]
 
 
@@ -83,12 +89,16 @@ async def test_what_is_no_verdict_stands_in_the_way_until_somebody_decides(
     for _ in range(2):  # a restart does not step over it
         with pytest.raises(UnreadableVerdictError, match=f"{topic}/0/0"):
             async with VerdictConsumer(
-                broker.bootstrap_servers, group_id=topic, topic=topic
+                broker.bootstrap_servers, group_id=topic, topic=topic, decisions=None
             ) as consumer:
                 await take(consumer, 1)
     errors: list[UnreadableVerdictError] = []
     async with VerdictConsumer(
-        broker.bootstrap_servers, group_id=topic, topic=topic, on_unreadable=errors.append
+        broker.bootstrap_servers,
+        group_id=topic,
+        topic=topic,
+        decisions=None,
+        on_unreadable=errors.append,
     ) as consumer:
         assert [v.source.offset for v in await take(consumer, 1)] == [1]
     assert len(errors) == 1
@@ -103,7 +113,7 @@ async def test_a_verdict_in_hand_is_finished_before_its_partition_goes_to_anothe
 
     async def work(joined: asyncio.Event | None) -> None:
         async with VerdictConsumer(
-            broker.bootstrap_servers, group_id=topic, topic=topic
+            broker.bootstrap_servers, group_id=topic, topic=topic, decisions=None
         ) as consumer:
             async for verdict in consumer:
                 if joined is not None and len(seen) == 5:
@@ -219,3 +229,11 @@ async def test_the_review_queue_has_one_case_for_each_through_kills(
     database = tmp_path / "reviews.sqlite"
     await run_with_kills("review_queue", "handled", broker, topic, database, values + values)
     assert count(database, "cases") == 600
+
+
+async def test_by_default_only_violations_are_handed_out(broker: Broker, topic: str) -> None:
+    decisions = ("safe", "undetermined", "violates")
+    values = [encoded(offset=n, decision=decision) for n, decision in enumerate(decisions)]
+    await produce(broker.bootstrap_servers, topic, values)
+    async with VerdictConsumer(broker.bootstrap_servers, group_id=topic, topic=topic) as consumer:
+        assert [verdict.decision for verdict in await take(consumer, 1)] == ["violates"]
