@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import jsonschema
 import pytest
 import typer
+from markdown_it import MarkdownIt
 from pydantic import BaseModel
 
 from stream_guard.cli.main import app
 from stream_guard.core.exit_codes import ExitCode
+from stream_guard.policies.store import load_policies
+from stream_guard.records.verdict_event import verdict_id, verdict_schema
 from stream_guard.settings import Settings, env_name, load_settings
 from tests.commands.lines import mentions
 
@@ -186,7 +191,7 @@ def test_the_readme_has_every_command() -> None:
                 yield " ".join((*path, name))
 
     section = README.partition("## Commands")[2].partition("\n### ")[0]
-    shown = re.findall(r"^\| `stream-guard ([a-z -]+?)`", section, re.MULTILINE)
+    shown = re.findall(r"`stream-guard ([a-z -]+?)`", section)
     # ``run`` is what ``eval`` does when it is given no command.
     commands = {name.removesuffix(" run") for name in leaves(typer.main.get_command(app), ())}
     assert sorted(shown) == sorted(commands)
@@ -201,6 +206,29 @@ def test_the_readme_links_every_guide() -> None:
     assert {
         f"docs/guides/{page.name}" for page in (ROOT / "docs" / "guides").glob("*.md")
     } <= linked
+
+
+def example_verdict() -> dict[str, Any]:
+    """Return the verdict that the README shows."""
+    (fence,) = (
+        t for t in MarkdownIt("commonmark").parse(README) if t.type == "fence" and t.info == "json"
+    )
+    verdict: dict[str, Any] = json.loads(fence.content)
+    return verdict
+
+
+def test_the_example_verdict_is_one_that_the_schema_takes() -> None:
+    verdict = example_verdict()
+    jsonschema.Draft202012Validator(verdict_schema()).validate(verdict)
+    source, policy = verdict["source"], verdict["policy"]
+    place = (source["topic"], source["partition"], source["offset"])
+    assert verdict["id"] == verdict_id(*place, policy["id"], policy["sha256"])
+
+
+def test_the_example_verdict_was_made_under_the_demo_policy() -> None:
+    policy = example_verdict()["policy"]
+    policies = load_policies(PACKAGE / "cli" / "demo" / "policies").policies
+    assert policy["sha256"] == policies[policy["id"]].sha256
 
 
 def test_settings_come_from_the_environment_then_the_file_then_the_defaults(
