@@ -6,7 +6,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -94,6 +94,9 @@ soak: $(STAMP) ## break a cluster and its consumers, lose nothing (SEEDS=1,2,3 P
 
 reference: $(STAMP) ## write docs/reference from the code
 	@$(BIN)/python tools/reference.py
+
+sentences: $(STAMP) ## pick sentences at random to read aloud (ARGS="10 --seed 1", --long, --banned)
+	@$(BIN)/python -m tools.sentences $(ARGS)
 
 docs: $(STAMP) ## build the documentation into site/; strict
 	$(BIN)/mkdocs build --strict
