@@ -18,16 +18,16 @@ import argparse
 import asyncio
 import sys
 import uuid
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from benchmarks.figures import interleaved, median, ratios
 from benchmarks.pipeline import FRAMEWORKS, fill, measure
 from benchmarks.report import Report, Table
-from benchmarks.sides import run_bench
+from benchmarks.sides import add_report_options, run_bench
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from stream_guard.testing import Broker
 
@@ -70,15 +70,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--count", type=int, default=60_000, help="posts of a run (default 60000)")
     parser.add_argument("--rounds", type=int, default=5, help="of all four sides (default 5)")
-    parser.add_argument(
-        "--quick", action="store_true", help="a smoke run: counts are checked, targets not judged"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-output"),
-        help="where the report's folder is made (default bench-output)",
-    )
+    add_report_options(parser)
     options = parser.parse_args(words)
     if options.quick:
         options.count, options.rounds = 2_000, 1

@@ -22,7 +22,6 @@ import contextlib
 import os
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
@@ -31,13 +30,14 @@ from benchmarks import traffic
 from benchmarks.curves import Curve, draw
 from benchmarks.figures import median
 from benchmarks.report import Report, Table
-from benchmarks.sides import Side, Sizes, default_model, environment, run_bench
+from benchmarks.sides import Side, Sizes, add_report_options, default_model, environment, run_bench
 from benchmarks.workload import Given, make_posts, policy_id, write_policies
 from stream_guard.settings import BatchingSettings
 from stream_guard.testing.broker.ports import free_ports
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from stream_guard.testing import Broker
 
@@ -246,15 +246,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--duplicates", type=int, default=1_000_000, help="of the backlog (default 1000000)"
     )
-    parser.add_argument(
-        "--quick", action="store_true", help="a smoke run: counts are checked, targets not judged"
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-output"),
-        help="where the report's folder is made (default bench-output)",
-    )
+    add_report_options(parser)
     options = parser.parse_args(words)
     if options.quick:
         options.processes, options.share = [1, 2], 3_000

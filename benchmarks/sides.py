@@ -12,7 +12,6 @@ import contextlib
 import os
 import re
 import signal
-import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -27,7 +26,7 @@ from benchmarks.report import ROOT, Report, finish
 from benchmarks.traffic import EndedError
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.testing import start_broker
-from stream_guard.testing.broker import WATCHDOG
+from stream_guard.testing.broker.child import start_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -105,6 +104,21 @@ def add_engine_extra(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_report_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of every benchmark: a smoke run, and where its report goes."""
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="a smoke run of a few posts: counts are checked, targets are not judged",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("bench-output"),
+        help="where the report's folder is made (default bench-output)",
+    )
+
+
 def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: int = 256) -> None:
     """Add the options that all benchmarks with an engine have."""
     parser.add_argument(
@@ -131,17 +145,7 @@ def add_options(parser: argparse.ArgumentParser, *, seqs: int = 32, cache_mib: i
         help="vLLM's load_format; dummy makes random weights in the model's shape (default auto)",
     )
     add_engine_extra(parser)
-    parser.add_argument(
-        "--quick",
-        action="store_true",
-        help="a smoke run of a few posts: counts are checked, targets are not judged",
-    )
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("bench-output"),
-        help="where the report's folder is made (default bench-output)",
-    )
+    add_report_options(parser)
 
 
 def sizes_of(options: argparse.Namespace) -> Sizes:
@@ -220,24 +224,10 @@ class Side:
         self._process: asyncio.subprocess.Process | None = None
 
     async def __aenter__(self) -> Self:
-        reader, writer = os.pipe()
-        self._exit.callback(os.close, reader)
-        self._exit.callback(os.close, writer)
-        command = orjson.dumps([[sys.executable, "-m", *self._words]]).decode()
-        try:
-            log = self._exit.enter_context(self._log.open("ab"))
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", WATCHDOG, str(reader), "", command),
-                env=self._variables,
-                cwd=ROOT,
-                stdout=log,
-                stderr=log,
-                pass_fds=(reader,),
-                start_new_session=True,
-            )
-        except BaseException:
-            self._exit.close()
-            raise
+        log = self._exit.enter_context(self._log.open("ab"))
+        self._process = await start_module(
+            self._words, self._variables, self._exit, cwd=ROOT, stdout=log, stderr=log
+        )
         return self
 
     async def __aexit__(

@@ -20,9 +20,11 @@ _POLICY = make_policy("spam", b"# Spam\nS1: Unwanted advertising\n")
 
 
 @dataclass
-class _Record:
-    offset: int
-    partition: int = 0
+class FakeRecord:
+    """A record of the topic ``posts``."""
+
+    offset: int = 41
+    partition: int = 3
     topic: str = "posts"
     timestamp: int = 1_700_000_000_000
     key: bytes | None = b"k"
@@ -52,7 +54,7 @@ def make_verdict(
         finished_ns=published_ms * 1_000_000,
     )
     made = build_verdict(
-        _Record(offset),
+        FakeRecord(offset, partition=0),
         judgement,
         consumed_ms=published_ms,
         published_ms=published_ms,

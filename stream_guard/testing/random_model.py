@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tokenizers import Tokenizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+    from tokenizers.trainers import BpeTrainer
 
 VOCABULARY: Final = 4_096
 HIDDEN: Final = 64
@@ -83,25 +85,44 @@ def make_random_model(folder: Path, *, seed: int = 0) -> int:
     return sum(weight.size for weight in weights.values())
 
 
-def train_tokenizer() -> Tokenizer:
-    """Train a byte-level BPE on text that ships with Python, with harmony's control tokens."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+def byte_level_bpe(pattern: str) -> Tokenizer:
+    """Return an untrained byte-level BPE that splits text by a pattern."""
+    from tokenizers import Tokenizer, decoders, models
 
     tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+    tokenizer.pre_tokenizer = split_by(pattern)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
+def split_by(pattern: str) -> PreTokenizer:
+    """Return the splitting of text by a pattern, down to bytes."""
+    from tokenizers import Regex, pre_tokenizers
+
+    return pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(Regex(_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
+
+
+def bpe_trainer(vocabulary: int) -> BpeTrainer:
+    """Return a trainer of so many tokens, harmony's control tokens first."""
+    from tokenizers import pre_tokenizers, trainers
+
+    return trainers.BpeTrainer(
+        vocab_size=vocabulary,
         special_tokens=list(CONTROL),
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )
-    tokenizer.train_from_iterator(_texts(), trainer)
+
+
+def train_tokenizer() -> Tokenizer:
+    """Train a byte-level BPE on text that ships with Python, with harmony's control tokens."""
+    tokenizer = byte_level_bpe(_PATTERN)
+    tokenizer.train_from_iterator(_texts(), bpe_trainer(VOCABULARY))
     return tokenizer
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.judging.families.harmony.prompt import SYSTEM, render_developer
 from stream_guard.policies.taxonomy import Category, Taxonomy
-from stream_guard.testing.random_model import CONTROL
+from stream_guard.testing.random_model import bpe_trainer, byte_level_bpe, split_by
 from tools.demo_model.policies import Size, make_policy, write
 from tools.demo_model.posts import make_post, right_answer
 from tools.demo_model.words import PLAIN, invented, is_held_out, listed, pool
@@ -74,29 +74,13 @@ def phrases() -> list[str]:
 
 def train_tokenizer(seed: int) -> Tokenizer:
     """Train it; the same seed gives the same file."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import Tokenizer, pre_tokenizers
 
-    def split(pattern: str) -> pre_tokenizers.Sequence:
-        return pre_tokenizers.Sequence(
-            [
-                pre_tokenizers.Split(Regex(pattern), behavior="isolated"),
-                pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
-            ]
-        )
-
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = split(_PATTERN)
-    tokenizer.decoder = decoders.ByteLevel()
-    trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY,
-        special_tokens=list(CONTROL),
-        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator(_texts(random.Random(seed)), trainer)
+    tokenizer = byte_level_bpe(_PATTERN)
+    tokenizer.train_from_iterator(_texts(random.Random(seed)), bpe_trainer(VOCABULARY))
     # The phrases join the vocabulary as they are: with ``ignore_merges``, a piece that is a token needs no merges.
     whole = phrases()
-    tokenizer.pre_tokenizer = split(
+    tokenizer.pre_tokenizer = split_by(
         "|".join((*(re.escape(p).replace(r"\ ", " ") for p in (*whole, *_APART)), _PATTERN))
     )
     document = json.loads(tokenizer.to_str())

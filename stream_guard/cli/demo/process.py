@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 import orjson
 
 from stream_guard.core.errors import EngineError
-from stream_guard.testing.broker import WATCHDOG
+from stream_guard.testing.broker.child import start_module
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -47,22 +47,13 @@ class Consumer:
         self._following: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        reader, writer = os.pipe()
-        self._exit.callback(os.close, reader)
-        self._exit.callback(os.close, writer)
-        command = orjson.dumps([[sys.executable, "-m", "stream_guard", "run"]]).decode()
-        try:
-            self._process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", WATCHDOG, str(reader), "", command),
-                env=self._environment,
-                stderr=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.DEVNULL,
-                pass_fds=(reader,),
-                start_new_session=True,
-            )
-        except BaseException:
-            self._exit.close()
-            raise
+        self._process = await start_module(
+            ["stream_guard", "run"],
+            self._environment,
+            self._exit,
+            stderr=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
         self._following = asyncio.create_task(self._follow())
         return self
 

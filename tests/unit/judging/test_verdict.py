@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
@@ -20,25 +19,13 @@ from stream_guard.records.verdict_event import (
     verdict_id,
     verdict_schema,
 )
+from tests.verdicts import FakeRecord
 
 POLICY = make_policy("spam", b"# Spam\nS1: Unwanted advertising\n")
 SCHEMA = Draft202012Validator(verdict_schema())
 MS_1970 = 0
 MS_2099 = 4_102_444_799_999
 TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
-
-
-@dataclass
-class FakeRecord:
-    """A record of a topic."""
-
-    topic: str = "posts"
-    partition: int = 3
-    offset: int = 41
-    timestamp: int = 1_700_000_000_000
-    key: bytes | None = b"k"
-    value: bytes | None = b"{}"
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 def make(

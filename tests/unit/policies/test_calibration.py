@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import random
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +48,7 @@ from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.policies.reload import PolicyReloader, _signature
 from stream_guard.policies.store import build_policies, load_policies, read_policy_files
 from stream_guard.records.post import Post
+from tests.verdicts import FakeRecord
 
 if TYPE_CHECKING:
     from stream_guard.policies.calibration import Calibration
@@ -180,19 +180,6 @@ def test_it_is_applied_to_nothing_else(curve: dict[str, Any] | None, asked: dict
     given_ = {"confidence": 0.5, "method": METHOD, "model": "m", "revision": "r"} | asked
     result = calibrated(policy, **given_)
     assert result == (given_["confidence"], given_["method"])
-
-
-@dataclass
-class FakeRecord:
-    """A record of a topic."""
-
-    topic: str = "posts"
-    partition: int = 3
-    offset: int = 41
-    timestamp: int = 1_700_000_000_000
-    key: bytes | None = b"k"
-    value: bytes | None = b"{}"
-    headers: list[tuple[str, bytes]] = field(default_factory=list)
 
 
 def verdict(policy: Policy, confidence: float | None = 0.5, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
