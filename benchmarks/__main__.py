@@ -1,8 +1,8 @@
-"""All benchmarks in turn, and what came of their targets: ``make bench``, or ``python -m benchmarks``.
+"""Runs all benchmarks in turn and prints their targets: ``make bench``, or ``python -m benchmarks``.
 
-Each runs as a process of its own with its defaults, and writes its report under ``bench-output/``; at the end stands
-one table of all targets. About ten minutes each on two cores that nobody else uses: what else runs makes figures
-worthless. Exit code 1: a target missed, counts that differ, or a benchmark that did not run to its end.
+Each benchmark is its own process with its defaults. It writes its report to ``bench-output/``; one table of all
+targets comes last. Each takes about ten minutes on two idle cores. Other load makes the figures worthless. Exit
+code 1: a missed target, different counts, or a benchmark that failed.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""How many posts a second one engine judges, by a formula, and whether it holds: ``make bench-capacity``.
+"""Predicts how many posts one engine judges per second, and checks the prediction: ``make bench-capacity``.
 
     seconds of engine per post = U * prompt_token_s + G * generated_token_s
     posts/s of one process     = 1 / (share of posts that reach the model * policies of a post * seconds of engine)
     processes                  = peak posts/s / (0.7 * posts/s of one process), rounded up
 
-U: prompt tokens of a post that are not cached. G: tokens that the model generates for it. Both are in each verdict
-(``provenance``: prompt_tokens - cached_tokens, output_tokens). The two costs belong to a model, a card and the
-engine's settings: two saturated runs give them, one of long posts under policies of low effort, one of short posts
-under policies of high effort. Then a mixture of all is measured, and held against what the formula says of it.
+U: uncached prompt tokens of a post. G: tokens that the model generates for it. Each verdict has both in its
+``provenance`` (prompt_tokens - cached_tokens, output_tokens). The two costs belong to a model, a card and the engine's
+settings. Two saturated runs measure them: long posts at low effort, and short posts at high effort. A third run
+measures a mixture, which is compared with the prediction.
 
-Each run is ``stream-guard run``, from posts that wait in Kafka to verdicts that the broker has; tiers before the model
-are off. Target: measured / predicted is within 0.85 to 1.15, as the median of the rounds. Exit code 1: it is not, or a
-post without exactly one verdict.
+Each run is ``stream-guard run``, from posts that wait in Kafka to verdicts at the broker. Tiers before the model are
+off. Target: the median of measured / predicted is within 0.85 to 1.15. Exit code 1: a missed target, or a post
+without exactly one verdict.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the cheap tiers cost on one core, and what each settles of the demo's stream. Run by ``make bench-cascade``.
+"""Measures the cheap tiers on one core, and what each settles of the demo's stream: ``make bench-cascade``.
 
-Rates are posts a second of processor time, which is a core's whatever else the machine does. The demo's policies are
-published texts without rules; the rules and thresholds that they are given here are this benchmark's.
+Rates are posts per second of processor time, so other load on the machine matters little. The demo's policies have no
+rules; this benchmark adds rules and thresholds of its own.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the cheap tiers cost on one core: posts/s of each, and what twice the text costs. Prints; decides nothing.
+"""Measures each cheap tier on one core: posts/s, and the cost of twice the text.
 
-A function a tier; each prints its own lines and returns its figures. Posts are made up here, of about 100 characters
-each, a few of them disguised.
+Each tier has one function, which prints its lines and returns its figures. The posts are invented, of about 100
+characters each; a few are disguised.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Posts a second and core of the classifier tier, on the shipped classifier and on posts like the demo's in length.
+"""Measures the classifier tier: posts per second and core, with the shipped classifier and posts of the demo's length.
 
-Runs the tier itself: tokenisation, model, thresholds, outcomes. Prints one line of JSON.
+Runs the whole tier: tokenization, model, thresholds, outcomes. Prints one line of JSON.
 """
 
 from __future__ import annotations

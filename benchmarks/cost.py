@@ -1,10 +1,9 @@
-"""What a record costs, counted rather than timed: calls, bytes while it is in flight, and blocks that stay.
+"""Counts what a record costs: calls, bytes while it is in flight, and blocks that stay. Measures no time.
 
-A busy machine counts the same as an idle one; another version of Python, or of a library, may not. What it must
-never do: time anything.
+A busy machine counts the same as an idle one. Another version of Python or of a library may count differently.
 
-Calls are those of Python's functions and of C's, each charged to the stage of the nearest function of ours that it
-was made for, so that a library's work shows where it was asked for. The doubles' own calls are left out.
+Calls of Python and C functions are counted. Each is charged to the stage of the nearest function of this project
+that caused it, so the work of a library counts where it was requested. Calls of the test doubles are left out.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""A record's way through the pipeline in memory, for counting what it costs.
+"""Takes records through the pipeline in memory, so that their cost can be counted.
 
-With a judge that answers at once and a publisher that acknowledges as it is told. What it must never do: let records
-be counted that did not all come out.
+The judge answers at once, and the publisher acknowledges on request. A run in which a record does not come out is an
+error.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Curves as SVG, drawn by matplotlib: legible without colour, and the same bytes for the same figures.
+"""Draws curves as SVG with matplotlib: legible without colour, and the same bytes for the same figures.
 
-What it must never do: open a window, or join points that a series does not have.
+Opens no window, and joins only points that a series has.
 """
 
 from __future__ import annotations

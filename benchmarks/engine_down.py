@@ -1,9 +1,9 @@
-"""Five minutes without an engine while posts arrive: does the consumer keep its memory, its membership and its place?
+"""Takes the engine away for five minutes while posts arrive: do memory, membership and positions hold?
 
-A real broker, the whole consumer in one process and a producer in another. The judge answers at once, dies, is away for
-``--minutes``, and comes back. Prints the growth of resident memory while it was away, the rebalances, what was taken
-meanwhile, and the time in which the backlog drained; exits 1 where memory grew by 10 % or more, the group rebalanced,
-or a verdict is missing.
+Uses a real broker, the whole consumer in one process, and a producer in another. The judge answers at once, dies, stays
+away for ``--minutes``, and returns. Prints the growth of resident memory during the outage, the rebalances, the records
+taken meanwhile, and the time until the backlog was gone. Exits with 1 if memory grew by 10 % or more, if the group
+rebalanced, or if a verdict is missing.
 """
 
 from __future__ import annotations

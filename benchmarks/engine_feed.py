@@ -1,14 +1,14 @@
-"""The same posts through vLLM alone and through Stream Guard: does the consumer add anything? ``make bench-engine``.
+"""Compares vLLM alone with Stream Guard on the same posts: ``make bench-engine``.
 
-(a) offline: ``LLM.generate`` with every prompt handed over at once: the same token ids, the same sampling parameters
-    and grammars, prompts made and prefixes cached before the clock starts, answers not read.
-(b) guard: ``stream-guard run``, from posts that wait in Kafka to verdicts that the broker has; tiers before the model,
-    and the ladder, are off.
+(a) offline: ``LLM.generate`` gets every prompt at once, with the same token ids, sampling parameters and grammars.
+    Prompts are made and prefixes are cached before the clock starts. Answers are not read.
+(b) guard: ``stream-guard run``, from posts that wait in Kafka to verdicts at the broker. The tiers before the model and
+    the ladder are off.
 
-Each side is a process of its own, in pairs that take turns in going first; prefix caching is on in both. (a) is timed
-by its own clock, (b) from the first record that it reads to the last verdict's time at the broker. Printed are both
-rates, the ratio b/a of each pair and its median, and the time from the first record to the engine being full, as the
-engine's own metrics say. Exit code 1: a post without exactly one verdict, or a target missed.
+Each side is its own process. The sides run in pairs and take turns in going first; prefix caching is on in both. (a) is
+timed by its own clock, (b) from the first record that it reads to the last verdict's time at the broker. Prints both
+rates, the ratio b/a of each pair and its median. Also prints the time until the engine is full, from the engine's own
+metrics. Exit code 1: a post without exactly one verdict, or a missed target.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The sums behind the benchmarks' tables: percentiles, ratios of pairs, loads at a latency, gains. Pure.
+"""Computes the figures of the benchmarks' tables: percentiles, ratios of pairs, loads at a latency, gains. Pure.
 
-What they must never do: turn a figure that was not measured into a number; they return None for it.
+Returns None for a figure that was not measured.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""FastStream and Arroyo doing what the bare loop does: parse, constant verdict, produce, commit once a second.
+"""Sides of ``benchmarks.frameworks``: FastStream and Arroyo do what the bare loop does.
 
-Sides of ``benchmarks.frameworks``, run by ``benchmarks.pipeline --child``. Each is written as its own documentation
-says, with the sizes of fetches and batches that Stream Guard has. What they must never do: pay for what a framework
-offers and the bare loop does not do (validation, logs, dead letters).
+Each parses, makes a constant verdict, produces, and commits once a second. ``benchmarks.pipeline --child`` runs them.
+Each is written as its own documentation says, with Stream Guard's sizes of fetches and batches. Framework features
+that the bare loop does not have (validation, logs, dead letters) are off.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
-"""The pipeline alone, beside a bare loop and beside two frameworks: ``make bench-frameworks``.
+"""Compares the pipeline alone with a bare loop and with two frameworks: ``make bench-frameworks``.
 
     bare        aiokafka: read, parse, constant verdict of a real one's size and headers, produce, commit each second
-    guard       Stream Guard with a judge that answers at once and no cheap tiers before it, guarantees and telemetry on
+    guard       Stream Guard with a judge that answers at once and no cheap tiers; guarantees and telemetry on
                 (1 % of records traced)
-    cascade     the same with the tiers that are on by default, which settle none of these posts: all differ
+    cascade     the same with the default tiers, which settle none of these posts: all differ
     faststream  the same as bare, by FastStream's batch subscriber
     arroyo      the same as bare, by Arroyo's RunTask, Produce and CommitOffsets; of threads and librdkafka
 
-All on one broker, each a process of its own, taking turns; each is timed from the first record that it reads to its
-last commit. Target: the median of guard / bare is at least 0.6. Exit code 1: it is not, or verdicts are not as many
-as posts.
+All use one broker. Each is its own process, and they take turns. Each is timed from the first record that it reads to
+its last commit. Target: the median of guard / bare is at least 0.6. Exit code 1: a missed target, or not as many
+verdicts as posts.
 """
 
 from __future__ import annotations

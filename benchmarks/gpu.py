@@ -1,19 +1,19 @@
-"""The benchmarks with an engine on a GPU, in the shapes of gpt-oss-20b: ``make bench-gpu``, or as follows.
+"""Runs the benchmarks with an engine on a GPU, in the shapes of gpt-oss-20b: ``make bench-gpu``, or as follows.
 
     pip install '.[gpu,broker,bench]'
     python -m benchmarks.gpu
 
-A recipe for anyone with a card of 24 GB or more; weights are not needed, since ``load_format=dummy`` makes random
-ones of the same sizes, which cost the same to compute with (what they say is noise, held to the answers' grammar). It
-writes a model's folder (the published shapes, this repository's tokenizer), measures the card's memory bandwidth by
-copying, runs ``benchmarks.engine_feed``, ``benchmarks.serving`` and ``benchmarks.latency`` on it, and prints the
-tokens/s of each engine-feed run against the bound that memory bandwidth sets: in each step that makes one token for
-each of N posts, the weights are read once.
+Needs a card of 24 GB or more and no weights: ``load_format=dummy`` makes random ones of the same sizes, which cost
+the same to compute with. Their answers are noise that fits the grammar. The command writes a model's folder (the
+published shapes, this repository's tokenizer) and measures the card's memory bandwidth by copying. Then it runs
+``benchmarks.engine_feed``, ``benchmarks.serving`` and ``benchmarks.latency``. It prints the tokens/s of each engine-feed
+run beside the bound that memory bandwidth sets. Each step makes one token for each of N posts and reads the weights
+once:
 
     bound = N * bandwidth / (bytes of weights + N * bytes of a post's KV cache)
 
-With ``--model`` and ``--load-format auto`` the same is measured with real weights. Exit code 1: no card, or a benchmark
-that failed. What it must never do: print a figure for a card that it did not run on.
+``--model`` and ``--load-format auto`` measure the same with real weights. Exit code 1: no card, or a benchmark that
+failed. No figure is printed for a card that it did not run on.
 """
 
 from __future__ import annotations

@@ -1,17 +1,17 @@
-"""Posts of many policies in random order: what does grouping them by policy spare the engine? ``make bench-grouping``.
+"""Measures what grouping posts by policy saves the engine, with posts in random order: ``make bench-grouping``.
 
-    grouped  stream-guard run as it comes: posts of one policy are handed over together
+    grouped  stream-guard run with its defaults: posts of one policy are handed over together
     arrival  the same with batching.size_max 1, batching.age_max_ms 0 and polls of one record: first come, first served
-    sorted   as grouped, and the posts are sorted by policy before they are sent: the best order that there is
+    sorted   as grouped, with posts sorted by policy before they are sent: the best order
 
-1, 4, 16 and 64 policies of 600 tokens, one partition, the cheap tiers off, and a KV cache that holds few policies
-beside the posts that are judged: those that fit in it are read once, and others each time that their turn comes.
-Printed are the prefix cache's hit rate (cached / prompt tokens of all verdicts), posts/s, which share of what sorting
-gains over arrival grouping gains, and the longest time from reading a record to handing its post to the judge.
+There are 1, 4, 16 and 64 policies of 600 tokens, one partition, no cheap tiers, and a KV cache that holds few
+policies beside the posts in the engine. Policies that fit in it are read once; others are read again each time. Prints
+the prefix cache's hit rate (cached / prompt tokens of all verdicts), posts/s, and the share of sorting's gain that
+grouping has. Also prints the longest time from reading a record to handing its post to the judge.
 
-Targets, where sorting gains at least 5 % in hit rate (with few policies the sides differ by chance alone): grouping
-gains at least half of it, in hit rate and in posts/s; and no post waits longer than batching.age_max_ms, as far as its
-histogram's buckets tell. Exit code 1: a target missed, or a post without exactly one verdict.
+Targets apply if sorting gains at least 5 % in hit rate; with few policies the sides differ by chance. Grouping gains at
+least half of that, in hit rate and in posts/s. No post waits longer than batching.age_max_ms, as far as the histogram's
+buckets tell. Exit code 1: a missed target, or a post without exactly one verdict.
 """
 
 from __future__ import annotations

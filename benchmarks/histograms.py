@@ -1,6 +1,6 @@
-"""Histograms of a page of metrics: quantiles as PromQL's ``histogram_quantile`` has them, and bounds on the longest.
+"""Reads histograms from a page of metrics: quantiles as PromQL's ``histogram_quantile``, and bounds on the longest.
 
-What they must never do: name a figure for a histogram that nothing was seen in, or that leaves it open.
+Gives no figure for an empty histogram, or for one that does not determine it.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Consumers as people build them round ``vllm serve``: sides of ``benchmarks.serving``.
+"""Consumers of ``vllm serve`` as people build them: sides of ``benchmarks.serving``.
 
     python -m benchmarks.http_consumers KIND URL RECORDS
 
-``batch`` takes up to RECORDS records, posts all of them with ``asyncio.gather``, waits for all, publishes, commits.
-``faststream`` is the same by FastStream's batch subscriber. ``stream`` keeps RECORDS requests at the server and waits
-for no batch; it publishes each answer as it comes, and commits what is finished of a partition's head once a second.
+``batch`` takes up to RECORDS records, posts them all with ``asyncio.gather``, waits for all, publishes, and commits.
+``faststream`` does the same by FastStream's batch subscriber. ``stream`` keeps RECORDS requests at the server without
+waiting for batches. It publishes each answer at once, and commits the finished head of each partition once a second.
 
-All post token ids that were rendered before (a template on the server would cost more), over one pool of kept
-connections by aiohttp, on uvloop, and read the answer with ``json``. What it must never do: be slower than it has to
-be, since it is what others are compared with; or commit a record without its verdict.
+All post token ids that were rendered before, because a template on the server would cost more. All use one pool of
+kept connections by aiohttp, on uvloop, and read answers with ``json``. They are as fast as we can make them, because
+Stream Guard is compared with them. They commit no record without its verdict.
 """
 
 from __future__ import annotations

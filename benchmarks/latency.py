@@ -1,13 +1,13 @@
-"""How long a post waits for its verdict at half load, where, and how late the event loop is: ``make bench-latency``.
+"""Measures latency at half load by stage, and the event loop's lag at saturation: ``make bench-latency``.
 
-1. Saturation: all posts wait in Kafka. Posts/s, and the p99 of the event loop's lag, which Stream Guard measures once
-   a second (``stream_guard_event_loop_lag_seconds``), from when it is ready: the start is left out.
-2. Half of that rate, at random gaps. p50 and p99 from a post's append to its verdict's, by the broker's clock, and of
-   each stage between: until the record is read (fetch), until its request is in the engine's hands and after the
-   answer until the verdict is built (pipeline: all that is ours), the model, and the way to the broker (publish).
+1. Saturation: all posts wait in Kafka. Measures posts/s and the p99 of the event loop's lag. Stream Guard measures that
+   lag once a second (``stream_guard_event_loop_lag_seconds``). The start is left out.
+2. Half of that rate, at random gaps. Measures p50 and p99 from a post's append to its verdict's, by the broker's clock.
+   The stages are: until the record is read (fetch); Stream Guard's own work before and after the model (pipeline);
+   the model; and the way to the broker (publish).
 
-Stages are taken from each verdict's own times, whose unit is 1 ms. Target: the p99 of the event loop's lag at
-saturation is at most 50 ms. Exit code 1: it is not, or a post without exactly one verdict.
+Stages come from each verdict's own times, in ms. Target: the p99 of the event loop's lag at saturation is at most
+50 ms. Exit code 1: a missed target, or a post without exactly one verdict.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
-"""vLLM alone: ``LLM.generate`` with every prompt handed over at once. A side of ``benchmarks.engine_feed``.
+"""Runs vLLM alone: ``LLM.generate`` gets every prompt at once. A side of ``benchmarks.engine_feed``.
 
     python -m benchmarks.offline POSTS RESULT
 
-POSTS has a line of JSON for each post; RESULT is written. Prompts are made before the clock starts, grammars are
-compiled and prefixes cached, and answers are not read: what is timed is the engine. What it must never do: have an
-engine whose arguments are other than Stream Guard's.
+POSTS has one line of JSON per post; RESULT is written. Before the clock starts, prompts are made, grammars compiled
+and prefixes cached. Answers are not read, so only the engine is timed. The engine has the arguments that Stream Guard
+would give it.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
-"""Stream Guard against a bare aiokafka loop, on one broker, in one run.
+"""Compares Stream Guard with a bare aiokafka loop, on one broker, in one run.
 
-(a) a bare loop: reads, parses, builds a verdict of the same size with as many headers, sends, commits each second;
-    its ids and hashes are as random as real ones, so that both sides compress alike;
-(b) Stream Guard with a judge that answers at once and no cheap tiers before it, guarantees and telemetry on (1 % of
-    records traced).
+(a) A bare loop reads, parses, builds a verdict of the same size with as many headers, sends, and commits each second.
+    Its ids and hashes are random, so that both sides compress alike.
+(b) Stream Guard has a judge that answers at once and no cheap tiers. Guarantees and telemetry are on (1 % of records
+    traced).
 
-Prints both rates, the ratio b/a of each pair, their median, and the growth of memory from a stream to one ten times
-as long. Each side is a process of its own, and is timed from the first record that it reads to its last commit.
+Prints both rates, the ratio b/a of each pair, their median, and the growth of memory when the stream is ten times as
+long. Each side is its own process, and is timed from the first record that it reads to its last commit.
 """
 
 from __future__ import annotations

@@ -1,7 +1,4 @@
-"""A record's value as the engine is asked: routed, rendered and bounded by Stream Guard's own code, for other sides.
-
-What it must never do: ask the engine anything that Stream Guard would not ask it.
-"""
+"""Makes the engine's requests from records with Stream Guard's own code, for the other sides of a benchmark."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""How long an edited policy takes to show in verdicts, with the real engine and posts flowing: ``make bench-reload``.
+"""Measures how soon an edited policy shows in verdicts, with the real engine: ``make bench-reload``.
 
-From the write of the file to the publishing of the first verdict under the new text, in s. The aim is 5 s at most.
+The time runs from the write of the file to the publishing of the first verdict under the new text, in s. The target is
+at most 5 s.
 """
 
 from __future__ import annotations

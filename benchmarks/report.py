@@ -1,7 +1,7 @@
-"""What a benchmark hands over: tables as Markdown and JSON, targets, the machine, and every raw run, in a folder.
+"""Writes a benchmark's results: tables as Markdown and JSON, targets, the machine, and every raw run, in one folder.
 
-A report is written under ``bench-output/NAME-DATE/``: ``report.md``, ``report.json``, ``raw.json``, and pictures. What
-it must never do: call a target reached that was not measured, or judge one by a run that was too short to say.
+A report goes to ``bench-output/NAME-DATE/``: ``report.md``, ``report.json``, ``raw.json``, and pictures. A target
+that was not measured, or that was measured by a run that was too short, is never reported as reached.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""What each way to a token's probability costs the sampler in a step, by the number of posts in it.
+"""Measures what each way to a token's probability costs the sampler per step, by the number of posts in the step.
 
     OMP_NUM_THREADS=1 python -m benchmarks.sampler
 
-``named`` asks vLLM for the tokens 0 and 1 by name, ``chosen`` for the token that was chosen; both beside the logarithms
-that either needs. Host work of one step in ms, medians; no target.
+``named`` asks vLLM for the tokens 0 and 1 by name, ``chosen`` for the token that was chosen. Both need the logarithms,
+which have their own column. Prints host work per step in ms, as medians; there is no target.
 """
 
 from __future__ import annotations

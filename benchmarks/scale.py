@@ -1,17 +1,17 @@
-"""How the consumer scales, with a judge that answers at once: ``make bench-scale``.
+"""Measures how the consumer scales, with a judge that answers at once: ``make bench-scale``.
 
-1. Processes: 1, 2 and 3 of ``stream-guard run`` in one group over 6 partitions. Records/s from the time that 30 % of
-   the verdicts are there until 80 % are, so that joining and the last partition's end do not count; and efficiency:
-   the rate over that of one process times the processes, and over that of one process times the cores that they can
-   have. Processes share the cores with the broker: on two cores, three cannot be three times as fast.
-2. Records: 10 thousand, 100 thousand and a million through one process: CPU time per record (of 50 thousand and more:
-   fewer are nearly all in flight at once), and the highest resident size. ``--records`` takes up to 10 million, which
-   is about a quarter of an hour, and 20 GB of disk.
+1. Processes: 1, 2 and 3 of ``stream-guard run`` in one group over 6 partitions. Records/s are measured between 30 % and
+   80 % of the verdicts, so that joining and the last partition's end do not count. Efficiency is the rate over that of
+   one process times the processes, and times the available cores. The broker shares the cores: on two cores, three
+   processes cannot be three times as fast.
+2. Records: 10 thousand, 100 thousand and a million through one process. Measures the highest resident size, and CPU time
+   per record from 50 thousand records on: fewer are nearly all in flight at once. ``--records`` takes up to 10 million,
+   which needs about a quarter of an hour and 20 GB of disk.
 3. Start-up: from the start of the process to its first verdict at the broker.
-4. Duplicates: a backlog of one text under many ids, drained with the tier ``duplicates`` on; ``--duplicates``.
+4. Duplicates: a backlog of one text under many ids, with the tier ``duplicates`` on; ``--duplicates``.
 
-Targets: the highest resident size grows by at most 10 % from the second largest count to the largest, and CPU per
-record by at most 25 % from the smallest to the largest. Exit code 1: a target missed, or a post without a verdict.
+Targets: the highest resident size grows by at most 10 % from the second largest count to the largest. CPU per record
+grows by at most 25 % from the smallest to the largest. Exit code 1: a missed target, or a post without a verdict.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""``vllm serve`` with the arguments that Stream Guard starts its engine with. A side of ``benchmarks.serving``.
+"""Starts ``vllm serve`` with the engine arguments of Stream Guard. A side of ``benchmarks.serving``.
 
     python -m benchmarks.server PORT
 
-Becomes vLLM's OpenAI-compatible server. What it must never do: give the server a worse engine than Stream Guard's.
+Becomes vLLM's OpenAI-compatible server.
 """
 
 from __future__ import annotations

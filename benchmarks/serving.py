@@ -1,26 +1,26 @@
-"""Stream Guard against what people build: a Kafka consumer round ``vllm serve``. ``make bench-serving``.
+"""Compares Stream Guard with Kafka consumers of ``vllm serve``: ``make bench-serving``.
 
     guard       stream-guard run
     batch       aiokafka: take a batch, post all of it with asyncio.gather, wait for all, publish, commit
     faststream  the same by FastStream's batch subscriber
     stream      aiokafka: keep the server full over HTTP, without waiting for batches
 
-The server runs on the same cores, with the same model and the same engine arguments; prompts are token ids, grammars
-and budgets are Stream Guard's own, and all ask for the tokens' probabilities, which a verdict's confidence is made of.
-Lengths of posts and of reasoning are mixed. Batches, and requests at the server, are twice what the engine runs side
-by side, as many as Stream Guard has.
+The server runs on the same cores, with the same model and the same engine arguments. Prompts are token ids; grammars
+and budgets are Stream Guard's own. All sides ask for the tokens' probabilities, from which a verdict's confidence is
+made. Posts and reasoning have mixed lengths. Batches, and requests at the server, are twice what the engine runs in
+parallel, as in Stream Guard.
 
-1. Saturation: all posts wait in Kafka. Posts/s of each side, the ratio guard/side of each round, with medians, and the
-   CPU time that a post took in the engine and before it (the server's front end and the consumer together).
-2. Latency: posts are sent at random gaps at shares of Stream Guard's own rate. p50 and p99 from a post's append to its
-   verdict's, by the broker's clock, against the load: as curves.
+1. Saturation: all posts wait in Kafka. Prints posts/s of each side, the ratio guard/side of each round with medians,
+   and the CPU time per post in the engine and before it (the server's front end and the consumer together).
+2. Latency: posts are sent at random gaps, at shares of Stream Guard's own rate. Prints p50 and p99 from a post's append
+   to its verdict's, by the broker's clock, as curves over the load.
 
-``--workload short`` gives the engine little to do for each post, by a model of random weights: what stands before the
-engine weighs more then. It measures saturation alone.
+``--workload short`` gives the engine little to do per post, with a model of random weights, so that work before the
+engine weighs more. It measures saturation alone.
 
-Targets: 1.1 times the throughput of ``stream`` at saturation; 1.5 times that of ``batch`` at the same p99: the one that
-Stream Guard has at 0.7 of its saturated rate, the load that the capacity formula plans for. Exit code 1: a target
-missed, or a post without exactly one verdict.
+Targets: 1.1 times the throughput of ``stream`` at saturation, and 1.5 times the load of ``batch`` at the same p99. That
+p99 is Stream Guard's own at 0.7 of its saturated rate. Exit code 1: a missed target, or a post without exactly one
+verdict.
 """
 
 from __future__ import annotations

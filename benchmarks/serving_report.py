@@ -1,4 +1,4 @@
-"""What ``benchmarks.serving`` found, as tables, curves and targets. Pure."""
+"""Turns the results of ``benchmarks.serving`` into tables, curves and targets. Pure."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""The processes of a benchmark: each side is one of its own, under a watchdog, with settings in its environment.
+"""Starts the processes of a benchmark: each side is its own, under a watchdog, with settings in its environment.
 
-All sides read the same ``STREAM_GUARD_*`` variables: what differs between them is what is compared. What it must
-never do: leave a process behind, or pass on settings of whoever started the benchmark.
+All sides read the same ``STREAM_GUARD_*`` variables; only the compared part differs. Settings of the caller's
+environment are not passed on, and no process is left behind.
 """
 
 from __future__ import annotations

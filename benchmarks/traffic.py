@@ -1,8 +1,7 @@
-"""Posts into Kafka and verdicts out of it: sent at once or at a rate, waited for, read, counted and timed.
+"""Sends posts into Kafka and reads verdicts: at once or at a rate; waits, counts and times.
 
-Topics have the broker's clock on their records, so that "appended" means that the broker has it. What it must never
-do: read while a run is timed (it asks for the topics' ends, which costs next to nothing), or let a record pass that
-has no verdict or two.
+Records have the broker's time, so "appended" means that the broker has the record. Nothing is read while a run is
+timed: only the topics' ends are asked for, which costs little. A record without exactly one verdict is an error.
 """
 
 from __future__ import annotations

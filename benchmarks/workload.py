@@ -1,8 +1,8 @@
-"""Posts and policies that all sides of a benchmark are given: equal for equal seeds, of mixed lengths.
+"""Makes the posts and policies of a benchmark: equal for equal seeds, of mixed lengths.
 
-Each post names a board, each board has one policy, so that a post owes exactly one verdict. Boards take turns in the
-effort that their policies ask for, so that lengths of reasoning are mixed as well. What it must never do: speak for
-any platform's traffic, or begin two posts alike (an engine's prefix cache would spare one of them).
+Each post names a board, and each board has one policy, so a post owes exactly one verdict. The boards' policies
+alternate in effort, so that reasoning has mixed lengths as well. No two posts begin alike, because an engine's prefix
+cache would save work on one of them. The posts do not represent any platform's traffic.
 """
 
 from __future__ import annotations

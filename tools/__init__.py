@@ -1,1 +1,1 @@
-"""Scripts of development: the installer, the reference, the contracts."""
+"""Development scripts: the installer, the reference, the contracts."""

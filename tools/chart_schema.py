@@ -1,7 +1,7 @@
 """Writes the program's settings into the chart's ``values.schema.json``, as ``config``.
 
-Run by ``make chart`` after a setting has come or gone; a test fails until then. What the chart sets itself is left
-out, so that nothing can be set in two places.
+Run it with ``make chart`` after a setting was added or removed; a test fails until then. Settings that the chart sets
+itself are left out, so that nothing can be set in two places.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes the published JSON Schemas to docs/contracts. Run by ``make contracts``.
 
-The schemas for readers stand in docs/contracts, the strict ones of this version in docs/contracts/writer. ``--release``
-also keeps the strict ones in docs/contracts/released, to compare later versions with: run it once, when a version is
-tagged.
+The schemas for readers are in docs/contracts, the strict ones of this version in docs/contracts/writer. ``--release``
+also keeps the strict ones in docs/contracts/released, for comparison with later versions. Run it once per release,
+when the version is tagged.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """Makes ``.venv`` and installs what requirements/*.txt name into it. Run by ``make``.
 
-Standard library only, since it runs before anything is installed. It must never install anything
-outside ``.venv``. The Makefile has checked that Python is new enough to read it.
+Uses the standard library only, because it runs before anything is installed. It installs nothing outside ``.venv``.
+The Makefile has checked that Python is new enough to read it.
 
-uv does the installing, for its speed. It does not read pip's settings (an index of one's own, a
-proxy's certificate), so they are handed over; uv's own variables win where both are set.
+uv installs, for its speed. uv does not read pip's settings, such as an index or a proxy's certificate, so this script
+passes them on. uv's own variables have precedence.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""Make stream_guard/policies/rules/confusables.txt from Unicode's own confusables.txt (UTS #39).
+"""Makes stream_guard/policies/rules/confusables.txt from Unicode's own confusables.txt (UTS #39).
 
     python tools/make_confusables.py confusables.txt > stream_guard/policies/rules/confusables.txt
 
-The source is https://www.unicode.org/Public/security/VERSION/confusables.txt. What is kept of it, and why, is said
-at the top of the file that this writes.
+The source is https://www.unicode.org/Public/security/VERSION/confusables.txt. The head of the written file says what
+is kept, and why.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Writes the JSON Schemas of custom resources that the chart's tests check against.
 
-Run by hand when a newer release of an operator is to be supported; needs Go, whose module proxy carries the
-operators' sources with a checksum for each (``go.sum`` database). Descriptions are dropped and unknown fields
-refused, as the API server's strict field validation does.
+Run it by hand to support a newer release of an operator. It needs Go: Go's module proxy has the operators' sources,
+with a checksum for each (``go.sum`` database). Descriptions are dropped and unknown fields rejected, as the API
+server's strict field validation does.
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 One command, no randomness.
 
-The weights are those of the package alt-profanity-check (MIT): a TF-IDF bag of words and five linear support
-vector machines, each with a sigmoid, whose mean is the probability. This script writes the same arithmetic as an
-ONNX graph and the same tokenisation as a ``tokenizer.json``, and compares both with scikit-learn on sentences that
-it keeps for the tests. What it must never do: unpickle a file whose digest is not the one that was looked at.
+The weights come from the package alt-profanity-check (MIT): a TF-IDF bag of words and five linear support vector
+machines, each with a sigmoid. Their mean is the probability. This script writes the same arithmetic as an ONNX graph,
+and the same tokenization as a ``tokenizer.json``. It compares both with scikit-learn on sentences that the tests
+keep. It unpickles only a file whose digest is known.
 
     python -m venv /tmp/classifier && /tmp/classifier/bin/pip install -r tools/classifier/requirements.txt
     /tmp/classifier/bin/python tools/classifier/build.py

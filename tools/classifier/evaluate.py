@@ -1,8 +1,8 @@
-"""How well a classifier separates labelled texts: prints one line a file, and a row for each pair of thresholds.
+"""Measures how well a classifier separates labelled texts: one line per file, and one row per pair of thresholds.
 
     python -m tools.classifier.evaluate builtin:toxicity posts.csv --text example --label classification --safe ARS0,DC0
 
-What it must never do: print a text.
+Prints no text of a post.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Makes the demo model: a tiny gpt-oss that has learnt to read a policy. See README.md here."""
+"""Makes the demo model: a tiny gpt-oss that has learned to read a policy. See README.md here."""

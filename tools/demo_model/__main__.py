@@ -1,8 +1,8 @@
-"""``python -m tools.demo_model``: makes the demo model from nothing, and measures it.
+"""``python -m tools.demo_model``: trains the demo model from scratch, and measures it.
 
-``train`` goes on from where it was cut; ``export`` writes what was trained as a model's folder; ``evaluate`` measures a
-folder by the product's own path, and ends with 1 where a figure misses its target; ``card`` writes the model's card
-from what was measured. ``make`` does all four.
+``train`` continues an interrupted run. ``export`` writes the trained network as a model's folder. ``evaluate`` measures
+a folder by the product's own path, and exits with 1 if a figure misses its target. ``card`` writes the model's card
+from the measurements. ``make`` does all four.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Writes the demo model's card from what was measured: no figure in it is typed by hand."""
+"""Writes the demo model's card from measurements: no figure in it is typed by hand."""
 
 from __future__ import annotations
 

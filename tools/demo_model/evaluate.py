@@ -1,7 +1,7 @@
 """Measures a model by the product's own path: real prompt builder, real vLLM, real parser, held-out policies and posts.
 
-Beside it, two baselines that do not read the policy: always safe, and the words of a post (naive Bayes, learnt from as
-many posts under training policies). What it must never do: let a post that could not be judged count as right.
+Two baselines that do not read the policy are measured as well: always safe, and naive Bayes over the words of a post,
+trained on as many posts under training policies. A post that could not be judged never counts as right.
 """
 
 from __future__ import annotations

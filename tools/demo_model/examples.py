@@ -1,7 +1,6 @@
-"""Policies, posts and answers become token ids, with what each token is asked: the next one, and what it stands for.
+"""Turns policies, posts and answers into token ids, with two targets per token: the next token, and its meaning.
 
-What it must never do: write a prompt otherwise than the product does (a test compares token ids with
-``PromptBuilder``).
+A test compares the prompts' token ids with the product's own ``PromptBuilder``.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Writes a trained network as a model's folder in Hugging Face form, in bfloat16: vLLM loads it with no special code.
 
-What it must never do: write anything that the network did not compute with; sinks are written as the 0 that they were.
+Writes only weights that the network computed with; sinks are written as the 0 that they were.
 """
 
 from __future__ import annotations

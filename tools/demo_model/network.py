@@ -1,8 +1,8 @@
 """The gpt-oss architecture in plain PyTorch, laid out for training on a CPU: one policy, many posts.
 
-It computes what transformers' and vLLM's ``GptOssForCausalLM`` compute (a test compares the three), with the sinks
-held at 0, all experts at once, and attention of a post's tokens over its policy and itself alone. Sources: the
-model's card and transformers' ``modeling_gpt_oss.py``.
+It computes what transformers' and vLLM's ``GptOssForCausalLM`` compute; a test compares the three. Sinks stay at 0, all
+experts run at once, and a post's tokens attend to its policy and to itself alone. Sources: the model's card and
+transformers' ``modeling_gpt_oss.py``.
 """
 
 from __future__ import annotations

@@ -1,9 +1,8 @@
 """Synthetic policies: what they forbid, allow and except, and how they are laid out.
 
-A policy forbids topics by rules, each with an id, in one or more categories; it may allow topics in a safe category,
-which win over the rest, and except topics from one rule. The text is written piece by piece, so that training knows
-which letters name which topic. What it must never do: hold a topic twice, or say what the product would read otherwise
-than it is meant (a test compares each with ``infer_taxonomy``).
+A policy forbids topics by rules, each with an id, in one or more categories. It may allow topics in a safe category,
+which has precedence, and except topics from one rule. The text is written piece by piece, so that training knows which
+letters name which topic. No policy names a topic twice. A test compares each with what ``infer_taxonomy`` reads.
 """
 
 from __future__ import annotations

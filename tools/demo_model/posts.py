@@ -1,7 +1,4 @@
-"""Synthetic posts under a policy, and the answers that are right.
-
-What it must never do: give a post two right answers.
-"""
+"""Synthetic posts under a policy, each with exactly one right answer."""
 
 from __future__ import annotations
 

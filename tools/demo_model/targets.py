@@ -1,4 +1,4 @@
-"""What the demo model has to reach, held out. Pure."""
+"""The figures that the demo model must reach on held-out data. Pure."""
 
 from __future__ import annotations
 

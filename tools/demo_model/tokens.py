@@ -1,8 +1,8 @@
 """The demo model's tokenizer: a small byte-level BPE with harmony's control tokens, in Hugging Face form.
 
-Words are cut into pieces, so that a word that was never seen is made of pieces that were. What the product writes into
-every prompt, and asks for in every answer, is one token a phrase: prompts become half as long, and the model need not
-learn to read what never changes. What it must never do: see a held-out word.
+Words are cut into pieces, so that an unknown word consists of known pieces. Each fixed phrase of the product's prompts
+and answers is one token. Prompts become half as long, and the model need not learn to read what never changes. Held-out
+words are never used.
 """
 
 from __future__ import annotations

@@ -1,12 +1,12 @@
 """Trains the demo model: seeded, resumable, with progress; two processes on two cores by default.
 
-Each process has a thread and its share of every batch, and gradients are averaged: on a busy machine that loses
-far less than two threads that wait for each other in every product. Batches are drawn from the seed, the step and the
-share, so that a run that was cut goes on as if it had not been.
+Each process has one thread and its share of every batch, and gradients are averaged. On a busy machine this loses far
+less than two threads that wait for each other in every product. Batches depend only on the seed, the step and the
+share, so an interrupted run continues as if nothing had happened.
 
-Beside the answer, two small heads, dropped at the end, ask in the middle of the network what a token stands for: those
-of the policy in which rule they are, those of the post which rule they match. The answer alone teaches too little: a
-model learns the words of training by heart before it finds out that it could compare.
+Two small heads in the middle of the network are trained as well and dropped at the end. For a policy's tokens they
+predict the rule that the token belongs to; for a post's tokens, the rule that it matches. The answer alone teaches too
+little: the model memorizes the training words before it learns to compare.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""The words that synthetic policies and posts are made of, and which of them training never puts into a policy.
+"""The words of synthetic policies and posts, and the words that training never puts into a policy.
 
-Three kinds: plain words, which carry no topic and fill the room between; nouns and adjectives of English (package
-wonderwords, MIT licence), which are topics; and invented words, without end, so that there is always a topic that no
-policy had before. What it must never do: let a held-out word into a training policy.
+There are three kinds. Plain words carry no topic. English nouns and adjectives (package wonderwords, MIT licence) are
+topics. Invented words are unlimited, so there is always a topic that no policy had before.
 """
 
 from __future__ import annotations
