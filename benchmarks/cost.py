@@ -71,7 +71,7 @@ _VERDICT_FILE: Final = inspect.getsourcefile(VerdictEvents)
 
 @dataclass(slots=True)
 class Cost:
-    """What was counted over some records, by stage and by place (module and function, or line).
+    """The counts over some records, by stage and by place (module and function, or line).
 
     Attributes:
         records: how many.

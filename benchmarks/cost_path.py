@@ -141,7 +141,7 @@ class HotPath:
         """See to it that each record made was finished, with one verdict.
 
         Raises:
-            RuntimeError: it was not, and so what was counted is not the path.
+            RuntimeError: not every record came out, so the counts do not describe the path.
         """
         out = self.publisher.acknowledged
         if not self._next == out == self.pipeline.finished == self._offsets.position():

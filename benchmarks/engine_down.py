@@ -158,7 +158,7 @@ async def measure(settings: Any, seconds: float, rate_max: int) -> int:
 
 
 def main() -> int:
-    """Measure, or produce for the one that measures."""
+    """Measure, or produce posts for the measuring process."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--rate", type=int, default=5_000, help="posts a second, at most")

@@ -38,7 +38,7 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 def median(values: Sequence[float | None]) -> float | None:
-    """Return the median of what was measured; None where nothing was."""
+    """Return the median of the measured values; None if there are none."""
     known = [value for value in values if value is not None]
     return statistics.median(known) if known else None
 

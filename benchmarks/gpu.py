@@ -6,9 +6,9 @@
 Needs a card of 24 GB or more and no weights: ``load_format=dummy`` makes random ones of the same sizes, which cost
 the same to compute with. Their answers are noise that fits the grammar. The command writes a model's folder (the
 published shapes, this repository's tokenizer) and measures the card's memory bandwidth by copying. Then it runs
-``benchmarks.engine_feed``, ``benchmarks.serving`` and ``benchmarks.latency``. It prints the tokens/s of each engine-feed
-run beside the bound that memory bandwidth sets. Each step makes one token for each of N posts and reads the weights
-once:
+``benchmarks.engine_feed``, ``benchmarks.serving`` and ``benchmarks.latency``. It prints the tokens/s of each run of
+engine_feed beside the bound that memory bandwidth sets. Each step makes one token for each of N posts and reads the
+weights once:
 
     bound = N * bandwidth / (bytes of weights + N * bytes of a post's KV cache)
 

@@ -62,7 +62,7 @@ def environment(bootstrap_servers: str, folder: Path, model: Path) -> dict[str, 
 
 
 async def feed(bootstrap_servers: str, rate: float) -> None:
-    """Send posts for ever."""
+    """Send posts until cancelled."""
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap_servers)
     await producer.start()
     try:

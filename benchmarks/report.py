@@ -130,7 +130,7 @@ class Report:
         options: as it was run.
         quick: whether it was a smoke run, whose figures say nothing.
         machine: hardware, versions and date, taken at the beginning.
-        tables, targets, pictures: what was found; pictures by file name, as SVG.
+        tables, targets, pictures: the results; pictures by file name, as SVG.
         complaints: of counts that differ; each makes the run worthless.
         missed: names of other reports that missed a target.
         raw: every run, in the order in which it was made.

@@ -4,7 +4,7 @@
    80 % of the verdicts, so that joining and the last partition's end do not count. Efficiency is the rate over that of
    one process times the processes, and times the available cores. The broker shares the cores: on two cores, three
    processes cannot be three times as fast.
-2. Records: 10 thousand, 100 thousand and a million through one process. Measures the highest resident size, and CPU time
+2. Records: 10,000, 100,000 and a million through one process. Measures the highest resident size, and CPU time
    per record from 50 thousand records on: fewer are nearly all in flight at once. ``--records`` takes up to 10 million,
    which needs about a quarter of an hour and 20 GB of disk.
 3. Start-up: from the start of the process to its first verdict at the broker.

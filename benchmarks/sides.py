@@ -328,7 +328,7 @@ def run_bench(
 ) -> int:
     """Do a benchmark's work with a broker and a place of its own, write the report, and return the exit code.
 
-    Where a side does not run to its end, what was found before is written all the same, and the code is 1.
+    If a side does not run to its end, the results so far are still written, and the code is 1.
     """
     with (
         tempfile.TemporaryDirectory(prefix="stream-guard-bench-") as place,

@@ -1,10 +1,10 @@
-"""An enforcement service: acts once per verdict id, whatever is delivered how often.
+"""An enforcement service: acts once per verdict id, however often a verdict is delivered.
 
     python examples/enforcement.py "$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS" --database enforcement.sqlite
 
-The action and the verdict's id go into one transaction of SQLite, so that a kill between the two is none: either
-both are there or neither, and a verdict that comes again finds its id. Replace :func:`act` by what your platform
-does; where that is a call over the network, hand the verdict's id over as its idempotency key.
+The action and the verdict's id are written in one SQLite transaction: after a crash either both exist or neither. A
+repeated verdict finds its id and does nothing. Replace :func:`act` with your platform's action. If that is a call over
+the network, pass the verdict's id as its idempotency key.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def handle(database: sqlite3.Connection, verdict: Verdict) -> bool:
 
 
 async def enforce(bootstrap_servers: str, topic: str, group_id: str, path: str) -> None:
-    """Act on violating verdicts for ever."""
+    """Act on violating verdicts until stopped."""
     database = sqlite3.connect(path)
     database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + SCHEMA)
     consumer = VerdictConsumer(

@@ -3,7 +3,7 @@
     python examples/review_queue.py "$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS" --database reviews.sqlite
 
 A case is about one post under one policy. When a later verdict supersedes an earlier one, an open case takes the
-later verdict, and closes where nobody has to look any more. A case that a person has closed stays closed.
+later verdict, and closes if no review is needed any more. A case that a person has closed stays closed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def feed(database: sqlite3.Connection, verdict: Verdict) -> bool:
 
 
 async def run(bootstrap_servers: str, topic: str, group_id: str, path: str) -> None:
-    """Feed the queue for ever."""
+    """Feed the queue until stopped."""
     database = sqlite3.connect(path)
     database.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;" + SCHEMA)
     async with VerdictConsumer(

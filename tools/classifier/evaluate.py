@@ -20,7 +20,7 @@ THRESHOLDS = ((0.01, 0.99), (0.02, 0.98), (0.03, 0.95), (0.05, 0.9), (0.5, 0.5))
 
 
 def read(path: Path, text: str, label: str, safe: set[str]) -> list[tuple[str, bool]]:
-    """Return texts, and whether each violates. A notice above the header, as some files have, is passed over."""
+    """Return texts, and whether each violates. Lines before the header are ignored."""
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = list(csv.reader(file))
     for at, row in enumerate(rows[:5]):

@@ -130,7 +130,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         ("train", _train, "train, or go on training"),
         ("export", _export, "write the trained model's folder"),
         ("evaluate", _evaluate, "measure a model by the product's own path"),
-        ("card", _card, "write the model's card from what was measured"),
+        ("card", _card, "write the model's card from the measurements"),
         ("make", _make, "train, export, evaluate, and write the card"),
     ):
         command = commands.add_parser(name, help=help_text, description=__doc__)

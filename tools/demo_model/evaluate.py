@@ -90,7 +90,7 @@ class Report:
     wrong: list[Outcome] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the figures and what was wrong, for JSON."""
+        """Return the figures and the errors, for JSON."""
         return {
             "figures": [asdict(figure) for figure in self.figures],
             "wrong": [
