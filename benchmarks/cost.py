@@ -36,6 +36,7 @@ DOUBLES: Final = "doubles"
 _FRAMES: Final = 16
 _ROOT: Final = str(Path(stream_guard.__file__).parent) + "/"
 _STAGES: Final = {
+    "core/json_pointer": "route",
     "judging": "judge",
     "judging/reasoning_event": "verdict",
     "judging/verdict": "verdict",

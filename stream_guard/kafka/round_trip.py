@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from jsonpointer import JsonPointer
 
 from stream_guard.core.errors import BrokerError, LimitError, named
+from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.topics import require_topics
 

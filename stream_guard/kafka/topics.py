@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
-from jsonpointer import JsonPointer, JsonPointerException
 
 from stream_guard.core.errors import BrokerError, SettingsError, named
+from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.source import existing_topics
 
@@ -45,8 +45,8 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
     """
     try:
         pointer = JsonPointer(key) if key else None
-    except JsonPointerException as error:
-        message = f"--key {key}: not a JSON pointer: {error}; for example /author"
+    except ValueError as error:
+        message = f"--key: {error}"
         raise SettingsError(message) from error
     lines = _read_lines(file)
     await require_topics(settings, topic)
@@ -93,8 +93,8 @@ def _key_of(line: bytes, pointer: JsonPointer | None) -> bytes | None:
     if pointer is None:
         return None
     try:
-        value = pointer.resolve(orjson.loads(line), None)
-    except (orjson.JSONDecodeError, JsonPointerException):
+        value = pointer.find(orjson.loads(line))
+    except orjson.JSONDecodeError:
         return None
     return None if value is None else str(value).encode("utf-8", "replace")
 

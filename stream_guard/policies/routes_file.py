@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.policies.routing import Canary, Condition, Routing, Rule, Shadow
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ RULES_MAX: Final = 1_000
 _IDS_MAX: Final = 500
 # What Kafka allows in a topic's name, and what a glob adds to it.
 _TOPIC: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,249}")
-_POINTER: Final = re.compile(r"(?:/(?:[^~/]|~[01])*)+")
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
@@ -49,10 +49,11 @@ def _is_topic(name: str) -> str:
 
 
 def _is_pointer(pointer: str) -> str:
-    if _POINTER.fullmatch(pointer) is None:
-        message = f"{pointer!r} is not a JSON pointer; write for example /author/country"
-        raise ValueError(message)
-    return pointer
+    if not pointer:
+        raise ValueError(
+            "an empty JSON pointer is the whole post; write for example /author/country"
+        )
+    return JsonPointer(pointer).text
 
 
 def _is_key(key: str) -> str:

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from fnmatch import translate
 from typing import TYPE_CHECKING, Any, Final, Literal
 
+from stream_guard.core.json_pointer import find
 from stream_guard.core.vocabulary import Mode
 
 if TYPE_CHECKING:
@@ -33,13 +34,11 @@ __all__ = [
     "Routing",
     "Rule",
     "Shadow",
-    "find_pointer",
     "in_share",
 ]
 
 Kind = Literal["topic", "header", "field", "language", "tenant"]
 
-_MISSING: Final = object()
 _CHARACTERS_MAX: Final = (
     1_000  # of a value that a pattern looks at; it comes from the post's writer
 )
@@ -85,26 +84,8 @@ class RouteFacts:
             raw = next((value for key, value in reversed(self.headers) if key == name), None)
             return None if raw is None else raw.decode("utf-8", "replace")
         if kind == "field":
-            found = find_pointer(self.document, name)
-            return None if found is _MISSING else found
+            return find(self.document, name)
         return getattr(self, kind)
-
-
-def find_pointer(document: Any, pointer: str) -> Any:  # noqa: ANN401 - any JSON value
-    """Return what stands at a JSON pointer (RFC 6901), or a private mark where nothing does."""
-    value = document
-    for part in pointer.split("/")[1:]:
-        name = part.replace("~1", "/").replace("~0", "~")
-        if isinstance(value, dict) and name in value:
-            value = value[name]
-        elif isinstance(value, list) and _INDEX.fullmatch(name) and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            return _MISSING
-    return value
-
-
-_INDEX: Final = re.compile(r"0|[1-9][0-9]{0,8}")
 
 
 def _is_glob(pattern: str) -> bool:

@@ -13,7 +13,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
-from jsonpointer import JsonPointer, JsonPointerException
 
 from stream_guard.core.errors import (
     CloudEventError,
@@ -26,6 +25,7 @@ from stream_guard.core.errors import (
     TooDeepError,
     TooLargeError,
 )
+from stream_guard.core.json_pointer import JsonPointer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,11 +79,11 @@ class PostParser:
         self._max_text_bytes = settings.max_text_bytes
         self._max_record_bytes = settings.max_record_bytes
         self._max_depth = settings.max_depth
-        self._id = _compile("id", settings.id)
-        self._text = _compile("text", settings.text)
-        self._created_at = _compile("created_at", settings.created_at)
+        self._id = _Field("id", settings.id)
+        self._text = _Field("text", settings.text)
+        self._created_at = _Field("created_at", settings.created_at)
         self._author, self._tenant, self._language, self._title, self._parent = (
-            _compile(name, getattr(settings, name)) for name in _OPTIONAL
+            _Field(name, getattr(settings, name)) for name in _OPTIONAL
         )
         every = (
             *(self._id, self._text, self._author, self._tenant, self._language),
@@ -172,10 +172,10 @@ class PostParser:
                 return self._make(found, attributes)
         post_id = _identifier(document, self._id)
         if post_id is None:
-            raise MissingFieldError(f"no field at {self._id.pointer!r} (post.id)")
+            raise MissingFieldError(f"no field at {self._id.text!r} (post.id)")
         text = _string(document, self._text)
         if text is None:
-            raise MissingFieldError(f"no field at {self._text.pointer!r} (post.text)")
+            raise MissingFieldError(f"no field at {self._text.text!r} (post.text)")
         title = _string(document, self._title)
         parent = _string(document, self._parent)
         return self._make(
@@ -236,47 +236,27 @@ def _event_attributes(headers: Headers) -> tuple[dict[str, Any], bytes]:
     return attributes, content_type
 
 
-class _Field:
-    """A field's place, compiled from its JSON pointer (RFC 6901)."""
+class _Field(JsonPointer):
+    """A field of the post and its place in the document."""
 
-    __slots__ = ("name", "parts", "pointer", "single")
+    __slots__ = ("name",)
 
     def __init__(self, name: str, pointer: str) -> None:
+        try:
+            super().__init__(pointer)
+        except ValueError as error:
+            message = f"post.{name}: {error}"
+            raise SettingsError(message) from None
         self.name = name
-        self.pointer = pointer
-        self.parts: tuple[str, ...] = tuple(JsonPointer(pointer).parts)
-        self.single = self.parts[0] if len(self.parts) == 1 else None
-
-    def find(self, document: dict[str, Any]) -> Any:  # noqa: ANN401 - any JSON value
-        """Return the value, or None where it is absent or null."""
-        if self.single is not None:
-            return document.get(self.single)
-        value: Any = document
-        for part in self.parts:
-            if isinstance(value, dict):
-                value = value.get(part)
-            elif isinstance(value, list) and part.isdecimal() and int(part) < len(value):
-                value = value[int(part)]
-            else:
-                return None
-        return value
-
-
-def _compile(name: str, pointer: str) -> _Field:
-    try:
-        return _Field(name, pointer)
-    except JsonPointerException as error:
-        message = (
-            f"post.{name}: {pointer!r} is not a JSON pointer: {error}; for example /message/body"
-        )
-        raise SettingsError(message) from error
 
 
 def _string(document: dict[str, Any], field: _Field) -> str | None:
     value = field.find(document)
     if value is None or type(value) is str:
         return value
-    message = f"the field at {field.pointer!r} (post.{field.name}) is a {type(value).__name__}, not a string"
+    message = (
+        f"the field at {field.text!r} (post.{field.name}) is a {type(value).__name__}, not a string"
+    )
     raise FieldTypeError(message)
 
 
@@ -287,7 +267,9 @@ def _identifier(document: dict[str, Any], field: _Field) -> str | None:
         return value
     if type(value) is int:
         return str(value)
-    message = f"the field at {field.pointer!r} (post.{field.name}) is a {type(value).__name__}, not a string"
+    message = (
+        f"the field at {field.text!r} (post.{field.name}) is a {type(value).__name__}, not a string"
+    )
     raise FieldTypeError(message)
 
 

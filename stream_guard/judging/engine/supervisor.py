@@ -21,7 +21,7 @@ from stream_guard.core.errors import (
     PolicyError,
     named,
 )
-from stream_guard.core.inactivity import SilenceWatch
+from stream_guard.core.inactivity import InactivityTimer
 from stream_guard.judging.contract import Judge, Judgement
 from stream_guard.judging.engine.endurance import RebuildBudget
 from stream_guard.judging.engine.ledger import Ledger
@@ -117,7 +117,7 @@ class SupervisedJudge:
         self._fault: asyncio.Future[_Fault] | None = None  # of the present engine
         self._deliver: Callable[[Sequence[Judgement]], None]
         self._budget = RebuildBudget(settings)
-        self._silence = SilenceWatch(tick_s)
+        self._inactivity = InactivityTimer(tick_s)
         self._last_fault: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._watching: asyncio.Task[None] | None = None
@@ -239,7 +239,7 @@ class SupervisedJudge:
                 if not entries:
                     return
                 if idle:
-                    self._silence.heard()
+                    self._inactivity.reset()
                 assert self._inner is not None, "it is up"
                 self._inner.submit([entry.request for entry in entries], self._deliver)
         finally:
@@ -253,7 +253,7 @@ class SupervisedJudge:
             return
         by_caller = self._ledger.settle(judgements)
         if by_caller:
-            self._silence.heard()
+            self._inactivity.reset()
             self._budget.judged()
         for deliver, delivered in by_caller.items():
             deliver(delivered)
@@ -271,7 +271,7 @@ class SupervisedJudge:
     def look(self) -> None:
         """Look whether the engine hangs; time in which we ourselves did not run does not count against it."""
         busy = self._is_up() and bool(self._ledger.handed or self._preparing)
-        silent_s = self._silence.look(self._clock.monotonic_s(), expecting=busy)
+        silent_s = self._inactivity.measure(self._clock.monotonic_s(), expecting=busy)
         if silent_s > self._settings.hang_s:
             message = (
                 f"the engine hangs: it decided nothing for {self._settings.hang_s:g} s (engine.hang_timeout_s) "
@@ -299,7 +299,7 @@ class SupervisedJudge:
             self._delivered, fault
         )  # one for all, so that the judge can group by it
         self._about = inner.describe()
-        self._silence.heard()
+        self._inactivity.reset()
 
         async def watch() -> None:
             error = await inner.wait_failed()

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
-from jsonpointer import JsonPointer, JsonPointerException
 
 from stream_guard.core.errors import SettingsError
+from stream_guard.core.json_pointer import find
 from stream_guard.offline.calibrate.data import label_words
 from stream_guard.records.post import Post
 
@@ -325,10 +325,9 @@ def _resolved(
         found: dict[str, Any] = {}
         for pointer in pointers:
             try:
-                found[pointer] = JsonPointer(pointer).resolve(value, None)
-            except JsonPointerException as error:
-                message = f"{pointer}: no JSON pointer ({error})"
-                raise SettingsError(message) from error
+                found[pointer] = find(value, pointer)
+            except ValueError as error:
+                raise SettingsError(str(error)) from error
         yield number, {**value, **found}
 
 

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_guard.core.errors import BrokerError, StallError
-from stream_guard.core.inactivity import SilenceWatch
+from stream_guard.core.inactivity import InactivityTimer
 
 if TYPE_CHECKING:
     from stream_guard.core.errors import StreamGuardError
@@ -46,10 +46,10 @@ class StallDetector:
     def __init__(self, limits: StallLimits, tick_s: float) -> None:
         self._limits = limits
         self._last: Progress | None = None
-        self._polling = SilenceWatch(tick_s)
-        self._finishing = SilenceWatch(tick_s)
-        self._committing = SilenceWatch(tick_s)
-        self._up = SilenceWatch(tick_s)
+        self._polling = InactivityTimer(tick_s)
+        self._finishing = InactivityTimer(tick_s)
+        self._committing = InactivityTimer(tick_s)
+        self._up = InactivityTimer(tick_s)
 
     def look(self, now: Progress, now_s: float) -> StreamGuardError | None:
         """Return what stands still, or None.
@@ -62,19 +62,19 @@ class StallDetector:
         limits = self._limits
         if last is not None:
             if now.turns != last.turns:
-                self._polling.heard()
+                self._polling.reset()
             if now.finished != last.finished:
-                self._finishing.heard()
+                self._finishing.reset()
             if now.committed != last.committed:
-                self._committing.heard()
+                self._committing.reset()
         working = now.in_flight > 0 and now.engine_ready
-        poll_s = self._polling.look(now_s, expecting=True)
-        finish_s = self._finishing.look(now_s, expecting=working)
+        poll_s = self._polling.measure(now_s, expecting=True)
+        finish_s = self._finishing.measure(now_s, expecting=working)
         if now.uncommitted and last is not None and now.finished == last.finished:
             self._committing.pause(now_s)  # nothing says that the broker is there
-        commit_s = self._committing.look(now_s, expecting=now.uncommitted)
+        commit_s = self._committing.measure(now_s, expecting=now.uncommitted)
         # A record's age counts from when the engine was ready last.
-        oldest_s = min(now.oldest_s, self._up.look(now_s, expecting=now.engine_ready))
+        oldest_s = min(now.oldest_s, self._up.measure(now_s, expecting=now.engine_ready))
         if poll_s > limits.poll_s:
             return StallError(f"the poll loop has not turned for {poll_s:.0f} s")
         if finish_s > limits.progress_s:

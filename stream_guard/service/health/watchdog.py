@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, Self
 import structlog
 
 from stream_guard.core.errors import StallError
-from stream_guard.core.inactivity import SilenceWatch
+from stream_guard.core.inactivity import InactivityTimer
 from stream_guard.service.health.stall import dump_threads
 
 if TYPE_CHECKING:
@@ -70,12 +70,12 @@ class LoopWatchdog:
             await asyncio.sleep(self._tick_s)
 
     def _watch(self) -> None:
-        silence, seen = SilenceWatch(self._tick_s), 0
+        inactivity, seen = InactivityTimer(self._tick_s), 0
         while not self._stopped.wait(self._tick_s):
             if self._beats != seen:
                 seen = self._beats
-                silence.heard()
-            silent_s = silence.look(time.monotonic(), expecting=True)
+                inactivity.reset()
+            silent_s = inactivity.measure(time.monotonic(), expecting=True)
             if self._last is not None and time.monotonic() > self._last[0]:
                 dump_threads()
                 self._end(self._last[1])

@@ -19,7 +19,6 @@ from stream_guard.core.errors import (
     PolicyError,
     SettingsError,
 )
-from stream_guard.core.inactivity import SilenceWatch
 from stream_guard.judging.contract import Judgement, JudgeRequest
 from stream_guard.judging.engine.supervisor import EngineState, SupervisedJudge
 from stream_guard.policies.policy import PolicySet, make_policy
@@ -317,16 +316,6 @@ async def test_silence_without_posts_is_rest() -> None:
     await world.finish()
     assert len(world.engines) == 1
     await world.judge.close()
-
-
-def test_time_in_which_this_process_was_stopped_is_nobodys_silence() -> None:
-    watch = SilenceWatch(tick_s=1)
-    watch.look(0, expecting=True)
-    assert watch.look(1, expecting=True) == 1
-    assert watch.look(1_000, expecting=True) == 3
-    watch.heard()
-    assert watch.look(1_001, expecting=True) == 1
-    assert watch.look(1_002, expecting=False) == 0
 
 
 async def test_a_dead_engine_is_not_listened_to() -> None:
