@@ -42,7 +42,7 @@ _PLACES = (
     ("helm", "*.md"),
     ("stream_guard", "*.md"),
 )
-_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=[`\"'(]*[A-Z])")
+_END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=`|[\"'(]*[A-Z])")
 _WORD = re.compile(r"[A-Za-z][\w'-]*")
 
 
@@ -76,12 +76,16 @@ def files() -> list[Path]:
 
 
 def sentences(file: Path) -> Iterator[Sentence]:
-    """Yield a file's sentences."""
-    name = str(file.relative_to(ROOT))
-    text = file.read_text("utf-8")
-    for line, kind, paragraph in _python(text) if file.suffix == ".py" else _markdown(text):
-        for sentence in _END.split(" ".join(paragraph.split())):
-            yield Sentence(name, line, kind, sentence)
+    """Yield the sentences of a file of this project."""
+    yield from read_sentences(str(file.relative_to(ROOT)), file.read_text("utf-8"))
+
+
+def read_sentences(name: str, text: str) -> Iterator[Sentence]:
+    """Yield the sentences of a Python file or a page, by its name."""
+    for line, kind, paragraph in _python(text) if name.endswith(".py") else _markdown(text):
+        words = " ".join(paragraph.split())
+        if words:
+            yield from (Sentence(name, line, kind, sentence) for sentence in _END.split(words))
 
 
 def _markdown(text: str) -> Iterator[tuple[int, str, str]]:
@@ -90,7 +94,9 @@ def _markdown(text: str) -> Iterator[tuple[int, str, str]]:
         line = token.map[0] + 1 if token.map else line
         if token.type == "inline":
             words = "".join(
-                " " if child.type in ("softbreak", "hardbreak") else child.content
+                {"softbreak": " ", "hardbreak": " ", "code_inline": f"`{child.content}`"}.get(
+                    child.type, child.content
+                )
                 for child in token.children or ()
             )
             yield line, "page", words
