@@ -211,7 +211,7 @@ def test_the_build_imports_in_the_image_what_a_start_imports(name: str) -> None:
 
 def test_the_guard_names_a_module_that_does_not_import(tmp_path: Path) -> None:
     guard = (IMAGE / "check_image.py").read_text()
-    (tmp_path / "check.py").write_text(guard.replace('"vllm._C"', '"vllm._absent"'))
+    (tmp_path / "check.py").write_text(guard.replace('"aiokafka"', '"aiokafka._absent"'))
     model = tmp_path / "config.json"
     text = (tmp_path / "check.py").read_text().replace("/opt/models/demo/config.json", str(model))
     (tmp_path / "check.py").write_text(text)
@@ -221,7 +221,7 @@ def test_the_guard_names_a_module_that_does_not_import(tmp_path: Path) -> None:
     model.touch()
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "vllm._absent cannot be imported in the image" in done.stderr
+    assert "aiokafka._absent cannot be imported in the image" in done.stderr
 
 
 def test_every_builder_knows_every_flag() -> None:

@@ -47,11 +47,17 @@ class SlowParser(PostParser):
 
 
 class TimedJudge(ManualJudge):
-    """Remembers when each post was handed over."""
+    """Remembers when each post was handed over.
+
+    Attributes:
+        handed_s: by the id of the post.
+        at_once: whether it answers by itself, as a drain needs, which hands over the last posts.
+    """
 
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock)
         self.handed_s: dict[str, float] = {}
+        self.at_once = False
         self._now_s = clock.monotonic_s
 
     def submit(
@@ -59,6 +65,8 @@ class TimedJudge(ManualJudge):
     ) -> None:
         self.handed_s.update((request.post.id, self._now_s()) for request in requests)
         super().submit(requests, deliver)
+        if self.at_once:
+            asyncio.get_running_loop().call_soon(self.answer)
 
 
 async def waits_ms(takes_ms: float, age_max_ms: int, posts: int) -> list[int]:
@@ -95,6 +103,7 @@ async def waits_ms(takes_ms: float, age_max_ms: int, posts: int) -> list[int]:
     ]
     consumer.stop()
     await running
+    judge.at_once = True
     judge.answer()
     await consumer.drain()
     await source.stop()

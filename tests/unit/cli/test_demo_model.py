@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -133,13 +130,3 @@ def test_the_edit_changes_one_line_and_the_policys_version(tmp_path: Path) -> No
     changed = [slug for slug in before.policies if before.policies[slug] != after.policies[slug]]
     assert changed == [EDIT.policy]
     assert not list(folder.rglob("*.draft"))
-
-
-def test_the_wheel_brings_the_model_and_the_policies_along(tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "hatchling", "build", "--target", "wheel", "-d", tmp_path)
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    (wheel,) = tmp_path.glob("*.whl")
-    names = set(zipfile.ZipFile(wheel).namelist())
-    for path in (*MODEL.iterdir(), *POLICIES.rglob("*.*")):
-        if path.is_file():
-            assert path.relative_to(ROOT).as_posix() in names
