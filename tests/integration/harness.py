@@ -11,7 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
+HANG_S: Final = 600.0
+"""The deadline of every wait. Only a test that hangs reaches it; a busy machine does not."""
 
 
 @dataclass
@@ -77,9 +79,9 @@ class Running:
                 stdout=file,
             )
 
-    def wait_for(self, event: str, seconds: float = 120) -> dict[str, Any]:
+    def wait_for(self, event: str) -> dict[str, Any]:
         """Return the log line of this event; fail, with the log's end, where it does not come."""
-        deadline_s = time.monotonic() + seconds
+        deadline_s = time.monotonic() + HANG_S
         while time.monotonic() < deadline_s:
             for line in self.log.read_bytes().splitlines():
                 if f'"event":"{event}"'.encode() in line:
@@ -87,12 +89,12 @@ class Running:
                     return found
             assert self.process.poll() is None, f"ended early:\n{self.tail()}"
             time.sleep(0.05)
-        raise AssertionError(f"no {event!r} within {seconds} s:\n{self.tail()}")
+        raise AssertionError(f"no {event!r} within {HANG_S} s:\n{self.tail()}")
 
     def tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-3_000:]
 
-    def end(self, number: int = signal.SIGTERM, seconds: float = 60) -> int:
+    def end(self, number: int = signal.SIGTERM, seconds: float = HANG_S) -> int:
         """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(seconds)
@@ -131,7 +133,7 @@ async def produce(bootstrap: str, topic: str, values: Iterable[bytes | None]) ->
 
 
 async def read(
-    bootstrap: str, topics: Iterable[str], enough: Callable[[list[Any]], bool], seconds: float = 90
+    bootstrap: str, topics: Iterable[str], enough: Callable[[list[Any]], bool]
 ) -> list[Any]:
     """Return a plain reader's records of these topics once there are enough; fail where they do not come."""
     consumer = AIOKafkaConsumer(
@@ -143,20 +145,20 @@ async def read(
     await consumer.start()
     records: list[Any] = []
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(HANG_S):
             while not enough(records):
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     records.extend(batch)
     except TimeoutError:
-        raise AssertionError(f"only {len(records)} records came within {seconds} s") from None
+        raise AssertionError(f"only {len(records)} records came within {HANG_S} s") from None
     finally:
         await consumer.stop()
     return records
 
 
-async def until(condition: Callable[[], bool], seconds: float = 60) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     """Return once a condition holds that nobody reports, such as a line in a process's log."""
-    async with asyncio.timeout(seconds):
+    async with asyncio.timeout(HANG_S):
         while not condition():  # noqa: ASYNC110 - the same: nobody could set an event
             await asyncio.sleep(0.05)
 

@@ -25,7 +25,7 @@ from stream_guard.service.app import App
 from stream_guard.settings import Settings
 from stream_guard.stream.dead_letter_gate import AT_ONCE
 from stream_guard.telemetry.metrics import Metrics
-from tests.integration.harness import ROOT, Deployment, deploy, owed_of, post, read, running
+from tests.integration.harness import HANG_S, ROOT, Deployment, deploy, owed_of, post, read, running
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -37,7 +37,6 @@ if TYPE_CHECKING:
 
 POLICIES = 2  # that judge every post
 TEN_MB = 10_000_000
-DEADLINE_S = 60
 
 
 @contextlib.asynccontextmanager
@@ -125,7 +124,7 @@ async def test_a_topic_of_only_malformed_records_stops_the_service_and_is_not_em
     written = 0
     for start in ("first", "second"):
         with running(place, tmp_path / start) as run:
-            code = await asyncio.to_thread(run.process.wait, DEADLINE_S)
+            code = await asyncio.to_thread(run.process.wait, HANG_S)
         assert code == ExitCode.LIMIT, run.tail()
         written += AT_ONCE
         lines = run.log.read_bytes().splitlines()
@@ -155,7 +154,7 @@ async def test_a_share_of_malformed_records_stops_the_service_after_its_posts_ar
         for n in range(3_000):
             await producer.send(place.posts, b"{" if n % 5 < 3 else post(n))
     with running(place, tmp_path / "log") as run:
-        code = await asyncio.to_thread(run.process.wait, DEADLINE_S)
+        code = await asyncio.to_thread(run.process.wait, HANG_S)
     assert code == ExitCode.LIMIT, run.tail()
     positions = await committed(place)
     verdicts, dead = await outcomes(place, 1)
@@ -336,7 +335,7 @@ async def app(
         yield made
     finally:
         made.stop()
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             await running_app
 
 
@@ -344,7 +343,7 @@ async def reach(place: Deployment, positions: Mapping[int, int]) -> None:
     """Return once these positions are committed; fail where they are not within the deadline."""
     found: dict[int, int] = {}
     try:
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             while (found := await committed(place)) != positions:  # noqa: ASYNC110 - a broker calls nobody
                 await asyncio.sleep(0.02)
     except TimeoutError:

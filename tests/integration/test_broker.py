@@ -22,12 +22,11 @@ from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import Broker, embedded, java, start_broker
 from stream_guard.testing.broker.archive import class_archive
 from stream_guard.testing.broker.node import JVM
+from tests.integration.harness import HANG_S, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-ROOT = Path(__file__).resolve().parents[2]
-_GONE_S = 20.0
 _CHILD = """
 import sys, threading, time
 from stream_guard.testing.broker import start_broker
@@ -42,7 +41,7 @@ thread.join()
 try:
     with broker:
         print(broker._directory, flush=True)
-        time.sleep(300)
+        threading.Event().wait()
 except KeyboardInterrupt:
     sys.exit(130)
 """
@@ -69,7 +68,7 @@ async def _consume(servers: str, topic: str, count: int) -> list[bytes]:
     await consumer.start()
     values: list[bytes] = []
     try:
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while len(values) < count:
                 for records in (await consumer.getmany(timeout_ms=500)).values():
                     values.extend(record.value for record in records)
@@ -91,9 +90,9 @@ async def _leader(servers: str, topic: str) -> int:
 
 def _wait_gone(processes: list[psutil.Process], directory: Path) -> None:
     """Fail, with what is left, where processes or the data are not gone in time."""
-    _, left = psutil.wait_procs(processes, timeout=_GONE_S)
+    _, left = psutil.wait_procs(processes, timeout=HANG_S)
     assert not left, left
-    deadline_s = time.monotonic() + _GONE_S
+    deadline_s = time.monotonic() + HANG_S
     while directory.exists():
         assert time.monotonic() < deadline_s, list(directory.rglob("*"))
         time.sleep(0.05)
@@ -191,7 +190,7 @@ def test_nothing_is_left_after_an_interrupt_from_the_terminal(
 ) -> None:
     process, brood, directory = child
     os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-    assert process.wait(60) == 130
+    assert process.wait(HANG_S) == 130
     _wait_gone(brood, directory)
 
 

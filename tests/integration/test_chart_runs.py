@@ -20,7 +20,7 @@ import aiohttp
 import orjson
 
 from tests.helm.chart import Object, Rendered, render_with
-from tests.integration.harness import ROOT, Running
+from tests.integration.harness import HANG_S, ROOT, Running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ def run_once(container: Object, node: Node) -> subprocess.CompletedProcess[str]:
         cwd=node.folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -216,11 +216,11 @@ def partitions(pod: Running) -> list[str]:
     return list(orjson.loads(found[-1])["partitions"]) if found else []
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 90) -> None:
+def wait_until(holds: Callable[[], bool]) -> None:
     """Return once something holds; fail where it does not come to."""
-    deadline_s = time.monotonic() + seconds
+    deadline_s = time.monotonic() + HANG_S
     while not holds():
-        assert time.monotonic() < deadline_s, f"not within {seconds} s"
+        assert time.monotonic() < deadline_s, f"not within {HANG_S} s"
         time.sleep(0.05)
 
 

@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from stream_guard.records.verdict_event import VerdictEvents
-from tests.integration.harness import ROOT, read
+from tests.integration.harness import HANG_S, ROOT, read
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def guard(broker: Broker, *arguments: str, **settings: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANG_S,
     )
 
 

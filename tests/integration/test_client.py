@@ -15,7 +15,7 @@ import orjson
 import pytest
 
 from stream_guard.client import BrokerError, UnreadableVerdictError, VerdictConsumer
-from tests.integration.harness import ROOT, produce
+from tests.integration.harness import HANG_S, ROOT, produce
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -128,7 +128,7 @@ async def test_a_verdict_in_hand_is_finished_before_its_partition_goes_to_anothe
     tasks = [asyncio.create_task(work(joined))]
     await joined.wait()
     tasks.append(asyncio.create_task(work(None)))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         await finished.wait()
     for task in tasks:
         task.cancel()
@@ -182,7 +182,7 @@ def count(database: Path, table: str) -> int:
 
 
 def wait_for(database: Path, table: str, number: int, process: subprocess.Popen[bytes]) -> None:
-    deadline_s = time.monotonic() + 90
+    deadline_s = time.monotonic() + HANG_S
     while count(database, table) < number:
         assert process.poll() is None, "the example ended by itself"
         assert time.monotonic() < deadline_s, f"{count(database, table)} of {number} in {table}"

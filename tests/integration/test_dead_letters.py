@@ -31,7 +31,7 @@ from stream_guard.records.dead_letter import DeadLetterFilter
 from stream_guard.records.dead_letter_event import build_dead_letter, source_id
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
-from tests.integration.harness import ROOT, Deployment, deploy, post, produce, read, running
+from tests.integration.harness import HANG_S, ROOT, Deployment, deploy, post, produce, read, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from stream_guard.testing import Broker
 
 ALL = DeadLetterFilter()
-DEADLINE_S = 60
 SOURCE_MS = 1_700_000_000_000
 
 
@@ -256,7 +255,7 @@ async def test_of_two_replays_at_once_the_first_ends_and_each_record_is_sent_onc
     await bury(place, *(source(place, offset) for offset in range(40)))
     stuck = Stuck(monkeypatch, 3)
     first = asyncio.create_task(replay(kafka(place), ALL, dry_run=False))
-    async with asyncio.timeout(DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         await stuck.reached.wait()
         looked = await replay(kafka(place), ALL, dry_run=True)
         assert (looked.already, len(looked.chosen)) == (20, 20), "an open transaction hides nothing"
@@ -302,7 +301,7 @@ async def test_a_replay_that_is_killed_in_a_transaction_is_finished_by_the_next(
     )
     try:
         assert process.stderr is not None
-        async with asyncio.timeout(DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             assert await process.stderr.readline() == b"in the middle\n"
     finally:
         with contextlib.suppress(ProcessLookupError):

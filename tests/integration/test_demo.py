@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests.integration.harness import HANG_S
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,13 +31,13 @@ def _start(folder: Path) -> subprocess.Popen[str]:
 
 
 def _left(seen: set[psutil.Process]) -> list[str]:
-    _, alive = psutil.wait_procs(list(seen), timeout=60)
+    _, alive = psutil.wait_procs(list(seen), timeout=HANG_S)
     return [str(process) for process in alive]
 
 
 def test_the_demo_accounts_for_every_record_and_shows_an_edit_at_work(tmp_path: Path) -> None:
     demo = _start(tmp_path)
-    printed, _ = demo.communicate(timeout=300)
+    printed, _ = demo.communicate(timeout=HANG_S)
     assert demo.returncode == 0, printed
     before, _, after = printed.partition("A moderator edits")
     assert sum(" safeguard " in line for line in before.splitlines()) == 36
@@ -67,11 +69,11 @@ def test_ending_the_demo_leaves_no_process_behind(
             break
     # The engine's own processes come while its imports run.
     process = psutil.Process(demo.pid)
-    deadline_s = time.monotonic() + 120
+    deadline_s = time.monotonic() + HANG_S
     while len(seen) < 6:  # two watchdogs, Kafka, the consumer, its engine's two
         seen.update(process.children(recursive=True))
         assert time.monotonic() < deadline_s, seen
     demo.send_signal(number)
-    printed, _ = demo.communicate(timeout=120)
+    printed, _ = demo.communicate(timeout=HANG_S)
     assert demo.returncode == exit_code, printed
     assert _left(seen) == []

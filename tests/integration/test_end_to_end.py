@@ -13,7 +13,7 @@ import orjson
 import pytest
 
 from stream_guard.records.verdict_event import verdict_id, verdict_schema
-from tests.integration.harness import ROOT, deploy, owed_of, post, produce, read, running
+from tests.integration.harness import HANG_S, ROOT, deploy, owed_of, post, produce, read, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -129,7 +129,7 @@ def test_a_start_that_cannot_work_says_why_in_one_line_and_its_exit_code(
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == code, done.stderr

@@ -10,8 +10,7 @@ import orjson
 from prometheus_client.parser import text_string_to_metric_families
 
 from stream_guard.records.verdict_event import verdict_schema
-from stream_guard.testing.random_model import make_random_model
-from tests.integration.harness import ROOT, deploy, produce, read, running
+from tests.integration.harness import HANG_S, ROOT, deploy, produce, read, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +78,7 @@ def engine_environment(model: Path, policies: Path, ladder: list[dict[str, Any]]
 
 def counters(port: int, name: str) -> dict[tuple[str, ...], int]:
     """Return a counter's values by its labels, in their names' order."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=HANG_S) as answer:
         page = answer.read().decode()
     return {
         tuple(value for _, value in sorted(sample.labels.items())): int(sample.value)
@@ -94,15 +93,14 @@ def trail(verdict: dict[str, Any]) -> list[tuple[str, str, str]]:
 
 
 async def test_tiers_settle_and_escalate_and_the_engines_tokens_fall(
-    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+    broker: Broker, new_topic: Callable[..., str], random_model: Path, tmp_path: Path
 ) -> None:
-    make_random_model(tmp_path / "model")
     ladder = [{"effort": e, "reasoning_tokens_max": n} for e, n in (("medium", 24), ("high", 32))]
-    settings = engine_environment(tmp_path / "model", make_policies(tmp_path / "policies"), ladder)
+    settings = engine_environment(random_model, make_policies(tmp_path / "policies"), ladder)
     place = deploy(broker.bootstrap_servers, new_topic, **settings)
     texts = ["fine 1", "mild 2", "severe 3", "muddled 4", "hopeless 5"]
     with running(place, tmp_path / "log", ["tests.integration.scripted_app"]) as run:
-        port = run.wait_for("ready", 240)["http_port"]
+        port = run.wait_for("ready")["http_port"]
 
         async def judge(posts: list[bytes], owed: int) -> dict[str, dict[str, Any]]:
             await produce(place.bootstrap, place.posts, posts)
@@ -163,13 +161,12 @@ async def test_tiers_settle_and_escalate_and_the_engines_tokens_fall(
 
 
 async def test_rules_and_the_classifier_settle_before_the_model(
-    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+    broker: Broker, new_topic: Callable[..., str], random_model: Path, tmp_path: Path
 ) -> None:
-    make_random_model(tmp_path / "model")
     folder = make_policies(tmp_path / "policies")
     (folder / POLICY / "policy.yaml").write_bytes(CLASSIFIED)
     (folder / POLICY / "rules.yaml").write_bytes(RULES)
-    settings = engine_environment(tmp_path / "model", folder, [])
+    settings = engine_environment(random_model, folder, [])
     place = deploy(broker.bootstrap_servers, new_topic, **settings)
     texts = {
         "p1": "A Notice of the House: closed on Monday.",
@@ -180,7 +177,7 @@ async def test_rules_and_the_classifier_settle_before_the_model(
         "p6": "mild or booze, a damn good drink",
     }
     with running(place, tmp_path / "log", ["tests.integration.scripted_app"]) as run:
-        port = run.wait_for("ready", 240)["http_port"]
+        port = run.wait_for("ready")["http_port"]
         await produce(
             place.bootstrap,
             place.posts,

@@ -58,12 +58,11 @@ async def test_posts_through_kafka_are_judged_by_the_policys_own_words(
     taxonomy = load_policies(POLICIES).policies["house-rules"].taxonomy
     owed = len(posts) + 1
     with running(place, tmp_path / "log") as run:
-        run.wait_for("ready", 240)
+        run.wait_for("ready")
         records = await read(
             place.bootstrap,
             [place.verdicts, place.dead],
             lambda got: len(owed_of(got)) >= owed,
-            240,
         )
         assert run.end() == 0, run.tail()
     verdicts = [orjson.loads(r.value) for r in records if r.topic == place.verdicts]

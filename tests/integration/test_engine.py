@@ -7,7 +7,6 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -24,9 +23,11 @@ from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.policies.store import load_policies
 from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
+from tests.integration.harness import HANG_S, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Sequence
+    from pathlib import Path
 
     from stream_guard.judging.engine.plans import Attempt
 
@@ -36,7 +37,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
-ROOT = Path(__file__).resolve().parents[2]
 REASONING = 24
 RATIONALE = 8
 GOOD = (
@@ -84,7 +84,7 @@ class Collector:
 
     async def wait(self, count: int) -> list[Judgement]:
         """Return what there is once there is so much."""
-        async with asyncio.timeout(120):
+        async with asyncio.timeout(HANG_S):
             while len(self.got) < count:
                 self._more.clear()
                 await self._more.wait()

@@ -13,8 +13,8 @@ import pytest
 
 from stream_guard.core.errors import EngineError
 from stream_guard.judging.engine import client as vllm_client
+from tests.integration.harness import HANG_S, ROOT
 from tests.integration.test_engine import (
-    ROOT,
     Collector,
     Scripted,
     core_process,
@@ -110,5 +110,5 @@ def test_killed_the_main_process_takes_the_engine_with_it(
         server = core.parent()
         assert server is not None
         main.kill()
-    _, alive = psutil.wait_procs([core, server], timeout=60)
+    _, alive = psutil.wait_procs([core, server], timeout=HANG_S)
     assert alive == []

@@ -18,7 +18,7 @@ from stream_guard.service.app import App
 from stream_guard.settings import load_settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualJudge
-from tests.integration.harness import Deployment, deploy, owed_of, post, produce, read
+from tests.integration.harness import HANG_S, Deployment, deploy, owed_of, post, produce, read
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -79,7 +79,7 @@ class Service:
         return self.metrics.registry.get_sample_value(name, labels) or 0.0
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(90):
+        async with asyncio.timeout(HANG_S):
             while not condition():  # noqa: ASYNC110 - counters of the program, which wake nobody
                 await asyncio.sleep(0.02)
 

@@ -87,12 +87,12 @@ async def test_an_engine_killed_or_stopped_is_rebuilt_and_no_post_is_lost(
 ) -> None:
     place = deployment(broker, new_topic, random_model, tmp_path / "policies")
     with running(place, tmp_path / "log") as run:
-        await asyncio.to_thread(run.wait_for, "ready", 240)
+        await asyncio.to_thread(run.wait_for, "ready")
         core = core_of(run)
         core.send_signal(number)
         await produce(place.bootstrap, place.posts, (post(n) for n in range(30)))
         records = await read(
-            place.bootstrap, [place.verdicts, place.dead], lambda got: len(owed_of(got)) >= 30, 240
+            place.bootstrap, [place.verdicts, place.dead], lambda got: len(owed_of(got)) >= 30
         )
         died = await logged(run, "engine_died")
         assert died["cause"] == cause
@@ -114,7 +114,7 @@ async def test_a_post_that_kills_the_engine_is_a_dead_letter_and_its_neighbours_
     await produce(place.bootstrap, place.posts, posts)
     with running(place, tmp_path / "log") as run:
         records = await read(
-            place.bootstrap, [place.verdicts, place.dead], lambda got: len(owed_of(got)) >= 30, 400
+            place.bootstrap, [place.verdicts, place.dead], lambda got: len(owed_of(got)) >= 30
         )
         report = await health(run)
         # With its neighbours, in a group of them, and alone.

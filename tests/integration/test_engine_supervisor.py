@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry
 from stream_guard.core.clock import SystemClock
 from stream_guard.judging.engine.supervised import supervised_vllm
 from stream_guard.telemetry.metrics import Metrics
+from tests.integration.harness import HANG_S
 from tests.integration.test_engine import (
     Collector,
     core_process,
@@ -45,7 +46,7 @@ class Watched:
 
     async def until(self, *, ready: bool, rebuilds: int) -> None:
         """Return once the last thing said is this."""
-        async with asyncio.timeout(240):
+        async with asyncio.timeout(HANG_S):
             while not self.states or self.states[-1][:2] != (ready, rebuilds):
                 self.came.clear()
                 await self.came.wait()

@@ -36,13 +36,12 @@ def ids_of(records: list[Any]) -> Counter[tuple[int, int, str]]:
     return counts
 
 
-async def settle(place: Deployment, owed: int, seconds: float = 120) -> list[Any]:
+async def settle(place: Deployment, owed: int) -> list[Any]:
     """Return all that readers of committed records see, once nothing is owed any more."""
     return await read(
         place.bootstrap,
         [place.verdicts, place.dead],
         lambda got: len(got) >= owed and len(ids_of(got)) >= owed,
-        seconds,
     )
 
 

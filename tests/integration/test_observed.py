@@ -18,8 +18,7 @@ import pytest
 from aiokafka import AIOKafkaProducer
 from prometheus_client.parser import text_string_to_metric_families
 
-from stream_guard.testing.random_model import make_random_model
-from tests.integration.harness import ROOT, deploy, owed_of, read, running, until
+from tests.integration.harness import HANG_S, ROOT, deploy, owed_of, read, running, until
 from tests.integration.otlp import Receiver, Span, receiving
 
 if TYPE_CHECKING:
@@ -116,19 +115,21 @@ async def send(bootstrap: str, topic: str) -> None:
 
 
 def fetch(port: int, page: str) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{page}", timeout=HANG_S) as answer:
         body: str = answer.read().decode()
         return body
 
 
 @pytest.fixture(scope="module")
-def observed(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Observed:
+def observed(
+    broker: Broker, random_model: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Observed:
     """One run for all tests here: the engine takes its time to start."""
     folder = tmp_path_factory.mktemp("observed")
-    return asyncio.run(observe(broker, folder))
+    return asyncio.run(observe(broker, random_model, folder))
 
 
-async def observe(broker: Broker, folder: Path) -> Observed:
+async def observe(broker: Broker, model: Path, folder: Path) -> Observed:
     names = iter(range(9))
 
     def new_topic(prefix: str) -> str:
@@ -136,7 +137,6 @@ async def observe(broker: Broker, folder: Path) -> Observed:
         broker.create_topics(name, partitions=2)
         return name
 
-    make_random_model(folder / "model")
     shutil.copytree(ROOT / "policies", folder / "policies")
     with receiving() as receiver:
         place = deploy(
@@ -144,7 +144,7 @@ async def observe(broker: Broker, folder: Path) -> Observed:
             new_topic,
             STREAM_GUARD_POLICIES__PATH=str(folder / "policies"),
             STREAM_GUARD_ENGINE__KIND="vllm",
-            STREAM_GUARD_ENGINE__MODEL=str(folder / "model"),
+            STREAM_GUARD_ENGINE__MODEL=str(model),
             STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
             STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="16",
             STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="16",
@@ -158,11 +158,11 @@ async def observe(broker: Broker, folder: Path) -> Observed:
         seen = Observed(place.posts, place.verdicts, receiver)
         owed = 2 * POSTS + len(BAD)
         with running(place, folder / "log") as run:
-            port = run.wait_for("ready", 300)["http_port"]
+            port = run.wait_for("ready")["http_port"]
             await send(place.bootstrap, place.posts)
             topics = [place.verdicts, place.dead]
             seen.records = await read(
-                place.bootstrap, topics, lambda got: len(owed_of(got)) >= owed, 300
+                place.bootstrap, topics, lambda got: len(owed_of(got)) >= owed
             )
             # An edit of a policy that is refused: the last good set stays live.
             (folder / "policies" / "routes.yaml").write_text("nonsense: [")
@@ -173,7 +173,7 @@ async def observe(broker: Broker, folder: Path) -> Observed:
                 seen.metrics = fetch(port, "metrics")
                 return all(seen.value(f"stream_guard_{gauge}") == 0 for gauge in OVER)
 
-            await until(settled, 120)
+            await until(settled)
             seen.health = fetch(port, "healthz")
             assert run.end() == 0, run.tail()
         seen.log = (folder / "log").read_text("utf-8", "replace")

@@ -28,7 +28,7 @@ from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from tests.contract.test_source_publisher import Listener
 from tests.in_flight import in_flight
-from tests.integration.harness import read
+from tests.integration.harness import HANG_S, read
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -138,7 +138,7 @@ async def test_the_producer_is_made_anew_and_nothing_is_lost(
     def note(sent: Sequence[Outgoing]) -> None:
         acknowledged.extend(record.value for record in sent)
 
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         await publisher.start()
         publisher.publish(out(topic, *values[:10]), note)
         await publisher.flush()
@@ -185,7 +185,7 @@ async def test_after_a_doubt_all_is_written_or_nothing(
     partition = Partition(posts, 0)
     settings = settings_of(broker, posts, verdicts)
     claims = KafkaTransactor(settings, DELIVERY)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         session = await claims.claim(partition)
         await session.write(out(verdicts, b"before"), 1)
         # More than once where aiokafka would try again by itself.
@@ -243,7 +243,7 @@ async def test_a_broker_that_never_answers_ends_every_start(black_hole: str) -> 
     settings = KafkaSettings(bootstrap_servers=black_hole, topics=("t",), request_timeout_ms=1_000)
     publisher = KafkaPublisher(settings, DELIVERY, Metrics(CollectorRegistry()))
     tasks = asyncio.all_tasks()
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(HANG_S):
         with pytest.raises(BrokerError):
             await publisher.start()
         with pytest.raises(BrokerError):
@@ -260,7 +260,7 @@ async def test_a_claim_that_the_coordinator_does_not_answer_ends_in_doubt(
     posts = new_topic("posts", partitions=1)
     faults.plan = [(InitProducerIdRequest, None, True)]
     claims = KafkaTransactor(settings_of(broker, posts), DELIVERY)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         with pytest.raises(DoubtError) as caught:
             await claims.claim(Partition(posts, 0))
         assert caught.value.cause == "timeout"
@@ -276,7 +276,7 @@ async def test_a_producer_that_hangs_is_stopped_and_leaves_nothing_behind(
     publisher = KafkaPublisher(
         settings_of(broker, "unused"), DELIVERY, Metrics(CollectorRegistry())
     )
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(HANG_S):
         await publisher.start()
         faults.plan = [(ProduceRequest, None, False)]
         publisher.publish(out(topic, b"never"), lambda _: None)

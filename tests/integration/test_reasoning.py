@@ -12,8 +12,7 @@ import jsonschema
 import orjson
 import pytest
 
-from stream_guard.testing.random_model import make_random_model
-from tests.integration.harness import ROOT, deploy, owed_of, post, produce, read, running
+from tests.integration.harness import HANG_S, ROOT, deploy, owed_of, post, produce, read, running
 from tests.integration.test_replay import TEXT, write_policy
 
 if TYPE_CHECKING:
@@ -30,28 +29,27 @@ async def metrics_once(port: int, line: str) -> str:
     """Return the page of metrics that has a line: a record can be read before its producer knows it was written."""
     page = ""
     try:
-        async with aiohttp.ClientSession() as session, asyncio.timeout(60):
+        async with aiohttp.ClientSession() as session, asyncio.timeout(HANG_S):
             while line not in page.splitlines():
                 await asyncio.sleep(0.05)
                 async with session.get(f"http://127.0.0.1:{port}/metrics") as answer:
                     page = await answer.text()
     except TimeoutError:
-        raise AssertionError(f"no line {line!r} within 60 s in:\n{page}") from None
+        raise AssertionError(f"no line {line!r} within {HANG_S} s in:\n{page}") from None
     return page
 
 
 async def test_what_the_model_thinks_goes_with_its_verdicts_and_nowhere_else(
-    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+    broker: Broker, new_topic: Callable[..., str], random_model: Path, tmp_path: Path
 ) -> None:
-    model, folder = tmp_path / "model", tmp_path / "policies"
-    make_random_model(model)
+    folder = tmp_path / "policies"
     write_policy(folder, TEXT)
     place = deploy(
         broker.bootstrap_servers,
         new_topic,
         STREAM_GUARD_POLICIES__PATH=str(folder),
         STREAM_GUARD_ENGINE__KIND="vllm",
-        STREAM_GUARD_ENGINE__MODEL=str(model),
+        STREAM_GUARD_ENGINE__MODEL=str(random_model),
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="24",
         STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="4",
@@ -67,8 +65,8 @@ async def test_what_the_model_thinks_goes_with_its_verdicts_and_nowhere_else(
         return len(owed_of(r for r in records if r.topic != topic)) + thoughts >= 2 * POSTS
 
     with running(place, tmp_path / "log") as run:
-        port = (await asyncio.to_thread(run.wait_for, "ready", 240))["http_port"]
-        records = await read(place.bootstrap, [place.verdicts, topic], enough, 240)
+        port = (await asyncio.to_thread(run.wait_for, "ready"))["http_port"]
+        records = await read(place.bootstrap, [place.verdicts, topic], enough)
         metrics = await metrics_once(port, f"stream_guard_reasoning_records_total {float(POSTS)}")
         assert run.end() == 0, run.tail()
     verdicts = {r.value: orjson.loads(r.value) for r in records if r.topic == place.verdicts}

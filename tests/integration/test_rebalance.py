@@ -17,6 +17,7 @@ from stream_guard.settings import Settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualJudge
 from tests.integration.harness import (
+    HANG_S,
     Deployment,
     deploy,
     owed_of,
@@ -54,13 +55,12 @@ def place(
     )
 
 
-async def verdicts_of(place: Deployment, count: int, seconds: float = 120) -> list[dict[str, Any]]:
+async def verdicts_of(place: Deployment, count: int) -> list[dict[str, Any]]:
     """Return the verdicts once this many are there that differ in their ids."""
     records = await read(
         place.bootstrap,
         [place.verdicts, place.dead],
         lambda got: len(owed_of(got)) >= count,
-        seconds,
     )
     assert not [r for r in records if r.topic == place.dead]
     return [orjson.loads(r.value) for r in records]
@@ -149,7 +149,7 @@ async def test_a_topic_that_is_made_anew_is_read_from_its_start(
         admin = AIOKafkaAdminClient(bootstrap_servers=place.bootstrap)
         await admin.start()
         await admin.delete_topics([place.posts])
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             made = False
             while not made:  # the broker deletes in its own time
                 answer = await admin.create_topics([NewTopic(place.posts, 6, 1)])
@@ -249,7 +249,7 @@ async def test_a_revocation_drains_to_its_deadline_commits_and_gives_up_the_rest
     # A transaction's position says that all before it is done, so that what is behind has to wait.
     waiting = POLICIES * (len(behind) if exactly_once else 1)
     first, second = HeldJudge(), HeldJudge()
-    async with asyncio.timeout(120), member(place, first, monkeypatch) as app:
+    async with asyncio.timeout(HANG_S), member(place, first, monkeypatch) as app:
         await verdicts_of(place, 100 * POLICIES - waiting)
         assert [r.post.id for r in first.waiting] == ["p50"] * POLICIES
         async with member(place, second, monkeypatch):

@@ -10,7 +10,7 @@ import orjson
 
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.policy import make_policy
-from tests.integration.harness import deploy, owed_of, post, produce, read, running
+from tests.integration.harness import HANG_S, deploy, owed_of, post, produce, read, running
 from tests.integration.test_reload import health, logged, write_policy
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def write(folder: Path, content: bytes) -> None:
 
 
 async def live_version(run: Any, wanted: str) -> None:  # noqa: ANN401
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(HANG_S):
         while (await health(run))["policies"] != {"touting": wanted}:  # noqa: ASYNC110 - another process's
             await asyncio.sleep(0.1)
 
@@ -85,13 +85,13 @@ async def test_two_hundred_edits_under_load_lose_and_mix_nothing(
         write(folder, text_of(EDITS))
         await live_version(run, last.version)
         write(folder, BROKEN[0])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while (await health(run))["policies_refused"] is None:  # noqa: ASYNC110 - the same
                 await asyncio.sleep(0.1)
         finished.set()
         await feeding
         records = await read(
-            place.bootstrap, [place.verdicts], lambda got: len(owed_of(got)) >= sent, seconds=240
+            place.bootstrap, [place.verdicts], lambda got: len(owed_of(got)) >= sent
         )
         assert (await health(run))["policies"] == {"touting": last.version}
         assert run.end() == 0, run.tail()

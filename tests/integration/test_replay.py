@@ -13,8 +13,7 @@ import orjson
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from stream_guard.testing.random_model import make_random_model
-from tests.integration.harness import deploy, owed_of, post, produce, read, running, until
+from tests.integration.harness import HANG_S, deploy, owed_of, post, produce, read, running, until
 from tests.integration.test_cli_kafka import guard
 
 if TYPE_CHECKING:
@@ -44,16 +43,16 @@ async def run_with_edits(place: Deployment, folder: Path, log: Path) -> list[dic
     """Judge three lots of posts under three versions of the policy; return the verdicts."""
     records: list[Any] = []
     with running(place, log) as run:
-        await asyncio.to_thread(run.wait_for, "ready", 240)
+        await asyncio.to_thread(run.wait_for, "ready")
         for version in range(3):
             if version:
                 write_policy(folder, f"{TEXT}- TT1.{'xyz'[version]} does it again\n")
                 line = b'"event":"policies_switched"'
-                await until(partial(has_lines, log, line, version), 120)
+                await until(partial(has_lines, log, line, version))
             posts = (post(n, "offer") for n in range(version * POSTS, (version + 1) * POSTS))
             await produce(place.bootstrap, place.posts, posts)
             enough = partial(has_verdicts, (version + 1) * POSTS)
-            records = await read(place.bootstrap, [place.verdicts], enough, 240)
+            records = await read(place.bootstrap, [place.verdicts], enough)
         assert run.end() == 0, run.tail()
     return [orjson.loads(record.value) for record in records]
 
@@ -71,10 +70,9 @@ def entries(folder: Path) -> list[Path]:
 
 
 async def test_a_hundred_verdicts_are_rebuilt_after_two_edits_and_none_after_tampering(
-    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+    broker: Broker, new_topic: Callable[..., str], random_model: Path, tmp_path: Path
 ) -> None:
-    model, folder, archive = tmp_path / "model", tmp_path / "policies", tmp_path / "archive"
-    make_random_model(model)
+    folder, archive = tmp_path / "policies", tmp_path / "archive"
     write_policy(folder, TEXT)
     place = deploy(
         broker.bootstrap_servers,
@@ -83,7 +81,7 @@ async def test_a_hundred_verdicts_are_rebuilt_after_two_edits_and_none_after_tam
         STREAM_GUARD_POLICIES__ARCHIVE="folder",
         STREAM_GUARD_POLICIES__ARCHIVE_PATH=str(archive),
         STREAM_GUARD_ENGINE__KIND="vllm",
-        STREAM_GUARD_ENGINE__MODEL=str(model),
+        STREAM_GUARD_ENGINE__MODEL=str(random_model),
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="4",
         STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="4",
@@ -184,14 +182,14 @@ async def test_an_archive_that_would_lose_policies_is_refused_at_the_start(
         STREAM_GUARD_KAFKA__ARCHIVE_TOPIC=new_topic("deletes"),
     )
     with running(place, tmp_path / "log") as run:
-        assert await asyncio.to_thread(run.process.wait, 120) == 2
+        assert await asyncio.to_thread(run.process.wait, HANG_S) == 2
         assert "cleanup.policy=delete" in run.tail()
     place.extra.update(
         STREAM_GUARD_POLICIES__ARCHIVE="folder",
         STREAM_GUARD_POLICIES__ARCHIVE_PATH=str(Path(__file__)),
     )
     with running(place, tmp_path / "log2") as run:
-        assert await asyncio.to_thread(run.process.wait, 120) == 2
+        assert await asyncio.to_thread(run.process.wait, HANG_S) == 2
         assert "policies.archive_path" in run.tail()
 
 

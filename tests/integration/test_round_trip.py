@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 
-from tests.integration.harness import ROOT, Deployment, deploy, running
+from tests.integration.harness import HANG_S, ROOT, Deployment, deploy, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +25,7 @@ def round_trip(place: Deployment, *options: str) -> subprocess.CompletedProcess[
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=HANG_S,
         check=False,
     )
 

@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from stream_guard.records.verdict_event import VerdictEvents
-from tests.integration.harness import ROOT, produce
+from tests.integration.harness import HANG_S, ROOT, produce
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def guard(bootstrap: str, *arguments: str, **settings: str) -> subprocess.Comple
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=HANG_S,
     )
 
 
@@ -179,7 +179,7 @@ async def test_at_a_terminal_tail_is_a_live_view(
         stderr=theirs,
     )
     os.close(theirs)
-    shown, deadline_s = b"", time.monotonic() + 90
+    shown, deadline_s = b"", time.monotonic() + HANG_S
     try:
         while not (b"100.0%" in shown and b"last" in shown and b"metrics: none at" in shown):
             assert time.monotonic() < deadline_s, shown[-2_000:]
@@ -192,7 +192,7 @@ async def test_at_a_terminal_tail_is_a_live_view(
                     shown += os.read(ours, 65_536)
                 except OSError:  # the other end has closed
                     break
-        assert process.wait(30) == 130
+        assert process.wait(HANG_S) == 130
     finally:
         if process.poll() is None:
             process.kill()
