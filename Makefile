@@ -5,8 +5,11 @@ BIN := .venv/bin
 # The environment is made again when what it is made of changes, by content rather than by date.
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
+# Compiled modules are kept, whatever the environment says: without them each start of an engine compiles vLLM, twice.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -25,10 +28,20 @@ install: $(STAMP) ## make .venv and install everything into it (CPU build)
 demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
 	@$(BIN)/python -m stream_guard.cli.demo
 
-WITHOUT_BROKER := tests/unit tests/contract tests/packaging tests/simulation tests/helm
-test: lint ## everything: lint, then the tests, the fast ones first
-	$(BIN)/python -m pytest $(WITHOUT_BROKER) --numprocesses 2 --dist loadfile
-	$(BIN)/python -m pytest tests/integration
+# The inner loop, and what needs neither an engine nor a cluster.
+INNER_LOOP := tests/unit tests/contract tests/simulation
+FAST := $(INNER_LOOP) tests/packaging tests/helm
+PYTEST = $(BIN)/python -m pytest --durations=20
+WORKERS ?= 2
+# One more than processors: tests with a broker wait for its timeouts, most of the time.
+INTEGRATION_WORKERS ?= 3
+
+test: lint ## everything: lint, then the tests, the fast ones first; shows the slowest twenty
+	$(PYTEST) $(FAST) --numprocesses $(WORKERS) --dist loadfile
+	$(PYTEST) tests/integration --numprocesses $(INTEGRATION_WORKERS)
+
+test-fast: $(STAMP) ## the inner loop: the tests of units, contracts and simulations alone
+	$(PYTEST) $(INNER_LOOP) --numprocesses $(WORKERS) --dist loadfile
 
 lint: $(STAMP) ## ruff, mypy and the rooms only
 	$(BIN)/ruff check .
