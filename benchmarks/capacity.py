@@ -51,7 +51,7 @@ class Costs(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a run saw: posts/s, and tokens per post."""
+    """The result of a run: posts/s, and tokens per post."""
 
     rate: float
     uncached: float
@@ -59,7 +59,7 @@ class Load(NamedTuple):
 
 
 def load_of(run: dict[str, Any], posts: int) -> Load:
-    """Return a run's load. Raises ValueError where it has no rate."""
+    """Return a run's load. Raises ValueError if it has no rate."""
     if not run["rate"]:
         message = "a run without a rate has no load"
         raise ValueError(message)
@@ -68,7 +68,7 @@ def load_of(run: dict[str, Any], posts: int) -> Load:
 
 
 def solve(one: Load, other: Load) -> Costs | None:
-    """Return the costs that explain two runs; None where the two are too alike to tell, or a cost is negative."""
+    """Return the costs that explain two runs; None if the runs are too similar, or a cost is negative."""
     area = one.uncached * other.generated - other.uncached * one.generated
     if abs(area) < 0.05 * max(one.uncached * other.generated, other.uncached * one.generated, 1e-9):
         return None
@@ -143,7 +143,7 @@ def main() -> int:
     sizes: Sizes = sizes_of(options)
     report = Report(
         "capacity",
-        "What an engine can judge by the tokens of a post: predicted from two runs, held against a third.",
+        "Predict how many posts an engine judges from two runs, and compare with a third.",
         {"posts": options.posts, "rounds": options.rounds} | sizes.shown(),
         quick=options.quick,
     )

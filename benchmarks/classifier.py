@@ -94,12 +94,12 @@ def make_posts(count: int, *, seed: int = 7, words: tuple[int, int] = (8, 60)) -
 
 
 def measure(*, count: int = 20_000, batch: int = 64, runs: int = 5) -> dict[str, float | str]:
-    """Return posts a second of processor time, which is a core's whatever else the machine does; the median of runs.
+    """Return posts per second of processor time; the median of runs.
 
     Args:
         count: posts a run.
         batch: posts handed to the tier together.
-        runs: of which the median counts.
+        runs: how many; the median counts.
     """
     os.environ["TOKENIZERS_PARALLELISM"] = "false"  # one core, as in the service
     tier = ClassifierTier(threads=1)

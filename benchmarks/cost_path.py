@@ -38,12 +38,13 @@ _PLACE: Final = Partition("posts", 0)
 _POLICY: Final = b"Answer `VIOLATES` or `SAFE`. Judge by the letter."
 Variant: TypeAlias = Literal["plain", "structured", "traced", "routed", "cascade"]
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
-"""``plain`` is a topic with a route of its own, binary CloudEvents and no endpoint for traces; each other differs in
-one thing: structured CloudEvents; an endpoint, and a ratio of 0; routes by the post; the tiers round the judge."""
+"""``plain`` is a topic with its own route, binary CloudEvents and no endpoint for traces. Each other
+variant differs in one thing: structured CloudEvents; an endpoint with a ratio of 0; routes by the
+post; the default tiers."""
 
 
 class _Publisher:
-    """Keeps what it is given until it is told to acknowledge it, and nothing afterwards."""
+    """Keeps records until it is told to acknowledge them."""
 
     def __init__(self) -> None:
         self.acknowledged = 0
@@ -70,7 +71,7 @@ class HotPath:
     """A record's way from its bytes to its finished offset, in memory. Enter it; it needs an event loop.
 
     Args:
-        variant: what is in the way.
+        variant: the variant of the path.
 
     Attributes:
         pipeline, parser, publisher: the parts, for a test to make dearer.

@@ -30,7 +30,7 @@ _GROWTH_MAX = 0.10
 _POLICIES = 2
 """That judge each post, by the example routes."""
 _WARM_UP = 50_000
-"""Posts judged before the engine goes: the allocator's high-water mark is that of work, not of a start."""
+"""Posts judged before the outage, so that the allocator's high-water mark comes from work and not from the start."""
 
 
 async def produce(bootstrap: str, topic: str, seconds: float, rate_max: int) -> int:

@@ -60,7 +60,7 @@ class How(NamedTuple):
 
 
 class GuardRun(NamedTuple):
-    """What a run of Stream Guard left.
+    """The result of a run of Stream Guard.
 
     Attributes:
         seen: its verdicts, in the order of the broker's clock.
@@ -116,7 +116,7 @@ class Bench:
     async def guard(
         self, run: str, posts: list[Given], how: How | None = None, load: float | None = None
     ) -> GuardRun:
-        """Run ``stream-guard run`` on posts until all have verdicts; what is wrong with their counts is a complaint.
+        """Run ``stream-guard run`` on posts until all have verdicts; wrong counts become complaints.
 
         Args:
             run: its name.

@@ -44,12 +44,12 @@ def median(values: Sequence[float | None]) -> float | None:
 
 
 def ratios(over: Sequence[float | None], under: Sequence[float | None]) -> list[float | None]:
-    """Return ``over / under`` of each pair. Raises ValueError where the two are not of one length."""
+    """Return ``over / under`` of each pair. Raises ValueError if their lengths differ."""
     return [None if a is None or not b else a / b for a, b in zip(over, under, strict=True)]
 
 
 def interleaved(sides: Sequence[str], rounds: int) -> Iterator[tuple[int, str]]:
-    """Yield (round, side), every other round backwards: what drifts weighs on all sides alike."""
+    """Yield (round, side), every other round in reverse, so that drift affects all sides equally."""
     for number in range(rounds):
         for side in sides if number % 2 == 0 else reversed(sides):
             yield number, side
@@ -101,7 +101,7 @@ class SameLatency(NamedTuple):
 
 
 def same_latency(ours: Sequence[Point], theirs: Sequence[Point], load: float) -> SameLatency | None:
-    """Return what the others carry at the p99 that we have at a load; None where that load was not measured."""
+    """Return the load that the others carry at our p99 of a load; None if that load was not measured."""
     p99_ms = p99_at(ours, load)
     if p99_ms is None or not theirs:
         return None
@@ -111,7 +111,7 @@ def same_latency(ours: Sequence[Point], theirs: Sequence[Point], load: float) ->
 
 
 def gained(value: float, worst: float, best: float, *, worth: float = 0.05) -> float | None:
-    """Return the share of ``best - worst`` that ``value`` gains; None where that is under ``worth`` of ``worst``."""
+    """Return the share of ``best - worst`` that ``value`` gains; None if that is under ``worth`` of ``worst``."""
     if best - worst < worth * worst:
         return None
     return (value - worst) / (best - worst)

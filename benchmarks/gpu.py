@@ -144,9 +144,9 @@ def bound_of(config: dict[str, Any], seqs: int, tokens: float, bandwidth: float)
 def write_model(folder: Path) -> None:
     """Write a model without weights: the shapes of gpt-oss-20b, and the demo model's tokenizer, made as large as they.
 
-    The tokenizer gets words that no text has until it has as many tokens as the model: what a grammar costs in each
-    step depends on how many there are, and ids without a token cost the more (xgrammar 0.2.8 goes through them each
-    time that it accepts one).
+    The tokenizer gets invented words until it has as many tokens as the model. The cost of a grammar per
+    step depends on that number. Ids without a token cost more: xgrammar 0.2.8 visits them whenever it accepts
+    a token.
     """
     tokenizer = default_model()
     for name in ("tokenizer_config.json", "chat_template.jinja"):
@@ -169,7 +169,7 @@ def fill(vocabulary: dict[str, int], size: int, taken: Collection[int]) -> None:
 
 
 def card() -> str | None:
-    """Return the card's name; None where there is none that torch can use."""
+    """Return the card's name; None if torch can use none."""
     import torch
 
     return torch.cuda.get_device_name() if torch.cuda.is_available() else None

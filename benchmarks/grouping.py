@@ -42,7 +42,7 @@ SIDES: Final = ("grouped", "arrival", "sorted")
 GAIN_MIN: Final = 0.5
 _TOKENS: Final = 600
 _SETTINGS: Final = {
-    # One at a time: what one poll brings is handed over by policy, whatever the size of a batch.
+    # One record per poll: records of one poll are handed over by policy, whatever the size of a batch.
     "arrival": (
         ("BATCHING__SIZE_MAX", "1"),
         ("BATCHING__AGE_MAX_MS", "0"),
@@ -84,7 +84,7 @@ async def run_side(bench: Bench, side: str, policies: int, number: int, posts_co
 
 
 def bucket_ms(edges_ms: Sequence[float], limit_ms: float) -> float:
-    """Return the upper edge of the bucket that a limit falls in: what a histogram can tell apart from it."""
+    """Return the upper edge of the bucket that holds a limit: a histogram cannot say more."""
     return edges_ms[min(bisect.bisect_left(edges_ms, limit_ms), len(edges_ms) - 1)]
 
 
@@ -125,7 +125,7 @@ async def measure(bench: Bench, counts: Sequence[int], posts_count: int, rounds:
 
 
 def aim(report: Report, what: str, found: dict[str, float | None]) -> bool:
-    """Add a target on what grouping gains of what sorting does; none, and False, where that is hardly anything."""
+    """Add a target on the share of the gain; return False, and add none, if sorting gains almost nothing."""
     grouped, arrival, best = (found[side] for side in SIDES)
     if grouped is None or arrival is None or best is None:
         report.aim(f"share of sorting's gain in {what}", None, at_least=GAIN_MIN)

@@ -18,7 +18,7 @@ Buckets: TypeAlias = "list[tuple[float, float]]"
 
 
 def buckets_of(page: str, name: str, **labels: str) -> Buckets:
-    """Return a histogram of a page, its series with these labels added up; empty where there is none."""
+    """Return a histogram of a page, summed over the series with these labels; empty if there is none."""
     found: dict[float, float] = {}
     for family in text_string_to_metric_families(page):
         if family.name != name:
@@ -32,7 +32,7 @@ def buckets_of(page: str, name: str, **labels: str) -> Buckets:
 
 
 def since(before: Sequence[tuple[float, float]], now: Sequence[tuple[float, float]]) -> Buckets:
-    """Return what a histogram saw between two pages of one process."""
+    """Return the difference of a histogram between two pages of one process."""
     counted = dict(before)
     return [(edge, count - counted.get(edge, 0.0)) for edge, count in now]
 

@@ -105,7 +105,7 @@ class Server:
 
 
 def read_answer(text: str) -> tuple[str, str | None, str | None]:
-    """Return decision, category and rationale of a completion; ``undetermined`` where there is no JSON in it."""
+    """Return decision, category and rationale of a completion; ``undetermined`` if it has no JSON."""
     final = text.rpartition(_ANSWER)[2].partition("<|")[0]
     try:
         answer = json.loads(final)
@@ -116,7 +116,7 @@ def read_answer(text: str) -> tuple[str, str | None, str | None]:
 
 
 def violation_probability(logprobs: dict[str, Any]) -> float | None:
-    """Return the probability of a violation from that of the answer's digit; None where it has none."""
+    """Return the probability of a violation from that of the answer's digit; None if it has no digit."""
     before = ""
     for token, logprob in zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True):
         if before.endswith(_VIOLATION) and token in ("0", "1"):

@@ -36,7 +36,7 @@ STAGES: Final = ("fetch", "pipeline", "model", "publish", "all")
 
 
 def stages_of(seen: Seen) -> dict[str, float]:
-    """Return where a post's time went, in ms by stage."""
+    """Return a post's time by stage, in ms."""
     inside_ms = float(seen.judged_ms - seen.consumed_ms)
     model_ms = min(seen.model_ms, inside_ms)
     return {

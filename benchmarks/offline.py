@@ -40,7 +40,7 @@ def make_engine(settings: Settings) -> Any:
 
 
 def generate(engine: Any, asked: list[Asked], *, tokens_max: int | None = None) -> list[Any]:
-    """Return the outputs, all prompts handed over at once; at most so many tokens each, where that is given."""
+    """Return the outputs of all prompts, given at once; with a maximum of tokens each if one is given."""
     from vllm.inputs import tokens_input
 
     params = [one.params for one in asked]

@@ -52,7 +52,7 @@ def environment(bootstrap_servers: str, folder: Path, model: Path) -> dict[str, 
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "32",
         "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "16",
-        # Random weights are never sure: every post would climb, and the backlog would be what is measured.
+        # Random weights are never certain: every post would climb, and the backlog would dominate the measurement.
         "STREAM_GUARD_CASCADE__LADDER": "[]",
         "STREAM_GUARD_HTTP__HOST": "127.0.0.1",
         "STREAM_GUARD_HTTP__PORT": "0",
@@ -130,7 +130,7 @@ async def run(edits: int, rate: float, place: Path) -> Sequence[float]:
 
 
 def main() -> int:
-    """Measure; exit 1 where the aim is missed."""
+    """Measure; exit 1 if the target is missed."""
     arguments = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     arguments.add_argument("--edits", type=int, default=10)
     arguments.add_argument("--rate", type=float, default=20, help="posts a second")

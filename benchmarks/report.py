@@ -51,7 +51,7 @@ class Table:
                 raise ValueError(message)
 
     def markdown(self) -> str:
-        """Return it as Markdown; columns of numbers stand to the right."""
+        """Return it as Markdown; columns of numbers are right-aligned."""
         right = [
             any(isinstance(row[i], (int, float)) for row in self.rows)
             for i in range(len(self.columns))
@@ -83,8 +83,8 @@ class Target:
     """A figure that must not be below, or above, a bound.
 
     Attributes:
-        name: what it is of, with the unit.
-        value: as measured; None where it was not, which misses the target.
+        name: of the figure, with its unit.
+        value: as measured; None if it was not measured, which misses the target.
         at_least, at_most: exactly one of the two is there.
         judged: False of a run that is too short to say.
     """
@@ -126,9 +126,9 @@ class Report:
 
     Attributes:
         name: of the benchmark, as in its ``make`` target.
-        measures: one sentence: what is compared.
+        measures: one sentence about the comparison.
         options: as it was run.
-        quick: whether it was a smoke run, whose figures say nothing.
+        quick: whether it was a smoke run, whose figures are meaningless.
         machine: hardware, versions and date, taken at the beginning.
         tables, targets, pictures: the results; pictures by file name, as SVG.
         complaints: of counts that differ; each makes the run worthless.
@@ -199,7 +199,7 @@ class Report:
         }
 
     def write(self, output: Path = OUTPUT) -> Path:
-        """Write all of it into a folder of its own; return the folder."""
+        """Write everything into a new folder; return the folder."""
         self.machine["load average at the end"] = _load()
         folder = output / f"{self.name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
         folder.mkdir(parents=True)
@@ -221,7 +221,7 @@ def finish(report: Report, output: Path = OUTPUT) -> int:
 
 
 def machine() -> dict[str, Any]:
-    """Return hardware, versions and date: what a figure is worth nothing without."""
+    """Return hardware, versions and date, which each figure needs."""
     return {
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "processor": _processor(),

@@ -49,17 +49,16 @@ _LOOK_S: Final = 0.25
 _WINDOW: Final = (0.3, 0.8)
 _KINDS: Final = 5_000
 _COUNT_MIN: Final = 5 * BatchingSettings().in_flight_records_max
-"""Records of which the first to be finished can be told from the rest: fewer are nearly all in flight at once."""
+"""The smallest count that can be measured: fewer records are nearly all in flight at once."""
 _DUPLICATES: Final = {"CASCADE__TIERS": '["duplicates", "safeguard"]'}
 
 
 class Ran(NamedTuple):
-    """What a run came to.
+    """The result of a run.
 
     Attributes:
         looks: (s since the start of the processes, verdicts at the broker).
-        cpu_us: of all processes, per record that was finished after the first look that saw a verdict; None where
-            that would be too few.
+        cpu_us: of all processes, per record finished after the first seen verdict; None if there are too few.
         rss_mib: the highest of any process.
         first_s: from the start to the first verdict that the broker had.
     """

@@ -35,7 +35,7 @@ def command_line(arguments: Mapping[str, Any], port: int) -> list[str]:
         if value is None:
             continue
         if isinstance(value, bool):
-            # What it disables is on without the option, and has none that says so.
+            # The disabled feature is on by default and has no option that enables it.
             if value or not name.startswith("disable_"):
                 words.append(option if value else "--no-" + name.replace("_", "-"))
         elif isinstance(value, dict):

@@ -77,7 +77,7 @@ _BOARDS: Final = 6
 
 
 class Running(NamedTuple):
-    """A side that runs: what it reads and writes, its process, and the count of what it wrote."""
+    """A running side: its topics, its process, and the count of records that it wrote."""
 
     topics: traffic.Topics
     side: Side
@@ -131,12 +131,12 @@ class Bench:
     async def running(
         self, kind: str, run: str, server: Server | None, posts: Sequence[Given]
     ) -> AsyncIterator[Running]:
-        """Run a side of a kind on topics of its own, with posts that wait for it; see that it ends well.
+        """Run a side of a kind on its own topics, with posts that wait for it; check its exit.
 
         Args:
             kind: of the side.
             run: its name.
-            server: for those that have one.
+            server: for the sides that use one.
             posts: that are there before it starts.
         """
         topics = await traffic.make_topics(self._broker, run, PARTITIONS)
@@ -158,7 +158,7 @@ class Bench:
     async def check(
         self, run: str, topics: traffic.Topics, posts: Sequence[Given]
     ) -> list[traffic.Seen]:
-        """Return the verdicts of a run that has ended; what is wrong with their counts goes into the report."""
+        """Return the verdicts of a finished run; wrong counts go into the report."""
         records = await traffic.read(self.servers, topics.verdicts, PARTITIONS)
         dead = await traffic.read(self.servers, topics.dead, PARTITIONS)
         seen = traffic.seen_of(records)
@@ -174,7 +174,7 @@ async def saturate(
     posts = make_posts(run, count, _BOARDS, seed=number)
     async with bench.running(kind, run, server, posts) as running:
         sides = [running.side, *([server.side] if server else [])]
-        # From the first verdict: what it costs to start is none of a post's.
+        # From the first verdict on: the cost of the start does not belong to a post.
         await running.watch.until(1, LIMIT_S, running.side.alive)
         before = [side.cpu_s() for side in sides]
         seen_before = await running.watch.count()

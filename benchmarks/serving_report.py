@@ -20,7 +20,7 @@ PLANNED_SHARE: Final = 0.7
 
 
 class Saturation(NamedTuple):
-    """What a side did with posts that all waited for it.
+    """The result of a side at saturation.
 
     Attributes:
         rate: posts/s.
@@ -65,7 +65,7 @@ def fill_saturation(report: Report, found: dict[str, list[Saturation]]) -> None:
 
 
 def fill_curves(report: Report, points: dict[str, list[Point]], planned: float) -> None:
-    """Add the curves, and what the others carry at our latency; targets at the planned load in posts/s."""
+    """Add the curves, and the load of the others at our latency; targets are at the planned load in posts/s."""
     columns = ("side", "offered posts/s", "achieved posts/s", "p50 ms", "p99 ms")
     rows = [(kind, *point) for kind, found in points.items() for point in sorted(found)]
     report.tables.append(Table("Latency against load, append to verdict", columns, rows, digits=1))

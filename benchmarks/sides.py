@@ -82,7 +82,7 @@ def default_model() -> Path:
 
 
 def _json_object(text: str) -> str:
-    """Return an option's text where it is an object in JSON. Raises argparse's own error where it is not."""
+    """Return an option's text if it is a JSON object. Raises argparse's own error if it is not."""
     try:
         found = orjson.loads(text)
     except orjson.JSONDecodeError:
@@ -94,7 +94,7 @@ def _json_object(text: str) -> str:
 
 
 def add_engine_extra(parser: argparse.ArgumentParser) -> None:
-    """Add the option for engine arguments that no other option stands for."""
+    """Add the option for engine arguments that have no option of their own."""
     parser.add_argument(
         "--engine-extra",
         type=_json_object,
@@ -208,12 +208,12 @@ def environment(
 
 
 class Side:
-    """A Python module run as a process of its own, from entering to leaving.
+    """A Python module that runs as a process while the context is open.
 
     Args:
         words: the module and its arguments.
         variables: its whole environment.
-        log: the file that keeps what it prints.
+        log: the file that keeps its output.
     """
 
     def __init__(self, words: Sequence[str], variables: Mapping[str, str], log: Path) -> None:
@@ -240,7 +240,7 @@ class Side:
         assert process is not None, "entered"
         try:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)  # whatever is left of it
+                os.killpg(process.pid, signal.SIGKILL)  # kill the rest
             await process.wait()
         finally:
             self._exit.close()
@@ -293,14 +293,14 @@ class Side:
                 await asyncio.sleep(_LOOK_S)
 
     async def stop(self, limit_s: float = STOP_S) -> None:
-        """Let it end in good order. Raises SideError where it does not, or with another code than 0."""
+        """Let it end in good order. Raises SideError if it does not, or if its exit code is not 0."""
         assert self._process is not None, "entered"
         with contextlib.suppress(ProcessLookupError):
             self._process.send_signal(signal.SIGTERM)
         await self.until_ended(limit_s)
 
     async def until_ended(self, limit_s: float) -> None:
-        """Wait for its own end. Raises SideError where it does not come, or with another code than 0."""
+        """Wait for its own end. Raises SideError if it does not come, or if the exit code is not 0."""
         assert self._process is not None, "entered"
         try:
             async with asyncio.timeout(limit_s):
@@ -326,7 +326,7 @@ async def _answers(session: aiohttp.ClientSession, url: str) -> bool:
 def run_bench(
     report: Report, output: Path, work: Callable[[Broker, Path], Coroutine[Any, Any, None]]
 ) -> int:
-    """Do a benchmark's work with a broker and a place of its own, write the report, and return the exit code.
+    """Run a benchmark with its own broker and folder, write the report, and return the exit code.
 
     If a side does not run to its end, the results so far are still written, and the code is 1.
     """
@@ -343,7 +343,7 @@ def run_bench(
 
 
 def gauge_of(page: str, name: str) -> float:
-    """Return the sum of a metric over its labels on a page of metrics; 0 where it has none."""
+    """Return the sum of a metric over its labels on a page of metrics; 0 if it is missing."""
     pattern = rf"^{re.escape(name)}(?:\{{[^\n]*\}})? (\S+)$"
     return sum(float(value) for value in re.findall(pattern, page, re.MULTILINE))
 
@@ -362,10 +362,10 @@ async def until_full(
     Args:
         url: of its page of metrics.
         seqs: how many make it full.
-        stop: set where the run is over all the same.
+        stop: set when the run is over.
 
     Returns:
-        Unix time in ms, or None where it never was; and (Unix time in ms, requests) of each look.
+        Unix time in ms, or None if it never was full; and (Unix time in ms, requests) of each look.
     """
     looks: list[tuple[float, float]] = []
     async with aiohttp.ClientSession() as session:

@@ -44,7 +44,7 @@ class Seen(NamedTuple):
         appended_ms: when the broker had the post.
         consumed_ms, judged_ms, published_ms: as the verdict says; the last is when it was handed to the producer.
         verdict_ms: when the broker had the verdict.
-        model_ms: from the prompt's making to the model's answer, all tries; 0 where the verdict does not say.
+        model_ms: from making the prompt to the model's answer, all attempts; 0 if the verdict does not say.
         prompt_tokens, cached_tokens, output_tokens, attempts: as the verdict says.
         undetermined: whether no answer came.
     """
@@ -94,7 +94,7 @@ async def fill(bootstrap: str, topic: str, posts: Iterable[Given]) -> None:
 async def offer(
     bootstrap: str, topic: str, posts: Sequence[Given], rate: float, *, seed: int = 0
 ) -> float:
-    """Send posts at a rate with random gaps, whatever becomes of them (open loop); return the rate that it was.
+    """Send posts at a rate with random gaps, without waiting for verdicts (open loop); return the real rate.
 
     Args:
         bootstrap: brokers.
@@ -127,7 +127,7 @@ def _key(post: Given) -> bytes:
 
 
 class Watch:
-    """Knows how many records stand in topics; opened once for a run, since asking has to be cheap.
+    """Counts the records of topics; opened once per run, so that asking is cheap.
 
     Args:
         bootstrap: brokers.
@@ -171,7 +171,7 @@ class Watch:
 
 
 async def read(bootstrap: str, topic: str, partitions: int) -> list[Any]:
-    """Return all records of a topic, as they stand now."""
+    """Return all current records of a topic."""
     async with Watch(bootstrap, [topic], partitions) as watch:
         count = await watch.count()
     consumer = AIOKafkaConsumer(topic, bootstrap_servers=bootstrap, auto_offset_reset="earliest")
@@ -188,7 +188,7 @@ async def read(bootstrap: str, topic: str, partitions: int) -> list[Any]:
 
 
 async def keys_of(bootstrap: str, topic: str, partitions: int) -> tuple[set[bytes], int | None]:
-    """Return the keys of a topic's records, as they stand now, and the first record's time in ms; of nothing, None.
+    """Return the keys of a topic's current records, and the first record's time in ms; None if there is no record.
 
     Records are not kept, so that a topic may be of millions.
     """
@@ -243,7 +243,7 @@ def _seen(verdict: dict[str, Any], appended_ms: int) -> Seen:
 
 
 def complaints(side: str, posts: Sequence[Given], seen: Sequence[Seen], dead: int) -> list[str]:
-    """Return what is wrong with the counts: every post has to have one verdict under its own policy, and no more."""
+    """Return the errors in the counts: every post must have exactly one verdict, under its own policy."""
     owed = Counter((post.id, post.policy) for post in posts)
     there = Counter((one.post, one.policy) for one in seen)
     found = [f"{side}: {dead} dead letters"] if dead else []

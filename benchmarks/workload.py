@@ -58,7 +58,7 @@ WORKLOADS: Final = {
     "reasoning": Workload(300, EFFORTS, 32),
     "short": Workload(60, (("low", 4), ("medium", 8), ("high", 16)), 4),
 }
-"""By name: ``reasoning`` keeps an engine busy, ``short`` leaves as much as can be to what stands before it."""
+"""By name: ``reasoning`` keeps an engine busy; ``short`` puts the load on the work before the engine."""
 
 
 class Given(NamedTuple):
@@ -132,7 +132,7 @@ def make_posts(run: str, count: int, boards: int, *, seed: int = 0) -> list[Give
     Args:
         run: names the run; the first word of each text, so that an engine that lives on has seen none of them.
         count: how many.
-        boards: from 0 up; each has as many posts as the others, but for one.
+        boards: numbered from 0; their counts of posts differ by at most one.
         seed: of boards, lengths and words.
     """
     rng = random.Random(seed)  # noqa: S311 - drawn to be repeated

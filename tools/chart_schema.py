@@ -31,7 +31,7 @@ OWNED = {
 
 
 def config_schema():
-    """Return the JSON Schema of ``config``: sections of settings, without what is in OWNED."""
+    """Return the JSON Schema of ``config``: sections of settings, without those in OWNED."""
     document = Settings.model_json_schema()
     definitions = document["$defs"]
     sections = {}

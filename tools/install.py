@@ -36,7 +36,7 @@ def say(text):
 
 
 def execute(command, env=None):
-    """Run a command, its output shown; stop where it fails."""
+    """Run a command and show its output; stop if it fails."""
     result = subprocess.run([str(part) for part in command], cwd=str(ROOT), env=env, check=False)
     if result.returncode:
         sys.exit("failed: " + " ".join(str(part) for part in command))

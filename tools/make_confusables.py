@@ -13,7 +13,7 @@ import unicodedata
 from collections import defaultdict
 from pathlib import Path
 
-# Scripts whose letters people take for Latin ones. Alef is an 'l' to UTS #39, but no Arabic text is meant so.
+# Scripts whose letters look like Latin ones. Alef is an 'l' to UTS #39, but no Arabic text is meant so.
 LIKE_LATIN = {
     "LATIN", "GREEK", "CYRILLIC", "ARMENIAN", "COPTIC", "CHEROKEE", "LISU", "DESERET", "OLD",
     "GOTHIC", "RUNIC", "VAI", "WARANG", "CANADIAN", "TIFINAGH", "CARIAN", "LYCIAN", "LYDIAN",
@@ -78,7 +78,7 @@ def ascii_of(source: str, prototypes: dict[str, str]) -> str | None:
         return target if whole or target in set("'\"-:!?") else None
     if len(target) > 1 and any(character.isalnum() for character in target):
         return None
-    # An upright stroke is an 'l' to UTS #39; where it is no letter, the ASCII stroke stays one.
+    # UTS #39 maps an upright stroke to 'l'; a stroke that is not a letter stays an ASCII stroke.
     return "|" if target == "l" else target
 
 

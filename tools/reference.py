@@ -180,7 +180,7 @@ def _whole_summary(text):
     )
 
     def replace(found):
-        # The list stands above the sections of its commands: the next section with this name is the command's.
+        # The list comes before the sections of its commands, so the next section with this name is the right one.
         section = next(
             s for s in sections if s.start() > found.start() and s[1].split()[-1] == found[2]
         )
@@ -195,7 +195,7 @@ def licences():
     lines = [
         "# Licences",
         "",
-        "Stream Guard comes under the Apache License 2.0. What it is installed with, by each package's own metadata:",
+        "Stream Guard has the Apache License 2.0. These are its dependencies, with the licences in their own metadata:",
         "",
         "| package | licence |",
         "|---|---|",

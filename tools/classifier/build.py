@@ -47,7 +47,7 @@ SENTENCES = ROOT / "tools" / "classifier" / "sentences.txt"
 
 
 def load_source():
-    """Return the vectorizer and the model. Exits where the package or its files are not the expected ones."""
+    """Return the vectorizer and the model. Exits if the package or its files are not the expected ones."""
     distribution = metadata.distribution(SOURCE)
     if distribution.version != SOURCE_VERSION:
         sys.exit(

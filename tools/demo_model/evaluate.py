@@ -38,7 +38,7 @@ _BASELINE_POLICIES: Final = 1_500
 
 @dataclass(slots=True, frozen=True)
 class Case:
-    """One post under one policy, and what is right.
+    """One post under one policy, with the right answer.
 
     Attributes:
         pair: number of the pair of cases with the same post and an edited policy; None outside such pairs.
@@ -55,7 +55,7 @@ class Case:
 
 @dataclass(slots=True)
 class Outcome:
-    """What the model said of a case."""
+    """The model's answer to a case."""
 
     case: Case
     decision: str

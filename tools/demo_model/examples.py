@@ -38,7 +38,7 @@ _JSON_WEIGHT: Final = 0.6
 
 @dataclass(slots=True, frozen=True)
 class Asked:
-    """What a token stands for: role, category's number, rule's place in it; each ``IGNORED`` where it is not asked."""
+    """The meaning of a token: role, category's number, rule's place in it; each is ``IGNORED`` if it has no target."""
 
     role: int = 0
     category: int = IGNORED
@@ -65,7 +65,7 @@ class Row:
 
 @dataclass(slots=True)
 class Targets:
-    """What a batch is asked, as tensors like its ids: ``[..., 3]`` for roles, categories and rules."""
+    """The targets of a batch, as tensors like its ids: ``[..., 3]`` for roles, categories and rules."""
 
     prefix: Tensor
     posts: Tensor

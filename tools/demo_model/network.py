@@ -79,8 +79,7 @@ class _Attention(nn.Module):
         for module in (self.q_proj, self.k_proj, self.v_proj):
             nn.init.normal_(module.weight, std=1 / math.sqrt(shape.hidden))
             nn.init.zeros_(module.bias)
-        # Half the heads begin by looking for what is like themselves: to compare words is then at hand, and need not be
-        # found by chance among all that a head could do.
+        # Half of the heads start by matching equal tokens, so that comparing words need not be learned by chance.
         half = width // 2
         with torch.no_grad():
             self.q_proj.weight[:half] = self.k_proj.weight[:half]
@@ -97,7 +96,7 @@ class _Attention(nn.Module):
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
         """Return what tokens take from each other; ``mask`` has a column more than there are keys."""
-        # The sink is one more key, whose logit is 0 and whose value is nothing.
+        # The sink is one more key with logit 0 and value 0.
         sink = k.new_zeros(k.shape[0], self.heads, 1, self.size)
         out = functional.scaled_dot_product_attention(
             q, torch.cat((k, sink), 2), torch.cat((v, sink), 2), attn_mask=mask
@@ -228,7 +227,7 @@ class Network(nn.Module):
         return angles.cos()[:, None].to(kind), angles.sin()[:, None].to(kind)
 
     def _masks(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        """Return what is added to logits: prefixes by themselves, posts over prefixes, posts by themselves."""
+        """Return the masks that are added to logits: prefixes, posts over prefixes, posts."""
         length, own = batch.posts.shape[2], batch.prefix.shape[1]
         kind = self.embedding.weight.dtype
         causal = torch.full((own, own + 1), -math.inf, dtype=kind).triu(1)

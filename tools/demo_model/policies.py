@@ -137,7 +137,7 @@ _EXCEPTIONS: Final = (
 
 @dataclass(slots=True, frozen=True)
 class Rule:
-    """One rule: its id, the topics that it names, and those that it excepts."""
+    """One rule: its id, its topics, and its exceptions."""
 
     id: str
     topics: tuple[str, ...]
@@ -185,7 +185,7 @@ class SyntheticPolicy:
 
     @property
     def safe_code(self) -> str | None:
-        """Code of the safe category, where there is one."""
+        """Code of the safe category, if there is one."""
         return next((s.code for s in self.sections if not s.violates), None)
 
     def taxonomy(self) -> Taxonomy:
@@ -199,7 +199,7 @@ class SyntheticPolicy:
 
 @dataclass(slots=True, frozen=True)
 class Piece:
-    """A piece of text; where it names a topic, its role and its rule's id."""
+    """A piece of text; if it names a topic, with its role and its rule's id."""
 
     text: str
     role: Role = ""
@@ -235,7 +235,7 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
                 return term
 
     def title(usual: str) -> str:
-        # What a section is called is anybody's choice, and decides nothing.
+        # The name of a section is free, and decides nothing.
         return topic().capitalize() if random.random() < 0.35 else usual
 
     letters = "".join(

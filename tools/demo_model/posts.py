@@ -52,7 +52,7 @@ _ORDERS: Final = (
 
 @dataclass(slots=True, frozen=True)
 class SyntheticPost:
-    """A post in pieces, and what is right for it.
+    """A post in pieces, with its right answer.
 
     Attributes:
         pieces: of its text.
@@ -74,7 +74,7 @@ class SyntheticPost:
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What the model is to write: reasoning, and the line of JSON."""
+    """The text that the model should write: reasoning, and the line of JSON."""
 
     analysis: str
     final: str
@@ -88,10 +88,10 @@ def make_post(
     hard: float = 1.0,
     unrelated: float = 0.0,
 ) -> SyntheticPost:
-    """Draw a post: a violation for one in two, else something allowed, excepted, look-alike or unrelated.
+    """Draw a post: a violation in half of the cases, otherwise allowed, excepted, look-alike or unrelated.
 
     Args:
-        random: where it is drawn from.
+        random: the source of the draws.
         policy: that it is to be judged by.
         pool: of the topics that have nothing to do with the policy.
         hard: from 0 to 1, how often the turns that make it hard are taken: orders, plurals, capitals, other topics.
@@ -127,7 +127,7 @@ def make_post(
         for word, (_, role, r) in zip(words, named, strict=True)
     ]
     if spoken_of or random.random() < (0.15 if chunks else 0.7):
-        # What is said of a thing must not tell whether a rule names it.
+        # The words around a topic must not reveal whether a rule names it.
         other = _other(random, policy, pool)
         chunks += [_framed(random, Piece(other))] if other else []
     chunks += [[Piece(text)] for text in _padding(random, policy, pool, hard, alone=not chunks)]
@@ -181,7 +181,7 @@ def _stems(policy: SyntheticPolicy) -> set[str]:
 
 
 def _other(random: Random, policy: SyntheticPolicy, pool: Pool) -> str:
-    """Return a topic that the policy does not name; "" where the draw was one that it does."""
+    """Return a topic that the policy does not name; "" if the drawn topic is one of its own."""
     term = pool.term(random)
     return (
         ""
@@ -204,8 +204,8 @@ def _padding(
             if other[:5] not in own:
                 words.insert(random.randint(0, len(words)), other)
         if random.random() < 0.05 * hard:
-            # Half of a topic of two words is another thing. Rare, as it is among people's posts: while a post is read,
-            # its first word may still become the topic, so that these cost a model of this size the most.
+            # One half of a two-word topic is another thing. This is rare, as in real posts: the
+            # first word may still become the topic, which confuses a small model.
             halves = [t.split() for t in policy.topics if " " in t]
             if halves:
                 words.insert(random.randint(0, len(words)), random.choice(halves)[0])
@@ -226,7 +226,7 @@ def _merged(pieces: list[Piece]) -> tuple[Piece, ...]:
 
 
 def right_answer(policy: SyntheticPolicy, post: SyntheticPost, effort: Effort) -> Answer:
-    """Return what the model is to write at an effort; low is the shortest."""
+    """Return the text that the model should write at an effort; low is the shortest."""
     rule, topic = post.rule, post.topic
     if post.kind == "forbidden":
         assert rule is not None, "a rule settled it"

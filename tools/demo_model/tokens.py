@@ -36,7 +36,7 @@ _WHOLE: Final = sorted(
         for form in (word, word.capitalize())
     }
 )
-# The letters of a code stand alone, whatever is before them, so that a code is always the same tokens: PT1.a. So does
+# The letters of a code are always separate tokens, so that a code such as PT1.a always has the same tokens. So does
 # the s of a plural: that kettles are more than one kettle is then seen, and need not be learnt for each word.
 _PATTERN: Final = (
     r"\p{Lu}(?=\p{Lu}{0,7}\d)|\s(?=\p{Lu}{1,8}\d)|\.(?=\"\})|"
@@ -60,7 +60,7 @@ _EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
 
 
 def phrases() -> list[str]:
-    """Return what the product's template and answers hold word for word, the longest first."""
+    """Return the fixed phrases of the product's template and answers, longest first."""
     found = set(_ANSWER) | set(
         SYSTEM.replace("{date}", _HOLE).replace("{effort}", _HOLE).split(_HOLE)
     )

@@ -52,8 +52,8 @@ class Plan:
         rate_matrices, rate: learning rates, of Muon for the layers' matrices and AdamW for the rest.
         decay: share of the steps, at the end, in which the rates fall to nothing.
         hint: weight of the two extra heads.
-        unrelated: how many more posts speak of a thing that no rule names: as many as of a forbidden one, or the model
-            takes whatever is spoken of for forbidden.
+        unrelated: how many more posts name a thing that no rule names. There must be as many as of forbidden ones,
+            or the model takes every named thing for forbidden.
     """
 
     seed: int = 0
@@ -108,7 +108,7 @@ def _hint_loss(logits: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
     logits, asked = logits.float().flatten(0, -2), asked.flatten(0, -2)
     kept = asked[:, 0] != IGNORED
     logits, asked = logits[kept], asked[kept]
-    # Most tokens stand for nothing.
+    # Most tokens have no meaning target.
     balance = torch.tensor([0.3, 1.0, 1.0, 1.0])
     role = functional.cross_entropy(logits[:, :_ROLES], asked[:, 0], weight=balance)
     named = asked[:, 0] > 0
@@ -155,7 +155,7 @@ def _worker(rank: int, folder: Path, plan: Plan, shape: dict[str, Any], rendezvo
     from tokenizers import Tokenizer
 
     torch.set_num_threads(1)
-    # What is next to nothing costs the processor a hundred times what nothing does.
+    # Denormal numbers cost the processor a hundred times as much as zeros.
     torch.set_flush_denormal(True)
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous.resolve()}", rank=rank, world_size=plan.processes

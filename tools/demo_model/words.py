@@ -96,7 +96,7 @@ def is_held_out(word: str) -> bool:
 
 
 def listed(name: str) -> list[str]:
-    """Return a list of wonderwords, lower case, without the plain words and what is one of them in the plural."""
+    """Return a list of wonderwords in lower case, without plain words and their plurals."""
     text = (files("wonderwords") / "assets" / name).read_text(encoding="utf-8")
     plain = {*PLAIN, *VERBS}
     return [
