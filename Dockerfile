@@ -57,7 +57,9 @@ RUN --mount=type=cache,target=/root/.cache --mount=type=secret,id=ca --mount=typ
     && with_mirror uv pip install --no-deps --require-hashes --requirement requirements/cpu-image.txt \
     && /opt/venv/bin/python drop_cuda.py "$(echo /opt/venv/lib/python3.*/site-packages/torch/lib)" \
     # Headers and programs for building extensions of torch: there is no compiler in the image.
-    && rm -rf /opt/venv/lib/python3.*/site-packages/torch/include /opt/venv/lib/python3.*/site-packages/torch/bin/protoc*
+    && rm -rf /opt/venv/lib/python3.*/site-packages/torch/include /opt/venv/lib/python3.*/site-packages/torch/bin/protoc* \
+    # Intel's OpenMP for devices other than the CPU.
+        /opt/venv/lib/libomptarget*
 COPY pyproject.toml README.md LICENSE ./
 COPY stream_guard/ stream_guard/
 ARG VERSION=0.1.0

@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost image image-gpu image-check compose-check chart-live clean
 
 help: ## what there is
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -119,6 +119,21 @@ contracts: $(STAMP) ## copy the published schemas to docs/contracts
 
 requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
 	tools/compile_requirements.sh
+
+image: $(STAMP) ## build the CPU image with podman, buildah or docker (CA_CERT= INDEX_URL= PYTHON_IMAGE= BUILD_FLAGS=)
+	@$(BIN)/python -m tools.machines.image cpu
+
+image-gpu: $(STAMP) ## build the GPU image (the same variables)
+	@$(BIN)/python -m tools.machines.image gpu
+
+image-check: $(STAMP) ## run the CPU image as a cluster would, and print a table (IMAGE=)
+	@$(BIN)/python -m tools.machines.image_check
+
+compose-check: $(STAMP) ## run docker-compose.yml, and print a table (SERVICES="kafka topics stream-guard")
+	@$(BIN)/python -m tools.machines.compose_check
+
+chart-live: $(STAMP) ## install, change and break the chart on a cluster, and print a table (KUBECONFIG= BROKER_ADDRESS= IMAGE=)
+	@$(BIN)/python -m tools.machines.chart_live
 
 chart: $(STAMP) ## write the chart's schema and README again from settings and values.yaml (needs Go)
 	$(BIN)/python tools/chart_schema.py

@@ -78,6 +78,11 @@ def _main(
 )
 def run(config: ConfigOption = None) -> None:
     """Read posts, judge them, publish verdicts, until SIGTERM or SIGINT; then drain."""
+    from stream_guard.telemetry.output import capture_output
+
+    if os.environ.get("STREAM_GUARD_TELEMETRY__LOG_FORMAT") == "json":
+        # From the first line on, also where a setting is wrong.
+        capture_output()
     from stream_guard.service.app import App
     from stream_guard.telemetry.logs import configure_logs
 

@@ -1,7 +1,7 @@
 """Copies lines from stdin to stdout, each as one JSON object; a line that is one already stays as it is.
 
-Run as a program of its own, and uses the standard library alone, so that it starts in 20 ms and outlives a crash of the
-process whose output it reads. See :mod:`stream_guard.telemetry.output`.
+It runs as a program of its own, so it outlives a crash of the process whose output it reads. It uses the standard
+library alone and starts in 20 ms. See :mod:`stream_guard.telemetry.output`.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ _ESCAPES: Final = re.compile(r"\x1b\[[0-9;]*m")
 _LEVEL: Final = re.compile(r"^(?:\([^)]*\)\s*)?(DEBUG|INFO|WARNING|ERROR|CRITICAL)\b")
 # As glog's, Torch's and ONNX Runtime's begin: a letter and the date.
 _LETTER: Final = re.compile(r"^\[?([IWEF])\d{4}\b")
+# The commands' one line about what went wrong.
+_OWN_ERROR: Final = "stream-guard: "
 _LETTERS: Final = {"I": "info", "W": "warning", "E": "error", "F": "critical"}
 
 
@@ -46,8 +48,10 @@ def as_object(line: str) -> str | None:
 
 
 def level_of(text: str) -> str:
-    """Return the level that a line of another library states; ``info`` where it states none."""
+    """Return the level that a line states; ``info`` if it states none."""
     word, letter = _LEVEL.match(text), _LETTER.match(text)
+    if text.startswith(_OWN_ERROR):
+        return "error"
     if word is not None:
         return word[1].lower()
     return _LETTERS[letter[1]] if letter is not None else "info"
@@ -55,7 +59,7 @@ def level_of(text: str) -> str:
 
 def main() -> None:
     """Copy until every writer has closed its end."""
-    # Whoever stops the service stops the writer; what it says while it stops still has to come through.
+    # A stop of the service may signal this process too. The last lines of the service still have to come through.
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     while line := sys.stdin.buffer.readline(_LINE_BYTES_MAX):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import subprocess
 import sys
@@ -22,8 +23,11 @@ _END_TIMEOUT_S: Final = 2.0
 """How long an exit waits for the last lines. A child of ours that still runs keeps the pipe open."""
 
 
+@functools.cache
 def capture_output() -> TextIO:
     """Send stdout and stderr of this process, and of those it starts, through the program until it exits.
+
+    A second call changes nothing.
 
     Returns:
         The true stderr, for lines that are JSON objects already.

@@ -26,7 +26,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 
 def test_there_is_a_case_for_every_feature() -> None:
     assert len(CASES) >= 20
-    assert sum(case.startswith("preset/") for case in CASES) == 4
+    assert sum(case.startswith("preset/") for case in CASES) == 5
 
 
 def test_the_chart_alone_passes_lint() -> None:

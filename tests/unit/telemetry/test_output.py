@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from typing import Any
@@ -84,3 +85,18 @@ def test_objects_stay_and_blank_lines_go() -> None:
     broken = as_object('{"event": ')
     assert broken is not None
     assert json.loads(broken)["event"] == '{"event":'
+
+
+def test_a_wrong_setting_is_one_object_too() -> None:
+    environment = {
+        **os.environ,
+        "STREAM_GUARD_TELEMETRY__LOG_FORMAT": "json",
+        "STREAM_GUARD_KAFKA__TOPICS": "no list",
+    }
+    command = [sys.executable, "-m", "stream_guard", "run"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert lines
+    assert lines[0]["level"] == "error"
+    assert "lists and tables are JSON" in " ".join(line["event"] for line in lines)

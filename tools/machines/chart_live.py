@@ -1,0 +1,414 @@
+"""Installs the chart on a real cluster, changes and breaks it under load, and prints a table.
+
+    BROKER_ADDRESS=10.244.0.1 IMAGE=localhost/stream-guard:cpu make chart-live KUBECONFIG=/path/to/kubeconfig
+
+``BROKER_ADDRESS`` is an address of this machine that the cluster's pods reach (kind: the gateway of its network). A
+Kafka broker is started there. ``IMAGE`` is the CPU image, by a name that the nodes have or can pull. ``PREVIOUS`` is
+the commit whose chart is upgraded from; the parent of this one by default.
+
+Everything is in one namespace, which is deleted at the end. A node is cordoned for some seconds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from stream_guard.testing.broker.java import KAFKA_VERSION
+from tools.machines import records
+from tools.machines.broker import PASSWORD, USER, LiveBroker
+from tools.machines.cluster import CHART, Release, chart_of, helm, kubectl, read
+from tools.machines.containers import ROOT
+from tools.machines.steps import Steps, execute, need, until
+from tools.vendor_crds import SOURCES
+
+NAMESPACE = "stream-guard-live"
+POSTS = "live.posts"
+OUT = ("live.verdicts", "live.dead-letters")
+PARTITIONS = 6
+RATE = 200
+GAP_S_MAX = 10.0
+TOUTING = (
+    "# Spam\n\nAnswer `VIOLATES` or `SAFE`.\n\n## Violates (SP1 - Spam)\n\n- SP1.a advertises\n"
+)
+# Ends the engine's process of the container that it runs in.
+KILL_ENGINE = (
+    "import os, signal\n"
+    "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
+    "    name = open(f'/proc/{pid}/cmdline', 'rb').read()\n"
+    "    if b'EngineCore' in name and int(pid) != os.getpid():\n"
+    "        os.kill(int(pid), signal.SIGKILL)\n"
+    "        print(pid)\n"
+)
+
+
+def base_values(image: str, bootstrap: str) -> dict[str, Any]:
+    """Return values for the scripted engine, on nodes without a GPU."""
+    repository, _, tag = image.rpartition(":")
+    return {
+        "image": {"repository": repository, "tag": tag},
+        "kafka": {
+            "bootstrapServers": bootstrap,
+            "topics": [POSTS],
+            "partitions": PARTITIONS,
+            "groupId": "live",
+        },
+        "policies": {"files": {"spam": {"policy": TOUTING}}},
+        "gpu": {"count": 0},
+        "replicas": 3,
+        "config": {
+            "engine": {"kind": "scripted", "start_timeout_s": 170},
+            "kafka": {
+                "verdict_topic": OUT[0],
+                "dead_letter_topic": OUT[1],
+                "session_timeout_ms": 120000,
+            },
+        },
+        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
+        "startupProbe": {"periodSeconds": 1, "failureThreshold": 180},
+        "readinessProbe": {"periodSeconds": 2},
+        "tolerations": [],
+        "test": {"timeoutSeconds": 60},
+    }
+
+
+class Live:
+    """The checks, and what they share.
+
+    Args:
+        steps: the table.
+        broker: reached by pods.
+        image: by the name that nodes know.
+    """
+
+    def __init__(self, steps: Steps, broker: LiveBroker, image: str) -> None:
+        self.steps, self.broker, self.image = steps, broker, image
+        self.reader = records.Reader(broker.plain)
+        self.release = Release("stream-guard", NAMESPACE, base_values(image, broker.plain))
+
+    def traffic(self) -> records.Traffic:
+        """Return traffic that begins with a ``with``."""
+        return records.Traffic(self.broker.plain, POSTS, RATE)
+
+    def settle(self, traffic: records.Traffic, timeout_s: float = 240) -> records.Account:
+        """Return the account of some traffic, all of which must be judged."""
+        traffic.finish()
+        return self.reader.settled(traffic, OUT, timeout_s)
+
+    def dry_run(self) -> None:
+        """Every values file is accepted by the API server, KEDA's and Prometheus' resources too."""
+        with self.steps.step("server-side dry run of every values file") as row:
+            files = sorted((ROOT / "tests/helm/values").glob("*.yaml"))
+            files += sorted((CHART / "presets").glob("*.yaml"))
+            minimal = ROOT / "tests/helm/values/minimal.yaml"
+            for file in files:
+                first = ["-f", minimal] if file.parent.name == "presets" else []
+                made = helm("template", "dry", CHART, "--no-hooks", *first, "-f", file).stdout
+                with tempfile.NamedTemporaryFile("w", suffix=".yaml") as rendered:
+                    rendered.write(made)
+                    rendered.flush()
+                    apply = ("apply", "--server-side", "--dry-run=server", "-n", NAMESPACE)
+                    kubectl(*apply, "-f", rendered.name)
+            row.seen = f"{len(files)} files accepted"
+
+    def install(self, previous: str) -> None:
+        """The chart of an earlier commit, and the upgrade to this one."""
+        with self.steps.step(f"install the chart of {previous}, 3 replicas") as row:
+            self.release.upgrade(chart_of(previous))
+            self.release.wait()
+            row.seen = "3 pods ready"
+        with self.steps.step("upgrade to this chart") as row, self.traffic() as traffic:
+            before = self.release.ids()
+            self.release.upgrade()
+            self.release.wait()
+            kept = sum(before[name] == found for name, found in self.release.ids().items())
+            row.seen = f"{kept} of 3 pods untouched; {self.settle(traffic)}"
+        with self.steps.step("helm test --logs") as row:
+            verdict = json.loads(self.release.test())
+            row.seen = f"exit code 0, a verdict: {verdict['decision']}"
+
+    def edit_policy(self) -> None:
+        """An edited policy goes live without a restart."""
+        with self.steps.step("edit a policy live") as row, self.traffic() as traffic:
+            before, begun_s = self.release.ids(), time.time()
+            known = self._digests()
+            edited = TOUTING.replace("advertises", "advertises anything at all")
+            self.release.upgrade(policies={"files": {"spam": {"policy": edited}}})
+            until("a verdict under the edited policy", lambda: self._digests() - known, 150)
+            waited_s = time.time() - begun_s
+            need(self.release.ids() == before, "a pod restarted")
+            row.seen = f"in verdicts after {waited_s:.0f} s, no restart; {self.settle(traffic)}"
+
+    def _digests(self) -> set[str]:
+        found = self.reader.read(OUT[0])
+        return {json.dumps(json.loads(r.value)["policy"], sort_keys=True) for r in found}
+
+    def scale(self) -> None:
+        """More and fewer replicas, and autoscaling enabled on a live release."""
+        for count in (5, 2, 3):
+            with self.steps.step(f"scale to {count}") as row, self.traffic() as traffic:
+                self.release.upgrade(replicas=count)
+                self.release.wait()
+                row.seen = str(self.settle(traffic))
+        with self.steps.step("enable autoscaling on the live release") as row:
+            self.release.upgrade(autoscaling={"enabled": True})
+            count = self.release.spec()["replicas"]
+            need(count == 3, f"replicas went to {count}")  # noqa: PLR2004 - as above
+            self.release.upgrade(autoscaling={"enabled": False})
+            self.release.wait()
+            row.seen = "3 replicas before and after"
+        with self.steps.step("change what cannot change in place") as row:
+            said = self.release.try_upgrade(podManagementPolicy="OrderedReady")
+            need("--cascade=orphan" in said, said)
+            row.seen = "refused, with the way to do it"
+
+    def change_fixed_field(self) -> None:
+        """The way that the refusal names: the StatefulSet is deleted without its pods."""
+        with self.steps.step("the way that it names, under load") as row, self.traffic() as traffic:
+            kubectl("-n", NAMESPACE, "delete", "sts", self.release.name, "--cascade=orphan")
+            self.release.upgrade(podManagementPolicy="OrderedReady")
+            self.release.wait()
+            account = self.settle(traffic)
+            need(account.repeated == 0, str(account))
+            row.seen = str(account)
+
+    def roll(self) -> None:
+        """A rolling update and its rollback under load: no verdict twice, short gaps."""
+        with self.steps.step(f"rolling update, {RATE} posts/s") as row, self.traffic() as traffic:
+            time.sleep(5)
+            self.release.upgrade(podAnnotations={"example.com/version": "2"})
+            self.release.wait()
+            time.sleep(5)
+            row.seen = self._steady(traffic)
+        with self.steps.step("rollback") as row, self.traffic() as traffic:
+            time.sleep(5)
+            helm("rollback", self.release.name, "-n", NAMESPACE)
+            self.release.wait()
+            time.sleep(5)
+            row.seen = self._steady(traffic)
+
+    def _steady(self, traffic: records.Traffic) -> str:
+        account = self.settle(traffic)
+        need(account.repeated == 0, f"repeated: {account}")
+        need(account.gap_s < GAP_S_MAX, f"a gap of {GAP_S_MAX} s or more: {account}")
+        return str(account)
+
+    def break_pods(self) -> None:
+        """A pod killed without warning, one evicted, a node drained, and the broker away."""
+        pod = f"{self.release.name}-1"
+        with self.steps.step("a pod killed without grace") as row, self.traffic() as traffic:
+            time.sleep(3)
+            kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force")
+            time.sleep(2)
+            self.release.wait()
+            row.seen = str(self.settle(traffic, 240))
+        with (
+            self.steps.step("eviction; a second one meets the budget") as row,
+            self.traffic() as traffic,
+        ):
+            need(self.release.evict(pod), "the budget refused the first eviction")
+            second = self.release.evict(f"{self.release.name}-2")
+            time.sleep(2)
+            self.release.wait()
+            account = self.settle(traffic)
+            need(not second, "the budget allowed a second eviction at once")
+            need(account.repeated == 0, str(account))
+            row.seen = f"one let through, one refused; {account}"
+        self._drain()
+        with self.steps.step("broker away for 20 s") as row, self.traffic() as traffic:
+            before = self.release.ids()
+            time.sleep(3)
+            self.broker.away(20)
+            self.release.wait()
+            account = self.settle(traffic, 240)
+            need(self.release.ids() == before, "a pod restarted")
+            row.seen = f"no restart; {account}"
+
+    def _drain(self) -> None:
+        with self.steps.step("drain the node of a pod") as row, self.traffic() as traffic:
+            pod = self.release.pods()[0]
+            node = pod["spec"]["nodeName"]
+            selector = f"--pod-selector=app.kubernetes.io/instance={self.release.name}"
+            drain = ("drain", node, selector, "--ignore-daemonsets", "--delete-emptydir-data")
+            try:
+                kubectl(*drain, "--timeout=40s", check=False)
+                here = [p for p in self.release.pods() if p["spec"].get("nodeName") == node]
+            finally:
+                kubectl("uncordon", node)
+            self.release.wait()
+            account = self.settle(traffic, 240)
+            need(account.repeated == 0, str(account))
+            nodes = len(read("nodes")["items"])
+            kept = (
+                f"{len(here)} pods kept by the budget on the only node"
+                if nodes == 1
+                else "node empty"
+            )
+            row.seen = f"{kept}; {account}"
+
+    def blue_and_green(self) -> None:
+        """A second release in the same group takes over partitions, then all of them."""
+        values = base_values(self.image, self.broker.plain)
+        green = Release("green-stream-guard", NAMESPACE, {**values, "replicas": 3})
+        with self.steps.step("green joins blue's group") as row, self.traffic() as traffic:
+            green.upgrade()
+            green.wait()
+            row.seen = str(self.settle(traffic, 240))
+        with self.steps.step("blue is scaled to none") as row, self.traffic() as traffic:
+            self.release.upgrade(replicas=0)
+            self.release.wait()
+            row.seen = str(self.settle(traffic, 300))
+        with (
+            self.steps.step("back to blue; green is uninstalled") as row,
+            self.traffic() as traffic,
+        ):
+            self.release.upgrade(replicas=3)
+            self.release.wait()
+            helm("uninstall", green.name, "-n", NAMESPACE, "--wait")
+            row.seen = str(self.settle(traffic, 300))
+
+    def uninstall(self) -> None:
+        """Nothing of the release stays."""
+        with self.steps.step("helm uninstall") as row:
+            helm("uninstall", self.release.name, "-n", NAMESPACE, "--wait")
+            kinds = "sts,pods,svc,cm,sa,pdb,pvc"
+            label = f"app.kubernetes.io/instance={self.release.name}"
+            left = until(
+                "the end of all objects",
+                lambda: (
+                    not read(
+                        "-n", NAMESPACE, kinds, "-l", f"{label},app.kubernetes.io/component!=test"
+                    )["items"]
+                ),
+                120,
+            )
+            need(left, "objects are left")
+            row.seen = "no object is left but the test's finished pod"
+
+    def secured_engine(self) -> None:
+        """The engine with the demo model, on SASL_SSL with secrets; its engine killed in the pod."""
+        secret = ("-n", NAMESPACE, "create", "secret", "generic")
+        kubectl(
+            *secret,
+            "kafka-user",
+            f"--from-literal=username={USER}",
+            f"--from-literal=password={PASSWORD}",
+        )
+        kubectl(*secret, "kafka-ca", f"--from-file=ca.crt={self.broker.ca}")
+        release = Release("vllm-stream-guard", NAMESPACE, self._vllm_values())
+        with self.steps.step("`presets/first-start.yaml` (vLLM), SASL_SSL with secrets") as row:
+            release.upgrade()
+            release.wait(300)
+            row.seen = "1 pod ready"
+        with self.steps.step("helm test --logs, by SASL_SSL") as row:
+            row.seen = f"a verdict: {json.loads(release.test())['decision']}"
+        with self.steps.step("the engine killed in the pod") as row:
+            before = release.ids()
+            topics = ("vllm.verdicts", "vllm.dead-letters")
+            with records.Traffic(
+                self.broker.secured, "vllm.posts", 10, self.broker.client()
+            ) as traffic:
+                time.sleep(4)
+                killed = release.execute(f"{release.name}-0", "python", "-c", KILL_ENGINE).split()
+                need(killed, "no process of the engine was found")
+                time.sleep(6)
+            account = self.reader.settled(traffic, topics, 240)
+            need(release.ids() == before, "the pod restarted")
+            row.seen = f"the pod stays; {account}"
+        with self.steps.step("helm uninstall") as row:
+            helm("uninstall", release.name, "-n", NAMESPACE, "--wait")
+            row.seen = "done"
+
+    def _vllm_values(self) -> dict[str, Any]:
+        """Return the preset of a first start, with the secured listener and topics of its own."""
+        values: dict[str, Any] = yaml.safe_load((CHART / "presets/first-start.yaml").read_text())
+        values["image"] = base_values(self.image, "")["image"]
+        values["kafka"] = {
+            "bootstrapServers": self.broker.secured,
+            "topics": ["vllm.posts"],
+            "groupId": "vllm",
+            "partitions": PARTITIONS,
+            "security": {
+                "protocol": "SASL_SSL",
+                "saslMechanism": "PLAIN",
+                "saslSecret": {"name": "kafka-user"},
+                "caSecret": {"name": "kafka-ca"},
+            },
+        }
+        topics = {"verdict_topic": "vllm.verdicts", "dead_letter_topic": "vllm.dead-letters"}
+        values["config"]["kafka"] = topics
+        values["resources"]["requests"] = {"cpu": "500m", "memory": "2Gi"}
+        return values
+
+
+def crds() -> list[Path]:
+    """Return the files of KEDA's and the Prometheus Operator's definitions, from Go's module proxy."""
+    files = []
+    for module, folder, names in SOURCES:
+        done = execute("go", "mod", "download", "-json", module)
+        place = Path(json.loads(done.stdout)["Dir"]) / folder
+        files += [next(place.glob(f"{name}.yaml")) for name in names]
+    return files
+
+
+def main() -> None:
+    """Run all steps, print the table, and remove everything again."""
+    address = os.environ.get("BROKER_ADDRESS")
+    if not address:
+        sys.exit(
+            "BROKER_ADDRESS is not set: name an address of this machine that the cluster's pods reach"
+        )
+    image = os.environ.get("IMAGE") or "localhost/stream-guard:cpu"
+    previous = os.environ.get("PREVIOUS") or "HEAD^"
+    versions = json.loads(kubectl("version", "--output=json"))
+    helm_version = helm("version", "--template", "{{.Version}}").stdout
+    nodes = read("nodes")["items"]
+    steps = Steps(
+        "`make chart-live`",
+        {
+            "Kubernetes": versions["serverVersion"]["gitVersion"],
+            "Helm": helm_version,
+            "Kafka": KAFKA_VERSION,
+            "nodes": f"{len(nodes)} with {nodes[0]['status']['capacity']['cpu']} CPUs",
+        },
+    )
+    there = {item["metadata"]["name"] for item in read("crds")["items"]}
+    files = [file for file in crds() if not any(name in file.read_text() for name in there)]
+    kubectl("create", "namespace", NAMESPACE)
+    try:
+        for file in files:
+            kubectl("apply", "--server-side", "-f", file)
+        with LiveBroker(address) as broker:
+            records.create_topics(broker.plain, [POSTS, *OUT], PARTITIONS)
+            vllm = ["vllm.posts", "vllm.verdicts", "vllm.dead-letters"]
+            records.create_topics(broker.plain, vllm, PARTITIONS)
+            live = Live(steps, broker, image)
+            live.dry_run()
+            live.install(previous)
+            live.edit_policy()
+            live.scale()
+            live.change_fixed_field()
+            live.roll()
+            live.break_pods()
+            live.blue_and_green()
+            live.uninstall()
+            live.secured_engine()
+    finally:
+        kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", check=False)
+        for file in files:
+            kubectl("delete", "-f", file, check=False)
+    print(steps.table())
+    output = os.environ.get("TABLE")
+    if output:
+        Path(output).write_text(steps.table() + "\n")
+
+
+if __name__ == "__main__":
+    main()
