@@ -1,4 +1,4 @@
-"""What a service that acts on verdicts imports: typed verdicts, and a consumer of them. No vLLM, no model.
+"""For services that act on verdicts: typed verdicts and a consumer. Needs neither vLLM nor a model.
 
 >>> async with VerdictConsumer("localhost:9092", group_id="enforcement", decisions=["violates"]) as verdicts:
 ...     async for verdict in verdicts:

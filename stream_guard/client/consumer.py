@@ -1,6 +1,6 @@
-"""Reads the topic of verdicts for a service that acts on them: each once per window, committed after handling.
+"""Reads verdicts for a service that acts on them: without duplicates, and committed after handling.
 
-What it must never do: commit a verdict that was not handled yet, or hand out one that another member owns by now.
+A verdict is never committed before it was handled, and never returned after another member has become its owner.
 """
 
 from __future__ import annotations
@@ -38,32 +38,32 @@ class VerdictConsumer:
     """An async context manager and iterator over verdicts.
 
     A verdict counts as handled when the next one is asked for, or when the block is left without an exception; its
-    position is committed after that. A process that dies in between gets the same verdict again after its restart:
-    handling has to bear that, for example by keeping the verdict's id beside the action.
+    position is committed after that. A process that dies in between gets the same verdict again after its restart.
+    The handler must tolerate that, for example by storing the verdict's id with the action.
 
     Args:
         bootstrap_servers: ``host:port[,host:port ...]``.
         group_id: the consumer group; its members share the partitions.
-        topic: where Stream Guard publishes its verdicts (its ``kafka.verdict_topic``).
-        policies: slugs to hand out; None for all.
-        decisions: of ``violates``, ``safe``, ``undetermined``; None for all. The default is ``violates`` alone, so
-            that a service that acts on each verdict it gets does not act on an undecided one.
-        severity_min: leaves out violations that are known to be less severe. A violation without a severity still
-            comes: not known is not harmless.
-        shadows: whether verdicts of shadow routes come, too, should they be in this topic. They are not for acting on.
-        window_size_max: verdicts remembered to pass over repeats.
-        from_beginning: where a new group starts: at the oldest verdict, or at what comes from now on.
-        handle_timeout_s: how long a rebalance waits for the verdict that is being handled.
-        commit_interval_s: at most this long are positions of handled verdicts kept back.
-        start_timeout_s: the broker must have answered by then.
-        on_unreadable: called with what is no verdict, which is then passed over; by default it is raised.
-        client_options: passed on to aiokafka's consumer (``security_protocol``, ``ssl_context``, ...).
+        topic: the topic of verdicts (``kafka.verdict_topic`` of the deployment).
+        policies: ids of the policies to return verdicts of; None for all.
+        decisions: any of ``violates``, ``safe``, ``undetermined``; None for all. The default is ``violates`` alone, so
+            that a service that acts on each verdict does not act on an undecided one.
+        severity_min: ignore violations known to be less severe. A violation without a severity is still returned,
+            because it may be severe.
+        shadows: whether to return verdicts of shadow routes found in this topic. Do not act on them.
+        window_size_max: how many verdicts to remember, to ignore duplicates.
+        from_beginning: whether a new group starts at the oldest verdict or at the next one.
+        handle_timeout_s: how long a rebalance waits for the verdict in hand.
+        commit_interval_s: how often positions of handled verdicts are committed.
+        start_timeout_s: timeout of the connection to the broker.
+        on_unreadable: called with the error of an unreadable verdict, which is then ignored; by default it is raised.
+        client_options: passed to aiokafka's consumer (``security_protocol``, ``ssl_context``, ...).
 
     Raises:
-        ClientError: an argument makes no sense; the message names it.
+        ClientError: an argument is invalid; the message names it.
 
     Attributes:
-        repeats: verdicts passed over, since their id was in the window.
+        repeats: number of ignored duplicates.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first are by keyword, each with a default that works
@@ -121,8 +121,8 @@ class VerdictConsumer:
         if self._topic not in topics:
             await self._stop()
             message = (
-                f"topic {self._topic!r} does not exist on {self._bootstrap_servers}; name the "
-                "deployment's kafka.verdict_topic, or create it first"
+                f"topic {self._topic!r} does not exist on {self._bootstrap_servers}; pass the "
+                "deployment's kafka.verdict_topic, or create the topic"
             )
             raise BrokerError(message)
         self._consumer.subscribe([self._topic], listener=_Listener(self))
@@ -137,7 +137,7 @@ class VerdictConsumer:
             # Verdicts of an exactly-once deployment count only once their transaction is committed.
             isolation_level="read_committed",
             rebalance_timeout_ms=round((self._handle_timeout_s + 10) * 1_000),
-            # Handling may take its time: it is the rebalance that has the deadline.
+            # Handling may be slow; only a rebalance has a deadline.
             max_poll_interval_ms=round((self._handle_timeout_s + 600) * 1_000),
             **self._options,
         )
@@ -149,13 +149,13 @@ class VerdictConsumer:
         traceback: TracebackType | None,
     ) -> None:
         """Commit what was handled, and leave the group."""
-        # What an exception interrupted was not handled: it comes again.
+        # A verdict whose handler raised was not handled, so it is returned again.
         self._finish(handled=error is None)
         await self._commit()
         await self._stop()
 
     async def __aiter__(self) -> AsyncIterator[Verdict]:
-        """Yield verdicts for ever. Raises UnreadableVerdictError, unless ``on_unreadable`` is set."""
+        """Yield verdicts without end. Raises UnreadableVerdictError, unless ``on_unreadable`` is set."""
         while True:
             self._finish(handled=True)
             if time.monotonic() - self._committed_s >= self._commit_interval_s:
@@ -173,13 +173,13 @@ class VerdictConsumer:
                 yield verdict
 
     def _read(self, record: Any) -> Verdict | None:  # noqa: ANN401 - aiokafka ships no types
-        """Return a record's verdict where it is wanted and new."""
+        """Return a record's verdict; None if it is filtered out or a duplicate."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
         try:
             verdict = parse_verdict(record.value, place)
         except UnreadableVerdictError as error:
             if self._on_unreadable is None:
-                self._in_hand = None  # not handled: it stands in the way until somebody decides
+                self._in_hand = None  # not handled: it is returned again until the caller decides
                 raise
             self._on_unreadable(error)
             return None
@@ -208,13 +208,13 @@ class VerdictConsumer:
         try:
             await self._consumer.commit(positions)
         except (KafkaError, OSError) as error:
-            # Nothing is lost: what was handled may come again.
+            # Nothing is lost: handled verdicts may be returned again.
             for partition, position in positions.items():
                 self._positions.setdefault(partition, position)
             _log.warning("verdicts_commit_failed", error=named(error))
 
     async def revoke(self, partitions: Sequence[TopicPartition]) -> None:
-        """Before partitions go to another member: let the verdict in hand be handled, and commit."""
+        """Wait for the verdict in hand and commit, before another member becomes the owner of the partitions."""
         lost = set(partitions)
         self._buffer = deque(
             record
@@ -225,7 +225,7 @@ class VerdictConsumer:
             async with asyncio.timeout(self._handle_timeout_s):
                 await self._idle.wait()
         await self._commit()
-        # Positions that could not be committed are the next owner's to find out.
+        # The next owner starts from the last committed position.
         self._positions = {p: offset for p, offset in self._positions.items() if p not in lost}
         in_hand = self._in_hand
         if in_hand is not None and TopicPartition(in_hand.topic, in_hand.partition) in lost:
@@ -245,4 +245,4 @@ class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka shi
         await self._owner.revoke(revoked)
 
     async def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        """Nothing to do: the broker knows where the group was."""
+        """Do nothing: the consumer starts from the committed position."""

@@ -1,4 +1,4 @@
-"""What can go wrong for a reader of verdicts."""
+"""The errors of the client."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ __all__ = ["BrokerError", "ClientError", "UnreadableVerdictError"]
 
 
 class ClientError(StreamGuardError):
-    """The client was asked for something that makes no sense."""
+    """An argument of the client is invalid."""
 
 
 class UnreadableVerdictError(ClientError):
-    """A record of the verdict topic is no verdict that this version understands; it names the place."""
+    """A record of the verdict topic is not a verdict that this version can read; the message names its place."""

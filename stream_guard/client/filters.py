@@ -1,6 +1,6 @@
 """Which verdicts a service wants. Pure.
 
-What it must never do: leave out what might be grave because nobody said how grave it is.
+A verdict of unknown severity is never filtered out by severity.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _DECISIONS: Final = frozenset({"violates", "safe", "undetermined"})
 
 @dataclass(slots=True, frozen=True)
 class Wanted:
-    """What is handed out; see :class:`stream_guard.client.VerdictConsumer` for the meaning of each.
+    """A filter of verdicts; :class:`stream_guard.client.VerdictConsumer` describes the arguments.
 
     Raises:
-        ClientError: an argument makes no sense; the message names it.
+        ClientError: an argument is invalid; the message names it.
     """
 
     policies: Collection[str] | None = None
@@ -35,17 +35,19 @@ class Wanted:
 
     def __post_init__(self) -> None:
         if isinstance(self.policies, str) or isinstance(self.decisions, str):
-            message = "policies and decisions are lists: write ['name'], not 'name'"
+            message = "policies and decisions must be lists: write ['name'] instead of 'name'"
             raise ClientError(message)
         if unknown := set(self.decisions or ()) - _DECISIONS:
-            message = f"decisions: {sorted(unknown)} are none; known: {sorted(_DECISIONS)}"
+            message = f"decisions: unknown {sorted(unknown)}; use any of {sorted(_DECISIONS)}"
             raise ClientError(message)
         if self.severity_min is not None and self.severity_min not in SEVERITIES:
-            message = f"severity_min: {self.severity_min!r} is none; known: {', '.join(SEVERITIES)}"
+            message = (
+                f"severity_min: unknown {self.severity_min!r}; use one of {', '.join(SEVERITIES)}"
+            )
             raise ClientError(message)
 
     def wants(self, verdict: Verdict) -> bool:
-        """Whether this verdict is one of them."""
+        """Return whether the filter accepts a verdict."""
         if self.policies is not None and verdict.policy.id not in self.policies:
             return False
         if self.decisions is not None and verdict.decision not in self.decisions:

@@ -1,7 +1,6 @@
-"""Verdicts as typed, immutable objects, read from the JSON that Stream Guard publishes.
+"""Verdicts as typed, immutable objects, parsed from the JSON that Stream Guard publishes.
 
-What it must never do: refuse a verdict for a field that a later minor version has added, or read a verdict of
-another major version as if it understood it.
+Fields that a later minor version adds are ignored; a verdict of another major version is an error.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ from stream_guard.records.verdict_event import decode_verdict
 
 SUPPORTED_MAJOR: Final = "1"
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
-"""From the least grave to the gravest."""
+"""From the least to the most severe."""
 _OPEN: Final = ConfigDict(extra="ignore", frozen=True)
 
 
 class SourceRef(BaseModel):
-    """The record that was judged; ``timestamp_ms`` is Unix time in ms, -1 where it had none."""
+    """The judged record; ``timestamp_ms`` is Unix time in ms, or -1 if it had none."""
 
     model_config = _OPEN
 
@@ -34,7 +33,7 @@ class SourceRef(BaseModel):
 
 
 class Content(BaseModel):
-    """The post that was judged, without its text; ``sha256`` is that of the text's UTF-8 bytes."""
+    """The judged post without its text; ``sha256`` is the digest of the text's UTF-8 bytes."""
 
     model_config = _OPEN
 
@@ -46,7 +45,7 @@ class Content(BaseModel):
 
 
 class PolicyRef(BaseModel):
-    """The policy that judged, and what it says: category, severity, rule ids, rationale."""
+    """The policy and its result: category, severity, rule ids, rationale."""
 
     model_config = _OPEN
 
@@ -60,7 +59,7 @@ class PolicyRef(BaseModel):
 
 
 class Confidence(BaseModel):
-    """Between 0 and 1, and how it was measured; None for both where it was not."""
+    """A value between 0 and 1 and how it was measured; both None if it was not."""
 
     model_config = _OPEN
 
@@ -69,7 +68,7 @@ class Confidence(BaseModel):
 
 
 class Provenance(BaseModel):
-    """How the decision came about; counts are tokens."""
+    """How the decision was made; counts are tokens."""
 
     model_config = _OPEN
 
@@ -89,7 +88,7 @@ class Provenance(BaseModel):
 
 
 class Timing(BaseModel):
-    """Unix times in ms: of the post itself, of its reading, judging and publishing."""
+    """Unix times in ms: when the post was written, consumed, judged and published."""
 
     model_config = _OPEN
 
@@ -100,15 +99,15 @@ class Timing(BaseModel):
 
 
 class Verdict(BaseModel):
-    """What one policy says of one record.
+    """The verdict of one policy on one record.
 
     Attributes:
-        id: 32 hex digits; a repeat of the same verdict has the same id.
-        decision: ``undetermined`` is never to be read as ``safe``.
-        action: what enforcement is advised to do: ``none``, ``review`` or the policy's own word.
-        needs_review: whether a person should look.
-        supersedes: id of an earlier verdict on the same record by another version of the same policy, where
-            the consumer has seen one; set by :class:`stream_guard.client.VerdictConsumer`.
+        id: 32 hex digits; a duplicate of the verdict has the same id.
+        decision: never treat ``undetermined`` as ``safe``.
+        action: the advised enforcement: ``none``, ``review`` or a word of the policy.
+        needs_review: whether a person should review the post.
+        supersedes: id of an earlier verdict on the same record by another version of the policy. Set by
+            :class:`stream_guard.client.VerdictConsumer` if it has seen that verdict.
     """
 
     model_config = _OPEN
@@ -128,11 +127,11 @@ class Verdict(BaseModel):
 
     @property
     def subject(self) -> tuple[str, int, int, str]:
-        """What the verdict is about: topic, partition, offset and policy id, whatever the policy's version."""
+        """The record and the policy: topic, partition, offset and policy id, without the policy's version."""
         return self.source.topic, self.source.partition, self.source.offset, self.policy.id
 
     def is_at_least(self, severity: Severity) -> bool:
-        """Whether its category is known to be as grave as this, or graver."""
+        """Return whether the category is known to be at least this severe."""
         known = self.policy.severity
         return known is not None and SEVERITIES.index(known) >= SEVERITIES.index(severity)
 
@@ -141,14 +140,14 @@ def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
     """Return the verdict in a record's value.
 
     Args:
-        value: what Stream Guard published, as a CloudEvent of either mode.
-        place: where it was found, for the message.
+        value: the record's value, as a CloudEvent of either mode.
+        place: the record's place, for the message.
 
     Raises:
-        UnreadableVerdictError: it is no verdict, or one of another major version.
+        UnreadableVerdictError: the value is not a verdict, or has another major version.
     """
     if value is None:
-        message = f"{place}: empty (a tombstone); verdicts are never deleted by Stream Guard"
+        message = f"{place}: the value is null (a tombstone); Stream Guard never deletes verdicts"
         raise UnreadableVerdictError(message)
     try:
         verdict = Verdict.model_validate(decode_verdict(value))
@@ -156,7 +155,7 @@ def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
         message = f"{place}: not a verdict: not JSON"
         raise UnreadableVerdictError(message) from None
     except ValidationError as error:
-        # Inputs stay out of the message: a log is no place for what stands in a topic.
+        # The message has no input in it, because it may reach a log.
         what = "; ".join(
             f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}"
             for item in error.errors(include_input=False, include_url=False)[:3]
@@ -166,7 +165,7 @@ def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
     major = verdict.schema_version.partition(".")[0]
     if major != SUPPORTED_MAJOR:
         message = (
-            f"{place}: schema version {verdict.schema_version}, and this client reads "
+            f"{place}: schema version {verdict.schema_version} is not supported, this client reads "
             f"{SUPPORTED_MAJOR}.x; upgrade stream-guard"
         )
         raise UnreadableVerdictError(message)

@@ -1,7 +1,4 @@
-"""A bounded memory of verdicts, to pass over repeats. Pure.
-
-What it must never do: grow without bound, or take a verdict for a repeat that it has not seen.
-"""
+"""A bounded memory of verdicts, to ignore duplicates. Pure."""
 
 from __future__ import annotations
 
@@ -15,13 +12,13 @@ if TYPE_CHECKING:
 
 
 class Window:
-    """Remembers the last verdicts by id, and by what they are about.
+    """Remembers the last verdicts by id and by subject.
 
-    It is in memory: after a restart it is empty, and a repeat of what was handled before comes through. A service
-    that must act once for ever keeps the ids where it keeps its actions (see ``examples/enforcement.py``).
+    The window is in memory and empty after a restart, so duplicates of earlier verdicts pass. A service that must
+    act only once stores the ids with its actions (see ``examples/enforcement.py``).
 
     Args:
-        size_max: verdicts remembered; the oldest are forgotten.
+        size_max: number of verdicts to remember; the oldest are forgotten.
 
     Raises:
         ClientError: ``size_max`` is below 1.
@@ -39,14 +36,14 @@ class Window:
         return len(self._ids)
 
     def is_repeat(self, verdict: Verdict) -> bool:
-        """Whether a verdict of this id is among those remembered."""
+        """Return whether a verdict with this id is remembered."""
         return verdict.id in self._ids
 
     def remember(self, verdict: Verdict) -> str | None:
-        """Take a verdict in; return the id of the earlier one that it supersedes, if any.
+        """Remember a verdict; return the id of the verdict that it supersedes, or None.
 
-        A later judgement of the same record under another version of the same policy supersedes the earlier; one
-        that was published earlier and only comes later supersedes nothing.
+        A verdict supersedes one on the same record by another version of the same policy, unless that one was
+        published later.
         """
         self._ids[verdict.id] = None
         subject, mine = verdict.subject, (verdict.timing.published, verdict.id)

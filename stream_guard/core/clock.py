@@ -1,4 +1,4 @@
-"""The real clock; tests bring their own (:class:`stream_guard.testing.ManualClock`)."""
+"""The system's clock. Tests use :class:`stream_guard.testing.ManualClock` instead."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from typing import Protocol
 
 
 class SystemClock:
-    """A :class:`stream_guard.core.clock.Clock` on the system's."""
+    """A :class:`Clock` that reads the system's clocks."""
 
     wall_ns = staticmethod(time.time_ns)
     monotonic_s = staticmethod(time.monotonic)
 
 
 class Clock(Protocol):
-    """Time, so that tests can own it."""
+    """A source of time that tests can replace."""
 
     def wall_ns(self) -> int:
         """Unix time in ns."""
 
     def monotonic_s(self) -> float:
-        """A clock that never goes back, in s."""
+        """Monotonic time in s."""

@@ -1,4 +1,4 @@
-"""The slice of Kafka that everyone speaks of: a partition and a record. Pure."""
+"""The parts of Kafka that every room uses: a partition and a record. Pure."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
 
 
 class Partition(NamedTuple):
-    """A topic's partition; equal to, and hashing like, aiokafka's ``TopicPartition``."""
+    """A partition of a topic; equal to aiokafka's ``TopicPartition``, with the same hash."""
 
     topic: str
     partition: int
 
 
 class Record(Protocol):
-    """The slice of a Kafka record that is used; aiokafka's ``ConsumerRecord`` has it."""
+    """The attributes of a Kafka record that Stream Guard reads; aiokafka's ``ConsumerRecord`` has them."""
 
     @property
     def topic(self) -> str: ...

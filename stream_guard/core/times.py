@@ -1,4 +1,4 @@
-"""Times as people write and read them: ISO 8601 in, readable text out. Pure."""
+"""Parses and formats times (ISO 8601, RFC 3339). Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stream_guard.core.errors import SettingsError
 
 
 def time_text(unix_ms: int) -> str:
-    """Return a time as RFC 3339 in UTC; the number where no calendar has it."""
+    """Return Unix time in ms as RFC 3339 in UTC; as the number if it is outside the calendar."""
     try:
         then = datetime.fromtimestamp(unix_ms // 1_000, tz=UTC)
     except (ValueError, OverflowError, OSError):
@@ -20,7 +20,7 @@ def time_ms(text: str, option: str) -> int:
     """Return Unix time in ms of an ISO 8601 time; one without a zone is UTC.
 
     Raises:
-        SettingsError: it is none; names the option.
+        SettingsError: the text is not a time; the message names the option.
     """
     try:
         then = datetime.fromisoformat(text)

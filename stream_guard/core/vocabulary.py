@@ -7,14 +7,14 @@ from typing import Literal, TypeAlias
 __all__ = ["Decision", "Effort", "Mode", "Severity", "Tier", "Undetermined"]
 
 Decision: TypeAlias = Literal["violates", "safe", "undetermined"]
-"""What a verdict says of a post under one policy."""
+"""The result of judging a post under one policy."""
 Effort: TypeAlias = Literal["low", "medium", "high"]
 """How long the model reasons."""
 Mode: TypeAlias = Literal["live", "canary", "shadow"]
-"""How a policy came to judge a post; a shadow's verdicts are acted on by nobody."""
+"""Which kind of route led to the policy; no one acts on the verdicts of a shadow."""
 Severity: TypeAlias = Literal["low", "medium", "high", "critical"]
-"""How bad a violation of a category is, as its policy declares."""
+"""How severe a violation of a category is, as its policy declares."""
 Tier: TypeAlias = Literal["duplicates", "rules", "classifier", "safeguard"]
 """The tiers of the cascade, cheapest first."""
 Undetermined: TypeAlias = Literal["fail_open", "fail_closed", "hold"]
-"""What enforcement should do with a post that could not be decided."""
+"""What enforcement should do with an undetermined post."""

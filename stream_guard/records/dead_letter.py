@@ -1,9 +1,7 @@
-"""A record of the dead-letter topic read back: what failed, which filter takes it, what a replay of it is. Pure.
+"""Reads, filters and replays dead letters. Pure.
 
-Beside dead letters the topic holds *markers*: a replay writes one, in the same transaction as the record that it
-sends back, into the partition of the dead letter. Whoever replays next finds it there.
-
-What it must never do: take a header of the original record for one of ours, or send back what is not whole.
+The dead-letter topic also holds *markers*. A replay writes one into the partition of the dead letter, in the same
+transaction as the record that it sends back, so that the next replay can ignore the dead letter.
 """
 
 from __future__ import annotations
@@ -36,16 +34,16 @@ class DeadLetter:
     """One dead letter.
 
     Attributes:
-        topic, partition, offset: where it stands itself.
-        source_topic, source_partition, source_offset: where its record stands.
-        source_ms: its record's timestamp, Unix time in ms.
-        id: of its record; the same for each repeat, and for each policy that failed.
-        key, value: the record's own, cut where ``cut``.
-        headers: the record's own, without ours.
-        about: our headers, by name.
-        value_bytes: the value's length; None where it is null.
+        topic, partition, offset: the place of the dead letter.
+        source_topic, source_partition, source_offset: the place of the source record.
+        source_ms: timestamp of the source record, Unix time in ms.
+        id: id of the source record; the same for each duplicate, and for each policy that failed.
+        key, value: of the source record; shortened if ``cut``.
+        headers: of the source record, without the ``sg_*`` headers of the dead letter.
+        about: the ``sg_*`` headers of the dead letter, by name.
+        value_bytes: length of the value; None if it is null.
         replays: how often the record had been replayed before it failed.
-        cut: whether something of the record is missing here.
+        cut: whether a part of the source record is missing.
     """
 
     topic: str
@@ -66,20 +64,20 @@ class DeadLetter:
 
     @property
     def reason(self) -> str:
-        """The error's stable word."""
+        """The reason of the error, for example ``json``."""
         return self.about[FIRST_HEADER]
 
     @property
     def failed_ms(self) -> int:
-        """When it was given up, Unix time in ms; 0 where that cannot be read."""
+        """When the record failed, Unix time in ms; 0 if unreadable."""
         return _number(self.about.get("sg_failed_ms")) or 0
 
     def without_content(self) -> DeadLetter:
-        """Return it without key, value and headers of the record, so that many can be kept."""
+        """Return a copy without key, value and headers, which takes less memory."""
         return replace(self, key=None, value=None, headers=())
 
     def describe(self) -> dict[str, Any]:
-        """Return what is known of it, for JSON: no key, no value, no header of the record."""
+        """Return a summary for JSON, without key, value and headers of the record."""
         about = self.about
         return {
             "id": self.id,
@@ -107,7 +105,7 @@ class DeadLetter:
 
 
 def read_dead_letter(record: Record) -> DeadLetter | None:
-    """Return the dead letter that a record of the topic is; None where it is a marker, or not ours."""
+    """Return the dead letter in a record of the topic; None if it is a marker or was not written by Stream Guard."""
     headers = tuple(record.headers)
     first = max((n for n, (name, _) in enumerate(headers) if name == FIRST_HEADER), default=None)
     if first is None:
@@ -143,7 +141,7 @@ def _replays(headers: Headers) -> int:
 
 
 def replayed_id(record: Record) -> str | None:
-    """Return the id that a marker names; None where the record is no marker."""
+    """Return the id of the replayed record that a marker names; None if the record is not a marker."""
     headers = dict(record.headers)
     if headers.get(MARKER_HEADER) != MARKER_REPLAYED or FIRST_HEADER in headers:
         return None
@@ -151,7 +149,7 @@ def replayed_id(record: Record) -> str | None:
 
 
 def replay_headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
-    """Return the headers of the record that a replay sends: the original ones, and how often it was replayed."""
+    """Return the headers of the record that a replay sends: the original ones and the number of replays."""
     ours = (REPLAYS_HEADER, REPLAY_OF_HEADER)
     return [
         *((name, value) for name, value in letter.headers if name not in ours),
@@ -161,10 +159,10 @@ def replay_headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
 
 
 def marker(letter: DeadLetter, now_ms: int) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
-    """Return key, value and headers of the marker that says that a record was replayed.
+    """Return key, value and headers of the marker of a replayed record.
 
     Args:
-        letter: whose record.
+        letter: the replayed dead letter.
         now_ms: Unix time in ms.
     """
     value = {
@@ -179,14 +177,14 @@ def marker(letter: DeadLetter, now_ms: int) -> tuple[bytes, bytes, list[tuple[st
 
 @dataclass(slots=True, frozen=True)
 class DeadLetterFilter:
-    """Which dead letters are meant; what is None, or empty, says nothing.
+    """A filter of dead letters; a field that is None or empty accepts all.
 
     Attributes:
-        reasons: any of these.
+        reasons: reasons to accept.
         topic, partition: of the source record.
         offset_min, offset_max: of the source record, both included.
-        since_ms, until_ms: when it was given up, Unix time in ms; the second excluded.
-        ids: any of these.
+        since_ms, until_ms: when the record failed, Unix time in ms; the second excluded.
+        ids: ids to accept.
     """
 
     reasons: frozenset[str] = field(default_factory=frozenset)
@@ -199,7 +197,7 @@ class DeadLetterFilter:
     ids: frozenset[str] = field(default_factory=frozenset)
 
     def takes(self, letter: DeadLetter) -> bool:
-        """Return whether the dead letter is meant."""
+        """Return whether the filter accepts a dead letter."""
         return (
             (not self.reasons or letter.reason in self.reasons)
             and (not self.ids or letter.id in self.ids)
@@ -214,7 +212,7 @@ class DeadLetterFilter:
 
 @dataclass(slots=True, frozen=True)
 class Place:
-    """A record's place, as ``TOPIC/PARTITION/OFFSET``."""
+    """The place of a record, written ``TOPIC/PARTITION/OFFSET``."""
 
     topic: str
     partition: int
@@ -222,7 +220,7 @@ class Place:
 
     @classmethod
     def parse(cls, text: str) -> Place | None:
-        """Return the place that a text names; None where it names none."""
+        """Return the place that a text names; None if it is not one."""
         parts: Sequence[str] = text.rsplit("/", 2)
         numbers = [_number(part) for part in parts[1:]]
         if len(parts) != 3 or not parts[0] or None in numbers:  # noqa: PLR2004 - its three parts
@@ -232,7 +230,7 @@ class Place:
 
 
 def _number(text: str | None) -> int | None:
-    """Return a whole number of 64 bits; None where it is none (a timestamp may be below zero)."""
+    """Return a whole number of 64 bits, which may be negative; None if the text is not one."""
     if text is None or not _NUMBER.fullmatch(text):
         return None
     number = int(text)

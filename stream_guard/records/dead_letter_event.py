@@ -1,9 +1,9 @@
-"""Dead letters: the original bytes and headers, and in ``sg_*`` headers where, when, which stage and why. Pure.
+"""Builds dead letters: the original bytes and headers, then ``sg_*`` headers with place, time, stage and cause. Pure.
 
-Ours come last, in one block that begins with ``sg_reason``: what stands before it is the record's own, even where a
-name is the same. ``docs/guides/dead-letters.md`` describes each.
+The ``sg_*`` headers come last, in one block that begins with ``sg_reason``. Headers before the block belong to the
+record, even if a name is the same. ``docs/guides/dead-letters.md`` describes each header.
 
-What it must never do: change the original bytes without saying so, or put text of a post into a header.
+Bytes are never shortened without a header that says so, and no header holds text of a post.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from stream_guard.settings import KafkaSettings
 
 FIRST_HEADER: Final = "sg_reason"
-# Room for key and headers beside a value of bytes_max, below a topic's usual limit of 1 MiB.
+# The space for key and headers beside a value of bytes_max, within a topic's default limit of 1 MiB.
 _ASIDE_BYTES_MAX: Final = 64 << 10
 _KEY_BYTES_MAX: Final = _ASIDE_BYTES_MAX // 2
 
 
 class DeadLetterEvent(NamedTuple):
-    """A dead letter as it is written: the record's own bytes, cut where they were too large, and our headers."""
+    """A dead letter to publish: the record's bytes, cut if they are too large, and the headers."""
 
     key: bytes | None
     value: bytes | None
@@ -33,13 +33,13 @@ class DeadLetterEvent(NamedTuple):
 
 
 def source_id(topic: str, partition: int, offset: int, timestamp_ms: int) -> str:
-    """Return the id of a source record: 32 hex digits, the same however often it fails and under which policies.
+    """Return the id of a source record: 32 hex digits, the same for each failure and each policy.
 
     Args:
-        topic: the record's.
-        partition: the record's.
-        offset: the record's.
-        timestamp_ms: the record's, Unix time in ms; tells it from one of an earlier topic of the same name.
+        topic: the record's topic.
+        partition: the record's partition.
+        offset: the record's offset.
+        timestamp_ms: the record's timestamp, Unix time in ms; it differs where a topic was created again.
     """
     place = f"{topic}\0{partition}\0{offset}\0{timestamp_ms}"
     return hashlib.sha256(place.encode()).hexdigest()[:32]
@@ -58,13 +58,12 @@ def build_dead_letter(
 
     Args:
         record: the record that cannot be judged.
-        error: why.
-        kafka: names the dead-letter topic and the consumer group that gave up on it. A value longer than its
-            ``dead_letter_bytes_max`` is cut to that, with its whole length and sha256 in the headers; the source
-            record still has the whole. Key and headers are cut where they exceed what is left, or 64 KiB.
-        failed_ms: when, Unix time in ms.
-        policy_id: the policy under which it failed; None where it failed before any.
-        attempts: how often it was tried since it was read.
+        error: the cause.
+        kafka: the consumer group, and ``dead_letter_bytes_max``: a longer value is cut to that, with its length and
+            sha256 in the headers. Key and headers are cut if they exceed 64 KiB or the space that the value leaves.
+        failed_ms: when the record failed, Unix time in ms.
+        policy_id: the policy that was judging; None if the record failed before.
+        attempts: how often the record was tried since it was read.
     """
     value, bytes_max = record.value, kafka.dead_letter_bytes_max
     about: list[tuple[str, str]] = [
@@ -102,14 +101,14 @@ def build_dead_letter(
 
 
 def _size_bytes(headers: Sequence[tuple[str, bytes]]) -> int:
-    # 10 for what the format takes beside each: two lengths.
+    # 10 for the two lengths that the format adds to each.
     return sum(10 + len(name.encode()) + len(value or b"") for name, value in headers)
 
 
 def _largest_dropped(
     headers: Sequence[tuple[str, bytes]], bytes_max: int
 ) -> list[tuple[str, bytes]]:
-    """Return headers in their order, without the largest where all would be too large."""
+    """Return the headers in their order, without the largest if together they are too large."""
     sizes = [_size_bytes([header]) for header in headers]
     total = sum(sizes)
     dropped: set[int] = set()

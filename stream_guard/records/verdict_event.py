@@ -1,4 +1,4 @@
-"""Verdicts on the wire: their ids, their JSON, their CloudEvents headers. Pure."""
+"""Encodes verdicts: ids, JSON and CloudEvents headers. Pure."""
 
 from __future__ import annotations
 
@@ -36,37 +36,37 @@ Headers = list[tuple[str, bytes]]
 
 
 def verdict_id(topic: str, partition: int, offset: int, policy_id: str, policy_sha256: str) -> str:
-    """Return 32 hex digits (128 bits of SHA-256) that name one record's verdict under one policy text."""
+    """Return the id of a record's verdict under one policy text: 32 hex digits (128 bits of SHA-256)."""
     # Kafka topic names and slugs hold no newline, so the joined form is unambiguous.
     name = f"{topic}\n{partition}\n{offset}\n{policy_id}\n{policy_sha256}"
     return hashlib.sha256(name.encode()).hexdigest()[:32]
 
 
 def verdict_schema() -> dict[str, Any]:
-    """Return the published JSON Schema (2020-12) of a verdict, as it ships in this package."""
+    """Return the published JSON Schema (2020-12) of a verdict."""
     file = resources.files("stream_guard.records") / "schemas" / f"verdict-{SCHEMA_VERSION}.json"
     schema: dict[str, Any] = orjson.loads(file.read_bytes())
     return schema
 
 
 def encode_verdict(verdict: dict[str, Any]) -> bytes:
-    """Return a verdict's bytes."""
+    """Return a verdict as JSON."""
     return _fitted(orjson.dumps(verdict))
 
 
 def _fitted(encoded: bytes) -> bytes:
-    """Return a copy that takes no more memory than it says; orjson's own keeps a buffer of 8 kB until it is freed.
+    """Return a copy without the buffer of 8 kB that orjson's own result keeps.
 
-    A verdict stays in memory until the broker has acknowledged it, and thousands do at a time.
+    Thousands of verdicts wait in memory for the broker's acknowledgement.
     """
     return memoryview(encoded).tobytes()
 
 
-def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - whatever JSON stands there
-    """Return the verdict in a record's value, taken out of a structured CloudEvent where it is in one.
+def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the verdict in a record's value, also from inside a structured CloudEvent.
 
     Raises:
-        orjson.JSONDecodeError: it is no JSON.
+        orjson.JSONDecodeError: the value is not JSON.
     """
     document = orjson.loads(value)
     if isinstance(document, dict) and "specversion" in document and "data" in document:
@@ -75,15 +75,15 @@ def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - whatever JSON stands 
 
 
 class VerdictEvents:
-    """Verdicts as CloudEvents 1.0 over Kafka, for a list of verdicts that are published at one time.
+    """Encodes verdicts as CloudEvents 1.0 over Kafka, for a list that is published together.
 
     In binary mode (Kafka protocol binding, section 3.2) the value is the verdict and the attributes are ``ce_*``
     headers; in structured mode (section 3.3) the value is the event with the verdict as its ``data``. The header
     ``traceparent`` is there in both, where tracing libraries look for it.
 
     Args:
-        published_ms: when, Unix time in ms.
-        mode: which of the two.
+        published_ms: time of publishing, Unix time in ms.
+        mode: binary or structured.
     """
 
     def __init__(self, published_ms: int, mode: EventMode = "binary") -> None:
@@ -97,8 +97,8 @@ class VerdictEvents:
         """Return the value and the headers of one verdict's record.
 
         Args:
-            verdict: as :func:`build_verdict` makes it.
-            traceparent: W3C trace context of the span that publishes it.
+            verdict: from :func:`stream_guard.judging.verdict.build_verdict`.
+            traceparent: W3C trace context of the span that publishes the verdict.
         """
         source = verdict["source"]
         place = source["topic"], source["partition"]

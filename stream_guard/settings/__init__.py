@@ -6,7 +6,7 @@ over the file, so that a deployment can override what an image carries.
 
 May import: ``core``.
 
-What it must never do: accept a name that it does not know, or show a secret.
+Unknown names are errors, and no message shows a secret.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Environment over file over defaults; the file comes in as keyword arguments."""
+        """Return the sources, first wins: the environment, then the file (as keyword arguments), then defaults."""
         del dotenv_settings, file_secret_settings, settings_cls
         return env_settings, init_settings
 
@@ -103,13 +103,13 @@ class Settings(BaseSettings):
     def _consistent(self) -> Settings:
         if self.kafka.rebalance_timeout_ms < (self.delivery.drain_timeout_s + 5) * 1_000:
             raise ValueError(
-                "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s, which are "
-                "kept for the flush and the last commit"
+                "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s: "
+                "the flush and the last commit need them"
             )
         if self.stall_s <= max(self.engine.hang_s, self.delivery.publish_timeout_s):
             raise ValueError(
-                "delivery.stall_timeout_s must exceed engine.hang_timeout_s and delivery.publish_timeout_s, which "
-                "find and name the part that stands still"
+                "delivery.stall_timeout_s must exceed engine.hang_timeout_s and delivery.publish_timeout_s, "
+                "so that these two can name the part that stopped"
             )
         return self
 
@@ -118,7 +118,7 @@ def load_settings(config: Path | None = None) -> Settings:
     """Read the settings from the environment and, under it, a TOML file.
 
     Raises:
-        SettingsError: a name is unknown or a value malformed; names each, with an example.
+        SettingsError: a name is unknown or a value malformed; the message names each, with an example.
     """
     table: dict[str, Any] = {}
     if config is not None:
@@ -150,7 +150,7 @@ def env_name(*path: str) -> str:
 
 
 def _refuse_unknown_environment() -> None:
-    # pydantic-settings only looks for names that it knows, so a misspelt section would be ignored.
+    # pydantic-settings reads only the names that it knows, so a misspelt section would be ignored.
     for name in os.environ:
         if not name.upper().startswith(ENV_PREFIX):
             continue
@@ -158,7 +158,7 @@ def _refuse_unknown_environment() -> None:
         if section not in Settings.model_fields:
             known = ", ".join(Settings.model_fields)
             message = (
-                f"{name}: there is no section {section!r} (known: {known}); "
+                f"{name}: unknown section {section!r} (known: {known}); "
                 f"names look like {env_name('kafka', 'group_id')}"
             )
             raise SettingsError(message)
@@ -188,7 +188,7 @@ def _explain(error: ValidationError) -> str:
             for part in path[:-1]:
                 parent = parent.model_fields[part].annotation
             known = ", ".join(parent.model_fields)
-            lines.append(f"{name}: there is no such setting; known here: {known}")
+            lines.append(f"{name}: unknown setting; known here: {known}")
             continue
         what = item["msg"].removeprefix("Value error, ")
         example = next(

@@ -1,4 +1,4 @@
-"""The engine, and the tiers round it."""
+"""Settings of the engine and of the cascade of tiers."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class EngineSettings(Section):
-    """The model and the engine; what is not named here goes to vLLM through ``extra``."""
+    """The model and the engine. ``extra`` passes any other engine argument to vLLM."""
 
     kind: Literal["vllm", "scripted"] = "vllm"
-    """``scripted`` judges by a fixed rule, without a model: for load tests of the pipeline."""
+    """``vllm`` runs the model. ``scripted`` judges by a fixed rule, without a model, for load tests of the pipeline."""
     model: str = "openai/gpt-oss-safeguard-20b"
-    """A folder, or a model's name on a hub."""
+    """The model: a folder, or a name on the Hugging Face hub."""
     revision: str | None = None
     """The model's revision; pin it to keep the same weights and tokenizer."""
     dtype: str = "auto"
@@ -27,56 +27,57 @@ class EngineSettings(Section):
     max_model_len: int = Field(8_192, ge=64)
     """Longest prompt and answer together, in tokens."""
     max_num_seqs: int = Field(256, ge=1)
-    """Requests that vLLM runs side by side."""
+    """Requests that vLLM runs at the same time."""
     max_num_batched_tokens: int = Field(8_192, ge=64)
     """Tokens that vLLM computes in one step."""
     tensor_parallel_size: int = Field(1, ge=1)
     """GPUs that share one copy of the model."""
     gpu_memory_utilization: float = Field(0.9, gt=0, le=1)
-    """Share of the GPU's memory that vLLM takes."""
+    """Share of the GPU's memory that vLLM uses."""
     kv_cache_memory_bytes: int | None = Field(None, ge=1 << 20)
-    """Size of the KV cache, in bytes, instead of a share of memory."""
+    """Size of the KV cache, in bytes; replaces ``gpu_memory_utilization``."""
     load_format: str = "auto"
-    """vLLM's ``load_format``; ``dummy`` makes random weights in the model's shape."""
+    """vLLM's ``load_format``; ``dummy`` uses random weights of the model's shape."""
     extra: dict[str, Any] = Field(default_factory=dict)
-    """Passed on to vLLM's engine arguments as it is."""
+    """Further engine arguments, passed to vLLM unchanged."""
     effort: Literal["low", "medium", "high"] = "low"
-    """How long the model reasons, for policies that do not say."""
+    """How long the model reasons, unless the policy says otherwise."""
     reasoning_tokens_max: int = Field(512, ge=1)
-    """Reasoning budget, in tokens; exact."""
+    """Reasoning budget, in tokens. The model never exceeds it."""
     rationale_tokens_max: int = Field(96, ge=1)
     """Longest rationale, in tokens."""
     attempts_max: int = Field(2, ge=1, le=5)
-    """Tries for an answer that can be read; each with half the budget of the last."""
+    """Attempts to get an answer that can be parsed; each has half the reasoning budget of the last."""
     request_timeout_s: float = Field(60, gt=0)
-    """A post without an answer by then is ``undetermined``."""
+    """Timeout of one post, in s; without an answer the post is ``undetermined``."""
     start_timeout_s: float = Field(1_800, gt=0)
-    """The engine must be ready by then."""
+    """Timeout of the engine's start, in s; after it the service stops."""
     hang_timeout_s: float | None = Field(None, gt=0)
-    """An engine that decides nothing for so long, while it has posts, hangs and is killed; above
-    ``request_timeout_s``, by default twice that."""
+    """An engine that has posts but decides none for this long, in s, is killed and rebuilt. Must exceed
+    ``request_timeout_s``; the default is twice that."""
     rebuilds_max: int = Field(10, ge=0)
-    """Engines rebuilt within ``rebuild_window_s``, failed attempts included; one more stops the service."""
+    """Most rebuilds of the engine within ``rebuild_window_s``, failed ones included; one more stops the service."""
     rebuild_window_s: float = Field(3_600, gt=0)
-    """Over how long rebuilds are counted."""
+    """The window for ``rebuilds_max``, in s."""
     rebuild_backoff_s_min: float = Field(1, ge=0)
-    """Pause before a rebuild; it doubles with each that follows without a post judged in between."""
+    """Pause before the first rebuild, in s. It doubles with each rebuild until a post is judged."""
     rebuild_backoff_s_max: float = Field(60, ge=0)
-    """Longest of these pauses."""
+    """Longest pause before a rebuild, in s."""
     deaths_per_post_max: int = Field(2, ge=1)
-    """A post over which the engine has died or hung so often, the last time alone in it, is a dead letter."""
+    """Most deaths or hangs of the engine on one post. At the limit the post becomes a dead letter, if the engine had no
+    other post the last time."""
     in_flight_requests_max: int | None = Field(None, ge=1)
-    """Requests admitted to vLLM at once; by default twice ``max_num_seqs``."""
+    """Most requests in vLLM, running or queued; the default is twice ``max_num_seqs``."""
     in_flight_tokens_max: int | None = Field(None, ge=64)
-    """Prompt tokens admitted to vLLM at once; by default no bound beyond that of requests."""
+    """Most prompt tokens in vLLM, running or queued; no limit where unset."""
     prompt_date: str = Field("2025-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
-    """The date in harmony's system message, pinned so that prefixes stay cached and a prompt can be rebuilt."""
+    """The date in harmony's system message, fixed, so that prefixes stay cached and a prompt can be rebuilt."""
 
     @model_validator(mode="after")
     def _ordered(self) -> EngineSettings:
         if self.hang_s <= self.request_timeout_s:
             raise ValueError(
-                "hang_timeout_s must exceed request_timeout_s, or one slow post would pass for a hanging engine"
+                "hang_timeout_s must exceed request_timeout_s, or one slow post looks like a hung engine"
             )
         if self.rebuild_backoff_s_max < self.rebuild_backoff_s_min:
             raise ValueError("rebuild_backoff_s_max must not be below rebuild_backoff_s_min")
@@ -92,68 +93,70 @@ class RungSettings(Section):
     """One rung of the ladder: how long the model reasons, and its budget."""
 
     effort: Literal["medium", "high"]
-    """Above the lowest, with which no post is asked twice."""
+    """How long the model reasons on this rung."""
     reasoning_tokens_max: int = Field(ge=1, le=32_768)
-    """Reasoning budget on this rung, in tokens; exact. A policy's own is kept where it is larger."""
+    """Reasoning budget on this rung, in tokens. A larger budget of the policy is kept."""
 
 
 class CascadeSettings(Section):
-    """Which tiers a post passes, when the model is asked again, and what is left out under pressure."""
+    """The tiers, when the model is asked again, and what is skipped under pressure."""
 
     tiers: tuple[Tier, ...] = Field(
         ("duplicates", "rules", "classifier", "safeguard"), min_length=1
     )
-    """In order, for policies that do not say; ``safeguard`` is the model, and the last."""
+    """The tiers in order, unless the policy names its own. ``safeguard`` is the model and comes last."""
     duplicates_entries_max: int = Field(100_000, ge=1)
-    """Answers kept for posts that come again, about 1 kB each; the least recently used go first."""
+    """Most answers kept for duplicate posts, about 1 kB each; the least recently used are dropped first."""
     duplicates_ttl_s: float = Field(3_600, gt=0)
     """How long an answer is kept, in s."""
     classifier: str | None = Field(None, min_length=1)
-    """The classifier of policies with ``thresholds`` that name none: ``builtin:NAME``, or a folder."""
+    """The classifier of policies that have ``thresholds`` but name no classifier: ``builtin:NAME``, or a folder."""
     classifier_threads: int = Field(1, ge=1, le=64)
-    """Threads that a classifier's run may use, besides the engine's."""
+    """Threads of the classifier, in addition to the engine's."""
     ladder: tuple[RungSettings, ...] = (
         RungSettings(effort="medium", reasoning_tokens_max=1_024),
         RungSettings(effort="high", reasoning_tokens_max=2_048),
     )
-    """Rungs above a policy's own effort, lowest first; empty asks the model once."""
+    """Rungs above a policy's own effort, lowest first. With none the model is asked once."""
     uncertain_band: tuple[_Share, _Share] = (0.2, 0.8)
-    """An answer whose confidence lies in it, ends included, climbs; two equal ends leave out all but that value."""
+    """The model is asked again, one rung higher, if its confidence is in this range (both ends included)."""
     severe: tuple[Severity, ...] = ("high", "critical")
-    """Severities at which a violation is asked again, one rung higher, and which pressure spares longest."""
+    """Severe violations: the model is asked again, one rung higher, and pressure skips these policies last."""
     pressure_effort_age_s_max: float | None = Field(60, gt=0)
-    """Oldest post at the judge, in s, above which posts are asked once, at low effort; unset never."""
+    """Pressure, level 1: if the oldest post waits longer, in s, the model is asked once, at low effort. Unset: never.
+    """
     pressure_effort_lag_records_max: int | None = Field(None, ge=1)
-    """Records still to be read, above which the same holds."""
+    """The same for the lag, in records."""
     pressure_severe_only_age_s_max: float | None = Field(None, gt=0)
-    """Oldest post, in s, above which the model is asked for policies with a severe category only; unset never."""
+    """Pressure, level 2: if the oldest post waits longer, in s, the model judges severe policies only. Unset: never."""
     pressure_severe_only_lag_records_max: int | None = Field(None, ge=1)
-    """Records still to be read, above which the same holds."""
+    """The same for the lag, in records."""
     pressure_undetermined_age_s_max: float | None = Field(None, gt=0)
-    """Oldest post, in s, above which the model is not asked: the policy's ``undetermined`` holds; unset never."""
+    """Pressure, level 3: if the oldest post waits longer, in s, the model is not asked and the policy's
+    ``undetermined`` applies. Unset: never."""
     pressure_undetermined_lag_records_max: int | None = Field(None, ge=1)
-    """Records still to be read, above which the same holds."""
+    """The same for the lag, in records."""
     pressure_recovery_ratio: float = Field(0.5, gt=0, lt=1)
-    """A level is left once age and lag are below this share of its limits."""
+    """Pressure falls by a level when age and lag are below this share of the level's limits."""
     pressure_hold_s: float = Field(30, ge=0)
-    """For how long they must be, in s, before each step back."""
+    """How long age and lag must stay below that share, in s, for each step down."""
     pressure_interval_s: float = Field(1, gt=0)
-    """How often it is looked at, in s."""
+    """How often the pressure is measured, in s."""
 
     @model_validator(mode="after")
     def _consistent(self) -> CascadeSettings:
         if len(set(self.tiers)) < len(self.tiers):
-            raise ValueError("tiers names one twice; keep one")
+            raise ValueError("tiers: a tier is named twice; remove one")
         if "safeguard" in self.tiers[:-1]:
-            raise ValueError("tiers: safeguard always ends a post's way; put it last")
+            raise ValueError("tiers: safeguard decides every post that reaches it; put it last")
         efforts = [rung.effort for rung in self.ladder]
         budgets = [rung.reasoning_tokens_max for rung in self.ladder]
         if efforts not in ([], ["medium"], ["high"], ["medium", "high"]):
-            raise ValueError("ladder: each effort once, medium before high")
+            raise ValueError("ladder: use each effort at most once, medium before high")
         if budgets != sorted(budgets):
             raise ValueError("ladder: a higher rung needs at least the budget of the one below")
         if self.uncertain_band[0] > self.uncertain_band[1]:
-            raise ValueError("uncertain_band is upside down; write the lower end first")
+            raise ValueError("uncertain_band: write the lower end first")
         for unit in ("age_s", "lag_records"):
             levels = ("effort", "severe_only", "undetermined")
             names = [f"pressure_{level}_{unit}_max" for level in levels]

@@ -1,4 +1,4 @@
-"""Kafka, as the program meets it."""
+"""Settings of the connection to Kafka and of the topics."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from stream_guard.settings.section import Section
 
 
 class SecuritySettings(Section):
-    """How to reach brokers that ask who we are."""
+    """Encryption and authentication."""
 
     protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """Kafka's ``security.protocol``."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] | None = None
-    """Required with a SASL protocol."""
+    """The SASL mechanism; required with a SASL protocol."""
     username: str | None = None
-    """For PLAIN and SCRAM."""
+    """The user, for PLAIN and SCRAM."""
     password: SecretStr | None = None
-    """For PLAIN and SCRAM."""
+    """The user's password, for PLAIN and SCRAM."""
     oauth_token_hook: str | None = None
     """For OAUTHBEARER: ``package.module:function``, async or not, that returns a token."""
     ssl_cafile: Path | None = None
-    """CA certificates (PEM) to trust; the system's where unset."""
+    """CA certificates (PEM) to trust; the system's if unset."""
     ssl_certfile: Path | None = None
-    """Our certificate (PEM), for mutual TLS."""
+    """The client certificate (PEM), for mutual TLS."""
     ssl_keyfile: Path | None = None
-    """Our private key (PEM), for mutual TLS."""
+    """The client's private key (PEM), for mutual TLS."""
     ssl_key_password: SecretStr | None = None
     """Password of the private key."""
     ssl_check_hostname: bool = True
-    """Whether the broker's certificate must carry its host's name."""
+    """Whether the broker's certificate must name the broker's host."""
 
     @model_validator(mode="after")
     def _complete(self) -> SecuritySettings:
@@ -49,71 +49,71 @@ class SecuritySettings(Section):
         elif sasl and (self.username is None or self.password is None):
             raise ValueError(f"username and password are required with {self.sasl_mechanism}")
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
-            raise ValueError("ssl_certfile and ssl_keyfile go together")
+            raise ValueError("ssl_certfile and ssl_keyfile must be set together")
         return self
 
 
 class KafkaSettings(Section):
-    """Where records come from and verdicts go."""
+    """The brokers, the topics and the consumer group."""
 
     bootstrap_servers: str = "localhost:9092"
-    """Brokers to begin with, as ``host:port[,host:port...]``."""
+    """The first brokers to connect to, as ``host:port[,host:port...]``."""
     topics: tuple[str, ...] = ()
-    """Names of the topics to read. Either this or ``topic_pattern``."""
+    """The topics to read. Set either this or ``topic_pattern``."""
     topic_pattern: str | None = None
-    """A regular expression of topics to read, matched from the name's start."""
+    """A regular expression for the topics to read; it must match the start of the name."""
     group_id: str = Field("stream-guard", min_length=1)
     """The consumer group."""
     group_instance_id: str | None = None
-    """Static membership: a name that outlives a restart, one per replica."""
+    """Static membership: a name for this replica that stays the same after a restart. Each replica needs its own."""
     verdict_topic: str = Field("stream-guard.verdicts", min_length=1)
-    """Where verdicts go."""
+    """The topic for verdicts."""
     dead_letter_topic: str = Field("stream-guard.dead-letters", min_length=1)
-    """Where records that cannot be judged go."""
+    """The topic for records that cannot be judged."""
     shadow_topic: str | None = Field(None, min_length=1)
-    """Where verdicts of shadow policies go, which are never acted on; needed where ``routes.yaml`` has shadows."""
+    """The topic for verdicts of shadow policies, which no one acts on; required if ``routes.yaml`` has shadows."""
     reasoning_topic: str | None = Field(None, min_length=1)
-    """Where the model's chain of thought goes, for a few to read: raw, and it quotes posts. Off where unset."""
+    """The topic for the model's raw chain of thought. It quotes posts: limit who may read it. Unset: not published."""
     archive_topic: str = Field("stream-guard.policies", min_length=1)
-    """Where versions of policies are kept with ``policies.archive = "topic"``; compacted, and made where missing."""
+    """The topic for versions of policies, with ``policies.archive = "topic"``; compacted, and created if missing."""
     client_id: str = "stream-guard"
-    """What brokers' logs and quotas know us by."""
+    """The client's name in brokers' logs and quotas."""
     security: SecuritySettings = SecuritySettings()
-    """How to reach brokers that ask who we are."""
+    """Encryption and authentication."""
     session_timeout_ms: int = Field(45_000, ge=1_000)
-    """A member silent for this long is out of the group."""
+    """The group removes a member that sends no heartbeat for this long."""
     heartbeat_interval_ms: int = Field(3_000, ge=100)
-    """How often we tell the group that we are alive."""
+    """How often the member sends a heartbeat."""
     rebalance_timeout_ms: int = Field(90_000, ge=1_000)
-    """How long the group waits for us to give partitions back; above ``delivery.drain_timeout_s``."""
+    """How long the group waits for this member in a rebalance; must exceed ``delivery.drain_timeout_s`` by 5 s."""
     max_poll_interval_ms: int = Field(300_000, ge=1_000)
-    """A member that has not polled for this long leaves the group."""
+    """A member that does not poll for this long leaves the group."""
     request_timeout_ms: int = Field(30_000, ge=1_000)
-    """Deadline of one request to a broker, and of a produced batch, retries included."""
+    """Timeout of one request to a broker, and of a produced batch with its retries."""
     retry_backoff_ms: int = Field(100, ge=1)
-    """Wait between two tries of a request."""
+    """Pause between two attempts of a request."""
     metadata_max_age_ms: int = Field(30_000, ge=1_000)
-    """How soon new partitions and topics are noticed."""
+    """How often metadata is refreshed; new topics and partitions are found then."""
     fetch_max_wait_ms: int = Field(100, ge=1)
-    """How long a broker holds a fetch open for ``fetch_min_bytes``."""
+    """How long a broker waits for ``fetch_min_bytes`` before it answers a fetch."""
     fetch_min_bytes: int = Field(1, ge=1)
-    """What makes a broker answer a fetch before that."""
+    """A broker answers a fetch as soon as it has this many bytes."""
     fetch_max_bytes: int = Field(16 << 20, ge=1_024)
-    """Upper bound of one fetch from a broker, in bytes."""
+    """Most bytes of one fetch from a broker."""
     max_partition_fetch_bytes: int = Field(2 << 20, ge=1_024)
-    """Upper bound of one fetch per partition, in bytes; a single larger record still comes."""
+    """Most bytes of one fetch per partition; a larger single record is still fetched."""
     isolation_level: Literal["read_uncommitted", "read_committed"] = "read_committed"
-    """Whether records of open or aborted transactions are read."""
+    """``read_uncommitted`` also reads records of open and aborted transactions."""
     compression_type: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "lz4"
-    """Of what we produce."""
+    """Compression of the records that Stream Guard produces."""
     linger_ms: int = Field(5, ge=0)
-    """How long a batch of verdicts waits for company."""
+    """How long a batch of verdicts waits for more records."""
     batch_bytes_max: int = Field(900_000, ge=16_384)
-    """Upper bound of one batch of verdicts, in bytes before compression; below the topic's limit."""
+    """Most bytes of one batch of verdicts, before compression; keep it below the topic's limit."""
     cloudevents_mode: Literal["binary", "structured"] = "binary"
-    """How verdicts are CloudEvents: ``binary``, attributes as headers; ``structured``, one JSON around the verdict."""
+    """How verdicts are CloudEvents: ``binary`` has the attributes in headers, ``structured`` in the JSON value."""
     dead_letter_bytes_max: int = Field(900_000, ge=1_024)
-    """A larger dead letter has its value cut to this and says so; its source record is named."""
+    """Most bytes of a dead letter's value. A larger value is cut, and headers name the original size and record."""
 
     @model_validator(mode="after")
     def _consistent(self) -> KafkaSettings:
@@ -123,27 +123,29 @@ class KafkaSettings(Section):
             raise ValueError("heartbeat_interval_ms must be at most a third of session_timeout_ms")
         for name in self.own_topics:
             if name in self.topics:
-                raise ValueError(f"{name!r} is read and written: verdicts would be judged again")
+                raise ValueError(
+                    f"{name!r} is both read and written, so verdicts would be judged again; use two topics"
+                )
         if self.shadow_topic in (self.verdict_topic, self.dead_letter_topic):
             raise ValueError(
-                "shadow_topic must be a topic of its own: what stands there is never acted on"
+                "shadow_topic must be a separate topic, because no one acts on its verdicts"
             )
         others = (self.verdict_topic, self.dead_letter_topic, self.shadow_topic)
         if self.reasoning_topic in others and self.reasoning_topic is not None:
             raise ValueError(
-                "reasoning_topic must be a topic of its own, with access for fewer people"
+                "reasoning_topic must be a separate topic, so that fewer people can read it"
             )
         if self.archive_topic in self.written_topics:
-            raise ValueError("archive_topic must be a topic of its own: it is compacted")
+            raise ValueError("archive_topic must be a separate topic, because it is compacted")
         return self
 
     @property
     def written_topics(self) -> tuple[str, ...]:
-        """The topics that we write."""
+        """The topics for verdicts, dead letters and reasoning."""
         extra = (one for one in (self.shadow_topic, self.reasoning_topic) if one is not None)
         return (self.verdict_topic, self.dead_letter_topic, *extra)
 
     @property
     def own_topics(self) -> tuple[str, ...]:
-        """The topics whose records are ours, which are never read as posts."""
+        """All topics that Stream Guard writes; it never reads them as posts."""
         return (*self.written_topics, self.archive_topic)

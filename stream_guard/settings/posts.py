@@ -1,4 +1,4 @@
-"""Posts, and the policies that they are judged by."""
+"""Settings of posts and of the folder of policies."""
 
 from __future__ import annotations
 
@@ -13,48 +13,48 @@ _Pointer = Annotated[str, Field(pattern=r"^(/.*)?$")]
 
 
 class PostSettings(Section):
-    """How a record's JSON becomes a post; fields are JSON pointers (RFC 6901)."""
+    """Where a record has the fields of a post, as JSON pointers (RFC 6901), and their limits."""
 
     format: Literal["auto", "json", "cloudevents"] = "auto"
-    """``auto`` reads CloudEvents where the headers say so, plain JSON elsewhere; ``cloudevents`` insists."""
+    """``auto`` reads a CloudEvent if the headers say so, and plain JSON otherwise; ``cloudevents`` requires one."""
     id: _Pointer = "/id"
-    """Where the post's id is; required in every record."""
+    """The post's id. Every record needs it; a number becomes a string."""
     text: _Pointer = "/text"
-    """Where the text is; required in every record."""
+    """The text. Every record needs it."""
     author: _Pointer = "/author"
-    """Where the author's id is."""
+    """The author's id."""
     tenant: _Pointer = "/tenant"
-    """Where the tenant is."""
+    """The tenant."""
     language: _Pointer = "/language"
-    """Where the language (BCP 47) is."""
+    """The language (BCP 47)."""
     created_at: _Pointer = "/created_at"
     """Where the time of writing is: RFC 3339, or Unix time in s or ms."""
     title: _Pointer = "/title"
-    """Where the title is."""
+    """The title."""
     parent: _Pointer = "/parent"
-    """Where the text that the post answers is."""
+    """The text that the post answers."""
     max_text_bytes: int = Field(64 << 10, ge=1)
-    """A longer text (UTF-8, with title and parent) is a dead letter."""
+    """Most bytes (UTF-8) of text, title and parent together; a larger post becomes a dead letter."""
     max_record_bytes: int = Field(1 << 20, ge=1)
-    """A larger value is a dead letter."""
+    """Most bytes of a record's value; a larger record becomes a dead letter."""
     max_key_bytes: int = Field(4 << 10, ge=1)
-    """A longer record key is a dead letter: every verdict carries its record's key."""
+    """Most bytes of a record's key, which its verdicts repeat; a larger key makes a dead letter."""
     max_depth: int = Field(64, ge=1, le=512)
-    """A document nested deeper is a dead letter."""
+    """Most levels of nesting; a deeper document becomes a dead letter."""
 
 
 class PoliciesSettings(Section):
-    """Where the policies are."""
+    """The policies and their archive."""
 
     path: Path = Path("policies")
-    """A folder with ``<slug>/policy.md`` and ``routes.yaml``."""
+    """The folder with ``<slug>/policy.md`` and ``routes.yaml``."""
     reload: bool = True
-    """Whether edits of the folder go live while posts flow; without it, at the next start."""
+    """Whether edits take effect while the service runs; if not, at the next start."""
     archive: Literal["topic", "folder", "off"] = "topic"
-    """Where each version is kept before it goes live, so that its verdicts can be explained later: ``topic``, in
-    ``kafka.archive_topic``; ``folder``, in ``archive_path``."""
+    """Where each version is archived before it takes effect, so that its verdicts can be explained later: ``topic``
+    uses ``kafka.archive_topic``, ``folder`` uses ``archive_path``."""
     archive_path: Path | None = None
-    """The archive's folder, for ``folder``; on a volume that outlives the process."""
+    """The folder of the archive, for ``folder``; use a persistent volume."""
 
     @model_validator(mode="after")
     def _archive_has_a_place(self) -> PoliciesSettings:

@@ -1,4 +1,4 @@
-"""What every section of the settings has in common."""
+"""The base class of all sections."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ DELIMITER: Final = "__"
 
 
 class Section(BaseModel):
-    """A section: unknown names are errors, and the values do not change once read."""
+    """A section: unknown names are errors, and values are immutable."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)

@@ -1,4 +1,4 @@
-"""How the service runs: batches, delivery, limits, telemetry, probes."""
+"""Settings of batches, delivery, dead letters, telemetry and the HTTP server."""
 
 from __future__ import annotations
 
@@ -10,85 +10,85 @@ from stream_guard.settings.section import Section
 
 
 class BatchingSettings(Section):
-    """How records are gathered, and how much may be in flight."""
+    """Micro-batches, and the limits on what is in flight."""
 
     size_max: int = Field(64, ge=1)
-    """Posts of one policy handed to the judge together."""
+    """Most posts of one policy in a micro-batch."""
     age_max_ms: int = Field(20, ge=0)
-    """A post waits no longer than this for company."""
+    """Longest wait of a post for a fuller micro-batch."""
     poll_records_max: int = Field(500, ge=1)
-    """Records taken by one poll."""
+    """Most records of one poll."""
     in_flight_records_max: int = Field(10_000, ge=1)
-    """Records read and not yet finished, over all partitions; above it nothing is polled."""
+    """Most records in flight (read and not finished) over all partitions. At the limit polling pauses."""
     in_flight_bytes_max: int = Field(64 << 20, ge=1 << 16)
-    """Bytes of the same."""
+    """Most bytes of records in flight."""
     in_flight_tokens_max: int = Field(2_000_000, ge=64)
-    """Tokens of the same, estimated at one for four bytes of a post, times its policies, whose own text is shared."""
+    """Most tokens of records in flight, estimated as one per four bytes of a post and policy."""
     partition_in_flight_max: int = Field(5_000, ge=1)
-    """Records of one partition in flight."""
+    """Most records in flight of one partition."""
     partition_span_max: int = Field(20_000, ge=1)
-    """Finished records that one unfinished record at a partition's head may hold back."""
+    """Most finished records of a partition that may wait for its oldest unfinished record."""
 
 
 class DeliverySettings(Section):
-    """When positions are committed, and how long things may take."""
+    """Delivery guarantees, commits and timeouts."""
 
     mode: Literal["at_least_once", "exactly_once"] = "at_least_once"
-    """Every record ends as its verdicts or a dead letter. ``at_least_once``: repeats carry the same verdict ids.
-    ``exactly_once``: readers that read committed records only see no repeats; costs a producer per partition."""
+    """Every record ends as its verdicts or a dead letter. ``at_least_once``: duplicates have the same verdict ids.
+    ``exactly_once``: consumers with ``read_committed`` see no duplicates; it needs one producer per partition."""
     commit_interval_ms: int = Field(1_000, ge=10)
     """How often positions are committed."""
     commit_timeout_s: float = Field(10, gt=0)
-    """Deadline of one commit."""
+    """Timeout of one commit."""
     publish_timeout_s: float = Field(120, gt=0)
-    """Verdicts that cannot be produced for this long stop the service; nothing is committed for them."""
+    """Timeout of publishing, in s; after it the service stops without committing the records."""
     drain_timeout_s: float = Field(25, gt=0)
-    """At a stop or a rebalance: how long what is in flight may take; below the pod's grace period."""
+    """How long a stop or rebalance waits for records in flight; keep it below the pod's grace period."""
     stop_timeout_s: float = Field(5, gt=0)
-    """After the drain: the deadline of each client's closing."""
+    """Timeout for closing each client after the drain."""
     stall_timeout_s: float | None = Field(None, gt=0)
-    """Records in flight of which none is finished, or positions of which none is committed, for so long stop the
-    service; by default ``engine.hang_timeout_s`` and ``publish_timeout_s`` together, and a minute more."""
+    """Stop the service if, for this long, no record in flight is finished or no position is committed. The default is
+    ``engine.hang_timeout_s`` plus ``publish_timeout_s`` plus one minute."""
     record_age_s_max: float = Field(3_600, gt=0)
-    """So does one record in flight for so long, of the time that the engine was ready."""
+    """Stop the service if one record stays in flight this long (engine downtime excluded)."""
     loop_timeout_s: float = Field(60, gt=0)
-    """An event loop that does not turn for so long ends the process at once."""
+    """End the process at once if the event loop is blocked for this long."""
     head_of_line_age_s_max: float = Field(60, gt=0)
-    """An unfinished record at a partition's head is told of in the log and ``/healthz`` when it is older."""
+    """Report a partition's oldest unfinished record in the log and ``/healthz`` when it is in flight for longer."""
     head_of_line_records_max: int = Field(10_000, ge=1)
-    """It is told of, too, when it holds back the positions of more finished records."""
+    """Report it also when more finished records than this wait for it."""
     transaction_interval_ms: int = Field(200, ge=1)
-    """Exactly once: how long a partition's finished records wait for company in one transaction."""
+    """Exactly once: how long a partition's finished records wait for more in one transaction."""
     transaction_records_max: int = Field(1_000, ge=1)
-    """Exactly once: input records of one transaction; this many do not wait for company."""
+    """Exactly once: most input records of one transaction."""
     transaction_timeout_ms: int = Field(30_000, ge=1_000)
-    """Exactly once: a transaction that takes longer is given up, by us and by the broker, and its records are
-    read again; at most the brokers' ``transaction.max.timeout.ms``."""
+    """Exactly once: a longer transaction is aborted and its records are read again. Must not exceed the brokers'
+    ``transaction.max.timeout.ms``."""
     transaction_producers_max: int = Field(64, ge=1)
-    """Exactly once: partitions that one member may own, since each has a producer with connections of its own."""
+    """Exactly once: most partitions of one member; each needs a producer with its own connections."""
 
 
 class DeadLetterSettings(Section):
-    """When dead letters stop the service: past these the deployment is wrong, and not the posts."""
+    """Limits on dead letters. So many failures mean a wrong configuration rather than bad records."""
 
     consecutive_max: int = Field(500, ge=0)
-    """Failures in a row that become dead letters; one more stops the service. 0 for no limit."""
+    """Most failures in a row; one more stops the service. 0 for no limit."""
     share_max: float = Field(0.5, ge=0, le=1)
-    """Share of failures in the window above which the service stops. 1 for no limit."""
+    """Most failures in the window, as a share; above it the service stops. 1 for no limit."""
     window_records: int = Field(2_000, ge=1)
-    """Records that the share is taken over: the last so many."""
+    """Size of the window, in records."""
     window_records_min: int = Field(1_000, ge=1)
-    """Fewer records than this in the window say nothing about the share."""
+    """``share_max`` applies when the window has at least this many records."""
     window_s: float = Field(600, gt=0)
-    """Older records are forgotten."""
+    """Age of the oldest record in the window, in s."""
     hold_ms: int = Field(1_000, ge=0)
-    """How long the dead letters of a row of failures wait for it to end, before they are written all the same."""
+    """How long dead letters of failures in a row wait for a success before they are published."""
 
     @model_validator(mode="after")
     def _consistent(self) -> DeadLetterSettings:
         if self.window_records_min > self.window_records:
             raise ValueError(
-                "window_records_min must be at most window_records, or the share is never looked at"
+                "window_records_min must not exceed window_records, or share_max never applies"
             )
         return self
 
@@ -97,43 +97,43 @@ class TelemetrySettings(Section):
     """Logs and traces."""
 
     log_format: Literal["auto", "json", "console"] = "auto"
-    """``auto`` is console on a terminal, JSON elsewhere."""
+    """``auto`` is ``console`` on a terminal and ``json`` otherwise."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-    """The least severe lines shown."""
+    """The lowest level that is logged."""
     log_repeats_per_minute_max: int = Field(30, ge=0)
-    """Lines of one kind that are shown a minute; the next after it says how many were held back. 0 for no limit."""
+    """Most log lines of one kind per minute; the next line says how many were suppressed. 0 for no limit."""
     otlp_endpoint: str | None = None
-    """Where spans go, e.g. ``http://collector:4317``; none are kept where unset."""
+    """The OpenTelemetry collector for spans, e.g. ``http://collector:4317``. Unset: no spans."""
     otlp_protocol: Literal["grpc", "http"] = "grpc"
-    """OTLP's transport."""
+    """The transport of OTLP."""
     trace_ratio: float = Field(0.01, ge=0, le=1)
-    """Share of records without a ``traceparent`` that are traced; with one, its flag decides."""
+    """Share of records to trace; the flag of a record's ``traceparent`` takes precedence."""
     trace_keep: tuple[Literal["undetermined", "severe", "dead_letter", "slow"], ...] = (
         "undetermined",
         "severe",
         "dead_letter",
         "slow",
     )
-    """Records that are traced whatever the ratio and the flag say: those with an undetermined verdict, with a violation
-    of a severity in ``cascade.severe``, dead letters, and slow ones. Without the engine's own spans."""
+    """Records to trace in any case: with an undetermined verdict, with a violation of a severity in
+    ``cascade.severe``, dead letters, and slow ones. Their traces lack the engine's own spans."""
     trace_slow_s: float = Field(30, gt=0)
-    """A record that takes so long, from when it is read, is slow."""
+    """A record in flight for longer, in s, is slow."""
     trace_kept_per_s_max: float = Field(10, ge=1)
-    """Records a second that ``trace_keep`` adds at most; ``stream_guard_traces`` counts the rest as refused."""
+    """Most records per second that ``trace_keep`` adds; ``stream_guard_traces_total`` counts the rest as refused."""
     trace_engine: bool = True
-    """Have vLLM hang spans of its own under ours, where there is an ``otlp_endpoint``."""
+    """Whether vLLM adds its own spans; needs ``otlp_endpoint``."""
     trace_content: bool = False
-    """Put the text of posts, and what the model made of them, into spans: whoever may read traces reads posts."""
+    """Whether spans contain prompts and completions. Everyone who can read traces can then read posts."""
     engine_metrics: bool = True
-    """Publish vLLM's own metrics (``vllm:*``), too."""
+    """Whether ``/metrics`` includes vLLM's own metrics (``vllm:*``)."""
     service_name: str = "stream-guard"
     """The ``service.name`` of spans."""
 
 
 class HttpSettings(Section):
-    """Probes and metrics over HTTP."""
+    """The HTTP server for probes and metrics."""
 
     host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
-    """Address to listen on."""
+    """The address to listen on."""
     port: int = Field(8080, ge=0, le=65_535)
-    """Port; 0 takes a free one and logs it."""
+    """The port; 0 picks a free one and logs it."""

@@ -1,4 +1,4 @@
-"""Logs, metrics and the parts of tracing that know no record in flight.
+"""Logs, metrics, and the parts of tracing that need no record in flight.
 
 May import: ``settings`` and below.
 """

@@ -1,7 +1,4 @@
-"""Makes the exporter of spans that the settings name: OTLP over gRPC or HTTP.
-
-What it must never do: import the one that is not asked for.
-"""
+"""Makes the OTLP exporter of spans: gRPC or HTTP, as the settings say. Only that one is imported."""
 
 from __future__ import annotations
 
@@ -16,7 +13,7 @@ __all__ = ["SpanExporter", "make_exporter"]
 
 
 def make_exporter(settings: TelemetrySettings) -> SpanExporter | None:
-    """Return it, or None without ``telemetry.otlp_endpoint``; nothing is connected to yet."""
+    """Return the exporter, not yet connected; None without ``telemetry.otlp_endpoint``."""
     if settings.otlp_endpoint is None:
         return None
     if settings.otlp_protocol == "http":

@@ -1,6 +1,6 @@
 """The span of one call of the model, by OpenTelemetry's GenAI conventions.
 
-What it must never do: carry a prompt or a completion, save where ``telemetry.trace_content`` asks for it.
+A span holds the prompt and the completion only with ``telemetry.trace_content``.
 """
 
 from __future__ import annotations
@@ -20,48 +20,48 @@ if TYPE_CHECKING:
 
 _OPERATION: Final = "chat"
 _PROVIDER: Final = "vllm"
-"""No name of the conventions' own list is for a model in the same process."""
+"""The conventions have no provider name for a model in the same process."""
 
 
 class Spent(Protocol):
-    """What calls for one post cost together, in tokens, and how the last one ended."""
+    """The tokens of all calls for one post together, and how the last call ended."""
 
     @property
     def prompt_tokens(self) -> int:
-        """Of all prompts."""
+        """Tokens of all prompts."""
 
     @property
     def cached_tokens(self) -> int:
-        """Of prompts, found in the prefix cache."""
+        """Prompt tokens found in the prefix cache."""
 
     @property
     def output_tokens(self) -> int:
-        """Of all completions."""
+        """Tokens of all completions."""
 
     @property
     def finish_reason(self) -> str:
-        """Of the last completion."""
+        """The finish reason of the last completion."""
 
 
 class GenerationTracer(Protocol):
-    """Makes the span of each call of the model, for posts that are traced."""
+    """Makes a span for each call of the model, for traced posts."""
 
     def generation(self, parent: Span, call: Call) -> Span:
-        """Open the span of one call, below ``parent``."""
+        """Start the span of one call as a child of ``parent``."""
 
     def generated(self, span: Span, result: Result) -> None:
-        """Close it with what came of it."""
+        """End the span with the result."""
 
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """What the model is asked.
+    """A call of the model.
 
     Attributes:
-        model: as the settings name it.
-        tokens_max: of the completion; None where it is not known any more.
-        started_ns: Unix time in ns; None for now.
-        text: returns the post's text; called only where content is asked for.
+        model: the model's name in the settings.
+        tokens_max: limit of the completion, in tokens; None if unknown.
+        started_ns: start, Unix time in ns; None for now.
+        text: returns the post's text; called only if spans hold content.
     """
 
     model: str
@@ -72,13 +72,13 @@ class Call:
 
 @dataclass(slots=True, frozen=True)
 class Result:
-    """What came of it; counts are tokens.
+    """The result of a call; counts are tokens.
 
     Attributes:
-        finish_reason: ``error`` and ``none`` are no answers.
-        finished_ns: Unix time in ns; None for now.
-        error: kind of what went wrong; None where nothing did.
-        text: returns the completion's text; called only where content is asked for.
+        finish_reason: vLLM's word; ``error`` and ``none`` mean that there is no answer.
+        finished_ns: end, Unix time in ns; None for now.
+        error: kind of the error; None if there was none.
+        text: returns the completion's text; called only if spans hold content.
     """
 
     input_tokens: int = 0
@@ -90,8 +90,8 @@ class Result:
     text: Callable[[], str] | None = None
 
     @classmethod
-    def of(cls, spent: Spent, finished_ns: int) -> Self:
-        """Return what all calls for one post came to together."""
+    def from_spent(cls, spent: Spent, finished_ns: int) -> Self:
+        """Return the result of all calls for one post together."""
         return cls(
             spent.prompt_tokens,
             spent.cached_tokens,
@@ -102,7 +102,7 @@ class Result:
 
 
 def begin(tracer: Tracer, context: Context, call: Call, *, content: bool) -> Span:
-    """Open the span."""
+    """Start the span of a call."""
     span = tracer.start_span(
         f"{_OPERATION} {call.model}",
         context=context,
@@ -126,7 +126,7 @@ def begin(tracer: Tracer, context: Context, call: Call, *, content: bool) -> Spa
 
 
 def end(span: Span, result: Result, *, content: bool) -> None:
-    """Close the span."""
+    """End the span of a call."""
     span.set_attributes(
         {
             "gen_ai.usage.input_tokens": result.input_tokens,

@@ -1,7 +1,7 @@
-"""structlog, set up once: JSON for machines, colours on a terminal, and both from the standard logging too.
+"""Configures structlog and the standard logging: JSON lines, or colours on a terminal.
 
-Each line names a trace: that of the span that is current, or else of this run of the process; a line about a record
-names that record's. What it must never do: carry text of a post, which is why a traceback shows no variables.
+Each line names a trace: the record's if the line is about a record, else the current span's, else the run's. No line
+holds text of a post, so tracebacks show no variables.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def configure_logs(settings: TelemetrySettings, *, whole_output: bool = False) -> None:
-    """Send every line to stderr in the chosen format.
+    """Send every log line to stderr in the configured format.
 
     Args:
         settings: the section.
@@ -70,8 +70,7 @@ def configure_logs(settings: TelemetrySettings, *, whole_output: bool = False) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    # aiokafka's own account of each join and fetch is of no use at three in the morning; its debug lines hold the bytes
-    # that it sends, which are posts.
+    # aiokafka logs each join and fetch at INFO, which hides other lines. At DEBUG it logs the bytes that it sends: posts.
     wanted = {"debug": "INFO", "info": "WARNING"}.get(settings.log_level, settings.log_level)
     logging.getLogger("aiokafka").setLevel(wanted.upper())
 

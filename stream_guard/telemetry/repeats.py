@@ -1,6 +1,6 @@
-"""Holds back log lines that say the same again and again, and says how many it held back.
+"""Limits how often the same log line is shown, and says how many were suppressed.
 
-What it must never do: hold back a line that tells why the process ends.
+Critical lines, which say why the process ends, are never suppressed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 _WINDOW_S: Final = 60.0
 _KINDS_MAX: Final = 1_000
-"""Kinds of lines that are counted at a time; messages of other libraries may hold anything."""
+"""Most kinds of lines counted at the same time; the messages of libraries are unbounded."""
 
 
 class _Window:
@@ -27,12 +27,12 @@ class _Window:
 
 
 class RepeatFilter(logging.Filter):
-    """Lets each kind of line pass so often a minute: its logger, its level, and its event or its message's pattern.
+    """Limits the lines of one kind per minute; a kind is a logger, a level, and an event or message pattern.
 
-    The first of a kind that passes after some were held back carries their number as ``suppressed``.
+    The first line of the next minute has the number of suppressed lines as ``suppressed``.
 
     Args:
-        per_minute_max: lines of a kind; 0 for no limit.
+        per_minute_max: most lines of one kind per minute; 0 for no limit.
         monotonic_s: the clock.
     """
 
@@ -58,7 +58,7 @@ class RepeatFilter(logging.Filter):
             if held and own is not None:
                 own["suppressed"] = held
             elif held:
-                record.msg, record.args = f"{record.getMessage()} ({held} more were held back)", ()
+                record.msg, record.args = f"{record.getMessage()} ({held} more were suppressed)", ()
         if window.shown >= self._max:
             window.held += 1
             return False

@@ -1,4 +1,4 @@
-"""The span of the whole run, for log lines of threads, which have no context of their own."""
+"""The span of the run of the process, for log lines of threads, which have no context of their own."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _current: SpanContext | None = None
 
 
 def set_run_context(context: SpanContext | None) -> None:
-    """Keep the context of the run; None at its end."""
-    global _current  # noqa: PLW0603 - threads have no other way to it
+    """Set the context of the run; None at its end."""
+    global _current  # noqa: PLW0603 - threads have no other access to it
     _current = context
 
 

@@ -1,7 +1,4 @@
-"""W3C Trace Context (level 1): the ``traceparent`` header of Kafka records, read and written.
-
-What it must never do: take a malformed header for one.
-"""
+"""Reads and writes the ``traceparent`` header of Kafka records (W3C Trace Context, level 1)."""
 
 from __future__ import annotations
 
@@ -15,19 +12,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Span", "format_traceparent", "read_traceparent"]
 
-# Of zeros alone, neither id is valid.
+# An id of zeros alone is invalid.
 _TRACEPARENT: Final = re.compile(
     rb"00-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})"
 )
 
 
 def format_traceparent(context: SpanContext) -> str:
-    """Return the W3C header of a span's context."""
+    """Return the header's value for a span's context."""
     return f"00-{context.trace_id:032x}-{context.span_id:016x}-{int(context.trace_flags):02x}"
 
 
 def read_traceparent(record: Record) -> tuple[str, SpanContext] | None:
-    """Return a record's first ``traceparent`` as it came, and as a context; None where it is missing or malformed."""
+    """Return a record's first ``traceparent`` and its context; None if it is missing or malformed."""
     for name, value in record.headers:
         if name == "traceparent":
             match = _TRACEPARENT.fullmatch(value or b"")

@@ -347,7 +347,9 @@ class Tracing:
         if provenance is not None and provenance.output_tokens:
             call = generations.Call(provenance.model, started_ns=started_ns)
             generation = self.generation(span, call)
-            self.generated(generation, generations.Result.of(provenance, judgement.finished_ns))
+            self.generated(
+                generation, generations.Result.from_spent(provenance, judgement.finished_ns)
+            )
         self.judged(span, judgement)
 
     def sending(self, known: RecordTrace, topic: str, policy_id: str, now_ns: int) -> Span:

@@ -69,7 +69,7 @@ def test_a_ladder_that_makes_no_sense_is_refused(ladder: Any, says: str) -> None
 
 
 def test_a_band_that_is_upside_down_is_refused() -> None:
-    with pytest.raises(ValidationError, match="upside down"):
+    with pytest.raises(ValidationError, match="lower end first"):
         CascadeSettings(uncertain_band=(0.8, 0.2))
 
 

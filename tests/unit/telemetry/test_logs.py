@@ -118,7 +118,7 @@ def test_lines_of_other_libraries_are_told_apart_by_their_pattern() -> None:
     clock.now_s = 60
     after = record("broker %d is away", logging.WARNING, 4)
     assert repeats.filter(after)
-    assert after.getMessage() == "broker 4 is away (2 more were held back)"
+    assert after.getMessage() == "broker 4 is away (2 more were suppressed)"
 
 
 def test_a_critical_line_is_always_shown_and_zero_holds_nothing_back() -> None:
