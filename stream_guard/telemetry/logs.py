@@ -70,7 +70,8 @@ def configure_logs(settings: TelemetrySettings, *, whole_output: bool = False) -
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(settings.log_level.upper())
-    # aiokafka logs each join and fetch at INFO, which hides other lines. At DEBUG it logs the bytes that it sends: posts.
+    # aiokafka logs each join and fetch at INFO, which hides other lines. At DEBUG it logs the bytes that it sends, and
+    # with them posts.
     wanted = {"debug": "INFO", "info": "WARNING"}.get(settings.log_level, settings.log_level)
     logging.getLogger("aiokafka").setLevel(wanted.upper())
 

@@ -46,7 +46,7 @@ def test_a_policys_own_budget_is_kept_where_it_is_larger() -> None:
         ([{"effort": "low", "reasoning_tokens_max": 1}], "'medium' or 'high'"),
         ([{"effort": "medium"}], "reasoning_tokens_max"),
         ([{"effort": "medium", "reasoning_tokens_max": 0}], "greater than or equal to 1"),
-        ([{"effort": "high", "reasoning_tokens_max": 9}] * 2, "each effort once"),
+        ([{"effort": "high", "reasoning_tokens_max": 9}] * 2, "each effort at most once"),
         (
             [
                 {"effort": "high", "reasoning_tokens_max": 9},

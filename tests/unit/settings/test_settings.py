@@ -47,14 +47,14 @@ def test_names_in_the_environment() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("STREAM_GUARD_KAFKO__TOPICS", "[]", ["no section 'kafko'", "kafka, post, policies"]),
-        ("STREAM_GUARD_TOPICS", "[]", ["no section 'topics'", "STREAM_GUARD_KAFKA__GROUP_ID"]),
-        ("stream_guard_kafko__x", "1", ["stream_guard_kafko__x", "no section"]),
-        ("STREAM_GUARD_KAFKA__TOPIC", "[]", ["kafka.topic ", "no such setting", "topic_pattern"]),
+        ("STREAM_GUARD_KAFKO__TOPICS", "[]", ["unknown section 'kafko'", "kafka, post, policies"]),
+        ("STREAM_GUARD_TOPICS", "[]", ["unknown section 'topics'", "STREAM_GUARD_KAFKA__GROUP_ID"]),
+        ("stream_guard_kafko__x", "1", ["stream_guard_kafko__x", "unknown section"]),
+        ("STREAM_GUARD_KAFKA__TOPIC", "[]", ["kafka.topic ", "unknown setting", "topic_pattern"]),
         (
             "STREAM_GUARD_KAFKA__SECURITY__PASWORD",
             HIDDEN,
-            ["kafka.security.pasword", "no such setting", "password"],
+            ["kafka.security.pasword", "unknown setting", "password"],
         ),
         ("STREAM_GUARD_HTTP__PORT", "seventy", ["http.port", "integer", "for example 8080"]),
         ("STREAM_GUARD_HTTP__PORT", "65536", ["http.port", "65535"]),
@@ -66,7 +66,7 @@ def test_names_in_the_environment() -> None:
         ("STREAM_GUARD_KAFKA__TOPICS", '{"a": 1}', ["kafka.topics", '["posts"]']),
         ("STREAM_GUARD_KAFKA__GROUP_ID", "", ["kafka.group_id", "for example stream-guard"]),
         ("STREAM_GUARD_CASCADE__TIERS", '["safeguard", "rules"]', ["cascade", "put it last"]),
-        ("STREAM_GUARD_CASCADE__TIERS", '["rules", "rules"]', ["cascade", "one twice"]),
+        ("STREAM_GUARD_CASCADE__TIERS", '["rules", "rules"]', ["cascade", "named twice"]),
         (
             "STREAM_GUARD_CASCADE__TIERS",
             '["magic"]',
@@ -128,7 +128,7 @@ def test_the_environment_wins_over_the_file_name_by_name(
         (b'[kafka]\nclient_id = "\xff"\n', "not TOML"),
         (
             b"[kafka]\ngroupid = 1\n",
-            "kafka.groupid (STREAM_GUARD_KAFKA__GROUPID): there is no such",
+            "kafka.groupid (STREAM_GUARD_KAFKA__GROUPID): unknown setting",
         ),
         (b"[kafkas]\n", "kafkas (STREAM_GUARD_KAFKAS): unknown setting"),
         (b"kafka = 1\n", "kafka"),
@@ -231,8 +231,8 @@ def test_security_that_is_complete(values: dict[str, Any]) -> None:
             "oauth_token_hook",
         ),
         ({"protocol": "SASL_SSL", "sasl_mechanism": "GSSAPI"}, "SCRAM-SHA-256"),
-        ({"protocol": "SSL", "ssl_certfile": "c"}, "go together"),
-        ({"protocol": "SSL", "ssl_keyfile": "k"}, "go together"),
+        ({"protocol": "SSL", "ssl_certfile": "c"}, "must be set together"),
+        ({"protocol": "SSL", "ssl_keyfile": "k"}, "must be set together"),
     ],
 )
 def test_security_that_is_not(values: dict[str, Any], says: str) -> None:

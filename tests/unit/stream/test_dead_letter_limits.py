@@ -145,7 +145,7 @@ def test_the_message_names_counts_setting_and_remedy() -> None:
 
 def test_a_window_too_small_for_the_share_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STREAM_GUARD_DEAD_LETTERS__WINDOW_RECORDS", "100")
-    with pytest.raises(Exception, match="window_records_min must be at most window_records"):
+    with pytest.raises(Exception, match="window_records_min must not exceed window_records"):
         load_settings()
 
 
