@@ -1,62 +1,126 @@
-"""The command line: commands only, no logic. Exit codes are those of :mod:`stream_guard.core.exit_codes`."""
+"""The command line: which commands there are, and how the program ends."""
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
-import orjson
 import typer
-from rich.console import Console
+from typer.exceptions import TyperException
 
-from stream_guard.cli import attack as cli_attack
-from stream_guard.cli import audit as cli_audit
-from stream_guard.cli import classify as cli_classify
-from stream_guard.cli import dlq as cli_dlq
-from stream_guard.cli import eval as cli_eval
-from stream_guard.cli import export as cli_export
-from stream_guard.cli import policies as cli_policies
-from stream_guard.cli import tiers as cli_tiers
-from stream_guard.cli import watch as cli_watch
+from stream_guard.cli.backtest import backtest
+from stream_guard.cli.check import check
+from stream_guard.cli.classify import classify
+from stream_guard.cli.config import show_config
+from stream_guard.cli.dlq.list import list_letters
+from stream_guard.cli.dlq.replay import replay as replay_letters
+from stream_guard.cli.dlq.show import show as show_letter
+from stream_guard.cli.doctor import doctor
+from stream_guard.cli.eval import evaluate
+from stream_guard.cli.export.dsa import dsa
+from stream_guard.cli.policies.attack import attack
+from stream_guard.cli.policies.calibrate import calibrate
+from stream_guard.cli.policies.diff import diff
+from stream_guard.cli.policies.lint import lint
+from stream_guard.cli.policies.list import list_policies
+from stream_guard.cli.policies.score import score
+from stream_guard.cli.policies.show import show
+from stream_guard.cli.produce import produce
+from stream_guard.cli.replay import replay
+from stream_guard.cli.round_trip import round_trip
+from stream_guard.cli.route import route
+from stream_guard.cli.run import run
+from stream_guard.cli.tail import tail
+from stream_guard.cli.terminal import say, say_error
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
-from stream_guard.settings import Settings, load_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Sequence
+
+__all__ = ["app", "main"]
+
+_AUTHOR: Final = "Write and try policies"
+_RUN: Final = "Run the service"
+_OPERATE: Final = "Operate the service"
+_AUDIT: Final = "Audit and report"
+
+
+class _Command(NamedTuple):
+    name: str
+    function: Callable[..., None]
+    example: str
+    task: str | None = None
+
+
+_COMMANDS: Final = (
+    _Command(
+        "classify",
+        classify,
+        "classify --policy dangerous-content --json posts.jsonl > judged.jsonl",
+        _AUTHOR,
+    ),
+    _Command(
+        "eval",
+        evaluate,
+        "eval --policy dangerous-content golden.csv --against high --min-f1 0.85 --max-flips 2%",
+        _AUTHOR,
+    ),
+    _Command("route", route, "route posts.jsonl --topic forum.posts", _AUTHOR),
+    _Command("run", run, "run --config guard.toml", _RUN),
+    _Command("check", check, "check --config guard.toml", _RUN),
+    _Command("doctor", doctor, "doctor --config guard.toml --json | jq .ok", _RUN),
+    _Command("config", show_config, "config --schema > settings.schema.json", _RUN),
+    _Command("tail", tail, "tail --json --from-beginning --limit 10 > tail.jsonl", _OPERATE),
+    _Command("produce", produce, "produce posts.jsonl posts", _OPERATE),
+    _Command("round-trip", round_trip, "round-trip posts --timeout 60", _OPERATE),
+    _Command("replay", replay, "replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60", _AUDIT),
+    _Command(
+        "backtest",
+        backtest,
+        "backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl",
+        _AUDIT,
+    ),
+)
+_POLICIES: Final = (
+    _Command("lint", lint, "policies lint --format sarif > policies.sarif"),
+    _Command("list", list_policies, "policies list"),
+    _Command("show", show, "policies show dangerous-content"),
+    _Command("diff", diff, "policies diff policies.before policies"),
+    _Command("attack", attack, "policies attack dangerous-content"),
+    _Command("score", score, "policies score builtin:toxicity posts.jsonl"),
+    _Command(
+        "calibrate", calibrate, "policies calibrate touting verdicts.jsonl labels.csv --write"
+    ),
+)
+_DEAD_LETTERS: Final = (
+    _Command("list", list_letters, "dlq list --reason json --since 2026-01-31"),
+    _Command("show", show_letter, "dlq show posts/3/41 --content"),
+    _Command("replay", replay_letters, "dlq replay --reason missing_field --dry-run"),
+)
+_EXPORT: Final = (
+    _Command("dsa", dsa, "export dsa --mapping dsa.yaml --from 2026-01-01 -o statements.jsonl"),
+)
 
 app = typer.Typer(
     name="stream-guard",
-    help="Judge a stream of posts under written policies: posts in from Kafka, verdicts out.",
-    epilog=(
-        f"Exit codes: {ExitCode.CLEAN} clean, {ExitCode.USAGE} usage or settings, {ExitCode.BROKER} broker, "
-        f"{ExitCode.ENGINE} engine, {ExitCode.LIMIT} stopped by a limit, "
-        f"{ExitCode.EVIDENCE} evidence missing or different."
-    ),
+    help="Judge a stream of posts under written policies: posts come in from Kafka, verdicts go out.",
+    epilog="Exit codes: "
+    + ", ".join(f"{code} {code.name.lower()}" for code in ExitCode)
+    + ". Each is explained in docs/reference/exit-codes.md.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-
-ConfigOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", metavar="FILE", help="Settings as TOML; the environment wins over it."
-    ),
-]
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
 
 
 def _show_version(value: bool) -> None:  # noqa: FBT001 - typer's own signature
     if value:
         from stream_guard.core.version import package_version
 
-        out.print(f"stream-guard {package_version()}")
+        say(f"stream-guard {package_version()}")
         raise typer.Exit
 
 
@@ -66,167 +130,61 @@ def _main(
     version: Annotated[
         bool,
         typer.Option(
-            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+            "--version", help="Print the version and exit.", callback=_show_version, is_eager=True
         ),
     ] = False,
 ) -> None:
     del version
 
 
-@app.command(
-    epilog="Example: STREAM_GUARD_KAFKA__TOPICS='[\"posts\"]' stream-guard run --config guard.toml"
-)
-def run(config: ConfigOption = None) -> None:
-    """Read posts, judge them, publish verdicts, until SIGTERM or SIGINT; then drain."""
-    from stream_guard.telemetry.output import capture_output
-
-    if os.environ.get("STREAM_GUARD_TELEMETRY__LOG_FORMAT") == "json":
-        # From the first line on, also where a setting is wrong.
-        capture_output()
-    from stream_guard.service.app import App
-    from stream_guard.telemetry.logs import configure_logs
-
-    settings = load_settings(config)
-    configure_logs(settings.telemetry, whole_output=True)
-
-    async def go() -> None:
-        await App(settings).run()
-
-    _run(go(), fast=True)
-
-
-@app.command(epilog="Example: stream-guard check --config guard.toml")
-def check(config: ConfigOption = None) -> None:
-    """Check settings, policies, broker, topics and model: each a tick, or the reason why not."""
-    from stream_guard.service.diagnostics.checks import run_checks
-
-    failed = None
-    for result in run_checks(config):
-        mark = "[green]✓[/]" if result.error is None else "[red]✗[/]"
-        out.print(f"{mark} {result.name}: ", end="")
-        out.print(result.detail if result.error is None else str(result.error), markup=False)
-        failed = failed or result.error
-    if failed is not None:
-        raise typer.Exit(failed.exit_code)
-
-
-@app.command("config", epilog="Example: stream-guard config --schema > settings.schema.json")
-def show_config(
-    config: ConfigOption = None,
-    *,
-    schema: Annotated[
-        bool, typer.Option("--schema", help="Show the settings' JSON Schema instead.")
-    ] = False,
-) -> None:
-    """Show the effective settings as JSON; secrets are masked."""
-    document: Any = (
-        Settings.model_json_schema() if schema else load_settings(config).model_dump(mode="json")
-    )
-    sys.stdout.write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode() + "\n")
-
-
-@app.command(epilog="Example: stream-guard produce posts.jsonl posts")
-def produce(
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE.jsonl", help="One post a line, sent as it is; - for stdin."),
-    ],
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    config: ConfigOption = None,
-    key: Annotated[
-        str, typer.Option(help="JSON pointer of the record's key; empty for none.")
-    ] = "/author",
-) -> None:
-    """Send posts from a file to a topic."""
-    from stream_guard.kafka.topics import produce_lines
-
-    count = _run(produce_lines(load_settings(config).kafka, file, topic, key))
-    err.print(f"sent {count} records to {topic}")
-
-
-cli_policies.app.command(epilog="Example: stream-guard policies attack dangerous-content")(
-    cli_attack.attack
-)
-cli_policies.app.command(
-    epilog="Example: stream-guard policies classify builtin:toxicity posts.jsonl"
-)(cli_tiers.classify)
-cli_policies.app.command(
-    epilog="Example: stream-guard policies calibrate touting verdicts.jsonl labels.csv --write"
-)(cli_tiers.calibrate)
-
-
-@app.command("round-trip", epilog="Example: stream-guard round-trip posts --timeout 60")
-def round_trip(
-    topic: Annotated[str, typer.Argument(metavar="TOPIC")],
-    config: ConfigOption = None,
-    text: Annotated[
-        str, typer.Option(help="The post's text.")
-    ] = "A made-up post, sent to see whether a verdict comes.",
-    timeout: Annotated[float, typer.Option(min=1, help="Seconds that the verdict may take.")] = 120,
-) -> None:
-    """Send one post to a topic and wait for its verdict: exit 0 with the verdict as JSON, or 5 without one."""
-    from uuid import uuid4
-
-    from stream_guard.kafka import round_trip as trip
-
-    verdict = _run(
-        trip.round_trip(
-            load_settings(config),
-            topic,
-            post_id=f"round-trip-{uuid4().hex}",
-            text=text,
-            timeout_s=timeout,
+def _add(target: typer.Typer, commands: Sequence[_Command]) -> None:
+    for name, function, example, task in commands:
+        target.command(name, epilog=f"Example: stream-guard {example}", rich_help_panel=task)(
+            function
         )
-    )
-    sys.stdout.write(verdict.decode("utf-8", "replace") + "\n")
 
 
-app.command(epilog="Example: stream-guard replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60")(
-    cli_audit.replay
+def _add_group(name: str, text: str, commands: Sequence[_Command], task: str) -> None:
+    group = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    # A callback keeps a group of one command a group.
+    group.callback()(lambda: None)
+    _add(group, commands)
+    app.add_typer(group, name=name, help=text, rich_help_panel=task)
+
+
+_add(app, _COMMANDS)
+_add_group("policies", "Check, list, show, compare and calibrate policies.", _POLICIES, _AUTHOR)
+_add_group(
+    "dlq",
+    "List, show and replay dead letters: records that could not be judged.",
+    _DEAD_LETTERS,
+    _OPERATE,
 )
-app.command(
-    epilog="Example: stream-guard backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl"
-)(cli_audit.backtest)
-app.command(epilog="Example: stream-guard tail --json --from-beginning --limit 10 > tail.jsonl")(
-    cli_watch.tail
-)
-app.command(epilog="Example: stream-guard doctor --config guard.toml --json | jq .ok")(
-    cli_watch.doctor
-)
-app.add_typer(cli_policies.app)
-app.add_typer(cli_dlq.app)
-app.add_typer(cli_export.app)
-app.add_typer(cli_eval.app)
-app.command(
-    epilog="Example: stream-guard classify --policy dangerous-content --json posts.jsonl > judged.jsonl"
-)(cli_classify.classify)
-app.command(epilog="Example: stream-guard route posts.jsonl --topic forum.posts")(
-    cli_policies.route
-)
-
-
-def _run(work: Coroutine[Any, Any, Any], *, fast: bool = False) -> Any:  # noqa: ANN401 - what the work returns
-    loop_factory = None
-    if fast:
-        import uvloop
-
-        loop_factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=loop_factory) as runner:
-        return runner.run(work)
+_add_group("export", "Export verdicts in the forms that others ask for.", _EXPORT, _AUDIT)
 
 
 def main() -> None:
-    """Run a command; an error of ours is one line and its exit code, never a stack trace."""
-    # What libraries warn of on the way to it is in that line; `run` sets up a log of its own.
+    """Run a command and end with its exit code. An error of ours is one message, never a stack trace."""
+    # An error names what a library warned of; `run` sets up logs of its own.
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     try:
-        app(standalone_mode=True)
+        sys.exit(app(standalone_mode=False) or ExitCode.CLEAN)
+    except TyperException as error:
+        _say_usage(error)
+        sys.exit(ExitCode.USAGE)
     except StreamGuardError as error:
-        err.print(f"stream-guard: {error}", markup=False, soft_wrap=True)
+        say_error(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         sys.exit(ExitCode.INTERRUPTED)
+
+
+def _say_usage(error: TyperException) -> None:
+    if type(error).__name__ == "NoArgsIsHelpError":
+        return  # the help is printed already, and the class is private
+    command = getattr(getattr(error, "ctx", None), "command_path", "stream-guard")
+    say_error(f"{error.format_message().rstrip('.')}; see {command} --help")
 
 
 if __name__ == "__main__":

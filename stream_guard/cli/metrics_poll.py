@@ -1,6 +1,6 @@
-"""Reads the service's metrics over HTTP, summed over labels.
+"""Reads the service's metrics over HTTP for the live view, summed over labels.
 
-What it must never do: raise where the service is away; it says so instead.
+Where the service does not answer, the view says so; nothing is raised.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ _TIMEOUT_S: Final = 5.0
 _LARGEST: Final = frozenset(
     {"stream_guard_oldest_unjudged_age_seconds", "stream_guard_pressure_level"}
 )
-"""Of these the largest counts, and not the sum."""
+"""For these the largest value is shown, not the sum."""
 
 
 def summed(page: str) -> dict[str, float]:
-    """Return our metrics' values by name. Raises ValueError where the page is none of metrics."""
+    """Return the values of our metrics by name. Raises ValueError where the page holds no metrics."""
     values: dict[str, float] = {}
     for family in text_string_to_metric_families(page):
         for sample in family.samples:
@@ -36,14 +36,16 @@ def summed(page: str) -> dict[str, float]:
 
 
 async def follow(url: str, view: LiveView) -> None:
-    """Tell a view of the metrics at an address, again and again."""
+    """Read the metrics at an address every two seconds and show them in a view, until cancelled."""
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_S)
     async with aiohttp.ClientSession(timeout=timeout) as session:
         while True:
             try:
                 async with session.get(url) as answer:
                     answer.raise_for_status()
-                    view.scraped(summed(await answer.text()))
+                    view.show_metrics(summed(await answer.text()))
             except (aiohttp.ClientError, TimeoutError, ValueError) as error:
-                view.not_scraped(f"metrics: none at {url} ({type(error).__name__}); see --metrics")
+                view.show_metrics_error(
+                    f"metrics: none at {url} ({type(error).__name__}); see --metrics"
+                )
             await asyncio.sleep(EVERY_S)

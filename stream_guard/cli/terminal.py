@@ -1,35 +1,209 @@
-"""What commands share in talking to a terminal or a pipe.
+"""Prints what commands say. No other module of the command line writes to stdout or stderr.
 
-What it must never do: let text that came from elsewhere steer a terminal, or mix a library's words into a result.
+Text may come from a record, a file or a folder name. Each line and each cell is made visible before it is printed, so
+no such text can steer the terminal or start a line of its own. Rich markup is never read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import orjson
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from stream_guard.core.visible_text import visible_line
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 
-__all__ = ["printable", "stdout_kept_clean"]
+    from rich.console import RenderableType
 
-# Escape sequences, and marks that turn the direction of what follows; line ends and tabs stay.
-_STEERING: Final = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]"
+__all__ = [
+    "at_terminal",
+    "count_of",
+    "live_view",
+    "run_quietly",
+    "say",
+    "say_error",
+    "say_in_place",
+    "show_progress",
+    "show_status",
+    "stdout_kept_clean",
+    "styled",
+    "table_of",
+    "visible",
+    "warn",
+    "write_json",
+    "write_json_line",
+    "write_table",
+]
+
+Line: TypeAlias = str | Text
+_UNBOUNDED: Final = 1_000_000
+"""A table's width in a pipe or a file: no row is wrapped or cut there."""
+_FRAMES_PER_S: Final = 4
+# JSON escapes C0 by itself. These are legal in a JSON string, and steer or confuse a terminal: DEL, C1, separators of
+# lines, marks of direction, characters without width, tags.
+_UNSAFE_IN_JSON: Final = re.compile(
+    "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
 
+_out = Console(highlight=False, markup=False, emoji=False)
+_err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
-def printable(text: str) -> str:
-    """Return a text in which nothing steers a terminal; what did is U+FFFD."""
-    return _STEERING.sub("\ufffd", text.replace("\r\n", "\n"))
+
+def visible(line: Line) -> Text:
+    """Return a line for printing: control characters and line ends in it are written out, styles stay."""
+    if isinstance(line, str):
+        return Text(visible_line(line))
+    shown = Text(style=line.style)
+    for part in line.divide(sorted({at for span in line.spans for at in (span.start, span.end)})):
+        plain = Text(visible_line(part.plain))
+        for span in part.spans:
+            plain.stylize(span.style)
+        shown.append_text(plain)
+    return shown
+
+
+def styled(*parts: tuple[str, str]) -> Text:
+    """Return a line of parts, each with its rich style. Parts are made visible before rich can drop a character."""
+    line = Text()
+    for text, style in parts:
+        line.append(visible_line(text), style=style)
+    return line
+
+
+def say(line: Line = "", style: str = "") -> None:
+    """Print one line to stdout, complete and unwrapped."""
+    _out.print(visible(line), style=style, soft_wrap=True)
+
+
+def warn(line: Line, style: str = "") -> None:
+    """Print one line to stderr, complete and unwrapped."""
+    _err.print(visible(line), style=style, soft_wrap=True)
+
+
+def say_error(message: str) -> None:
+    """Print an error to stderr. Its further lines are indented: none can pass for a message of its own."""
+    for number, line in enumerate(message.split("\n")):
+        warn(f"  {line}" if number else f"stream-guard: {line}")
+
+
+def say_in_place(line: str) -> None:
+    """Print a line that the next one overwrites, at a terminal; print nothing elsewhere."""
+    if _out.is_terminal:
+        sys.stdout.write(f"\r{visible_line(line)}\r")
+        sys.stdout.flush()
+
+
+def table_of(
+    columns: Iterable[str], rows: Iterable[Sequence[Line]], *, right: Iterable[str] = ()
+) -> Table:
+    """Return a table without borders.
+
+    Args:
+        columns: the heads.
+        rows: the cells; each is made visible.
+        right: the columns whose cells are aligned right.
+    """
+    table = Table(box=None, pad_edge=False)
+    aligned = frozenset(right)
+    for name in columns:
+        justify: Any = "right" if name in aligned else "left"
+        table.add_column(name, justify=justify, overflow="fold")
+    for row in rows:
+        table.add_row(*(visible(cell) for cell in row))
+    return table
+
+
+def write_table(
+    columns: Iterable[str], rows: Iterable[Sequence[Line]], *, right: Iterable[str] = ()
+) -> None:
+    """Print a table: at a terminal it folds long cells, in a pipe or a file each row is one line."""
+    table = table_of(columns, rows, right=right)
+    _out.print(table, width=None if _out.is_terminal else _UNBOUNDED)
+
+
+def write_json(document: object) -> None:
+    """Print a document as indented JSON."""
+    _write(orjson.dumps(document, option=orjson.OPT_INDENT_2).decode())
+
+
+def write_json_line(document: object, *, to_stderr: bool = False) -> None:
+    """Print a document as JSON on one line."""
+    _write(orjson.dumps(document).decode(), to_stderr=to_stderr)
+
+
+def _write(text: str, *, to_stderr: bool = False) -> None:
+    stream = sys.stderr if to_stderr else sys.stdout
+    stream.write(_UNSAFE_IN_JSON.sub(lambda found: _json_escape(found[0]), text) + "\n")
+    stream.flush()
+
+
+def _json_escape(character: str) -> str:
+    units = character.encode("utf-16-be")
+    return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def count_of(count: int, one: str, many: str = "") -> str:
+    """Return a count and its noun: ``1 post``, ``2 posts``, ``0 posts``. ``many`` is the plural that takes no s."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def at_terminal() -> bool:
+    """Return whether stdout is a terminal."""
+    return _out.is_terminal
+
+
+@contextlib.contextmanager
+def live_view(render: Callable[[], RenderableType]) -> Iterator[None]:
+    """Show what ``render`` returns, several times a second, until the block ends."""
+    with Live(console=_out, refresh_per_second=_FRAMES_PER_S, get_renderable=render):
+        yield
+
+
+@contextlib.contextmanager
+def show_status(text: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr what the command does now; yields a function that changes the text."""
+    with _err.status(visible(text)) as status:
+        yield lambda changed: status.update(visible(changed))
+
+
+@contextlib.contextmanager
+def show_progress(what: str) -> Iterator[Progressed]:
+    """Show a bar on stderr where that is a terminal; yields a function that moves it."""
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
+        task = bar.add_task(visible_line(what), total=None)
+
+        def move(done: int, total: int, changed: str = what) -> None:
+            bar.update(task, description=visible_line(changed), completed=done, total=total)
+
+        yield move
+
+
+Progressed: TypeAlias = "Callable[..., None]"
+"""Called with how many of how many are done, and what is being done where that has changed."""
 
 
 @contextlib.contextmanager
 def stdout_kept_clean() -> Iterator[None]:
-    """Send what libraries in C print to stdout to stderr, so that a result can be piped."""
+    """Send what libraries in C print to stdout to stderr instead, so that a result can be piped."""
     sys.stdout.flush()
     kept = os.dup(1)
     os.dup2(2, 1)
@@ -39,3 +213,18 @@ def stdout_kept_clean() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+def run_quietly(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - the type of the result
+    """Run a coroutine and return its result. Nothing that a library prints or logs gets into the result.
+
+    vLLM prints to stdout in this process and in its children. aiokafka logs what our own error already says.
+    """
+    log = logging.getLogger("aiokafka")
+    level = log.level
+    log.setLevel(logging.CRITICAL)
+    try:
+        with stdout_kept_clean(), asyncio.Runner() as runner:
+            return runner.run(work)
+    finally:
+        log.setLevel(level)

@@ -77,13 +77,13 @@ def _read_lines(file: Path) -> Iterator[bytes]:
     if str(file) == "-":
         return (line for line in (raw.strip() for raw in sys.stdin.buffer) if line)
     try:
-        handle = file.open("rb")
+        file.open("rb").close()  # a missing file is named before anything else is tried
     except OSError as error:
         message = f"{file}: {error.strerror}"
         raise SettingsError(message) from error
 
     def lines() -> Iterator[bytes]:
-        with handle:
+        with file.open("rb") as handle:
             yield from (line for line in (raw.strip() for raw in handle) if line)
 
     return lines()

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import PolicyError
+from stream_guard.core.visible_text import visible_line
 from stream_guard.policies.calibration import CALIBRATION_BYTES_MAX
 from stream_guard.policies.lint import lint_policies
 from stream_guard.policies.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
@@ -292,7 +293,7 @@ def _check_ids(files: PolicyFiles) -> None:
     for slug in files.policies:
         if _SLUG.fullmatch(slug) is None:
             message = (
-                f"{files.path / slug}: the folder's name is the policy's id, and may hold "
+                f"{files.path / visible_line(slug)}: the folder's name is the policy's id, and may hold "
                 "Latin letters, digits, '.', '_' and '-', up to 100; rename it"
             )
             raise PolicyError(message)

@@ -15,22 +15,19 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 import orjson
-from rich.console import Console
 
 from stream_guard.cli.demo import MODEL, POLICIES
 from stream_guard.cli.demo.posts import BROKEN, CHAT, EDIT, FORUM, demo_posts
 from stream_guard.cli.demo.process import Consumer
 from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
+from stream_guard.cli.terminal import say, say_error
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.policies.store import load_policies
 from stream_guard.testing.broker import Broker, start_broker
-
-if TYPE_CHECKING:
-    from rich.text import Text
 
 OUTPUT: Final = Path("demo-output")
 CHANGED_MIN: Final = 5
@@ -39,15 +36,10 @@ _START_S: Final = 300.0
 _VERDICTS_S: Final = 240.0
 _EDIT_S: Final = 60.0
 _STOP_S: Final = 60.0
-console = Console(highlight=False, soft_wrap=True)
 
 
 def _say(text: str) -> None:
-    console.print(f"[dim]{text}[/]")
-
-
-def _show(line: Text) -> None:
-    console.print(line)
+    say(text, style="dim")
 
 
 def _environment(broker: Broker, policies: Path) -> dict[str, str]:
@@ -85,7 +77,7 @@ async def _run(broker: Broker) -> int:
         spent_s = await consumer.until("ready", _START_S, waiting_for="the engine is starting")
         _say(f"the engine is ready after {spent_s:.0f} s")
         with (OUTPUT / "verdicts.jsonl").open("wb") as file:
-            watcher = Watcher(broker, totals, _show, file)
+            watcher = Watcher(broker, totals, say, file)
             await watcher.start()
             try:
                 started_s = time.monotonic()
@@ -96,12 +88,13 @@ async def _run(broker: Broker) -> int:
         exit_code = await consumer.stop(_STOP_S)
     _report(records, totals, seconds)
     if not complete or exit_code != 0:
-        console.print(
-            f"[red]accounted for {len(totals.done)} of {totals.owed}; the consumer exited {exit_code}[/]"
+        say(
+            f"accounted for {len(totals.done)} of {totals.owed}; the consumer exited {exit_code}",
+            style="red",
         )
         return 1
     if len(totals.changed) < CHANGED_MIN:
-        console.print(f"[red]only {len(totals.changed)} posts got another verdict by the edit[/]")
+        say(f"only {len(totals.changed)} posts got another verdict by the edit", style="red")
         return 1
     return 0
 
@@ -117,10 +110,10 @@ async def _rounds(
     records = await feed(broker, posts, broken=True)
     if not await watcher.round(consumer, _VERDICTS_S):
         return records, False
-    console.print(
-        f"\nA moderator edits [bold]{folder / EDIT.policy / 'policy.md'}[/], while it runs:"
-    )
-    console.print(f"  [red]- {EDIT.old}[/]\n  [green]+ {EDIT.new}[/]")
+    say()
+    say(f"A moderator edits {folder / EDIT.policy / 'policy.md'} while the service runs:")
+    say(f"  - {EDIT.old}", style="red")
+    say(f"  + {EDIT.new}", style="green")
     EDIT.apply(folder)
     spent_s = await consumer.until("policies_switched", _EDIT_S, waiting_for="the edit goes live")
     _say(f"the edit is live after {spent_s:.1f} s; the same posts again")
@@ -137,26 +130,31 @@ def _report(records: int, totals: Totals, seconds: float) -> None:
         ", ".join(f"{name} {count}" for name, count in sorted(counter.items()))
         for counter in (totals.decisions, totals.reasons)
     ]
-    console.print(
-        f"\n{records} records in, {verdicts} verdicts and {dead_letters} dead letters out, {seconds:.1f} s"
+    say()
+    say(
+        f"{records} records in, {verdicts} verdicts and {dead_letters} dead letters out, {seconds:.1f} s"
     )
-    console.print(f"  verdicts: {counts[0]}")
-    console.print(f"  dead letters: {counts[1]}")
-    console.print(
-        f"[bold]{len(totals.changed)} posts got another verdict because one line of the policy changed[/]: "
-        "no training, no restart."
+    say(f"  verdicts: {counts[0]}")
+    say(f"  dead letters: {counts[1]}")
+    say(
+        f"{len(totals.changed)} posts got another verdict because one line of the policy changed: "
+        "no training, no restart.",
+        style="bold",
     )
-    console.print(
-        "[yellow]The demo model is tiny. It follows small policies of plain words, and is no moderation model.[/]\n"
+    say(
+        "The demo model is tiny. It follows small policies of plain words. It is not a moderation model.",
+        style="yellow",
+    )
+    say(
         "On a GPU node, STREAM_GUARD_ENGINE__MODEL=openai/gpt-oss-safeguard-20b is all that changes."
     )
-    console.print(
+    say(
         f"The verdicts are in {OUTPUT / 'verdicts.jsonl'}, the consumer's log in {OUTPUT / 'consumer.log'}."
     )
-    console.print("\nTry next:")
-    console.print("  .venv/bin/stream-guard policies lint")
-    console.print("  .venv/bin/stream-guard config")
-    console.print("  .venv/bin/stream-guard policies show dangerous-content")
+    say()
+    say("Try next:")
+    for command in ("policies lint", "config", "policies show dangerous-content"):
+        say(f"  .venv/bin/stream-guard {command}")
 
 
 def main() -> int:
@@ -168,11 +166,11 @@ def main() -> int:
             broker.create_topics(FORUM, CHAT, VERDICTS, DEAD_LETTERS, partitions=2)
             return asyncio.run(_run(broker))
     except StreamGuardError as error:
-        console.print(f"[red]{error}[/]", soft_wrap=True)
-        return error.exit_code or ExitCode.ENGINE
+        say_error(str(error))
+        return error.exit_code
     except (KeyboardInterrupt, asyncio.CancelledError):
-        console.print("\ninterrupted; everything that was started is stopped")
-        return 130
+        say("interrupted; everything that the demo started is stopped")
+        return ExitCode.INTERRUPTED
 
 
 if __name__ == "__main__":

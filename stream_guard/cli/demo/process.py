@@ -9,12 +9,12 @@ import asyncio
 import contextlib
 import os
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Final, Self
 
 import orjson
 
+from stream_guard.cli.terminal import say_in_place
 from stream_guard.core.errors import EngineError
 from stream_guard.testing.broker.child import start_module
 
@@ -97,9 +97,7 @@ class Consumer:
                 raise EngineError(f"the consumer ended before {waiting_for}; its log: {self._log}")
             if spent_s > limit_s:
                 raise EngineError(f"{waiting_for}: not within {limit_s:g} s; its log: {self._log}")
-            if sys.stdout.isatty():
-                sys.stdout.write(f"\r  {waiting_for}, {spent_s:.0f} s \r")
-                sys.stdout.flush()
+            say_in_place(f"  {waiting_for}, {spent_s:.0f} s ")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(1):
                     await seen.wait()

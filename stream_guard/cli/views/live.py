@@ -1,6 +1,6 @@
-"""What ``stream-guard tail`` shows at a terminal: rates, decisions, lag, the slowest and the last verdicts.
+"""The live view of ``stream-guard tail``: rates, decisions, lag, the slowest and the last verdicts.
 
-Takes verdicts and scrapes, knows no Kafka and no HTTP. What it must never do: grow with what passes.
+It knows no Kafka and no HTTP, and its size does not grow with the number of verdicts.
 """
 
 from __future__ import annotations
@@ -10,25 +10,26 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
-from stream_guard.cli.views.verdict_line import verdict_line
+from stream_guard.cli.terminal import count_of, styled, table_of
+from stream_guard.cli.views.verdict_line import COLOURS, verdict_line
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from rich.table import Table
+
 WINDOW_S: Final = 60
 LAST: Final = 10
 SLOWEST: Final = 5
-_COLOURS: Final = {"violates": "red", "safe": "green", "undetermined": "yellow"}
 
 
 class LiveView:
-    """What has passed, in bounded space.
+    """The verdicts that arrived, in bounded space.
 
     Args:
-        now_s: when it begins, on a clock that never goes back, in s.
+        now_s: the start, in s on a monotonic clock.
     """
 
     def __init__(self, now_s: float) -> None:
@@ -38,11 +39,11 @@ class LiveView:
         self._last: deque[Mapping[str, Any]] = deque(maxlen=LAST)
         self._slowest: list[tuple[int, int, Mapping[str, Any]]] = []
         self._count = 0
-        self._scrape: dict[str, float] | None = None
-        self._scrape_error = ""
+        self._metrics: dict[str, float] | None = None
+        self._metrics_error = ""
 
-    def take(self, verdict: Mapping[str, Any], now_s: float) -> None:
-        """Take a verdict."""
+    def add(self, verdict: Mapping[str, Any], now_s: float) -> None:
+        """Add a verdict."""
         decision = verdict["decision"]
         self._count += 1
         self._total[decision] += 1
@@ -58,13 +59,13 @@ class LiveView:
         else:
             heapq.heappushpop(self._slowest, slow)
 
-    def scraped(self, samples: Mapping[str, float]) -> None:
-        """Take what the service's metrics say, by name."""
-        self._scrape, self._scrape_error = dict(samples), ""
+    def show_metrics(self, samples: Mapping[str, float]) -> None:
+        """Show these values of the service's metrics, by name."""
+        self._metrics, self._metrics_error = dict(samples), ""
 
-    def not_scraped(self, why: str) -> None:
-        """Take note that the service's metrics cannot be read."""
-        self._scrape, self._scrape_error = None, why
+    def show_metrics_error(self, why: str) -> None:
+        """Show why the service's metrics cannot be read."""
+        self._metrics, self._metrics_error = None, why
 
     def rates(self, now_s: float) -> dict[str, float]:
         """Return verdicts a second, by decision, over the last minute or since the beginning."""
@@ -89,30 +90,29 @@ class LiveView:
         return Group(*parts)
 
     def _decisions(self, now_s: float) -> Table:
-        table = Table(box=None, pad_edge=False)
-        table.add_column("decision")
-        for name in ("a second", "in all", "share"):
-            table.add_column(name, justify="right")
         rates = self.rates(now_s)
-        for decision, colour in _COLOURS.items():
+        rows: list[tuple[str | Text, ...]] = []
+        for decision, colour in COLOURS.items():
             count = self._total[decision]
             share = count / self._count if self._count else 0.0
             shown = f"{rates.get(decision, 0.0):.1f}", f"{count}", f"{share:.1%}"
-            table.add_row(Text(decision, style=colour), *shown)
-        table.add_row("all", f"{sum(rates.values()):.1f}", f"{self._count}", "")
-        return table
+            rows.append((styled((decision, colour)), *shown))
+        rows.append(("all", f"{sum(rates.values()):.1f}", f"{self._count}", ""))
+        columns = ("decision", "per second", "total", "share")
+        return table_of(columns, rows, right=columns[1:])
 
     def _service(self) -> Text:
-        if self._scrape is None:
-            return Text(self._scrape_error or "metrics: not read yet", style="dim")
-        value = self._scrape.get
-        line = Text()
-        line.append(f"lag {value('stream_guard_lag_records', 0):.0f} records   ")
+        if self._metrics is None:
+            return styled((self._metrics_error or "metrics: not read yet", "dim"))
+        value = self._metrics.get
         age_s = value("stream_guard_oldest_unjudged_age_seconds", 0)
-        line.append(f"oldest {age_s:.1f} s   ", style="red" if age_s > WINDOW_S else "")
-        line.append(f"in flight {value('stream_guard_in_flight_records', 0):.0f}   ")
-        dead = value("stream_guard_dead_letters_total", 0)
-        line.append(f"dead letters {dead:.0f}   ", style="yellow" if dead else "")
+        dead = int(value("stream_guard_dead_letters_total", 0))
         level = value("stream_guard_pressure_level", 0)
-        line.append(f"pressure {level:.0f}", style="red" if level else "")
-        return line
+        lag = int(value("stream_guard_lag_records", 0))
+        return styled(
+            (f"lag {count_of(lag, 'record')}   ", ""),
+            (f"oldest {age_s:.1f} s   ", "red" if age_s > WINDOW_S else ""),
+            (f"in flight {value('stream_guard_in_flight_records', 0):.0f}   ", ""),
+            (f"dead letters {dead}   ", "yellow" if dead else ""),
+            (f"pressure {level:.0f}", "red" if level else ""),
+        )

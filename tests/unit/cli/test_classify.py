@@ -10,7 +10,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
-from stream_guard.cli.terminal import printable
 from stream_guard.cli.views.classify import exchange_lines, verdict_lines
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
@@ -97,11 +96,11 @@ def test_equal_posts_are_judged_once_as_in_the_service(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("hi", "--policy", "nonsense"), "no policy 'nonsense'; there are: age-restricted"),
+        (("hi", "--policy", "nonsense"), "no policy 'nonsense'; the folder has: age-restricted"),
         (("none.jsonl",), "none.jsonl: No such file or directory; name a file"),
         (("empty.jsonl",), "empty.jsonl: holds no post; write one JSON object a line"),
         (("a-folder.jsonl",), "a-folder.jsonl: Is a directory; name a file"),
-        (("posts.csv",), "posts.csv is a file, and no .jsonl; judge its content as one text by"),
+        (("posts.csv",), "posts.csv is a file but not .jsonl; to judge its content as one text:"),
         ((" ",), "the text is empty"),
         (("-",), "-: standard input holds no post"),
     ],
@@ -132,7 +131,6 @@ def test_nothing_that_steers_a_terminal_is_shown() -> None:
     hostile = "\x1b]0;owned\x07 \u202eabc\x9b31m"
     result = run(f"[violates] {hostile}", "--policy", DC)
     assert not set(hostile) & set(result.stdout) & set("\x1b\x07\u202e\x9b")
-    assert printable("a\tb\nc\r\nd") == "a\tb\nc\nd"
 
 
 def test_an_explanation_shows_markers_by_name_and_the_reasoning_apart(

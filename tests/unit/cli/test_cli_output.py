@@ -9,7 +9,7 @@ from typing import Final
 
 COMMAND: Final = """
     import asyncio, os, subprocess, sys
-    from stream_guard.cli.dlq import run_quietly
+    from stream_guard.cli.terminal import run_quietly
 
     async def work():
         print("from Python")

@@ -34,8 +34,8 @@ def shown(view: LiveView, now_s: float) -> str:
 def test_rates_are_over_the_last_minute() -> None:
     view = LiveView(0.0)
     for second in range(100):
-        view.take(verdict(second), second + 0.5)
-        view.take(verdict(second, "violates"), second + 0.6)
+        view.add(verdict(second), second + 0.5)
+        view.add(verdict(second, "violates"), second + 0.6)
     assert view.rates(100.0) == pytest.approx({"safe": 1.0, "violates": 1.0}, rel=0.05)
     assert view.rates(400.0) == {}
     text = shown(view, 100.0)
@@ -46,7 +46,7 @@ def test_rates_are_over_the_last_minute() -> None:
 def test_the_slowest_and_the_last_are_shown_and_nothing_grows() -> None:
     view = LiveView(0.0)
     for offset in range(500):
-        view.take(verdict(offset, took_ms=9_000 - offset), 1.0)
+        view.add(verdict(offset, took_ms=9_000 - offset), 1.0)
     text = shown(view, 2.0)
     slowest, last = text.split("last\n")
     for n in range(SLOWEST):
@@ -97,12 +97,12 @@ async def test_it_follows_the_metrics_of_a_service_and_says_when_there_are_none(
     told = asyncio.Event()
 
     class Told(LiveView):
-        def scraped(self, samples: Any) -> None:  # noqa: ANN401
-            super().scraped(samples)
+        def show_metrics(self, samples: Any) -> None:  # noqa: ANN401
+            super().show_metrics(samples)
             told.set()
 
-        def not_scraped(self, why: str) -> None:
-            super().not_scraped(why)
+        def show_metrics_error(self, why: str) -> None:
+            super().show_metrics_error(why)
             told.set()
 
     for path, expected in (("metrics", "lag 7 records   oldest 70.0 s"), ("nothing", "--metrics")):

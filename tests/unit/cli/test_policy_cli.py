@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from stream_guard.cli.main import app as program
-from stream_guard.cli.policies import app
+from stream_guard.cli.main import app
 from stream_guard.core.errors import PolicyError
 from stream_guard.core.exit_codes import ExitCode
 
@@ -18,7 +17,7 @@ ARS = "age-restricted-goods-and-services"
 
 
 def run(*arguments: str, path: Path = SHIPPED) -> Result:
-    return CliRunner().invoke(app, [*arguments, "--path", str(path)])
+    return CliRunner().invoke(app, ["policies", *arguments, "--path", str(path)])
 
 
 @pytest.fixture
@@ -106,4 +105,4 @@ def test_show_of_an_unknown_policy_names_those_that_there_are() -> None:
 def test_the_commands_about_policies_are_part_of_the_program() -> None:
     runner = CliRunner()
     for arguments in (["policies", "lint", "--help"], ["route", "--help"]):
-        assert runner.invoke(program, arguments).exit_code == 0
+        assert runner.invoke(app, arguments).exit_code == 0

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from typer.testing import CliRunner
 
-from stream_guard.cli.attack import read_posts
 from stream_guard.cli.main import app
+from stream_guard.cli.posts import read_sample
 from stream_guard.core.errors import EngineError, PolicyError, SettingsError
 from stream_guard.judging.contract import Answer, Judgement
 from stream_guard.judging.families.harmony.prompt import PromptBuilder
@@ -223,7 +223,7 @@ async def test_a_judge_that_dies_is_an_error_and_is_closed() -> None:
 
 
 def test_posts_come_from_the_examples_in_the_policy(tmp_path: Path) -> None:
-    posts = read_posts(None, POLICY, tmp_path, PARSER)
+    posts = read_sample(None, POLICY, tmp_path, PARSER)
     assert [post.text for post in posts] == ["buy now, cheap pills", "good morning"]
 
 
@@ -233,7 +233,7 @@ def test_posts_come_from_the_golden_set_where_there_is_one(tmp_path: Path) -> No
         "Use of this set is subject to its notice.\ntext,label\none,1\n\ntwo,0\n"
     )
     policy = replace(POLICY, golden_set="golden.csv")
-    assert [p.text for p in read_posts(None, policy, tmp_path, PARSER)] == ["one", "two"]
+    assert [p.text for p in read_sample(None, policy, tmp_path, PARSER)] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -246,14 +246,14 @@ def test_posts_come_from_the_golden_set_where_there_is_one(tmp_path: Path) -> No
 )
 def test_posts_come_from_files_of_three_kinds(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    posts = read_posts(tmp_path / name, POLICY, tmp_path, PARSER)
+    posts = read_sample(tmp_path / name, POLICY, tmp_path, PARSER)
     assert [post.text for post in posts] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("p.csv", "a,b\n1,2\n", "no column"),
+        ("p.csv", "a,b\n1,2\n", "no text column"),
         ("p.jsonl", '{"id":1}\n', "p.jsonl:1: not a post"),
         ("p.txt", "\n", "holds no post"),
         ("missing.txt", None, "missing.txt"),
@@ -265,12 +265,12 @@ def test_a_file_without_posts_is_named(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(SettingsError, match=what):
-        read_posts(tmp_path / name, POLICY, tmp_path, PARSER)
+        read_sample(tmp_path / name, POLICY, tmp_path, PARSER)
 
 
 def test_a_policy_without_examples_asks_for_posts(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="--posts FILE"):
-        read_posts(None, make_policy("bare", b"No spam."), tmp_path, PARSER)
+        read_sample(None, make_policy("bare", b"No spam."), tmp_path, PARSER)
 
 
 def test_the_command_shows_a_table_and_fails_over_the_limit(

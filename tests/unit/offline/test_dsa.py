@@ -215,17 +215,19 @@ def test_the_command_writes_statements_and_errors_apart(tmp_path: Path) -> None:
     arguments = ["export", "dsa", "-m", str(mapping), "-i", str(source), "-o", str(out)]
     result = CliRunner().invoke(app, [*arguments, "--errors", str(errors)])
     assert result.exit_code == 2
-    assert "1 statements, 1 verdicts that could not be mapped" in result.stderr
+    assert "1 statement; 1 verdict could not be mapped" in result.stderr
     SCHEMA.validate(orjson.loads(out.read_bytes()))
     assert orjson.loads(errors.read_bytes())["verdict_id"] == "5" * 32
     source.write_bytes(orjson.dumps(verdicts[0]))
-    assert CliRunner().invoke(app, arguments).exit_code == 0
+    kept = CliRunner().invoke(app, arguments)
+    assert "the file exists" in str(kept.exception)
+    assert CliRunner().invoke(app, [*arguments, "--force"]).exit_code == 0
     for change, says in (
         (["-m", "/nowhere.yaml"], "--mapping /nowhere.yaml: No such file"),
         (["-i", "/nowhere.jsonl"], "--input /nowhere.jsonl: No such file"),
         (["-i", str(mapping)], "dsa.yaml:1: is no verdict"),
         (["-o", "/nowhere/out"], "--output /nowhere/out: No such file"),
     ):
-        result = CliRunner().invoke(app, [*arguments, *change])
+        result = CliRunner().invoke(app, [*arguments, "--force", *change])
         assert says in str(result.exception)
         assert getattr(result.exception, "exit_code", None) == 2

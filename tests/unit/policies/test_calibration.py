@@ -626,16 +626,16 @@ def test_classify_prints_scores_and_no_text(tmp_path: Path) -> None:
     file.write_text(
         '{"id": "a", "text": "you stupid idiot"}\n{"id": "b"}\n{"id": "c", "text": "hello"}\n'
     )
-    result = CliRunner().invoke(app, ["policies", "classify", "builtin:toxicity", str(file)])
+    result = CliRunner().invoke(app, ["policies", "score", "builtin:toxicity", str(file)])
     assert result.exit_code == ExitCode.CLEAN
     told = result.stdout.splitlines()
     assert told[0].startswith("toxicity@")
     assert told[1] == "line 1: a: 1.0000"
-    assert told[2].startswith("line 2: a dead letter: ")
+    assert told[2].startswith("line 2: would be a dead letter: ")
     assert told[3].startswith("line 3: c: 0.")
     assert "idiot" not in result.stdout
 
 
 def test_classify_refuses_what_is_no_classifier(tmp_path: Path) -> None:
-    result = CliRunner().invoke(app, ["policies", "classify", str(tmp_path)])
+    result = CliRunner().invoke(app, ["policies", "score", str(tmp_path)])
     assert isinstance(result.exception, PolicyError)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream_guard.cli.policies import app
+from stream_guard.cli.main import app
 from stream_guard.policies.diff import FieldChange, diff_lines, diff_policies
 from stream_guard.policies.policy import Policy, PolicySet, make_policy
 from stream_guard.policies.routes_file import read_routes
@@ -131,7 +131,7 @@ def test_lines_for_people_hold_text_metadata_and_routing() -> None:
 def test_diff_command_compares_two_folders(tmp_path: Path) -> None:
     (tmp_path / "spam").mkdir()
     (tmp_path / "spam" / "policy.md").write_text(TEXT)
-    arguments = ["diff", str(SHIPPED), str(tmp_path)]
+    arguments = ["policies", "diff", str(SHIPPED), str(tmp_path)]
     assert "added spam: none -> " in CliRunner().invoke(app, arguments).stdout
     document = json.loads(CliRunner().invoke(app, [*arguments, "--json"]).stdout)
     assert {change["kind"] for change in document["policies"]} == {"removed", "added"}

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from stream_guard.cli.policies import app
+from stream_guard.cli.main import app
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.describe import describe_policy, show_lines
 from stream_guard.policies.diff import diff_lines, diff_policies
@@ -314,7 +314,7 @@ def test_lint_tells_programs_of_it(folder: Path) -> None:
 
     (folder / "spam" / "a.txt").write_text("tea\nTEA\n")
     (folder / "spam" / "rules.yaml").write_text(ONE % "terms_files: [a.txt]\n    patterns: ['(a']")
-    made = CliRunner().invoke(app, ["lint", "--path", str(folder), "--format", "sarif"])
+    made = CliRunner().invoke(app, ["policies", "lint", "--path", str(folder), "--format", "sarif"])
     assert made.exit_code == 2
     assert '"ruleId": "SG301"' in made.stdout.replace('":"', '": "')
     assert '"ruleId": "SG309"' in made.stdout.replace('":"', '": "')

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import resource
 import time
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from stream_guard.kafka.cluster import ClusterState
-from stream_guard.service.diagnostics import host as machine
+from stream_guard.service.diagnostics import host
 from stream_guard.service.diagnostics.doctor import _roles, look_at
 from stream_guard.service.diagnostics.topic_advice import Role, Topic, advise
 from stream_guard.settings import (
@@ -107,49 +108,92 @@ def test_brokers_that_take_long_are_told_of() -> None:
 # The machine
 
 
+class Driver:
+    """Stands in for NVIDIA's binding: cards of (name, total MiB, free MiB), or no driver at all."""
+
+    class NVMLError(Exception):
+        """As the binding's own."""
+
+    def __init__(self, *cards: tuple[str, int, int], missing: bool = False) -> None:
+        self.cards = cards
+        self.missing = missing
+        self.open = 0
+
+    def nvmlInit(self) -> None:  # noqa: N802 - the binding's own names
+        if self.missing:
+            raise self.NVMLError("NVML Shared Library Not Found")
+        self.open += 1
+
+    def nvmlShutdown(self) -> None:  # noqa: N802
+        self.open -= 1
+
+    def nvmlSystemGetDriverVersion(self) -> str:  # noqa: N802
+        return "570.1"
+
+    def nvmlDeviceGetCount(self) -> int:  # noqa: N802
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index: int) -> int:  # noqa: N802
+        return index
+
+    def nvmlDeviceGetName(self, handle: int) -> str:  # noqa: N802
+        return self.cards[handle][0]
+
+    def nvmlDeviceGetMemoryInfo(self, handle: int) -> SimpleNamespace:  # noqa: N802
+        _, total, free = self.cards[handle]
+        return SimpleNamespace(total=total << 20, free=free << 20)
+
+
 @pytest.fixture
-def gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a program that stands in for the driver's; what it prints is in ``answer`` beside it."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text(f'#!/bin/sh\ncat "{tmp_path}/answer"\n')
-    program.chmod(0o755)
-    monkeypatch.setattr("shutil.which", lambda _: str(program))
+def gpu_build(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pretend that vLLM is built for GPUs."""
     monkeypatch.setattr("stream_guard.judging.engine.arguments.is_cpu_build", lambda: False)
-    return tmp_path / "answer"
 
 
+H100 = ("NVIDIA H100", 81_559, 81_000)
+
+
+@pytest.mark.usefixtures("gpu_build")
 @pytest.mark.parametrize(
-    ("answer", "parallel", "levels", "what"),
+    ("driver", "parallel", "levels", "what"),
     [
-        ("NVIDIA H100, 570.1, 81559, 81000\n", 1, ["ok"], "NVIDIA H100, driver 570.1"),
-        ("NVIDIA H100, 570.1, 81559, 9000\n", 1, ["error"], "gpu_memory_utilization asks for"),
-        ("NVIDIA H100, 570.1, 81559, 81000\n", 2, ["error"], "1 of 2 GPUs"),
-        ("No devices were found\n", 1, ["error"], "0 of 1 GPUs"),
-        ("A, 1, 81559, 81000\nB, 1, 81559, 81000\n", 2, ["ok", "ok"], "81000 of 81559 MiB"),
+        (Driver(H100), 1, ["ok"], "NVIDIA H100, driver 570.1, 81000 of 81559 MiB free"),
+        (Driver(("NVIDIA H100", 81_559, 9_000)), 1, ["error"], "gpu_memory_utilization needs"),
+        (Driver(H100), 2, ["error"], "1 of 2 GPUs"),
+        (Driver(), 1, ["error"], "0 of 1 GPUs"),
+        (Driver(H100, H100, H100), 2, ["ok", "ok"], "81000 of 81559 MiB"),
+        (Driver(missing=True), 1, ["error"], "driver does not answer: NVML Shared Library"),
     ],
 )
-def test_gpus_are_counted_and_their_memory_is_looked_at(
-    gpu: Path, answer: str, parallel: int, levels: list[str], what: str
+def test_gpus_are_counted_and_their_memory_is_compared(
+    driver: Driver, parallel: int, levels: list[str], what: str
 ) -> None:
-    gpu.write_text(answer)
-    found = machine.gpus(EngineSettings(tensor_parallel_size=parallel))
+    found = host.gpus(EngineSettings(tensor_parallel_size=parallel), driver)
     assert [f.level for f in found] == levels
     assert what in found[0].detail
     assert all(bool(f.remedy) == (f.level != "ok") for f in found)
+    assert driver.open == 0
 
 
-def test_without_a_driver_there_is_no_gpu(gpu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    gpu.unlink(missing_ok=True)
-    monkeypatch.setattr("shutil.which", lambda _: None)
-    assert machine.gpus(EngineSettings())[0].level == "error"
+def test_the_stand_in_has_the_names_of_the_real_binding() -> None:
+    import pynvml
+
+    names = [name for name in vars(Driver) if name.startswith("nvml")]
+    assert len(names) == 7
+    assert all(hasattr(pynvml, name) for name in [*names, "NVMLError"])
+
+
+@pytest.mark.usefixtures("gpu_build")
+def test_the_real_binding_answers_with_or_without_a_driver() -> None:
+    assert host.gpus(EngineSettings())[0].name == "GPU"
 
 
 def test_a_judge_without_a_model_needs_no_gpu() -> None:
-    assert machine.gpus(EngineSettings(kind="scripted"))[0].level == "ok"
+    assert host.gpus(EngineSettings(kind="scripted"))[0].level == "ok"
 
 
 def test_a_record_of_the_future_is_a_clock_that_is_wrong() -> None:
-    found = machine.clock(int((time.time() + 60) * 1_000))
+    found = host.clock(int((time.time() + 60) * 1_000))
     assert found.level == "warning"
     assert "60 s from now" in found.detail or "59 s from now" in found.detail
 
@@ -158,12 +202,12 @@ def test_a_record_of_the_future_is_a_clock_that_is_wrong() -> None:
 def test_the_kernel_is_asked_whether_anybody_keeps_the_time(
     monkeypatch: pytest.MonkeyPatch, state: int | None, level: str
 ) -> None:
-    monkeypatch.setattr(machine, "_kernel_clock_state", lambda: state)
-    assert machine.clock().level == level
+    monkeypatch.setattr(host, "_kernel_clock_state", lambda: state)
+    assert host.clock().level == level
 
 
 def test_the_kernel_answers() -> None:
-    assert machine._kernel_clock_state() in range(-1, 6)
+    assert host._kernel_clock_state() in range(-1, 6)
 
 
 def test_too_few_open_files_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,22 +215,22 @@ def test_too_few_open_files_are_told_of(monkeypatch: pytest.MonkeyPatch) -> None
         return lambda _: (soft, 1 << 20)
 
     monkeypatch.setattr(resource, "getrlimit", limits(1_024))
-    assert machine.limits(Settings()).level == "warning"
+    assert host.limits(Settings()).level == "warning"
     monkeypatch.setattr(resource, "getrlimit", limits(4_200))
-    assert machine.limits(Settings()).level == "ok"
+    assert host.limits(Settings()).level == "ok"
     # A producer for each partition takes more.
     exactly = Settings(delivery=DeliverySettings(mode="exactly_once"))
-    assert machine.limits(exactly).level == "warning"
+    assert host.limits(exactly).level == "warning"
     monkeypatch.setattr(resource, "getrlimit", limits(resource.RLIM_INFINITY))
-    assert machine.limits(exactly).detail == "no limit"
+    assert host.limits(exactly).detail == "no limit"
 
 
 def test_shared_memory_that_is_too_small_or_missing_is_told_of(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert machine.shared_memory(EngineSettings(), tmp_path / "none").level == "warning"
-    monkeypatch.setattr(machine, "_SHARED_BYTES_MIN", 1 << 60)
-    found = machine.shared_memory(EngineSettings(), tmp_path)
+    assert host.shared_memory(EngineSettings(), tmp_path / "none").level == "warning"
+    monkeypatch.setattr(host, "_SHARED_BYTES_MIN", 1 << 60)
+    found = host.shared_memory(EngineSettings(), tmp_path)
     assert (found.level, "shm-size" in found.remedy) == ("warning", True)
-    monkeypatch.setattr(machine, "_SHARED_BYTES_MIN", 1)
-    assert machine.shared_memory(EngineSettings(), tmp_path).level == "ok"
+    monkeypatch.setattr(host, "_SHARED_BYTES_MIN", 1)
+    assert host.shared_memory(EngineSettings(), tmp_path).level == "ok"

@@ -1,0 +1,96 @@
+"""The options and arguments that several commands share, and the completion of policy ids."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, TypeAlias
+
+import typer
+
+from stream_guard.core.errors import SettingsError
+from stream_guard.settings import load_settings
+
+__all__ = [
+    "ConfigOption",
+    "CurveKind",
+    "EffortOption",
+    "FromOption",
+    "JsonOption",
+    "PathOption",
+    "SlugArgument",
+    "ToOption",
+    "complete_policy",
+]
+
+
+class EffortChoice(StrEnum):
+    """How long the model reasons."""
+
+    low = "low"
+    medium = "medium"
+    high = "high"
+
+
+class CurveKind(StrEnum):
+    """The kind of curve that ``policies calibrate`` fits."""
+
+    platt = "platt"
+    isotonic = "isotonic"
+
+
+def complete_policy(context: typer.Context, incomplete: str) -> list[str]:
+    """Return the ids of policies that begin with ``incomplete``; empty where the folder cannot be read."""
+    try:
+        folder = (
+            context.params.get("path") or load_settings(context.params.get("config")).policies.path
+        )
+        found = sorted(file.parent.name for file in Path(folder).glob("*/policy.md"))
+    except (OSError, SettingsError):
+        return []
+    return [slug for slug in found if slug.startswith(incomplete)]
+
+
+ConfigOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="FILE",
+        help="Settings file (TOML). Environment variables override it.",
+    ),
+]
+PathOption: TypeAlias = Annotated[
+    Path | None,
+    typer.Option(
+        "--path",
+        "-p",
+        metavar="FOLDER",
+        help="Folder of policies. Default: the setting policies.path.",
+    ),
+]
+JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+SlugArgument: TypeAlias = Annotated[
+    str,
+    typer.Argument(
+        metavar="POLICY",
+        help="Policy id: the name of its folder.",
+        autocompletion=complete_policy,
+    ),
+]
+EffortOption: TypeAlias = Annotated[
+    EffortChoice | None,
+    typer.Option("--effort", help="Reasoning effort, in place of the policy's own."),
+]
+FromOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--from", metavar="TIME|OFFSET", help="Start of the range: an ISO 8601 time or an offset."
+    ),
+]
+ToOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--to", metavar="TIME|OFFSET", help="End of the range; this time or offset is excluded."
+    ),
+]

@@ -1,0 +1,4 @@
+"""The commands of ``stream-guard policies``, one a file.
+
+May import: everything.
+"""

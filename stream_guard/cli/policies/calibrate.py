@@ -1,0 +1,101 @@
+"""``stream-guard policies calibrate``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import orjson
+import typer
+
+from stream_guard.cli.options import ConfigOption, CurveKind, PathOption, SlugArgument
+from stream_guard.cli.policy_folder import find_policy, load_folder
+from stream_guard.cli.posts import read_bytes
+from stream_guard.cli.terminal import count_of, warn, write_json
+from stream_guard.core.errors import PolicyError
+from stream_guard.offline.calibrate.data import join_labels, read_labels
+from stream_guard.offline.calibrate.fit import FitError, Method, fit_curve, held_out_scores
+
+if TYPE_CHECKING:
+    from stream_guard.offline.calibrate.data import LabelledSet
+    from stream_guard.policies.calibration import Calibration
+    from stream_guard.policies.policy import Policy
+
+JudgedArgument = Annotated[
+    Path,
+    typer.Argument(
+        metavar="JUDGED.jsonl",
+        help="Judged posts: predictions.jsonl of stream-guard eval, or verdicts as published, one a line.",
+    ),
+]
+LabelsArgument = Annotated[
+    Path | None,
+    typer.Argument(
+        metavar="LABELS.csv",
+        help="Human labels: columns id and label. Leave out for predictions.jsonl, which holds them.",
+    ),
+]
+
+
+def calibrate(
+    slug: SlugArgument,
+    judged: JudgedArgument,
+    labels: LabelsArgument = None,
+    method: Annotated[
+        CurveKind, typer.Option("--method", help="isotonic needs thousands of posts.")
+    ] = CurveKind.platt,
+    path: PathOption = None,
+    config: ConfigOption = None,
+    *,
+    write: Annotated[
+        bool,
+        typer.Option("--write", help="Write calibration.json into the policy's folder."),
+    ] = False,
+) -> None:
+    """Fit a policy's calibration on judged and labelled posts, and show what it gains."""
+    folder, policies = load_folder(path, config)
+    policy = find_policy(policies, slug)
+    chosen: Method = "isotonic" if method is CurveKind.isotonic else "platt"
+    try:
+        joined = _join(policy, judged, labels)
+        curve = _fit(policy, joined, chosen)
+        scores = held_out_scores(joined.posts, chosen)
+    except FitError as error:
+        raise PolicyError(str(error)) from error
+    if write:
+        target = folder / policy.id / "calibration.json"
+        content = orjson.dumps(curve.model_dump(), option=orjson.OPT_INDENT_2)
+        target.write_bytes(content + b"\n")
+        warn(f"wrote {target}")
+    else:
+        write_json(curve.model_dump())
+    warn(
+        f"{count_of(len(joined.posts), 'post')}; mean squared error on held-out posts (Brier; less is better): "
+        f"{scores.raw:.4f} before, {scores.calibrated:.4f} after"
+    )
+    for why, count in sorted(joined.passed_over.items()):
+        warn(f"left out: {count_of(count, 'verdict')} {why}")
+
+
+def _join(policy: Policy, judged: Path, labels: Path | None) -> LabelledSet:
+    if labels is not None:
+        known = read_labels(read_bytes(labels), policy, str(labels))
+        return join_labels(read_bytes(judged), known, policy, str(judged))
+    from stream_guard.offline.evaluation.predictions import read_predictions
+
+    predictions, lines = read_predictions(judged)
+    verdicts = b"\n".join(orjson.dumps(line) for line in lines if "error" not in line)
+    known = {each.id: each.violates for each in predictions}
+    return join_labels(verdicts, known, policy, str(judged))
+
+
+def _fit(policy: Policy, joined: LabelledSet, method: Method) -> Calibration:
+    by = joined.judged_by
+    return fit_curve(
+        joined.posts,
+        method,
+        policy_sha256=policy.sha256,
+        model=by.model,
+        revision=by.revision,
+        confidence_method=by.method,
+    )

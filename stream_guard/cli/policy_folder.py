@@ -1,0 +1,44 @@
+"""Reads the policies that a command works on."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from stream_guard.core.errors import PolicyError
+from stream_guard.policies.store import build_policies, read_policy_files, refuse_errors
+from stream_guard.settings import load_settings
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream_guard.policies.policy import Policy, PolicySet
+
+__all__ = ["find_policy", "load_folder"]
+
+
+def load_folder(
+    path: Path | None, config: Path | None, *, lenient: bool = False
+) -> tuple[Path, PolicySet]:
+    """Return the folder and its policies. ``lenient`` accepts policies in which the linter finds errors.
+
+    Raises:
+        PolicyError: a policy cannot be read, or holds an error.
+    """
+    settings = load_settings(config)
+    folder = path or settings.policies.path
+    policies = build_policies(
+        read_policy_files(folder),
+        effort=settings.engine.effort,
+        reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+    )
+    if not lenient:
+        refuse_errors(policies, folder)
+    return folder, policies
+
+
+def find_policy(policies: PolicySet, slug: str) -> Policy:
+    """Return a policy by its id. Raises PolicyError where there is none."""
+    if slug not in policies.policies:
+        message = f"no policy {slug!r}; the folder has: {', '.join(policies.policies) or 'none'}"
+        raise PolicyError(message)
+    return policies.policies[slug]

@@ -1,0 +1,58 @@
+"""Prints what an evaluation found."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.cli.terminal import count_of, say, styled, write_table
+
+if TYPE_CHECKING:
+    from stream_guard.offline.evaluation.comparison import Comparison
+    from stream_guard.offline.evaluation.figures import Figures
+    from stream_guard.offline.evaluation.report import Evaluation
+
+__all__ = ["say_evaluation"]
+
+_FLIPS_SHOWN_MAX: Final = 20
+
+
+def say_evaluation(evaluation: Evaluation) -> None:
+    """Print the scores, the comparison and the thresholds."""
+    figures = evaluation.figures
+    say(f"{evaluation.name} on {evaluation.source}: {count_of(figures.rows, 'post')}")
+    _say_scores(figures)
+    calibration = figures.calibration
+    error = "" if calibration is None else f"; calibration error {calibration.ece:.3f}"
+    say(
+        f"not decided: {figures.undecided}; accuracy {figures.accuracy.value or 0:.3f}{error}; "
+        f"{count_of(figures.cost.prompt_tokens, 'token')} in, {figures.cost.output_tokens:,} out, "
+        f"{evaluation.seconds:.1f} s"
+    )
+    if evaluation.comparison is not None:
+        _say_comparison(evaluation.comparison, str(evaluation.against))
+    for each in evaluation.checks:
+        reached = "no figure" if each.reached is None else f"{each.reached:.3f}"
+        outcome = ("passed", "green") if each.passed else ("FAILED", "red")
+        say(styled((f"{each.option} {each.bound:g}: {reached} ", ""), outcome))
+
+
+def _say_scores(figures: Figures) -> None:
+    rows = []
+    for score in dict.fromkeys((figures.decision, *figures.categories)):
+        values = (score.precision.value, score.recall.value, score.f1.value)
+        f1 = score.f1
+        interval = "" if f1.low is None or f1.high is None else f"{f1.low:.3f} to {f1.high:.3f}"
+        shown = ("-" if value is None else f"{value:.3f}" for value in values)
+        rows.append((score.name, str(score.support), str(score.predicted), *shown, interval))
+    columns = ("label", "posts", "predicted", "precision", "recall", "F1", "95 %")
+    write_table(columns, rows, right=columns[1:])
+
+
+def _say_comparison(comparison: Comparison, against: str) -> None:
+    say(
+        f"against {against}: {count_of(len(comparison.flips), 'flip')} "
+        f"({comparison.flip_share.value or 0:.1%}), {comparison.better} better, {comparison.worse} worse, "
+        f"p = {comparison.p:.3g}"
+    )
+    for flip in comparison.flips[:_FLIPS_SHOWN_MAX]:
+        say(f"  row {flip.this.row}: {flip.against.decision} -> {flip.this.decision}")
