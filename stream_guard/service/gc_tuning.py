@@ -6,10 +6,10 @@ import gc
 
 
 def tune_garbage_collector() -> None:
-    """Spare the collector what lives as long as the process, and let it look less often.
+    """Exclude long-lived objects from collection, and collect less often.
 
-    Records in flight are many and short-lived, and reference counting frees them: on the default thresholds the
-    collector walked all of them again and again, as the profiler shows.
+    Records in flight are many and short-lived, and reference counting frees them. With the default thresholds the
+    collector walks all of them again and again.
     """
     gc.collect()
     gc.freeze()

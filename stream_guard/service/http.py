@@ -30,7 +30,7 @@ class ProbeServer:
         self.port = settings.port
 
     async def start(self) -> None:
-        """Listen. Raises OSError where the port is taken."""
+        """Listen. Raises OSError if the port is taken."""
         app = web.Application()
         app.add_routes(
             [

@@ -19,10 +19,10 @@ _PROVENANCE = Provenance(tier="manual", model="manual")
 
 
 class ManualClock:
-    """A :class:`stream_guard.core.clock.Clock` that stands still until :meth:`advance`.
+    """A :class:`stream_guard.core.clock.Clock` that moves only by :meth:`advance`.
 
     Args:
-        unix_ns: where it begins, Unix time in ns.
+        unix_ns: its start, Unix time in ns.
     """
 
     def __init__(self, unix_ns: int = 1_700_000_000_000_000_000) -> None:
@@ -54,7 +54,7 @@ class ManualJudge:
 
     Attributes:
         waiting: requests taken and not yet answered, in the order in which they came.
-        policies: what :meth:`start`, or :meth:`prepare` after it, was given last; None before.
+        policies: the last argument of :meth:`start` or :meth:`prepare`; None before.
         thoughts: the chain of thought that each answer carries.
     """
 
@@ -94,9 +94,9 @@ class ManualJudge:
 
         Args:
             requests: of :attr:`waiting`.
-            answer: what is decided for each.
-            error: instead of an answer: the posts' own fault.
-            provenance: how it came about.
+            answer: the decision for each.
+            error: instead of an answer: an error of the posts.
+            provenance: how the answer was made.
 
         Raises:
             KeyError: a request is not waiting.
@@ -119,7 +119,7 @@ class ManualJudge:
             deliver(judgements)
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
-        """Forget these; those that are not waiting are passed over."""
+        """Forget these requests; those that are not waiting are ignored."""
         for request in requests:
             if self._deliver.pop(request.id, None) is not None:
                 self.waiting.remove(request)
@@ -129,7 +129,7 @@ class ManualJudge:
         return len(self.waiting)
 
     def fail(self, error: BaseException) -> None:
-        """Judge no more: :meth:`wait_failed` returns the error, and what waits is never delivered."""
+        """Judge no more: :meth:`wait_failed` returns the error, and waiting requests are never delivered."""
         self._failure = error
         self._failed.set()
         self.waiting.clear()
@@ -142,7 +142,7 @@ class ManualJudge:
         return self._failure
 
     def describe(self) -> Mapping[str, str]:
-        """Return what the start-up line shows."""
+        """Return the facts for the start-up line."""
         return {"engine": "manual", "model": "manual"}
 
     async def close(self) -> None:

@@ -1,6 +1,6 @@
-"""Transactions in memory, with faults to order: what exactly-once mode is tried with, thousands of times a minute.
+"""Transactions in memory, with faults on request, for tests of exactly-once mode.
 
-What it must never do: write half of a transaction, or anything in the name of a claim that is not the last.
+A transaction is written whole or not at all, and only under the latest claim of its partition.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 class MemoryTransactor:
-    """A :class:`stream_guard.stream.ports.Transactor` on a :class:`MemoryBroker`, with faults to order.
+    """A :class:`stream_guard.stream.ports.Transactor` on a :class:`MemoryBroker`, with faults on request.
 
     Args:
         broker: where to.
-        group_id: whose positions move.
+        group_id: the group whose positions move.
 
     Attributes:
         faults: what happens to the next writes, in order; an empty string is a write without a fault. ``lost``: it
-            fails and is not written; ``unknown``: it is written and fails all the same.
-        turns: of the event loop that a request takes, and as many again for its answer.
-        writes: how often something was asked to be written.
+            fails and is not written; ``unknown``: it is written and still fails.
+        turns: turns of the event loop that a request takes; its answer takes as many.
+        writes: how many writes were requested.
     """
 
     def __init__(self, broker: MemoryBroker, group_id: str = "stream-guard") -> None:
@@ -40,7 +40,7 @@ class MemoryTransactor:
         self._group_id = group_id
 
     async def claim(self, partition: Partition) -> MemorySession:
-        """Fence whoever claimed the partition before."""
+        """Fence the previous claimant of the partition."""
         await self.travel()
         claim = self._broker.claim(self._group_id, partition)
         await self.travel()
@@ -54,7 +54,7 @@ class MemoryTransactor:
     def write(
         self, partition: Partition, claim: int, outgoing: Sequence[Outgoing], position: int
     ) -> None:
-        """Write in a claim's name, or fail as ordered. Raises DoubtError."""
+        """Write under a claim, or fail as requested. Raises DoubtError."""
         self.writes += 1
         fault = self.faults.pop(0) if self.faults else ""
         if fault != "lost":

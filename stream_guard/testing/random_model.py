@@ -96,7 +96,7 @@ def byte_level_bpe(pattern: str) -> Tokenizer:
 
 
 def split_by(pattern: str) -> PreTokenizer:
-    """Return the splitting of text by a pattern, down to bytes."""
+    """Return a pre-tokenizer that splits text by a pattern, down to bytes."""
     from tokenizers import Regex, pre_tokenizers
 
     return pre_tokenizers.Sequence(
@@ -127,7 +127,7 @@ def train_tokenizer() -> Tokenizer:
 
 
 def _texts() -> Iterator[str]:
-    """Yield prose: what modules of the standard library say in their strings, without importing them."""
+    """Yield prose from the strings of standard library modules, without importing them."""
     for name in _TEXTS:
         spec = find_spec(name)
         if spec is None or spec.origin is None:
@@ -138,7 +138,7 @@ def _texts() -> Iterator[str]:
 
 
 def _weights(random: Any) -> Iterator[tuple[str, Any]]:  # noqa: ANN401 - numpy is imported where it is used
-    """Yield names and arrays. Scaled by 1/sqrt(inputs), so that what comes out depends on what went in."""
+    """Yield names and arrays. Weights are scaled by 1/sqrt(inputs), so that the output depends on the input."""
 
     def normal(*shape: int, inputs: int) -> Any:  # noqa: ANN401
         return random.standard_normal(shape) / math.sqrt(inputs)

@@ -1,4 +1,4 @@
-"""``stream-guard check``: what a start needs, tried one by one, each a tick or a reason."""
+"""``stream-guard check``: tries what a start needs, one by one; each check passes or gives a reason."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, frozen=True)
 class CheckResult:
-    """One check: ``error`` is None where it passed."""
+    """One check: ``error`` is None if it passed."""
 
     name: str
     detail: str = ""
@@ -27,7 +27,7 @@ class CheckResult:
 
 
 def run_checks(config: Path | None) -> Iterator[CheckResult]:
-    """Yield each check's result as it is known; without settings there is nothing further to check."""
+    """Yield each check's result as soon as it is known; without settings the other checks are skipped."""
     from stream_guard.kafka.source import check_topics, existing_topics
     from stream_guard.service.policies import read_policies
 
@@ -78,7 +78,7 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
     from stream_guard.service.policies import check_routes
 
     check_routes(policies, topics, settings)
-    return "every topic has its policies"
+    return "every topic has policies"
 
 
 def _tiers(policies: PolicySet, settings: Settings) -> str:

@@ -1,6 +1,6 @@
-"""``stream-guard doctor``: what ``check`` does, and what would hurt later: machine, clock, limits, topics' settings.
+"""``stream-guard doctor``: the checks of ``check``, and later risks: host, clock, limits, topic settings.
 
-What it must never do: change anything.
+It changes nothing.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ if TYPE_CHECKING:
 
 _SLOW_MS: Final = 250.0
 _ASIDE_BYTES_MAX: Final = 64 << 10
-"""Key and headers of a dead letter, beside its value."""
+"""Room for the key and headers of a dead letter, in addition to its value."""
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a mount, not a file of ours
 
 
 class Doctor:
-    """Looks at everything once.
+    """Examines everything once.
 
     Args:
         config: the TOML file; None for the environment alone.
 
     Attributes:
-        exit_code: of the first error; that of a bad set-up where the error has none of its own.
+        exit_code: of the first error; ``USAGE`` if the error has none.
         warnings: how many there were.
     """
 
@@ -56,7 +56,7 @@ class Doctor:
         try:
             settings = load_settings(self._config)
         except StreamGuardError:
-            return  # told of already, and nothing else can be looked at
+            return  # reported already, and nothing else can be examined
         for advice in self._rest(settings, broker=broker):
             if advice.level == "error":
                 self.exit_code = self.exit_code or ExitCode.USAGE
@@ -80,7 +80,7 @@ class Doctor:
             try:
                 inputs = asyncio.run(check_topics(settings.kafka))
             except StreamGuardError:
-                inputs = set()  # told of already
+                inputs = set()  # reported already
             try:
                 roles = _roles(settings, inputs)
                 state = asyncio.run(inspect_cluster(settings.kafka, roles))
@@ -95,7 +95,7 @@ class Doctor:
 
 
 def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
-    """Return what each topic is to us, by name."""
+    """Return the role of each topic, by name."""
     roles: dict[str, Role] = dict.fromkeys(sorted(inputs), "input")
     roles[settings.kafka.verdict_topic] = "verdicts"
     roles[settings.kafka.dead_letter_topic] = "dead letters"
@@ -109,13 +109,15 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
 
 
 def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> Iterator[Advice]:
-    """Yield what is wrong with the cluster and with each topic."""
+    """Yield the findings about the cluster and each topic."""
     slow = state.answer_ms > _SLOW_MS
     yield Advice(
         "brokers",
         "warning" if slow else "ok",
-        f"{state.brokers} of them; a question takes {state.answer_ms:.0f} ms",
-        "run it nearer to them: commits and sends wait for answers" if slow else "",
+        f"{state.brokers} brokers; a request takes {state.answer_ms:.0f} ms",
+        "run Stream Guard nearer to the brokers: commits and sends wait for answers"
+        if slow
+        else "",
     )
     for name, role in roles.items():
         topic = state.topics.get(name)
@@ -123,9 +125,9 @@ def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> 
             if role not in (
                 "input",
                 "archive",
-            ):  # the one is told of already, the other made where it is missing
+            ):  # a missing input is reported already; an archive is created
                 remedy = f"create it: kafka-topics --create --topic {name} --replication-factor 3 --partitions 12"
-                detail = f"topic of {role} does not exist: the service ends when it has something to write"
+                detail = f"the topic for {role} does not exist: the service stops when it must write there"
                 yield Advice(f"topic {name}", "error", detail, remedy)
             continue
         known = Topic(

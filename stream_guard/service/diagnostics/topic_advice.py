@@ -1,7 +1,4 @@
-"""What is wrong with how a topic is set: what would lose records, or stop the service, and the remedy. Pure.
-
-What it must never do: call a setting wrong without saying what happens by it.
-"""
+"""Finds topic settings that would lose records or stop the service, each with its consequence and remedy. Pure."""
 
 from __future__ import annotations
 
@@ -24,13 +21,13 @@ _RETENTION_MS_MIN: Final[dict[Role, int]] = {
 
 
 class Advice(NamedTuple):
-    """One thing that was found.
+    """One finding.
 
     Attributes:
-        name: what was looked at.
-        level: ``error`` where the service cannot do its work by it.
-        detail: what is, and what happens by it.
-        remedy: what to do; empty where all is well.
+        name: what was examined.
+        level: ``error`` if the service cannot work with it.
+        detail: the state, and its consequence.
+        remedy: what to do; empty if nothing is wrong.
     """
 
     name: str
@@ -40,13 +37,14 @@ class Advice(NamedTuple):
 
 
 class Topic(NamedTuple):
-    """What is known of a topic.
+    """The state of a topic.
 
     Attributes:
-        name, partitions: which, and how many.
-        replicas: the fewest that a partition has.
+        name: of the topic.
+        partitions: how many.
+        replicas: the smallest number of replicas of a partition.
         under_replicated, leaderless: partitions with a replica out of sync, and without a leader.
-        configs: its settings by Kafka's names, the brokers' own among them.
+        configs: its settings by Kafka's names, including the brokers' own.
     """
 
     name: str
@@ -58,12 +56,12 @@ class Topic(NamedTuple):
 
 
 def advise(topic: Topic, role: Role, batch_bytes_max: int = 0) -> list[Advice]:
-    """Return what is wrong with a topic, or one line that nothing is.
+    """Return the findings about a topic, or one line that nothing is wrong.
 
     Args:
-        topic: what is known of it.
-        role: what it is to us.
-        batch_bytes_max: the largest batch that we may write to it, in bytes; 0 where we only read.
+        topic: its state.
+        role: what Stream Guard uses it for.
+        batch_bytes_max: the largest batch that Stream Guard may write to it, in bytes; 0 if it only reads.
     """
     found = [
         Advice(f"topic {topic.name}", level, detail, remedy)
@@ -80,25 +78,25 @@ _Found: TypeAlias = "Iterator[tuple[Level, str, str]]"
 
 
 def _copies(topic: Topic, _role: Role, _bytes: int) -> _Found:
-    """Look for what loses records together with a broker."""
+    """Find settings that lose records when a broker is lost."""
     alter = f"kafka-configs --alter --topic {topic.name} --add-config"
     in_sync = _number(topic, "min.insync.replicas", 1)
     if topic.leaderless:
         yield (
             "error",
-            f"{topic.leaderless} partitions have no leader: nothing of them is read or written",
+            f"{topic.leaderless} partitions have no leader: they cannot be read or written",
             "start the brokers that have them",
         )
     elif topic.under_replicated:
         yield (
             "warning",
             f"{topic.under_replicated} partitions have a replica that is not in sync",
-            "see which broker is away or slow",
+            "find the broker that is down or slow",
         )
     if topic.replicas == 1:
         yield (
             "warning",
-            "there is one replica: what is on a broker's disk is lost with it, though it was acknowledged",
+            "there is one replica: a lost disk loses acknowledged records",
             "raise it to 3 with kafka-reassign-partitions, and min.insync.replicas to 2",
         )
     elif in_sync > topic.replicas:
@@ -110,70 +108,71 @@ def _copies(topic: Topic, _role: Role, _bytes: int) -> _Found:
     elif in_sync == 1:
         yield (
             "warning",
-            "min.insync.replicas is 1: what one broker has acknowledged alone is lost with it",
+            "min.insync.replicas is 1: records that only one broker has are lost with that broker",
             f"{alter} min.insync.replicas=2",
         )
     elif in_sync == topic.replicas:
         yield (
             "warning",
-            f"min.insync.replicas is {in_sync}, as many as there are replicas: one broker away stops all writes",
+            f"min.insync.replicas is {in_sync}, as many as there are replicas: one missing broker stops all writes",
             f"{alter} min.insync.replicas={topic.replicas - 1}",
         )
     if topic.configs.get("unclean.leader.election.enable") == "true":
         yield (
             "warning",
-            "unclean.leader.election.enable is true: a replica that was behind may lead, and what it lacks is lost",
+            "unclean.leader.election.enable is true: a lagging replica may become leader, and lose records",
             f"{alter} unclean.leader.election.enable=false",
         )
 
 
 def _cleaning(topic: Topic, role: Role, _bytes: int) -> _Found:
-    """Look for what removes records before they are read."""
+    """Find settings that delete records before they are read."""
     policies = topic.configs.get("cleanup.policy", "delete").split(",")
     alter = f"kafka-configs --alter --topic {topic.name} --add-config"
     if role == "archive":
         if policies != ["compact"]:
             kinds = ",".join(policies)
-            what = (
-                "versions of policies are deleted, and verdicts under them can be explained no more"
-            )
+            what = "policy versions are deleted, so their verdicts can no longer be explained"
             remedy = f"{alter} cleanup.policy=compact"
             yield "warning", f"cleanup.policy is {kinds}: {what}", remedy
         return
     if "compact" in policies:
         what = {
-            "input": "of two posts with one key the older may vanish before it is judged",
-            "dead letters": "of two dead letters with one key the older vanishes",
-        }.get(role, "of two verdicts with one key the older vanishes, though it is another post's")
+            "input": "of two posts with the same key, the older may be deleted before it is judged",
+            "dead letters": "of two dead letters with the same key, the older is deleted",
+        }.get(
+            role,
+            "of two verdicts with the same key, the older is deleted, although it belongs to another post",
+        )
         yield "warning", f"cleanup.policy is compact: {what}", f"{alter} cleanup.policy=delete"
     kept_ms = _number(topic, "retention.ms", -1)
     least_ms = _RETENTION_MS_MIN[role]
     if "delete" in policies and 0 <= kept_ms < least_ms:
         yield (
             "warning",
-            f"retention.ms keeps {role} for {kept_ms / 3_600_000:g} h: what is not read by then is gone",
-            f"{alter} retention.ms={least_ms}, or longer than the longest outage to be survived",
+            f"retention.ms keeps {role} for {kept_ms / 3_600_000:g} h: records that are not read by then are deleted",
+            f"{alter} retention.ms={least_ms}, or longer than the longest outage that you expect",
         )
     kept_bytes = _number(topic, "retention.bytes", -1)
     if "delete" in policies and kept_bytes >= 0:
         yield (
             "warning",
-            f"retention.bytes is {kept_bytes} a partition: a burst removes what is not read yet, however young",
-            f"{alter} retention.bytes=-1, and bound the time instead",
+            f"retention.bytes is {kept_bytes} a partition: a burst deletes unread records, even new ones",
+            f"{alter} retention.bytes=-1, and limit the time instead",
         )
 
 
 def _sizes(topic: Topic, role: Role, batch_bytes_max: int) -> _Found:
-    """Look for batches that we may write and the topic does not take."""
+    """Find limits below the batches that Stream Guard writes."""
     taken = _number(topic, "max.message.bytes", 1 << 20)
     if taken < batch_bytes_max:
         lower = "kafka.batch_bytes_max"
         if role == "dead letters":
             lower += " and kafka.dead_letter_bytes_max"
-        what = f"max.message.bytes is {taken}, and a batch of ours may have {batch_bytes_max}"
+        what = f"max.message.bytes is {taken}, and Stream Guard writes batches of up to {batch_bytes_max} bytes"
         yield (
             "error",
-            f"{what}: one that is too large stops the service",
+            f"{what}: a larger batch stops the service",
             f"raise max.message.bytes to {batch_bytes_max}, or lower {lower}",
         )
 

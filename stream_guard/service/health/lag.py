@@ -1,6 +1,6 @@
-"""How far behind each partition is: in records, and in the age of the oldest record that is not judged. Pure.
+"""Computes how far behind each partition is, as the age of its oldest unjudged record. Pure.
 
-What it must never do: let an age fall while nothing is judged, or speak of a partition that is not ours any more.
+An age never falls while nothing is judged. Partitions that were lost are not reported.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class LagWatch:
-    """Turns standings into ages, and remembers since when records wait that nobody has read yet."""
+    """Turns standings into ages, and remembers since when unread records wait."""
 
     def __init__(self) -> None:
         self._waiting_since_ns: dict[Partition, int] = {}
@@ -23,11 +23,11 @@ class LagWatch:
     def look(self, standings: Iterable[Standing], now_ns: int) -> dict[Partition, float]:
         """Return the age of each partition's oldest unjudged record, in s.
 
-        Where none is in flight and some are still to be read, their own age is not known: it is then at least the time
-        since which that has been so.
+        If no record is in flight and some are unread, their own age is unknown. The time since this state began is then
+        the lower limit.
 
         Args:
-            standings: of every partition that is ours.
+            standings: of every assigned partition.
             now_ns: Unix time in ns.
         """
         since, self._waiting_since_ns = self._waiting_since_ns, {}

@@ -1,8 +1,7 @@
-"""Does anything still move? Decides from counts and times, and tells what stands still. Pure, save for the two dumps.
+"""Decides from counts and times whether the service makes progress. Pure, except for the two dumps.
 
-Time in which this process did not run (stopped, or the machine asleep) does not count. What it must never do: take a
-broker or an engine that is away for a stall of ours (each has its own deadline), or show more of a frame than where it
-is.
+Time in which this process did not run (stopped, or the machine asleep) does not count. A broker or an engine that is
+down is no stall: each has its own deadline. Dumps show files, lines and functions, and no values.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class StallLimits(NamedTuple):
 
 
 class StallDetector:
-    """Looks at the progress every tick.
+    """Compares the progress with that of the last tick.
 
     Args:
         limits: how long each may stand still.
@@ -52,7 +51,7 @@ class StallDetector:
         self._up = InactivityTimer(tick_s)
 
     def look(self, now: Progress, now_s: float) -> StreamGuardError | None:
-        """Return what stands still, or None.
+        """Return an error if something stands still, or None.
 
         Args:
             now: the progress so far.
@@ -71,7 +70,7 @@ class StallDetector:
         poll_s = self._polling.measure(now_s, expecting=True)
         finish_s = self._finishing.measure(now_s, expecting=working)
         if now.uncommitted and last is not None and now.finished == last.finished:
-            self._committing.pause(now_s)  # nothing says that the broker is there
+            self._committing.pause(now_s)  # nothing shows that the broker is up
         commit_s = self._committing.measure(now_s, expecting=now.uncommitted)
         # A record's age counts from when the engine was ready last.
         oldest_s = min(now.oldest_s, self._up.measure(now_s, expecting=now.engine_ready))
@@ -80,12 +79,12 @@ class StallDetector:
         if finish_s > limits.progress_s:
             return StallError(
                 f"none of {now.in_flight} records in flight was finished within {limits.progress_s:g} s "
-                "(delivery.stall_timeout_s), though the engine is there"
+                "(delivery.stall_timeout_s), although the engine is ready"
             )
         if commit_s > limits.progress_s:
             return BrokerError(
                 f"no position could be committed for {limits.progress_s:g} s (delivery.stall_timeout_s) while verdicts "
-                "were acknowledged; what is finished and not committed is read again"
+                "were acknowledged; finished records that were not committed are read again"
             )
         if working and oldest_s > limits.oldest_s:
             return StallError(
@@ -96,11 +95,11 @@ class StallDetector:
 
 
 class HeadOfLine:
-    """Notices records at a partition's head that hold back others; speaks of each only now and then.
+    """Notices records at a partition's head that hold back others, and reports each at intervals.
 
     Args:
-        age_s_max, held_back_max: past either, a head is a hindrance.
-        repeat_s: how long to keep quiet about a partition.
+        age_s_max, held_back_max: a head that exceeds either one is reported.
+        repeat_s: the interval of reports about one partition, in s.
     """
 
     def __init__(self, age_s_max: float, held_back_max: int, repeat_s: float = 60.0) -> None:
@@ -111,7 +110,7 @@ class HeadOfLine:
         self.hindering: list[Head] = []
 
     def look(self, heads: list[Head], now_s: float) -> list[Head]:
-        """Note the heads that hinder in :attr:`hindering`, and return those that are to be told of now."""
+        """Store the heads over a limit in :attr:`hindering`, and return those that are due for a report."""
         self.hindering = [
             head
             for head in heads
@@ -129,7 +128,7 @@ class HeadOfLine:
 
 
 def task_stacks() -> dict[str, list[str]]:
-    """Return, by each asyncio task's name, where it stands: file, line and function, outermost first."""
+    """Return the stack of each asyncio task by its name: file, line and function, outermost first."""
     return {
         f"{number}:{task.get_name()}": _stack_of(task.get_coro())
         for number, task in enumerate(asyncio.all_tasks())

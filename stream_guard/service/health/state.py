@@ -10,18 +10,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-# A poll lasts half a second at most, save in a rebalance, which has its own deadline in the settings.
+# A poll lasts at most half a second, except in a rebalance, which has its own deadline in the settings.
 STALL_S_MAX = 120.0
 
 
 @dataclass(slots=True)
 class Health:
-    """What the probes tell.
+    """The state that the probes report.
 
     Attributes:
         turns: returns how often the poll loop has turned.
-        engine_ready, joined: what readiness waits for.
-        stalled: what was found to stand still; the process is about to end.
+        engine_ready, joined: both are needed for readiness.
+        stalled: why the process is about to end, if it stalled.
         details: shown by ``/healthz``.
     """
 
@@ -36,7 +36,7 @@ class Health:
     _seen_at_s: float = field(default_factory=time.monotonic)
 
     def live(self) -> bool:
-        """Whether the poll loop has turned of late. The first look counts as a turn."""
+        """Whether the poll loop has turned recently. The first call counts as a turn."""
         turns, now_s = self.turns(), time.monotonic()
         if turns != self._seen:
             self._seen, self._seen_at_s = turns, now_s

@@ -1,6 +1,6 @@
-"""Ends the process when the event loop itself stands still: then no task can say so, only a thread can.
+"""Ends the process when the event loop stands still, which only a thread can notice.
 
-What it must never do: end a process that was merely stopped for a while and goes on.
+Time in which the process was stopped does not count.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class LoopWatchdog:
 
     Args:
         timeout_s: how long the loop may take for one turn.
-        tick_s: how often both sides look, in s.
-        end: what to do then with the exit code, after every thread's stack is on stderr; by default the process ends,
-            without cleaning up.
+        tick_s: how often both sides check, in s.
+        end: called with the exit code after every thread's stack is on stderr. By default the process ends without
+            cleaning up.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class LoopWatchdog:
             self._beating.cancel()
 
     def end_within(self, seconds: float, exit_code: int) -> None:
-        """Give what is entered so long to come to its end; then end the process, whatever keeps it."""
+        """End the process after this time, even if the context is still open."""
         self._last = (time.monotonic() + seconds, exit_code)
 
     async def _beat(self) -> None:

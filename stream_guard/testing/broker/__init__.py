@@ -7,7 +7,7 @@
         broker.create_topics("posts", partitions=4)
         ...  # broker.bootstrap_servers
 
-What it must never do: stand in for a broker in production, or leave a process behind.
+It leaves no process behind. Do not use it in production.
 """
 
 from __future__ import annotations

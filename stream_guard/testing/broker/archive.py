@@ -1,8 +1,8 @@
 """An archive of Kafka's classes as Java has parsed them, made once: brokers then start in half the time.
 
-Java calls it class data sharing. The wheel's Java comes without any archive, so each start would
-parse 11,000 classes anew. An archive that does not fit (another Java, other jars, a damaged file) is
-left aside by Java itself, and what cannot be made is done without.
+Java calls it class data sharing. The wheel's Java has no archive, so each start would parse 11,000 classes again.
+Java itself ignores an archive that does not fit (another Java, other jars, a damaged file). If the archive cannot be
+made, brokers start without it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _TRAINING_S: Final = 60.0
 def class_archive(
     java: Path, jars: Sequence[Path], directory: Path, *, progress: Callable[[str], None]
 ) -> tuple[str, ...]:
-    """Return the options with which Java uses the archive, made now where it is not there yet.
+    """Return the options with which Java uses the archive; make the archive first if it is missing.
 
     Args:
         java: the program.
         jars: the class path, in its order.
         directory: where the archive is kept.
-        progress: told, in a line, when it is made.
+        progress: called with one line when the archive is made.
 
     Returns:
-        The options; none where an archive could not be made. It is not tried a second time.
+        The options; none if the archive could not be made. There is no second attempt.
     """
     file = directory / f"classes-{_identity(java, jars)}.jsa"
     with locked(directory / "lock"):
@@ -56,7 +56,7 @@ def class_archive(
 
 
 def _identity(java: Path, jars: Sequence[Path]) -> str:
-    """Return a name for this Java and these jars: what the archive belongs to."""
+    """Return a name for this Java and these jars."""
     release = java.resolve().parent.parent / "release"
     about = release.read_bytes() if release.is_file() else str(java).encode()
     about += "\n".join(map(str, jars)).encode()

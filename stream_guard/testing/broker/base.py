@@ -1,4 +1,4 @@
-"""What every kind of broker offers, and the one that was there already."""
+"""The interface of every kind of broker, and the broker that already runs."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ Kind: TypeAlias = Literal["named", "docker", "embedded"]
 
 
 class Broker(ABC):
-    """A running broker, or a cluster of them; a context manager that takes it down at the end.
+    """A running broker or cluster; a context manager that stops it at the end.
 
     Its methods block: call them from async code through ``asyncio.to_thread``.
 
     Attributes:
         kind: how it is run.
         bootstrap_servers: ``host:port[,host:port]``, for any Kafka client.
-        description: one line for people: which it is, and why it was chosen.
-        brokers: how many brokers it was started with; 0 where that is unknown.
+        description: one line for people: which broker it is, and why it was chosen.
+        brokers: how many brokers it was started with; 0 if that is unknown.
     """
 
     kind: Kind
@@ -39,10 +39,10 @@ class Broker(ABC):
         configs: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        """Create topics, with 3 replicas where there are 3 brokers; return once all have leaders.
+        """Create topics, with 3 replicas if there are 3 brokers; return once all have leaders.
 
         Args:
-            names: topics to create; those that exist already are left as they are.
+            names: topics to create; those that exist already stay unchanged.
             partitions: of each.
             configs: of each, such as ``{"cleanup.policy": "compact"}``.
             timeout_s: for all of it.
@@ -59,15 +59,15 @@ class Broker(ABC):
         """Kill broker ``node`` (1, 2, ...) without warning, as SIGKILL does.
 
         Raises:
-            BrokerError: this kind of broker is not ours to kill.
+            BrokerError: this kind of broker cannot be killed.
         """
         raise BrokerError(self._not_ours(f"kill({node})"))
 
     def stop(self, node: int) -> None:
-        """Stop broker ``node`` in good order: it hands over its partitions first.
+        """Stop broker ``node`` cleanly: it hands over its partitions first.
 
         Raises:
-            BrokerError: this kind of broker is not ours to stop.
+            BrokerError: this kind of broker cannot be stopped.
         """
         raise BrokerError(self._not_ours(f"stop({node})"))
 
@@ -75,7 +75,7 @@ class Broker(ABC):
         """Start broker ``node`` again, on its data and port; return once the cluster is whole.
 
         Raises:
-            BrokerError: it did not start, or this kind of broker is not ours to start.
+            BrokerError: it did not start, or this kind of broker cannot be started.
         """
         raise BrokerError(self._not_ours(f"restart({node})"))
 
@@ -84,7 +84,7 @@ class Broker(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Take it down, with its data, where it is ours; does nothing the second time."""
+        """Stop it and remove its data, if this process started it; a second call does nothing."""
 
     def __enter__(self) -> Self:
         return self
@@ -121,4 +121,4 @@ class NamedBroker(Broker):
             raise BrokerError(message) from error
 
     def close(self) -> None:
-        """Leave it alone: it is not ours."""
+        """Do nothing: this process did not start it."""

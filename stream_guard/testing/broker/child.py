@@ -29,7 +29,7 @@ async def start_module(
     Args:
         words: the module and its arguments.
         variables: the whole environment of the process.
-        ends: closes the pipe by which the watchdog sees that this process lives; closed here where the start fails.
+        ends: closes the pipe by which the watchdog sees that this process lives; closed here if the start fails.
         options: passed on to :func:`asyncio.create_subprocess_exec`.
     """
     reader, writer = os.pipe()

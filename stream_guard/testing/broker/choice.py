@@ -1,4 +1,4 @@
-"""Which broker to take: the one named, Docker's, or an embedded one; and saying why."""
+"""Chooses the broker: a named one, one in Docker, or an embedded one; and says why."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 NAMED_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
 KIND_VARIABLE: Final = "BROKER"
-_NAMED_TIMEOUT_S: Final = 15.0  # it is there already, or it is not
+_NAMED_TIMEOUT_S: Final = 15.0  # it exists already, or it does not
 
 
 def start_broker(
@@ -26,19 +26,18 @@ def start_broker(
     timeout_s: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Broker:
-    """Start a broker, or take the one that is named; return when it serves.
+    """Start a broker, or use the named one; return when it is ready.
 
-    In this order, unless ``kind`` says which: the broker named in ``KAFKA_BOOTSTRAP_SERVERS``; what
-    ``BROKER`` says (``docker`` or ``embedded``); Docker where ``prefer_docker`` and an engine
-    answers; an embedded one. Several brokers are always embedded ones, since they are asked for in
-    order to be killed.
+    Without ``kind``, the first of these applies: the broker in ``KAFKA_BOOTSTRAP_SERVERS``; the kind in ``BROKER``
+    (``docker`` or ``embedded``); Docker, if ``prefer_docker`` is set and an engine answers; an embedded broker.
+    Several brokers are always embedded, so that tests can kill them.
 
     Args:
         brokers: 1 to 3.
         kind: overrides the choice.
-        prefer_docker: take Docker where an engine answers.
-        timeout_s: until it serves, downloads apart.
-        progress: told, in a line, when something slow begins.
+        prefer_docker: use Docker if an engine answers.
+        timeout_s: until it is ready, without downloads.
+        progress: called with one line when something slow begins.
 
     Raises:
         BrokerError: it cannot be reached, did not start, or ``BROKER`` names no kind.
@@ -56,7 +55,7 @@ def start_broker(
 
 
 def choose(brokers: int, *, prefer_docker: bool) -> tuple[Kind, str]:
-    """Return the kind to take, and why, for people.
+    """Return the kind, and the reason for people.
 
     Raises:
         BrokerError: ``BROKER`` names no kind.

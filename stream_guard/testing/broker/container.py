@@ -1,4 +1,4 @@
-"""The Apache Kafka image in Docker, by testcontainers, which also removes it when we are gone."""
+"""Runs the Apache Kafka image in Docker by testcontainers, which also removes it when this process ends."""
 
 from __future__ import annotations
 
@@ -55,9 +55,9 @@ def docker_answers() -> bool:
 
 
 def _listens(host: str) -> bool:
-    """Whether anybody is at Docker's Unix socket; True for other addresses.
+    """Whether a process listens at Docker's Unix socket; True for other addresses.
 
-    Asked first, since Docker's own client leaves its socket open where nobody is.
+    This check comes first, because Docker's client leaves its socket open if nobody listens.
     """
     prefix = "http+unix://"
     if not host.startswith(prefix):
@@ -83,7 +83,7 @@ class DockerBroker(Broker):
         timeout_s: float = 60.0,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Start it; return when it serves.
+        """Start it; return when it is ready.
 
         Raises:
             BrokerError: no Docker engine answers, or the container did not serve in time.
@@ -94,7 +94,7 @@ class DockerBroker(Broker):
                 "Docker, or unset BROKER to have an embedded broker started"
             )
             raise BrokerError(message)
-        # An extra, wanted by this kind of broker alone.
+        # An extra that only this kind of broker needs.
         from testcontainers.core.container import DockerContainer
 
         progress(f"starting {IMAGE} in Docker")

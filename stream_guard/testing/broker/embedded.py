@@ -1,4 +1,4 @@
-"""Apache Kafka itself, one process per broker, on loopback and free ports; gone at the end."""
+"""Runs Apache Kafka, one process per broker, on loopback and free ports; stops it at the end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ATTEMPTS: Final = 5
 
 
 class EmbeddedBroker(Broker):
-    """One to three brokers of our own."""
+    """One to three brokers that this process runs."""
 
     kind = "embedded"
 
@@ -38,13 +38,13 @@ class EmbeddedBroker(Broker):
         timeout_s: float = 60.0,
         progress: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Start it; return when it serves.
+        """Start it; return when it is ready.
 
         Args:
-            brokers: 1 to 3; with 3, topics have 3 replicas of which 2 must be in sync.
+            brokers: 1 to 3; with 3, topics have 3 replicas, and 2 must be in sync.
             why: for the description.
-            timeout_s: until it serves, downloads apart.
-            progress: told, in a line, when something slow begins.
+            timeout_s: until it is ready, without downloads.
+            progress: called with one line when something slow begins.
 
         Raises:
             BrokerError: it did not start; the message has the end of its log.
@@ -82,11 +82,11 @@ class EmbeddedBroker(Broker):
 
     def _quick_start(self, progress: Callable[[str], None]) -> tuple[str, ...]:
         if os.environ.get(runtime.JAVA_VARIABLE):
-            return ()  # whoever brings a Java of their own knows what it can do; we do not
+            return ()  # the abilities of a Java in BROKER_JAVA are unknown
         return class_archive(self._java, self._jars, runtime.kafka_dir(), progress=progress)
 
     def _start(self) -> None:
-        """Start all nodes, on other ports where somebody was quicker."""
+        """Start all nodes; choose other ports if some were taken meanwhile."""
         for attempt in range(1, _ATTEMPTS + 1):
             directory = Path(tempfile.mkdtemp(prefix="stream-guard-kafka-"))
             self._directory = directory
@@ -130,11 +130,11 @@ class EmbeddedBroker(Broker):
         self._node(node).kill()
 
     def stop(self, node: int) -> None:
-        """Stop a broker in good order (SIGTERM)."""
+        """Stop a broker cleanly (SIGTERM)."""
         self._node(node).stop()
 
     def restart(self, node: int) -> None:
-        """Start a broker again; it is stopped first where it runs."""
+        """Start a broker again; stop it first if it runs."""
         restarted = self._node(node)
         restarted.stop()
         restarted.start(self._cluster_id)

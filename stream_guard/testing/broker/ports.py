@@ -1,4 +1,4 @@
-"""Ports of loopback that are free just now."""
+"""Finds free ports of loopback."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from typing import Final
 
 from stream_guard.core.errors import BrokerError
 
-# Below the range that systems take for outgoing connections, so that none of those takes the port of
-# a broker while it is down.
+# Below the range that systems take for outgoing connections, so that no such connection takes the port of a broker
+# that is down.
 _PORTS: Final = range(20_000, 32_000)
 
 
 def free_ports(count: int) -> list[int]:
-    """Return ports of loopback on which nobody listens just now.
+    """Return ports of loopback on which no process listens now.
 
     Raises:
-        BrokerError: there are not as many.
+        BrokerError: there are not enough.
     """
     found: list[int] = []
-    # Random, so that processes that look at the same time seldom find the same; not a secret.
+    # Random, so that processes that search at the same time rarely find the same ports; not a secret.
     for port in random.sample(_PORTS, len(_PORTS)):
         with contextlib.suppress(OSError), socket.socket() as probing:
             probing.bind(("127.0.0.1", port))

@@ -1,7 +1,7 @@
-"""Asks a broker whether it truly serves, and creates topics on it.
+"""Checks whether a broker is ready, and creates topics on it.
 
-A broker's port is open some time before it answers, and it answers some time before consumer groups
-work; here it counts as ready once both do.
+A broker's port is open some time before it answers, and it answers some time before consumer groups work. It is
+ready once both work.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _REPLICAS_MAX = 3
 
 
 def wait_for(work: Coroutine[object, object, None], *, timeout_s: float) -> None:
-    """Run a coroutine to its end on a loop and a thread of its own, so that any caller may block.
+    """Run a coroutine on its own loop and thread, so that any caller may block.
 
     Raises:
         BrokerError: it raised that, or took longer than ``timeout_s``.
@@ -37,7 +37,7 @@ def wait_for(work: Coroutine[object, object, None], *, timeout_s: float) -> None
         async with asyncio.timeout(timeout_s):
             await work
 
-    # aiokafka logs each refused connection as an error; here they are what is waited out.
+    # aiokafka logs each refused connection as an error; here they are expected.
     log = logging.getLogger("aiokafka")
     level = log.level
     log.setLevel(logging.CRITICAL)
@@ -55,7 +55,7 @@ def wait_until_ready(bootstrap_servers: str, *, brokers: int, timeout_s: float) 
     """Return once that many brokers are in the cluster and consumer groups work.
 
     Raises:
-        BrokerError: not within ``timeout_s``; the message says what was missing last.
+        BrokerError: not within ``timeout_s``; the message names the last missing part.
     """
     last = ["nothing listens there"]
 
@@ -101,9 +101,9 @@ async def create_topics(
     partitions: int = 1,
     configs: Mapping[str, str] | None = None,
 ) -> None:
-    """Create topics, with 3 replicas where there are 3 brokers, and wait until each has leaders.
+    """Create topics, with 3 replicas if there are 3 brokers, and wait until each has leaders.
 
-    Tries for ever where a broker is away for now; bound it with a timeout.
+    Retries without end while a broker is down; limit it with a timeout.
 
     Raises:
         BrokerError: the broker refused one of them.

@@ -1,15 +1,15 @@
-"""Runs commands one after another, and kills what runs when the process that asked is gone.
+"""Runs commands one after another, and kills the running one when the parent process ends.
 
-Run as a script, by its path, with nothing imported but the standard library. It notices in both ways
-that there are: the pipe that its parent holds ends, or it has another parent. So no Java process outlives
-a demo or a test run, however that ended, SIGKILL included.
+Run as a script, by its path, with nothing imported but the standard library. It notices this in two ways: the pipe
+that its parent holds ends, or it has another parent. So no Java process outlives a demo or a test run, even after
+SIGKILL.
 
     watchdog.py PIPE_FD DIRECTORY COMMANDS
 
 COMMANDS is a JSON list of argument lists; the first that fails ends it with its exit code. SIGTERM is
-passed on. DIRECTORY, where it is not empty, is removed when the parent is gone. The parent gives it a
-process group of its own, so that an interrupt typed at the terminal does not reach it, and one
-SIGKILL to the group reaches both.
+passed on. DIRECTORY, if given, is removed when the parent is gone. The parent gives it its own process group. So an
+interrupt at the terminal does not reach it, and one SIGKILL to the
+group reaches both.
 """
 
 from __future__ import annotations
