@@ -24,10 +24,9 @@ import yaml
 from stream_guard.testing.broker.java import KAFKA_VERSION
 from tools.machines import records
 from tools.machines.broker import PASSWORD, USER, LiveBroker
-from tools.machines.cluster import CHART, Release, chart_of, helm, kubectl, read
+from tools.machines.cluster import CHART, Release, chart_of, crds, helm, kubectl, read
 from tools.machines.containers import ROOT
-from tools.machines.steps import Steps, execute, need, until
-from tools.vendor_crds import SOURCES
+from tools.machines.steps import Steps, need, until
 
 NAMESPACE = "stream-guard-live"
 POSTS = "live.posts"
@@ -346,16 +345,6 @@ class Live:
         values["config"]["kafka"] = topics
         values["resources"]["requests"] = {"cpu": "500m", "memory": "2Gi"}
         return values
-
-
-def crds() -> list[Path]:
-    """Return the files of KEDA's and the Prometheus Operator's definitions, from Go's module proxy."""
-    files = []
-    for module, folder, names in SOURCES:
-        done = execute("go", "mod", "download", "-json", module)
-        place = Path(json.loads(done.stdout)["Dir"]) / folder
-        files += [next(place.glob(f"{name}.yaml")) for name in names]
-    return files
 
 
 def main() -> None:

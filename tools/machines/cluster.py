@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from tools.machines.containers import ROOT
 from tools.machines.steps import StepError, execute, need, until
+from tools.vendor_crds import SOURCES
 
 if TYPE_CHECKING:
     import subprocess
@@ -49,6 +50,16 @@ def chart_of(reference: str) -> Path:
     with tarfile.open(archive) as packed:
         packed.extractall(folder, filter="data")
     return folder / "helm" / "stream-guard"
+
+
+def crds() -> list[Path]:
+    """Return the files of KEDA's and the Prometheus Operator's definitions, from Go's module proxy."""
+    files = []
+    for module, folder, names in SOURCES:
+        done = execute("go", "mod", "download", "-json", module)
+        place = Path(json.loads(done.stdout)["Dir"]) / folder
+        files += [next(place.glob(f"{name}.yaml")) for name in names]
+    return files
 
 
 class Release:
