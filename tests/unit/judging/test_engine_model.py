@@ -211,3 +211,13 @@ def test_a_folder_that_cannot_be_written_is_named(
     (tmp_path / "file").touch()
     assert main([str(tmp_path / "file" / "model")]) == EngineError.exit_code
     assert "cannot write the model" in capsys.readouterr().err
+
+
+def test_the_cpu_build_names_the_library_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(name: str) -> None:
+        raise OSError(f"{name}: cannot open shared object file")
+
+    arguments.require_libraries()
+    monkeypatch.setattr(arguments.ctypes, "CDLL", load)
+    with pytest.raises(EngineError, match=r"libnuma\.so\.1 is missing: install libnuma1"):
+        arguments.require_libraries()
