@@ -148,7 +148,7 @@ class VerdictConsumer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Commit what was handled, and leave the group."""
+        """Commit the handled verdicts, and leave the group."""
         # A verdict whose handler raised was not handled, so it is returned again.
         self._finish(handled=error is None)
         await self._commit()

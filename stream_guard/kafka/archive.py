@@ -1,7 +1,7 @@
-"""The archive of policies in a compacted topic, beside the verdicts: it outlives every pod.
+"""Keeps the archive of policies in a compacted topic, so that it outlives every pod.
 
-A record's key is the entry's name, which holds the digest of its value: a key is only ever written again with the same
-value, so that compaction loses nothing. What it must never do: use a topic that deletes what is old.
+A record's key is the entry's name, which holds the digest of its value. A key is only written again with the same
+value, so compaction loses nothing. A topic that deletes old records is rejected.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 RECORD_BYTES_MAX: Final = 8 << 20
-"""``max.message.bytes`` of the topic that we make: a policy's text, its rules and its messages, as base64."""
+"""``max.message.bytes`` of a created topic: room for a policy's text, rules and messages, as base64."""
 _REPLICAS_MAX: Final = 3
 _BACKOFF_S: Final = 0.5
 
 
 class TopicArchive:
-    """A :class:`~PolicyArchive` in ``kafka.archive_topic``, made where it is missing."""
+    """A :class:`~PolicyArchive` in ``kafka.archive_topic``, which is created if it is missing."""
 
     def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
         self._settings = settings
@@ -67,7 +67,7 @@ class TopicArchive:
         except MessageSizeTooLargeError as error:
             largest = max(map(len, entries.values()))
             message = (
-                f"{self._topic!r} (kafka.archive_topic) does not take a policy's entry of {largest:,} bytes; raise its "
+                f"{self._topic!r} (kafka.archive_topic) rejects a policy's entry of {largest:,} bytes; raise its "
                 'max.message.bytes, or set policies.archive to "folder"'
             )
             raise PolicyError(message) from error
@@ -93,8 +93,8 @@ class TopicArchive:
         """See :meth:`PolicyArchive.load`; of a key, the latest value counts."""
         if self._topic not in await existing_topics(self._settings):
             message = (
-                f"{self._topic!r} (kafka.archive_topic) does not exist on {self._settings.bootstrap_servers}; name "
-                "the one that the service writes"
+                f"{self._topic!r} (kafka.archive_topic) does not exist on {self._settings.bootstrap_servers}; set it "
+                "to the topic that the service writes"
             )
             raise EvidenceError(message)
         kept: dict[EntryName, Kept] = {}
@@ -112,11 +112,11 @@ class TopicArchive:
 
 
 async def ensure_compacted(settings: KafkaSettings, topic: str) -> None:
-    """Make a compacted topic, or look whether it is one.
+    """Create a compacted topic, or check that an existing one is compacted.
 
     Raises:
-        SettingsError: it is there and deletes what is old.
-        BrokerError: it may not be made.
+        SettingsError: it exists and deletes old records.
+        BrokerError: it cannot be created.
         KafkaError, OSError, TimeoutError: the broker does not answer.
     """
     admin = AIOKafkaAdminClient(**connection_options(settings))
@@ -133,8 +133,8 @@ async def ensure_compacted(settings: KafkaSettings, topic: str) -> None:
         _log.warning("archive_topic_not_checked", topic=topic)
     elif policy.strip() != "compact":
         message = (
-            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} has cleanup.policy={policy}, so that "
-            "policies would be lost by which verdicts are explained; set it to compact: kafka-configs.sh --alter "
+            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} has cleanup.policy={policy}, so "
+            "old policies would be deleted; set it to compact: kafka-configs.sh --alter "
             f"--entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
         )
         raise SettingsError(message)
@@ -159,7 +159,7 @@ async def _make(admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str)
 
 
 async def _cleanup_policy(admin: AIOKafkaAdminClient, topic: str) -> str | None:
-    """Return a topic's ``cleanup.policy``; None where we may not ask."""
+    """Return a topic's ``cleanup.policy``; None if this client may not read it."""
     wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs={"cleanup.policy": None})
     for answer in await admin.describe_configs([wanted]):
         for resource in answer.resources:
@@ -170,7 +170,7 @@ async def _cleanup_policy(admin: AIOKafkaAdminClient, topic: str) -> str | None:
 
 
 def make_archive(settings: Settings) -> PolicyArchive | None:
-    """Return the archive that the settings name, or None where they turn it off."""
+    """Return the archive of the settings, or None if it is off."""
     where = settings.policies.archive
     if where == "off":
         return None
@@ -182,12 +182,12 @@ def make_archive(settings: Settings) -> PolicyArchive | None:
 
 
 def require_archive(settings: Settings) -> PolicyArchive:
-    """Return the archive that the settings name. Raises SettingsError where they turn it off."""
+    """Return the archive of the settings. Raises SettingsError if it is off."""
     archive = make_archive(settings)
     if archive is None:
         message = (
-            "policies.archive (STREAM_GUARD_POLICIES__ARCHIVE) is off: nothing says what a verdict's policy was; set "
-            "it as the service has it, to topic or folder"
+            "policies.archive (STREAM_GUARD_POLICIES__ARCHIVE) is off, so no archive has the policies; "
+            "set it to the service's value: topic or folder"
         )
         raise SettingsError(message)
     return archive

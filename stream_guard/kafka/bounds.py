@@ -1,4 +1,4 @@
-"""Where a range of records begins or ends: an offset or a time. Pure."""
+"""Parses the beginning or end of a range of records: an offset or a time. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Bound(NamedTuple):
 
 
 def read_bound(text: str | None, option: str) -> Bound | None:
-    """Return the bound that an option names: digits are an offset, all else an ISO 8601 time; None for none.
+    """Return the bound of an option: digits are an offset, everything else is an ISO 8601 time; None for none.
 
     Raises:
         SettingsError: it is neither; names the option.

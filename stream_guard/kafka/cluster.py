@@ -1,6 +1,6 @@
-"""Asks the brokers what ``stream-guard doctor`` wants to know: nodes, and how topics are set and where they stand.
+"""Asks the brokers for the facts of ``stream-guard doctor``: nodes, and the settings and state of topics.
 
-What it must never do: change anything, or join the service's group.
+It changes nothing and joins no group.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _TIMEOUT_S: Final = 30.0
 
 @dataclass(slots=True)
 class TopicState:
-    """What is known of one topic.
+    """The state of one topic.
 
     Attributes:
         name: its name.
         partitions: how many it has.
-        replicas: the fewest that a partition of it has.
-        under_replicated: partitions of which a replica is not in sync.
+        replicas: the smallest number of replicas of a partition.
+        under_replicated: partitions with a replica that is not in sync.
         leaderless: partitions without a leader.
-        configs: its settings, the brokers' own among them, by Kafka's names.
-        newest_ms: timestamp of the newest record, Unix time in ms; None where it is not known.
+        configs: its settings by Kafka's names, including the brokers' own.
+        newest_ms: timestamp of the newest record, Unix time in ms; None if it is unknown.
     """
 
     name: str
@@ -52,12 +52,12 @@ class TopicState:
 
 @dataclass(slots=True)
 class ClusterState:
-    """What is known of the cluster.
+    """The state of the cluster.
 
     Attributes:
-        brokers: how many answer to their name.
+        brokers: how many the cluster has.
         topics: those that were asked for and exist, by name.
-        answer_ms: how long one question took, in ms.
+        answer_ms: how long one request took, in ms.
     """
 
     brokers: int
@@ -69,7 +69,7 @@ async def inspect_cluster(settings: KafkaSettings, names: Iterable[str]) -> Clus
     """Ask for these topics; those that do not exist are not in the answer.
 
     Raises:
-        BrokerError: nobody answers, or it may not be asked.
+        BrokerError: no broker answers, or the request is not allowed.
     """
     try:
         async with asyncio.timeout(_TIMEOUT_S):

@@ -1,6 +1,6 @@
-"""The dead-letter topic, read from its beginning to where its committed records end when asked.
+"""Reads the dead-letter topic from its beginning to the end of its committed records, outside any group.
 
-What it must never do: join a group, or move a position of one.
+The end is fixed when it is asked for.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Survey:
-    """What one reading of the topic found.
+    """The result of one reading of the topic.
 
     Attributes:
-        reasons: dead letters that the filter takes, by reason.
-        chosen: by id, where the first whole and not yet replayed one of them stands: (partition, offset).
+        reasons: counts of selected dead letters, by reason.
+        chosen: by id, the place of its first whole dead letter that was not replayed: (partition, offset).
         source_topics: of those.
         replayed: ids that were replayed, of all dead letters.
-        already: dead letters that the filter takes whose record was replayed.
-        repeats: the same whose record has another dead letter among them: a repeat, or another policy.
-        cut: the same that are not whole, which cannot be replayed.
+        already: selected dead letters whose record was replayed.
+        repeats: selected dead letters whose record has another one: a duplicate, or another policy.
+        cut: selected dead letters that were cut, which cannot be replayed.
         foreign: records that are neither dead letters nor markers.
     """
 
@@ -63,8 +63,8 @@ class DeadLetterReader:
     """Reads the dead-letter topic, outside any group; an async context manager.
 
     Args:
-        settings: where, and which topic.
-        progress: told how many offsets of how many were read.
+        settings: the broker and the topic.
+        progress: called with the offsets read and their total.
 
     Raises:
         BrokerError: on entering, the broker cannot be reached or has no such topic; later, it does not answer.
@@ -113,7 +113,7 @@ class DeadLetterReader:
                     await consumer.stop()
 
     async def ends(self) -> dict[TopicPartition, int]:
-        """Return where each partition's committed records end now."""
+        """Return the current end of each partition's committed records."""
         assert self._consumer is not None, "entered first"
         async with self._asking():
             ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._partitions)
@@ -160,7 +160,7 @@ class DeadLetterReader:
                 yield letter
 
     async def at(self, partition: int, offset: int) -> DeadLetter | None:
-        """Return the dead letter at a place of the topic; None where there is none."""
+        """Return the dead letter at a place of the topic; None if there is none."""
         assert self._consumer is not None, "entered first"
         tp = TopicPartition(self._topic, partition)
         if tp not in self._partitions:
@@ -195,7 +195,7 @@ class DeadLetterReader:
 
 
 async def require_topics(settings: KafkaSettings, topics: list[str], setting: str) -> None:
-    """Raise BrokerError where the broker cannot be reached or lacks a topic; ``setting`` says who named it."""
+    """Raise BrokerError if the broker cannot be reached or lacks a topic; ``setting`` names its setting."""
     there = await existing_topics(settings, settings.request_timeout_ms / 1_000)
     missing = [topic for topic in topics if topic not in there]
     if missing:
@@ -209,13 +209,13 @@ async def survey(
     wanted: DeadLetterFilter,
     found: Callable[[DeadLetter], None] = lambda _: None,
 ) -> Survey:
-    """Read the topic and say what is in it.
+    """Read the topic and return the counts.
 
     Args:
         reader: entered.
-        ends: where to stop.
+        ends: the offsets at which to stop.
         wanted: the filter.
-        found: given each dead letter that the filter takes.
+        found: called with each selected dead letter.
     """
     seen = Survey()
     first: dict[str, tuple[int, int, str]] = {}

@@ -1,11 +1,9 @@
-"""Records of dead letters sent back to their topics, each once.
+"""Sends the records of dead letters back to their topics, each once.
 
-Theory of operation. Whoever replays first takes over one transactional id per dead-letter topic: that ends what another
-replay had open, and lets it send nothing more. Only then is the topic's end asked for and the topic read, so that
-every marker of every earlier replay is seen. Each transaction then holds records sent back and their markers: either
-both are there for readers of committed records, or neither is, wherever the process dies.
-
-What it must never do: send a record back without its marker, or commit what was not acknowledged.
+Theory of operation. A replay first takes over the transactional id of the dead-letter topic. This aborts the open
+transaction of another replay, which can then send nothing more. Then the replay asks for the topic's end and reads the
+topic, so it sees every marker of every earlier replay. Each transaction holds records and their markers: readers of
+committed records see both or neither, even after a crash. Nothing is committed that was not acknowledged.
 """
 
 from __future__ import annotations
@@ -50,14 +48,14 @@ async def replay(
     """Send the records of dead letters back to their topics, each once, and say how many.
 
     Args:
-        settings: where.
-        wanted: which.
-        dry_run: only look.
-        progress: told how many offsets of how many were read.
+        settings: the broker and the topic.
+        wanted: the selected dead letters.
+        dry_run: send nothing.
+        progress: called with the offsets read and their total.
 
     Raises:
-        BrokerError: the broker does not answer, a topic is missing, or another replay has taken over. What was sent
-            by then is marked; a second replay sends the rest.
+        BrokerError: the broker does not answer, a topic is missing, or another replay has taken over. Records that
+        were sent are marked; a second replay sends the rest.
     """
     async with DeadLetterReader(settings, progress) as reader, contextlib.AsyncExitStack() as stack:
         producer = None
@@ -115,19 +113,19 @@ class _Replayer:
     async def __aexit__(self, *_: object) -> None:
         with contextlib.suppress(
             Exception
-        ):  # whatever is open is aborted by its next owner, or by its time-out
+        ):  # the next owner or the timeout aborts an open transaction
             async with asyncio.timeout(5):
                 await self._producer.stop()
 
     async def add(self, letter: DeadLetter) -> None:
-        """Take one; sends what has gathered once that is enough."""
+        """Add one; send a transaction once there are enough."""
         self._letters.append(letter)
         self._bytes += len(letter.key or b"") + len(letter.value or b"")
         if len(self._letters) >= _TRANSACTION_RECORDS_MAX or self._bytes >= _TRANSACTION_BYTES_MAX:
             await self.flush()
 
     async def flush(self) -> None:
-        """Send what has gathered, and its markers, in one transaction."""
+        """Send the added records and their markers in one transaction."""
         letters, self._letters, self._bytes = self._letters, [], 0
         if not letters:
             return
@@ -150,7 +148,8 @@ class _Replayer:
 
     async def _send_back(self, letter: DeadLetter) -> asyncio.Future[Any]:
         there = await self._producer.partitions_for(letter.source_topic)
-        # Its own partition, whatever partitioner the platform has; that of its key where the topic was made smaller.
+        # Its own partition, because the platform's partitioner is unknown; the key's partition if the topic has fewer
+        # now.
         partition = letter.source_partition if letter.source_partition in there else None
         sent: asyncio.Future[Any] = await self._producer.send(
             letter.source_topic,
@@ -175,6 +174,6 @@ class _Replayer:
         except (KafkaError, OSError, TimeoutError) as error:
             message = (
                 f"the replay stopped after {self.sent} records: {named(error)}; run it again for the "
-                "rest, what was sent is marked and is not sent twice"
+                "rest; sent records are marked and are not sent twice"
             )
             raise BrokerError(message) from error

@@ -1,11 +1,9 @@
 """Reads a group's committed position, and waits while a transaction is still about to move it.
 
-aiokafka 0.14 asks with version 3 of OffsetFetch, which answers at once with what was committed last. Between the
-end of a transaction and its marker in the offsets' log there is a gap in which that is one transaction too old, and
-whoever began there would judge and publish again what has been published. Version 7 (KIP-447, Kafka 2.5) has
-``require_stable``: the broker then answers UNSTABLE_OFFSET_COMMIT until nothing is pending.
-
-What it must never do: take a position for committed while a transaction that may move it is open.
+aiokafka 0.14 uses version 3 of OffsetFetch, which answers at once with the last committed position. Between the end of
+a transaction and its marker in the offsets' log, that position is one transaction too old. A consumer that began there
+would publish verdicts again. Version 7 (KIP-447, Kafka 2.5) has ``require_stable``: the broker answers
+UNSTABLE_OFFSET_COMMIT until no transaction is pending.
 """
 
 from __future__ import annotations
@@ -32,7 +30,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaConsumer, TopicPartition
 
-_UNSTABLE: Final = 88  # UNSTABLE_OFFSET_COMMIT, which aiokafka has no name for
+_UNSTABLE: Final = 88  # UNSTABLE_OFFSET_COMMIT, for which aiokafka has no name
 _RETRY_S: Final = 0.05
 _NONE: Final = -1
 
@@ -86,7 +84,7 @@ class _Stable(RequestStruct):  # type: ignore[misc]
 
 
 class _OffsetFetch(Request[OffsetFetchRequest_v3 | _Stable]):  # type: ignore[misc]
-    """Version 7 where the broker has it; else version 3, which cannot wait."""
+    """Version 7 if the broker has it; otherwise version 3, which cannot wait."""
 
     API_KEY = 9
 
@@ -111,7 +109,7 @@ async def committed_positions(
     The deadline is the caller's.
 
     Raises:
-        KafkaError: it is refused, for good.
+        KafkaError: it is rejected permanently.
     """
     coordinator = consumer._coordinator  # noqa: SLF001 - aiokafka has no public way to send a request
     wanted = {(tp.topic, tp.partition): tp for tp in partitions}

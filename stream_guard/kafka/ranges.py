@@ -1,6 +1,6 @@
-"""Ranges of topics, read outside any group: from times or offsets, to times, offsets or what the end is now.
+"""Reads ranges of topics outside any group: from a time or offset to a time, an offset or the current end.
 
-What it must never do: join a group, move a position of one, or wait without a deadline for a record that never comes.
+Every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class RangeReader:
     """Reads parts of topics; an async context manager.
 
     Args:
-        settings: where.
-        progress: told how many offsets of how many were read.
+        settings: the broker.
+        progress: called with the offsets read and their total.
 
     Raises:
         BrokerError: the broker cannot be reached, does not answer in time, or has no such topic.
@@ -90,7 +90,7 @@ class RangeReader:
         """Return a topic's partitions."""
         consumer = self._require()
         async with self._asking(topic):
-            # Of all topics: a broker that is asked for one that is not there may make it.
+            # For all topics: a broker may create a missing topic when it is asked for it.
             cluster = await consumer._client.fetch_all_metadata()  # noqa: SLF001
             numbers = cluster.partitions_for_topic(topic) or ()
         if not numbers:
@@ -102,7 +102,7 @@ class RangeReader:
         return sorted(TopicPartition(topic, number) for number in numbers)
 
     async def whole(self, topic: str) -> Spans:
-        """Return all that a topic holds now."""
+        """Return the range of a topic's current records."""
         partitions = await self.partitions(topic)
         begins, ends = await self.limits(partitions)
         return {tp: Span(begins[tp], max(begins[tp], ends[tp])) for tp in partitions}
@@ -114,12 +114,12 @@ class RangeReader:
         consumer = self._require()
         async with self._asking(partitions[0].topic):
             begins = await consumer.beginning_offsets(partitions)
-            # Of what is committed: a transaction that is open would not be read past.
+            # Only committed records: reading would stop at an open transaction.
             ends = await consumer.end_offsets(partitions)
         return begins, ends
 
     async def spans(self, topic: str, first: Bound | None, last: Bound | None) -> Spans:
-        """Return a range: from ``first`` on (None: all that there is), up to and without ``last`` (None: now's end)."""
+        """Return a range from ``first`` (None: the beginning) up to and without ``last`` (None: the current end)."""
         found = await self.whole(topic)
         begins = await self._places(found, first)
         ends = await self._places(found, last)
@@ -152,7 +152,7 @@ class RangeReader:
             consumer.seek(tp, span.begin)
         position = {tp: span.begin for tp, span in open_.items()}
         patience_s = self._settings.request_timeout_ms / 1_000
-        idle_s = 0.0  # of polls alone: whoever takes the records may take their time
+        idle_s = 0.0  # of polls only: the caller may handle the records slowly
         while unread := [tp for tp, span in open_.items() if position[tp] < span.end]:
             before, asked_s = sum(position.values()), time.monotonic()
             async with self._asking(topic):
@@ -180,7 +180,7 @@ class RangeReader:
         """Return the record at a place.
 
         Raises:
-            EvidenceError: it is not there any more, or never was.
+            EvidenceError: the record was deleted, or never existed.
         """
         place = f"{topic}/{partition}/{offset}"
         tp = TopicPartition(topic, partition)

@@ -1,11 +1,9 @@
-r"""Lets a record through whose header has a name that is not UTF-8, which aiokafka cannot decode.
+r"""Decodes records with a header name that is not UTF-8, which aiokafka cannot decode.
 
-Kafka says that names are UTF-8, and no broker checks it. aiokafka raises where it meets one that is not, reads the
-same batch again, and raises again: one record of any producer in C would end every consumer of its partition for good.
-So aiokafka's fetcher gets batches that are decoded by its own fast code, and, where that raises, by its slow code
-with the wrong bytes written out (``\xff``), as Java clients replace them.
-
-What it must never do: skip a record, or change any but the names that no decoder takes.
+Kafka requires header names in UTF-8, and no broker checks it. aiokafka raises an error at an invalid name, reads the
+same batch again, and raises again. One such record, which a client in C can write, would stop every consumer of its
+partition. So aiokafka's fetcher gets batches that fall back on its slow decoder, with invalid bytes written as escapes
+(``\xff``); Java clients replace them as well. No record is skipped, and valid names stay unchanged.
 """
 
 from __future__ import annotations
@@ -25,8 +23,10 @@ _OVERHEAD_BYTES: Final = 12
 
 
 def tolerate_header_names() -> None:
-    """Have every consumer of this process read such records; the second call changes nothing."""
-    assert fetcher.MemoryRecords in (MemoryRecords, TolerantRecords), "aiokafka 0.14 is leant on"
+    """Let every consumer of this process read such records; a second call changes nothing."""
+    assert fetcher.MemoryRecords in (MemoryRecords, TolerantRecords), (
+        "this code depends on aiokafka 0.14"
+    )
     fetcher.MemoryRecords = TolerantRecords
 
 
@@ -34,7 +34,7 @@ class TolerantRecords:
     """aiokafka's ``MemoryRecords`` of one fetched partition, with tolerant batches.
 
     Args:
-        fetched: the bytes of whole batches, the last of which may be cut off.
+        fetched: the bytes of whole batches, the last one may be truncated.
     """
 
     def __init__(self, fetched: bytes) -> None:
@@ -61,7 +61,7 @@ class TolerantRecords:
 
 
 class TolerantBatch:
-    """One batch: aiokafka's own, but for the records that it cannot decode."""
+    """One batch: aiokafka's own, except for records that it cannot decode."""
 
     def __init__(self, batch: Any, fetched: bytes, start: int, end: int) -> None:  # noqa: ANN401 - of aiokafka
         self._batch = batch
@@ -91,7 +91,7 @@ class TolerantBatch:
 
 
 class _TolerantBatchPy(_DefaultRecordBatchPy):  # type: ignore[misc] # aiokafka ships no types
-    """aiokafka's batch in Python, reading from bytes that decode whatever they hold."""
+    """aiokafka's Python batch, which reads from bytes that always decode."""
 
     def _maybe_uncompress(self) -> None:
         super()._maybe_uncompress()

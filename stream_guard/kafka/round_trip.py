@@ -1,6 +1,6 @@
-"""Sends one post and waits for what comes of it: the shortest proof that a deployment works from end to end.
+"""Sends one post and waits for its verdict: the shortest proof that a deployment works from end to end.
 
-What it must never do: join the consumer group, commit anything, or take another record's verdict for its own.
+It joins no consumer group and commits nothing.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["make_post", "round_trip"]
 def make_post(
     settings: PostSettings, post_id: str, text: str
 ) -> tuple[bytes, list[tuple[str, bytes]]]:
-    """Return the value and headers of a record that these settings read as this post."""
+    """Return the value and headers of a record that these settings parse as this post."""
     document: dict[str, Any] = {}
     for pointer, value in (
         (settings.id, post_id),
@@ -59,7 +59,7 @@ async def round_trip(
     The verdict is known by the topic, partition and offset that the broker gave the post.
 
     Args:
-        settings: ``kafka`` says where, ``post`` how a post looks.
+        settings: ``kafka`` for the broker, ``post`` for the format of posts.
         topic: one that a running consumer reads.
         post_id: of the post.
         text: of the post.

@@ -1,6 +1,6 @@
-"""Where a backtest's verdicts go: a file or a topic of its own. Either is read back when a backtest is resumed.
+"""Writes a backtest's verdicts to a file or to a topic of their own, and reads them back to resume.
 
-What it must never do: write where the live service writes or reads, or over a file that is there.
+Topics that the live service writes or reads are rejected. Existing files are not overwritten.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ class Sink(Protocol):
     async def __aenter__(self) -> Self: ...
     async def __aexit__(self, *_: object) -> None: ...
     def written(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield what an earlier run has written; called before anything is written."""
+        """Yield the verdicts of an earlier run; called before anything is written."""
 
     async def write(self, made: Made, published_ms: int) -> None:
         """Return once these are safe. Raises OperatorError, BrokerError."""
 
 
 class NoSink:
-    """Only the report is wanted."""
+    """Writes nothing, for a backtest that only reports."""
 
     async def __aenter__(self) -> Self:
         return self
@@ -66,11 +66,11 @@ class NoSink:
 
 
 class FileSink:
-    """A file with a verdict a line.
+    """A file with one verdict per line.
 
     Args:
-        path: which; must not be there, unless it is resumed.
-        resume: whether to go on with one that is.
+        path: of the file; it must not exist, unless it is resumed.
+        resume: whether to continue an existing file.
     """
 
     def __init__(self, path: Path, *, resume: bool) -> None:
@@ -82,7 +82,7 @@ class FileSink:
         try:
             self._file = await asyncio.to_thread(self._open)
         except FileExistsError as error:
-            message = f"--output {self._path}: is there already; name another, or go on with it by --resume"
+            message = f"--output {self._path}: exists already; name another file, or continue this one with --resume"
             raise OperatorError(message) from error
         except OSError as error:
             message = f"--output {self._path}: {error.strerror}"
@@ -93,7 +93,7 @@ class FileSink:
         if not self._resume:
             return self._path.open("x+b")
         file = self._path.open("a+b")
-        # A line that a crash cut off is judged again.
+        # A line that a crash truncated is judged again.
         file.seek(0)
         whole = 0
         for line in file:
@@ -107,14 +107,14 @@ class FileSink:
             await asyncio.to_thread(self._file.close)
 
     async def written(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the verdicts that are in it. Raises OperatorError where a line is none."""
+        """Yield its verdicts. Raises OperatorError if a line is not a verdict."""
         assert self._file is not None, "entered first"
         for number, line in enumerate(self._file, 1):
             try:
                 verdict = orjson.loads(line)
                 _ = verdict["source"]["offset"], verdict["policy"]["sha256"]
             except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-                message = f"--output {self._path}:{number}: is no verdict; --resume needs the file of a backtest"
+                message = f"--output {self._path}:{number}: is not a verdict; --resume needs the file of a backtest"
                 raise OperatorError(message) from error
             yield verdict
 
@@ -133,7 +133,7 @@ class FileSink:
 
 
 class TopicSink:
-    """A topic of its own, which must exist."""
+    """A topic for these verdicts, which must exist."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings
@@ -155,7 +155,7 @@ class TopicSink:
             await discard_producer(self._producer, timeout_s=_STOP_S)
 
     async def written(self) -> AsyncIterator[dict[str, Any]]:
-        """Yield the verdicts that are in it; what else is in it is passed over."""
+        """Yield its verdicts; other records are ignored."""
         async with RangeReader(self._settings) as reader:
             async for record in reader.read(await reader.whole(self._topic)):
                 try:
@@ -181,15 +181,15 @@ class TopicSink:
                     )
                 await asyncio.gather(*sent)
         except (KafkaError, OSError, TimeoutError) as error:
-            message = f"writing {self._topic!r} failed: {named(error)}; go on by --resume"
+            message = f"writing {self._topic!r} failed: {named(error)}; continue with --resume"
             raise BrokerError(message) from error
 
 
 def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
-    """Refuse a topic that the live service reads or writes, or that is read here.
+    """Reject a topic that the live service reads or writes, or that this backtest reads.
 
     Raises:
-        SettingsError: says whose it is.
+        SettingsError: the message says what uses the topic.
     """
     whose: dict[str | None, str] = {
         settings.verdict_topic: "kafka.verdict_topic",
@@ -208,7 +208,7 @@ def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
             name = None
     if name is not None:
         message = (
-            f"--output-topic {topic}: is {name}: what a backtest decides must never be taken for live, nor judged "
-            "again; make a topic of its own"
+            f"--output-topic {topic}: is {name}: backtest verdicts must not mix with live records; "
+            "create a topic for them"
         )
         raise SettingsError(message)

@@ -1,4 +1,4 @@
-"""What the command line does with Kafka: send lines of a file, follow verdicts."""
+"""Sends the lines of a file to a topic, and follows verdicts, for the command line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 async def require_topics(settings: KafkaSettings, *topics: str) -> None:
-    """Raise BrokerError where one of these topics does not exist."""
+    """Raise BrokerError if one of these topics does not exist."""
     there = await existing_topics(settings)
     for topic in topics:
         if topic not in there:
@@ -37,7 +37,7 @@ async def require_topics(settings: KafkaSettings, *topics: str) -> None:
 async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: str) -> int:
     """Send each line of a file as a record; return how many.
 
-    A line that is not JSON is sent too, without a key: what the consumer makes of it is what is asked.
+    A line that is not JSON is sent as well, without a key, to show what the consumer does with it.
 
     Raises:
         SettingsError: the file cannot be read, or the key is not a JSON pointer.
@@ -77,7 +77,7 @@ def _read_lines(file: Path) -> Iterator[bytes]:
     if str(file) == "-":
         return (line for line in (raw.strip() for raw in sys.stdin.buffer) if line)
     try:
-        file.open("rb").close()  # a missing file is named before anything else is tried
+        file.open("rb").close()  # a missing file is reported first
     except OSError as error:
         message = f"{file}: {error.strerror}"
         raise SettingsError(message) from error

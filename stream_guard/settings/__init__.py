@@ -1,8 +1,7 @@
 """Every setting, one class per section, units in the names.
 
-Values come from, in this order: the command line's ``--config FILE`` (TOML), the environment
-(``STREAM_GUARD_<SECTION>__<NAME>``; lists and tables as JSON), the defaults here. The environment wins
-over the file, so that a deployment can override what an image carries.
+A value comes from the environment (``STREAM_GUARD_<SECTION>__<NAME>``; lists and tables as JSON), otherwise from the
+file of ``--config`` (TOML), otherwise from the default here. So a deployment can override the file of an image.
 
 May import: ``core``.
 

@@ -90,7 +90,7 @@ class _Metric(Generic[_Made]):
 
 
 class Metrics:
-    """The metrics of one consumer, in one registry (by default the one that vLLM uses, too)."""
+    """The metrics of one consumer, in one registry (by default that of vLLM)."""
 
     # Reading and committing
     records = _Metric(Counter, "stream_guard_records", "Records read.", ("topic",))
@@ -161,8 +161,7 @@ class Metrics:
     )  # fmt: skip
     degraded = _Metric(
         Counter, "stream_guard_degraded_verdicts",
-        "Verdicts made with less than their policy asks for, by what was skipped; a verdict with two of them counts "
-        "twice.",
+        "Verdicts with skipped work, by kind of skipped work; a verdict with two kinds counts twice.",
         ("what",), values=("effort_lowered", "ladder_cut", "safeguard_skipped"),
     )  # fmt: skip
     engine_rebuilds = _Metric(
@@ -261,7 +260,7 @@ class Metrics:
             self.tokens.labels(kind).inc(count)
 
     def count_degraded(self, counts: Mapping[str, int]) -> None:
-        """Add verdicts by what was skipped."""
+        """Add verdicts by their skipped work."""
         for what, count in counts.items():
             self.degraded.labels(what).inc(count)
 

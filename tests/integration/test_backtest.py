@@ -151,7 +151,7 @@ async def test_a_backtest_that_was_cut_goes_on_where_it_was(
     assert len(file.read_bytes().splitlines()) == 60
     done = command(broker, place, *start, "-o", str(file))
     assert done.returncode == 2
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
 
 
 @pytest.mark.parametrize(

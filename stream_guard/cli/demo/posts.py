@@ -60,7 +60,7 @@ class Edit:
     new: str
 
     def apply(self, folder: Path) -> None:
-        """Write the policy anew in a policies' folder, in one step, so that no reader sees half of it."""
+        """Replace the policy in a folder in one step, so that no reader sees half of it."""
         path = folder / self.policy / "policy.md"
         text = path.read_text(encoding="utf-8")
         assert text.count(self.old) == 1, f"{path} has the line {self.old!r} once"

@@ -1,6 +1,6 @@
 """The demo's consumer: ``stream-guard run`` as a process of its own, and what its log says.
 
-What it must never do: leave that process behind, however the demo ends.
+No process is left behind, however the demo ends.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Consumer:
     Args:
         environment: of the process, whole.
         log: the file that keeps all that it logs.
-        say: is told of progress.
+        say: called with progress.
     """
 
     def __init__(

@@ -28,10 +28,10 @@ DEAD_LETTERS: Final = "stream-guard.dead-letters"
 
 @dataclass(slots=True)
 class Totals:
-    """What came out.
+    """Counts of the output.
 
     Attributes:
-        owed: how many verdicts and dead letters are due for what was sent.
+        owed: how many verdicts and dead letters are due for the sent records.
         said: for each round, the decision and rules of each post under each policy.
     """
 

@@ -1,4 +1,4 @@
-"""A verdict, and what was said with the model, as lines for a person. Pure."""
+"""Shows a verdict, and the conversation with the model, as lines for a person. Pure."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Advice(NamedTuple):
     """One finding.
 
     Attributes:
-        name: what was examined.
+        name: the examined thing.
         level: ``error`` if the service cannot work with it.
         detail: the state, and its consequence.
         remedy: what to do; empty if nothing is wrong.
