@@ -25,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import cramjam
 
+from tests.hang import HANG_S
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -34,8 +36,6 @@ SHA512: Final = (
     "4cbf5395d4e94974fa14f84242fe9e6c414254426378afeab9f8485a68e507a5"
 )
 _CACHE: Final = Path(__file__).parents[1] / ".cache" / "browser"
-_DEADLINE_S: Final = 240.0
-"""A browser that says nothing for so long hangs; far above what the slowest machine takes."""
 _FLAGS: Final = (
     "--headless",
     "--no-sandbox",
@@ -196,13 +196,13 @@ class _Pipe:
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None, "it is a pipe"
-        end = time.monotonic() + _DEADLINE_S
+        end = time.monotonic() + HANG_S
         while b"\0" not in self._rest:
             ready, _, _ = select.select(
                 [self._process.stdout], [], [], max(0, end - time.monotonic())
             )
             if not ready:
-                message = f"the browser said nothing for {_DEADLINE_S:g} s"
+                message = f"the browser said nothing for {HANG_S:g} s"
                 raise RuntimeError(message)
             part = os.read(self._process.stdout.fileno(), 1 << 20)
             if not part:

@@ -19,6 +19,7 @@ from stream_guard.settings import DeliverySettings, KafkaSettings
 from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import MemoryBroker, MemoryPublisher, MemorySource
+from tests.hang import HANG_S
 from tests.in_flight import in_flight
 
 if TYPE_CHECKING:
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.stream.ports import Publisher, Source
     from stream_guard.testing import Broker
-
-_DEADLINE_S = 60  # of anything; a broker that is slower than this is broken
 
 
 class Rig(Protocol):
@@ -113,7 +112,7 @@ class Listener:
 async def reading(rig: Rig, topic: str, group: str) -> AsyncIterator[tuple[Source, Listener]]:
     source, listener = rig.source(topic, group), Listener()
     try:
-        async with asyncio.timeout(_DEADLINE_S):
+        async with asyncio.timeout(HANG_S):
             await source.start(listener)
             await listener.assigned.wait()
             yield source, listener
@@ -139,7 +138,7 @@ async def publish(rig: Rig, outgoing: Sequence[Outgoing]) -> Counter[int]:
     places = {id(sent): place for place, sent in enumerate(outgoing)}
     publisher = rig.publisher()
     before = asyncio.all_tasks()
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         await publisher.start()
         try:
             half = len(outgoing) // 2

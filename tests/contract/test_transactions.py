@@ -18,6 +18,7 @@ from stream_guard.stream.offsets import PartitionOffsets
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import MemoryRecord, MemoryTransactor
 from tests.contract.test_source_publisher import KafkaRig, MemoryRig, reading, take
+from tests.hang import HANG_S
 from tests.in_flight import in_flight
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     Rig = MemoryRig | KafkaRig
 
-_DEADLINE_S = 60
 DELIVERY = DeliverySettings(transaction_interval_ms=1)
 
 
@@ -57,7 +57,7 @@ async def seen(rig: Rig, topic: str, count: int) -> list[bytes | None]:
 async def test_records_and_position_are_written_together(rig: Rig) -> None:
     posts, verdicts = rig.create_topic(2), rig.create_topic(1)
     partition = Partition(posts, 1)
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         session = await transactor(rig, posts).claim(partition)
         await session.write(out(verdicts, b"a", b"b"), 3)
         await session.write(out(verdicts, b"c"), 7)
@@ -71,7 +71,7 @@ async def test_records_and_position_are_written_together(rig: Rig) -> None:
 async def test_a_claim_fences_the_one_before_it(rig: Rig) -> None:
     posts, verdicts = rig.create_topic(2), rig.create_topic(1)
     partition, other = Partition(posts, 0), Partition(posts, 1)
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         claims = transactor(rig, posts)
         old, neighbour = await claims.claim(partition), await claims.claim(other)
         await old.write(out(verdicts, b"by the old"), 1)
@@ -91,7 +91,7 @@ async def test_a_claim_fences_the_one_before_it(rig: Rig) -> None:
 async def test_groups_do_not_fence_each_other(rig: Rig) -> None:
     posts, verdicts = rig.create_topic(1), rig.create_topic(1)
     partition = Partition(posts, 0)
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         one = await transactor(rig, f"{posts}-one").claim(partition)
         two = await transactor(rig, f"{posts}-two").claim(partition)
         await one.write(out(verdicts, b"one"), 1)
@@ -145,7 +145,7 @@ class Publishing:
 async def test_what_is_ready_waits_for_all_before_it(rig: Rig) -> None:
     posts, verdicts = rig.create_topic(1), rig.create_topic(1)
     rigged = Publishing(rig, posts, posts)
-    async with asyncio.timeout(_DEADLINE_S), reading(rig, posts, posts) as (source, _):
+    async with asyncio.timeout(HANG_S), reading(rig, posts, posts) as (source, _):
         offsets = await rigged.begin(0, 1, 5)
         rigged.publish(offsets, 1, out(verdicts, b"second"))
         rigged.publish(offsets, 0, out(verdicts, b"first, of policy a"), owed=2)
@@ -171,7 +171,7 @@ async def test_what_is_ready_waits_for_all_before_it(rig: Rig) -> None:
 async def test_nothing_of_an_ended_epoch_is_written(rig: Rig) -> None:
     posts, verdicts = rig.create_topic(1), rig.create_topic(1)
     rigged = Publishing(rig, posts, posts)
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         old = await rigged.begin(0, 1)
         rigged.publish(old, 1, out(verdicts, b"held, and given up"))
         thief = await transactor(rig, posts).claim(rigged.partition)
@@ -202,7 +202,7 @@ async def test_too_many_partitions_are_refused_with_the_remedy(rig: Rig) -> None
     delivery = DeliverySettings(transaction_producers_max=2)
     rigged = Publishing(rig, posts, posts, delivery)
     publisher = rigged.publisher
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         for number in (0, 1, 1):  # claiming one again is no more than one
             await publisher.claim(Partition(posts, number), "rebalance")
         with pytest.raises(LimitError, match=r"transaction_producers_max.* is 2"):
@@ -215,7 +215,7 @@ async def test_too_many_partitions_are_refused_with_the_remedy(rig: Rig) -> None
 async def test_failing_for_too_long_is_an_error(rig: Rig) -> None:
     posts = rig.create_topic(1)
     rigged = Publishing(rig, posts, posts, DeliverySettings(publish_timeout_s=1e-9))
-    async with asyncio.timeout(_DEADLINE_S):
+    async with asyncio.timeout(HANG_S):
         offsets = await rigged.begin(0)
         thief = await transactor(rig, posts).claim(rigged.partition)
         rigged.publish(offsets, 0, out(rig.create_topic(1), b"never"))

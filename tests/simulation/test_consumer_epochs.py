@@ -23,6 +23,7 @@ from stream_guard.testing import (
     MemorySource,
     MemoryTransactor,
 )
+from tests.hang import HANG_S
 from tests.simulation.assembly import make_consumer
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Member:
 
     async def until(self, *published: str, position: int) -> None:
         """Answer what is not held until just these are published, and the position is here."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while (
                 self.published() != list(published)
                 or self.broker.committed("g").get(POSTS) != position

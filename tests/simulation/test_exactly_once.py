@@ -35,6 +35,7 @@ from stream_guard.testing import (
     MemorySource,
     MemoryTransactor,
 )
+from tests.hang import HANG_S
 from tests.simulation.assembly import make_consumer
 
 HISTORIES: Final = 120
@@ -174,7 +175,7 @@ class History:
             await self.random.choice(steps)()
             for _turn in range(self.random.choice((0, 3, 20))):
                 await asyncio.sleep(0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(HANG_S):
             await self.finish()
         self.check()
 

@@ -19,6 +19,7 @@ from stream_guard.testing import (
     MemoryPublisher,
     MemorySource,
 )
+from tests.hang import HANG_S
 from tests.simulation.assembly import make_consumer
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ async def waits_ms(takes_ms: float, age_max_ms: int, posts: int) -> list[int]:
     )
     await source.start(consumer)
     running = asyncio.create_task(consumer.run())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(HANG_S):
         while len(parser.began_s) < posts:  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(0)
         turns = consumer.turns

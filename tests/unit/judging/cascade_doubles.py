@@ -19,6 +19,7 @@ from stream_guard.records.post import Post
 from stream_guard.settings import CascadeSettings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualClock, ManualJudge
+from tests.hang import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -160,7 +161,7 @@ class Rig:
 
     async def until(self, *, got: int = 0, waiting: int = 0) -> None:
         """Wait until so many judgements have come, and so many posts wait for the model."""
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(HANG_S):
             while len(self.got) < got or len(self.inner.waiting) < waiting:
                 self.inner.changed.clear()
                 await self.inner.changed.wait()

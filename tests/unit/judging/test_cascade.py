@@ -28,6 +28,7 @@ from stream_guard.judging.tiers.registry import make_tiers
 from stream_guard.judging.tiers.worker import LOOKED_AT_MAX
 from stream_guard.policies.policy import Policy, PolicySet, make_policy
 from stream_guard.settings import Settings
+from tests.hang import HANG_S
 from tests.unit.judging.cascade_doubles import (
     POLICY,
     SAFE,
@@ -40,8 +41,6 @@ from tests.unit.judging.cascade_doubles import (
 
 if TYPE_CHECKING:
     from stream_guard.judging.contract import JudgeRequest
-
-_DEADLINE_S = 60
 
 
 def rules(word: str = "spam") -> WordTier:
@@ -286,7 +285,7 @@ async def test_a_tier_that_fails_ends_the_judge_with_its_error() -> None:
             tier.error = None
             rig.ask(*texts)
             tier.error = RuntimeError("broken")
-        assert str(await asyncio.wait_for(failed, _DEADLINE_S)) == "broken"
+        assert str(await asyncio.wait_for(failed, HANG_S)) == "broken"
         await rig.cascade.close()
 
 

@@ -26,6 +26,7 @@ from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualClock, ManualJudge
+from tests.hang import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -141,7 +142,7 @@ class World:
         return value or 0.0
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(HANG_S):
             while not condition():  # noqa: ASYNC110 - turns of the loop, and no time
                 await asyncio.sleep(0)
 

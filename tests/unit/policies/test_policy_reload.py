@@ -16,14 +16,13 @@ from stream_guard.core.errors import PolicyError
 from stream_guard.policies import reload
 from stream_guard.policies.reload import PolicyReloader, ReloadOutcome, read_whole
 from stream_guard.policies.store import PolicyFiles, load_policies
+from tests.hang import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
     from stream_guard.policies.policy import PolicySet
-
-PATIENCE_S = 60  # only how long a test that fails takes to say so
 
 
 class Harness:
@@ -73,11 +72,11 @@ class Harness:
                 self.changed.notify_all()
 
     async def until_text(self, text: str) -> None:
-        async with asyncio.timeout(PATIENCE_S), self.changed:
+        async with asyncio.timeout(HANG_S), self.changed:
             await self.changed.wait_for(lambda: self.text() == text)
 
     async def until_refused(self) -> None:
-        async with asyncio.timeout(PATIENCE_S), self.changed:
+        async with asyncio.timeout(HANG_S), self.changed:
             await self.changed.wait_for(lambda: self.reloader.refused is not None)
 
 

@@ -15,6 +15,7 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.service.health.stall import HeadOfLine, StallDetector, StallLimits, task_stacks
 from stream_guard.settings import Settings
 from stream_guard.stream.progress import Head, Progress
+from tests.hang import HANG_S
 
 if TYPE_CHECKING:
     from stream_guard.core.errors import StreamGuardError
@@ -135,7 +136,7 @@ def run(program: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 

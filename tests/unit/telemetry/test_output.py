@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from stream_guard.telemetry.json_lines import as_object
+from tests.hang import HANG_S
 
 PROGRAM = """
 import ctypes, logging, os, subprocess, sys
@@ -36,7 +37,7 @@ def run(log_format: str, ending: str) -> subprocess.CompletedProcess[str]:
         [sys.executable, "-c", PROGRAM, log_format, ending],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=HANG_S,
         check=False,
     )
 
