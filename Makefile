@@ -1,8 +1,8 @@
-# `make` alone lists what there is. Everything is kept in .venv and .cache; nothing global is touched.
+# `make` alone lists all targets. Everything is kept in .venv and .cache; nothing global changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
-# The environment is made again when what it is made of changes, by content rather than by date.
+# The environment is made again when the content of its sources changes, not their dates.
 STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/install.py | cksum | tr ' ' '-')
 
 # Compiled modules are kept, whatever the environment says: without them each start of an engine compiles vLLM, twice.
@@ -11,10 +11,10 @@ unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
 .PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost image image-gpu image-check compose-check chart-live clean
 
-help: ## what there is
+help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
 
-# In one expression that every Python can read, the old ones too.
+# One expression that old Pythons can read, too.
 define CHECK_PYTHON
 import sys; v = sys.version_info; v >= (3, 11) or sys.exit("Stream Guard needs Python 3.11 or newer; %s is %d.%d.\nName another, for example: make PYTHON=python3.12" % (sys.executable, v[0], v[1]))
 endef
@@ -25,7 +25,7 @@ $(STAMP):
 
 install: $(STAMP) ## make .venv and install everything into it (CPU build)
 
-demo: $(STAMP) ## a broker, the engine, posts in, verdicts out; ends by itself
+demo: $(STAMP) ## start a broker and the engine, send posts, show verdicts; ends by itself
 	@$(BIN)/python -m stream_guard.cli.demo
 
 # The inner loop, and what needs neither an engine nor a cluster.
@@ -36,73 +36,73 @@ WORKERS ?= 2
 # One more than processors: tests with a broker wait for its timeouts, most of the time.
 INTEGRATION_WORKERS ?= 3
 
-test: lint ## everything: lint, then the tests, the fast ones first; shows the slowest twenty
+test: lint ## lint, then run all tests, the fast ones first; shows the slowest twenty
 	$(PYTEST) $(FAST) --numprocesses $(WORKERS) --dist loadfile
 	$(PYTEST) tests/integration --numprocesses $(INTEGRATION_WORKERS)
 
 test-fast: $(STAMP) ## the inner loop: the tests of units, contracts and simulations alone
 	$(PYTEST) $(INNER_LOOP) --numprocesses $(WORKERS) --dist loadfile
 
-lint: $(STAMP) ## ruff, mypy and the rooms only
+lint: $(STAMP) ## run ruff, mypy and import-linter only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(STAMP) ## let ruff rewrite what it can
+format: $(STAMP) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-demo-model: $(STAMP) ## train the demo model anew, measure it, write its card (about two hours on two cores; goes on where it was cut)
+demo-model: $(STAMP) ## train the demo model, measure it, write its card (about two hours on two cores; continues if interrupted)
 	@$(BIN)/python -m tools.demo_model make
 
 eval-demo-model: $(STAMP) ## measure the shipped demo model by the product's own path, on held-out policies
 	@$(BIN)/python -m tools.demo_model evaluate
 
-bench-pipeline: $(STAMP) ## our overhead next to a bare aiokafka loop: two rates and their ratio
+bench-pipeline: $(STAMP) ## compare with a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
 
-bench: $(STAMP) ## all that has targets, in turn, and one table of them; on a quiet machine (ARGS=--quick)
+bench: $(STAMP) ## run all benchmarks that have targets, on an idle machine (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-engine: $(STAMP) ## from Kafka to verdicts against vLLM's LLM.generate on the same prompts (ARGS=--quick)
+bench-engine: $(STAMP) ## compare with LLM.generate of vLLM on the same prompts (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.engine_feed $(ARGS)
 
-bench-serving: $(STAMP) ## against consumers round vllm serve on the same cores: posts/s, and latency against load
+bench-serving: $(STAMP) ## compare with consumers of vllm serve on the same cores: posts/s, and latency over load
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
 
-bench-frameworks: $(STAMP) ## the pipeline alone, beside a bare loop, FastStream and Arroyo
+bench-frameworks: $(STAMP) ## compare the pipeline alone with a bare loop, FastStream and Arroyo
 	@$(BIN)/python -m benchmarks.frameworks $(ARGS)
 
-bench-grouping: $(STAMP) ## 1 to 64 policies in random order: grouped, first come first served, and sorted
+bench-grouping: $(STAMP) ## measure grouping with 1 to 64 policies: grouped, first come first served, sorted
 	@$(BIN)/python -m benchmarks.grouping $(ARGS)
 
-bench-scale: $(STAMP) ## 1 to 3 processes, growing counts of records, start-up, and a backlog of duplicates
+bench-scale: $(STAMP) ## measure 1 to 3 processes, growing counts of records, start-up, and a backlog of duplicates
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
-bench-latency: $(STAMP) ## p50 and p99 at half load by stage, and the event loop's lag at saturation
+bench-latency: $(STAMP) ## measure p50 and p99 at half load by stage, and the lag of the event loop at saturation
 	@$(BIN)/python -m benchmarks.latency $(ARGS)
 
-bench-capacity: $(STAMP) ## posts/s of an engine by the tokens of a post: predicted, and held against a run
+bench-capacity: $(STAMP) ## predict posts/s of an engine from the tokens of a post, and compare with a run
 	@$(BIN)/python -m benchmarks.capacity $(ARGS)
 
-bench-gpu: $(STAMP) ## the benchmarks with an engine on a GPU, in the shapes of gpt-oss-20b
+bench-gpu: $(STAMP) ## run the benchmarks with an engine on a GPU, in the shapes of gpt-oss-20b
 	@$(BIN)/python -m benchmarks.gpu $(ARGS)
 
-cost: $(STAMP) ## calls and bytes that a record costs, by stage; counted, not timed
+cost: $(STAMP) ## count the calls and bytes of a record by stage; no times
 	@$(BIN)/python -m benchmarks.cost
 
-bench-cascade: $(STAMP) ## posts/s of each cheap tier on a core, and what each settles of the demo's stream
+bench-cascade: $(STAMP) ## measure posts/s of each cheap tier on a core, and what each settles of the demo
 	@$(BIN)/python -m benchmarks.cascade
 
-bench-reload: $(STAMP) ## how long an edited policy takes to show in verdicts, with the real engine
+bench-reload: $(STAMP) ## measure how soon an edited policy shows in verdicts, with the real engine
 	@$(BIN)/python -m benchmarks.reload
 
 SEEDS ?= 1,2,3
 POSTS ?= 102000
 FAULTS ?= 66
 MODE ?= both
-soak: $(STAMP) ## break a cluster and its consumers, lose nothing (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once)
+soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is lost (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once)
 	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE)
 
 reference: $(STAMP) ## write docs/reference from the code

@@ -43,6 +43,7 @@ _PLACES = (
     ("stream_guard", "*.md"),
 )
 _END = re.compile(r"(?<=[.!?])[\"')]*\s+(?=`|[\"'(]*[A-Z])")
+_DIRECTIVE = re.compile(r"^(?:noqa|type: ignore|pragma|fmt)\b[^-]*(?:- |$)")
 _WORD = re.compile(r"[A-Za-z][\w'-]*")
 
 
@@ -139,7 +140,7 @@ def _comments(text: str) -> Iterator[tuple[int, str, str]]:
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type != tokenize.COMMENT:
             continue
-        line, said = token.start[0], token.string.lstrip("# ")
+        line, said = token.start[0], _DIRECTIVE.sub("", token.string.lstrip("# "))
         if line == last + 1 and token.line.lstrip().startswith("#"):
             words, last = f"{words} {said}", line
             continue
