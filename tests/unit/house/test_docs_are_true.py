@@ -72,14 +72,15 @@ def missing_modules(code: str) -> list[str]:
     found = re.match(r"(?:python3? -m )?((?:stream_guard|tests|tools|benchmarks)(?:\.\w+)+)", code)
     if found is None or EVENT_TYPE.fullmatch(found[1]):
         return []
-    *path, last = found[1].split(".")
-    file = ROOT.joinpath(*path)
-    if (file / last).is_dir() or (file / f"{last}.py").is_file():
-        return []
-    module = file / "__init__.py" if file.is_dir() else file.with_suffix(".py")
-    # Spans have attributes whose names look like modules.
-    if f'"{found[1]}"' in SOURCE or (module.is_file() and last in defined_in(module)):
-        return []
+    names = found[1].split(".")
+    for count in range(len(names), 0, -1):
+        place = ROOT.joinpath(*names[:count])
+        module = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if place.is_dir() or module.is_file():
+            rest = set(names[count:])
+            there = not rest or (module.is_file() and rest <= defined_in(module))
+            # Spans have attributes whose names look like modules.
+            return [] if there or f'"{found[1]}"' in SOURCE else [found[1]]
     return [found[1]]
 
 
@@ -139,6 +140,27 @@ def test_every_module_that_a_page_names_exists(page: str) -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page not in CHART])
 def test_every_setting_that_a_page_names_exists(page: str) -> None:
     assert [(place, name) for place, code in code_in(page) for name in missing_settings(code)] == []
+
+
+def docstrings(file: Path) -> Iterator[str]:
+    """Yield the docstrings of a module, its classes and its functions."""
+    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+        if isinstance(node, kinds) and (text := ast.get_docstring(node)):
+            yield text
+
+
+@pytest.mark.parametrize("room", sorted(ROOMS))
+def test_every_module_and_file_that_a_docstring_names_exists(room: str) -> None:
+    named = re.compile(r"(?<![\w./-])(?:(?:docs|tests|tools)/[\w/.-]*\w|stream_guard(?:\.\w+)+)")
+    missing = [
+        (str(file.relative_to(ROOT)), name)
+        for file in sorted((PACKAGE / room).rglob("*.py"))
+        for text in docstrings(file)
+        for code in named.findall(text)
+        for name in (*missing_paths(code), *missing_modules(code))
+    ]
+    assert missing == []
 
 
 def test_a_name_that_does_not_exist_is_noticed() -> None:
