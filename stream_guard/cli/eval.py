@@ -136,8 +136,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     threshold is missed.
     """
     from stream_guard.offline.evaluation.golden import Columns, read_golden
+    from stream_guard.offline.evaluation.runner import EvaluationRun, write_files
     from stream_guard.offline.evaluation.sides import side_against
-    from stream_guard.offline.evaluation.work import Work, write_files
     from stream_guard.telemetry.logs import configure_logs
 
     if max_flips is not None and against is None:
@@ -159,10 +159,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     other = None if against is None else side_against(against, chosen, policies, settings)
     target = _make_folder(out or Path("eval-output") / policy)
     thresholds = Thresholds(min_f1, min_precision, min_recall, max_undecided, max_flips)
-    work = Work(settings, chosen, other, rows, str(data), thresholds)
+    run = EvaluationRun(settings, chosen, other, rows, str(data), thresholds)
     with stdout_kept_clean(), show_progress("starting the engine") as progress:
         evaluation, lines = asyncio.run(
-            work.run(lambda what, done, total: progress(done, total, what))
+            run.run(lambda what, done, total: progress(done, total, what))
         )
     document = write_files(target, evaluation, lines, rows if texts else None)
     if json:

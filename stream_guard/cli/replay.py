@@ -86,9 +86,9 @@ def replay(
 
 
 def _is_odd(one: Replayed) -> bool:
-    from stream_guard.offline.audit.replay import BORNE_OUT
+    from stream_guard.offline.audit.replay import SUPPORTED
 
-    return one.status not in BORNE_OUT or bool(one.judged)
+    return one.status not in SUPPORTED or bool(one.judged)
 
 
 def _say_one(one: Replayed) -> None:

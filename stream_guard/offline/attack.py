@@ -1,22 +1,22 @@
-"""Judges posts as they are and in every hostile form, and counts the decisions that flip.
+"""Judges posts unaltered and in every hostile form, and counts the decisions that change.
 
-What it must never do: count what could not be judged as held.
+A post that could not be judged never counts as held.
 """
 
 from __future__ import annotations
 
-import asyncio
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.judging.hostile_posts import ATTACKS, attacked
+from stream_guard.offline.session import judge_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.judging.contract import Judge, Judgement
+    from stream_guard.judging.contract import Judge
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
 
@@ -25,14 +25,14 @@ PLAIN = "plain"
 
 @dataclass(slots=True)
 class AttackResult:
-    """What one attack did, in posts.
+    """The result of one attack, in posts.
 
     Attributes:
-        held: decided as without it.
-        hidden: violating without it, safe with it: what an author wants.
-        accused: safe without it, violating with it.
-        undetermined: decided without it, not decided with it.
-        failed: could not be judged (a post that grew too long, for one).
+        held: the decision is the same with and without the attack.
+        hidden: violating without the attack, safe with it. This is what an attacker wants.
+        accused: safe without the attack, violating with it.
+        undetermined: decided without the attack, undetermined with it.
+        failed: could not be judged, for example because the post became too long.
     """
 
     name: str
@@ -45,13 +45,13 @@ class AttackResult:
 
 @dataclass(slots=True)
 class AttackReport:
-    """All attacks on one policy.
+    """The results of all attacks on one policy.
 
     Attributes:
-        policy, version, model: what was tried.
-        posts: how many could be decided without an attack, and so are counted.
+        policy, version, model: under attack.
+        posts: number of posts that were decided without an attack. Only these count.
         violating: how many of them violate.
-        undecided: posts left out, since without an attack nothing was decided.
+        undecided: posts left out, because they were not decided without an attack.
         results: one for each attack, in the order of ``ATTACKS``.
     """
 
@@ -65,7 +65,7 @@ class AttackReport:
 
     @property
     def hidden_share(self) -> float:
-        """Of the violating posts in all their hostile forms, the share that passed as safe; in [0, 1]."""
+        """Share of all hostile forms of violating posts that were judged safe, in [0, 1]."""
         tried = self.violating * len(self.results)
         return sum(result.hidden for result in self.results) / tried if tried else 0.0
 
@@ -78,14 +78,14 @@ async def run_attacks(
     *,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> AttackReport:
-    """Start the judge, try every attack on every post, close the judge.
+    """Start the judge, try every attack on every post, and close the judge.
 
     Args:
         judge: not started yet.
-        policies: what the judge is started with; holds ``policy``.
-        policy: to judge by.
-        posts: as they are.
-        progress: called with how many of how many are judged.
+        policies: the judge starts with these; one of them is ``policy``.
+        policy: the policy to judge by.
+        posts: unaltered.
+        progress: called with the number of judged posts and of all posts.
 
     Raises:
         EngineError: the judge did not start, or died.
@@ -112,31 +112,10 @@ async def run_attacks(
 async def _decide(
     judge: Judge, policy: Policy, posts: Sequence[Post], progress: Callable[[int, int], None]
 ) -> list[str]:
-    """Return each post's decision, or ``failed``. Raises what the judge dies of."""
+    """Return each post's decision, or ``failed``. Raises EngineError where the judge dies."""
     requests = [JudgeRequest(str(n), post, policy) for n, post in enumerate(posts)]
-    decisions: dict[str, str] = {}
-    finished = asyncio.Event()
-
-    def deliver(judgements: Sequence[Judgement]) -> None:
-        for judgement in judgements:
-            answer = judgement.answer
-            decisions[judgement.request.id] = "failed" if answer is None else answer.decision
-        progress(len(decisions), len(requests))
-        if len(decisions) == len(requests):
-            finished.set()
-
-    judge.submit(requests, deliver)
-    died = asyncio.create_task(judge.wait_failed())
-    done = asyncio.create_task(finished.wait())
-    try:
-        await asyncio.wait([died, done], return_when=asyncio.FIRST_COMPLETED)
-        if not done.done():
-            raise died.result()
-    finally:
-        for task in (died, done):
-            task.cancel()
-        await asyncio.gather(died, done, return_exceptions=True)
-    return [decisions[request.id] for request in requests]
+    answers = [judgement.answer for judgement in await judge_all(judge, requests, progress)]
+    return ["failed" if answer is None else answer.decision for answer in answers]
 
 
 def _compare(name: str, plain: Sequence[str], hostile: Sequence[str]) -> AttackResult:

@@ -1,6 +1,6 @@
-"""Judges posts without Kafka, by the very parts that the service is made of: tiers, ladder, supervisor, engine.
+"""Judges posts without Kafka, with the parts of the service: tiers, ladder, supervisor, engine.
 
-What it must never do: judge otherwise than the service would. Two rounds share an engine, and never an answer.
+Two rounds share an engine. They never share an answer.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
-__all__ = ["OfflineJudge", "SourceLine", "verdict_of"]
+__all__ = ["OfflineJudge", "SourceLine", "judge_all", "verdict_of"]
 
 
 class SourceLine(NamedTuple):
-    """Where a post came from that is in no topic: a file's name as its topic, its line or row as its offset."""
+    """The source of a post from a file: the file's name is its topic, its line or row is its offset."""
 
     topic: str
     offset: int
@@ -41,12 +41,12 @@ class SourceLine(NamedTuple):
 
 
 def verdict_of(judgement: Judgement, source: str, number: int) -> dict[str, Any]:
-    """Return the verdict that the service would publish, of a judgement with an answer.
+    """Return the verdict that the service would publish for a judgement that has an answer.
 
     Args:
-        judgement: as delivered.
+        judgement: as the judge delivered it.
         source: name of the file.
-        number: of the line or row, from 1.
+        number: line or row, from 1.
     """
     started_ms, finished_ms = judgement.started_ns // 1_000_000, judgement.finished_ns // 1_000_000
     return build_verdict(
@@ -58,12 +58,12 @@ def verdict_of(judgement: Judgement, source: str, number: int) -> dict[str, Any]
 
 
 class OfflineJudge:
-    """One engine for any number of rounds; an async context manager that stops it.
+    """One engine for any number of rounds. An async context manager that stops the engine.
 
     Args:
         settings: the sections ``engine`` and ``cascade``.
-        judge: the one that reasons, instead of the one that the settings name.
-        listen: told of each prompt and completion.
+        judge: the model's judge; by default the one that the settings name.
+        listen: receives each prompt and completion.
 
     Raises:
         EngineError: the engine is not installed.
@@ -75,7 +75,7 @@ class OfflineJudge:
         self._settings = settings
         self._clock = SystemClock()
         self._metrics = Metrics(CollectorRegistry())
-        self._lent = _Lent(
+        self._shared = _SharedJudge(
             judge
             or make_lasting_judge(
                 settings, self._clock, self._metrics, lambda _: None, listen=listen
@@ -91,11 +91,11 @@ class OfflineJudge:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._lent.inner.close()
+        await self._shared.inner.close()
 
     def describe(self) -> Mapping[str, str]:
-        """Name model, revision and engine, once a round has begun."""
-        return self._lent.inner.describe()
+        """Return model, revision and engine. Call it after the first round has started."""
+        return self._shared.inner.describe()
 
     async def judge(
         self,
@@ -104,38 +104,51 @@ class OfflineJudge:
         ready: Callable[[], None] = lambda: None,
         progress: Callable[[int, int], None] = lambda _done, _total: None,
     ) -> list[Judgement]:
-        """Judge these, and return their outcomes in the same order; nothing is remembered from the round before.
+        """Judge one round, and return the judgements in the order of the requests.
+
+        Each round starts with an empty cache of duplicates.
 
         Args:
-            requests: with ids of their own.
+            requests: each with an id of its own.
             ready: called when the engine is ready for their policies.
-            progress: called with how many of how many are judged.
+            progress: called with the number of judged requests and of all requests.
 
         Raises:
-            EngineError: the engine does not start, or dies too often.
-            PolicyError: a policy cannot be judged by.
-            SettingsError: a tier cannot be made of its settings.
+            EngineError: the engine does not start, or crashes too often.
+            PolicyError: the judge cannot use a policy.
+            SettingsError: the settings of a tier are wrong.
         """
         policies = _policies_of([request.policy for request in requests])
-        cascade = make_cascade(self._settings, self._clock, self._metrics, self._lent)
+        cascade = make_cascade(self._settings, self._clock, self._metrics, self._shared)
         try:
             await cascade.start(policies)
             ready()
-            outcomes = await _outcomes(cascade, requests, progress)
+            return await judge_all(cascade, requests, progress)
         finally:
             await cascade.close()
-        return [outcomes[request.id] for request in requests]
 
 
 def _policies_of(policies: Sequence[Policy]) -> PolicySet:
-    # Keyed by object: two versions of one policy never meet in one round.
+    # By id: a round never holds two versions of one policy.
     found = {policy.id: policy for policy in policies}
     return PolicySet(found, default=tuple(found))
 
 
-async def _outcomes(
-    judge: Judge, requests: Sequence[JudgeRequest], progress: Callable[[int, int], None]
-) -> dict[str, Judgement]:
+async def judge_all(
+    judge: Judge,
+    requests: Sequence[JudgeRequest],
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> list[Judgement]:
+    """Submit requests to a started judge, wait, and return the judgements in the order of the requests.
+
+    Args:
+        judge: already started.
+        requests: each with an id of its own.
+        progress: called with the number of judged requests and of all requests.
+
+    Raises:
+        EngineError: the judge died.
+    """
     outcomes: dict[str, Judgement] = {}
     finished = asyncio.Event()
 
@@ -146,7 +159,7 @@ async def _outcomes(
             finished.set()
 
     if not requests:
-        return outcomes
+        return []
     judge.submit(requests, deliver)
     died = asyncio.create_task(judge.wait_failed())
     done = asyncio.create_task(finished.wait())
@@ -158,11 +171,11 @@ async def _outcomes(
         for task in (died, done):
             task.cancel()
         await asyncio.gather(died, done, return_exceptions=True)
-    return outcomes
+    return [outcomes[request.id] for request in requests]
 
 
-class _Lent:
-    """A judge lent to one cascade after another: started with the first, and closed by its owner alone."""
+class _SharedJudge:
+    """A judge that several cascades use in turn: the first one starts it, and only the owner closes it."""
 
     def __init__(self, inner: Judge) -> None:
         self.inner = inner
@@ -179,4 +192,4 @@ class _Lent:
         self._started = True
 
     async def close(self) -> None:
-        """Leave it to its owner."""
+        """Do nothing: the owner closes the judge."""

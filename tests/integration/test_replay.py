@@ -199,7 +199,7 @@ def test_bad_use_is_one_line_and_its_exit_code(
     place = deploy(broker.bootstrap_servers, new_topic)
     for arguments, code, says in (
         (["replay"], 2, "name verdict ids, or a range"),
-        (["replay", "nonsense"], 2, "'nonsense' is no verdict id"),
+        (["replay", "nonsense"], 2, "'nonsense' is not a verdict id"),
         (["replay", "0" * 32], 2, f"no verdict {'0' * 32} in {place.verdicts}"),
         (["replay", "--from", "soon"], 2, "--from soon: neither an offset nor a time"),
     ):

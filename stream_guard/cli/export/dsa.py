@@ -96,13 +96,13 @@ def dsa(
 
 
 def _write(path: Path | None, documents: Sequence[dict[str, Any]], option: str) -> None:
-    from stream_guard.offline.export.dsa_run import lines
+    from stream_guard.offline.export.dsa_run import json_lines
 
     if path is None:
         for document in documents:
             write_json_line(document, to_stderr=option == "--errors")
         return
     try:
-        path.write_bytes(lines(documents))
+        path.write_bytes(json_lines(documents))
     except OSError as error:
         raise SettingsError(f"{option} {path}: {error.strerror}") from error

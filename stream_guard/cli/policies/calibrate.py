@@ -73,7 +73,7 @@ def calibrate(
         f"{count_of(len(joined.posts), 'post')}; mean squared error on held-out posts (Brier; less is better): "
         f"{scores.raw:.4f} before, {scores.calibrated:.4f} after"
     )
-    for why, count in sorted(joined.passed_over.items()):
+    for why, count in sorted(joined.ignored.items()):
         warn(f"left out: {count_of(count, 'verdict')} {why}")
 
 

@@ -1,4 +1,4 @@
-"""Replays and backtests: past verdicts judged again.
+"""Replays and backtests: past verdicts judged again, prompts rebuilt and compared.
 
-May import: ``offline.session`` and below.
+May import: ``offline.session``, ``kafka`` and below.
 """

@@ -1,6 +1,6 @@
-"""What a new policy would have changed: its decisions on past records against those of then. Pure.
+"""Compares the decisions of a new policy on past records with the published decisions. Pure.
 
-What it must never do: count a record that was judged only once as one that stayed the same.
+A record that only one side judged never counts as unchanged.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ EXAMPLES_MAX: Final = 20
 
 
 class Outcome(NamedTuple):
-    """What a verdict decided."""
+    """Decision and category of a verdict."""
 
     decision: str
     category: str | None
 
     @classmethod
     def of(cls, verdict: Mapping[str, Any]) -> Outcome:
-        """Return a verdict's."""
+        """Return the outcome of a verdict."""
         return cls(verdict["decision"], verdict["policy"]["category"])
 
     def __str__(self) -> str:
@@ -36,17 +36,18 @@ Place = tuple[int, int]
 
 @dataclass(slots=True)
 class Report:
-    """A backtest's outcome.
+    """The result of a backtest.
 
     Attributes:
-        policy: id, version and sha256 of the new one.
-        against: id of the old one.
-        topic: whose records were judged.
-        spans: by partition, the first offset and the one after the last.
-        new, old: outcomes by place.
-        unreadable: records that could not be judged, by reason.
-        left: records of the range that were left, since a limit was reached.
-        old_versions: of the old policy, how many verdicts by each version.
+        policy: id, version and sha256 of the new policy.
+        against: id of the old policy.
+        topic: the records' topic.
+        spans: by partition, the first offset and the offset after the last one.
+        new, old: outcomes by partition and offset.
+        unreadable: number of records that could not be judged, by reason.
+        resumed: number of records that an earlier run judged.
+        left: number of records of the range that were not judged, because a limit was reached.
+        old_versions: the old policy's version, by partition and offset.
     """
 
     policy: Mapping[str, str]
@@ -61,7 +62,7 @@ class Report:
     old_versions: dict[Place, str] = field(default_factory=dict)
 
     def add_old(self, verdict: Mapping[str, Any]) -> None:
-        """Take a verdict of then, where it is by the old policy and of a record that was judged again."""
+        """Add a published verdict, if it is by the old policy and its record was judged again."""
         source = verdict["source"]
         place = source["partition"], source["offset"]
         if (
@@ -73,13 +74,13 @@ class Report:
             self.old_versions[place] = verdict["policy"]["version"]
 
     def pairs(self) -> Iterator[tuple[Place, Outcome, Outcome]]:
-        """Yield place, old and new outcome of each record that has both."""
+        """Yield partition and offset, old outcome and new outcome of each record that has both."""
         for place, new in self.new.items():
             if place in self.old:
                 yield place, self.old[place], new
 
     def describe(self) -> dict[str, Any]:
-        """Return the report for JSON; never a post's text."""
+        """Return the report as plain data for JSON. It never contains a post's text."""
         flips: Counter[tuple[Outcome, Outcome]] = Counter()
         same = 0
         examples: list[dict[str, str]] = []

@@ -1,7 +1,7 @@
-"""A backtest by a real broker: past records judged under a new policy, outside the live service's group and topics.
+"""Runs a backtest: reads past records from the broker and judges them under a new policy.
 
-What it must never do: join a group, commit a position, or write to a topic of the live service. Its verdicts say
-``shadow`` as their route mode, so that even who takes them for others does not act on them.
+It never joins a consumer group, commits an offset or writes to a topic of the live service. Its
+verdicts have the route mode ``shadow``, so that no consumer acts on them.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_guard.core.errors import OperatorError, RecordError
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.kafka.ranges import RangeReader
+from stream_guard.offline.audit.audit_judge import AuditJudge
 from stream_guard.offline.audit.backtest import Outcome, Report
-from stream_guard.offline.audit.bench import Bench
 from stream_guard.offline.audit.replay_run import read_verdict
 from stream_guard.policies.policy import PolicySet
 from stream_guard.policies.routing import Routing
@@ -35,15 +35,15 @@ _CHUNK_RECORDS: Final = 1_024
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What to judge, and by what.
+    """Which records to judge, and by which policy.
 
     Attributes:
-        policy: the new one.
-        topic: whose records.
-        first, last: the range, by the records' times or by offset.
-        against: the old policy's id; by default the new one's own.
-        records_max: at most so many; 0 for all.
-        resume: whether the sink holds a part already.
+        policy: the new policy.
+        topic: the records' topic.
+        first, last: the range, by the records' times or offsets.
+        against: id of the old policy; by default that of the new one.
+        records_max: judge at most this many records; 0 for all.
+        resume: whether the sink holds verdicts of an earlier run.
     """
 
     policy: Policy
@@ -61,18 +61,21 @@ async def backtest(
     sink: Sink,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Report:
-    """Judge a range's records, and compare with the verdicts of then.
+    """Judge a range of records, and compare with the published verdicts.
 
     Raises:
         OperatorError: the range is empty, or the sink cannot be used.
-        BrokerError: the broker does not answer, or lacks a topic.
-        EngineError: the engine does not start, or dies.
+        BrokerError: the broker does not answer, or a topic does not exist.
+        EngineError: the engine does not start, or crashes.
     """
     policy = plan.policy
     async with RangeReader(settings.kafka, progress) as reader:
         spans = await reader.spans(plan.topic, plan.first, plan.last)
         if all(span.begin == span.end for span in spans.values()):
-            message = f"no record of {plan.topic!r} in that range; --from and --to are times or offsets of its records"
+            message = (
+                f"--from, --to: topic {plan.topic!r} has no record in that range; "
+                "give times or offsets of its records"
+            )
             raise OperatorError(message)
         report = Report(
             {"id": policy.id, "version": policy.version, "sha256": policy.sha256},
@@ -84,9 +87,9 @@ async def backtest(
             if plan.resume:
                 await _take_written(report, sink, spans)
             policies = PolicySet.of({policy.id: policy}, Routing(default=(policy.id,)))
-            async with Bench(settings, policies) as bench:
-                await _judge_all(settings, plan, report, reader, spans, bench, sink)
-    # Only now, so that verdicts count that were published meanwhile.
+            async with AuditJudge(settings, policies) as judge:
+                await _judge_all(settings, plan, report, reader, spans, judge, sink)
+    # Read last, to include verdicts that the service published during the backtest.
     async with RangeReader(settings.kafka, progress) as reader:
         async for record in reader.read(await reader.whole(settings.kafka.verdict_topic)):
             verdict = read_verdict(record.value)
@@ -96,7 +99,7 @@ async def backtest(
 
 
 async def _take_written(report: Report, sink: Sink, spans: Spans) -> None:
-    """Take what an earlier run has judged of the range by the same policy."""
+    """Add the verdicts of an earlier run that are in the range and by the same policy."""
     limits = {tp.partition: span for tp, span in spans.items()}
     async for verdict in sink.written():
         source = verdict["source"]
@@ -117,7 +120,7 @@ async def _judge_all(
     report: Report,
     reader: RangeReader,
     spans: Spans,
-    bench: Bench,
+    judge: AuditJudge,
     sink: Sink,
 ) -> None:
     parser = PostParser(settings.post)
@@ -132,31 +135,32 @@ async def _judge_all(
         taken += 1
         chunk.append(record)
         if len(chunk) >= _CHUNK_RECORDS:
-            await _judge(plan, report, parser, bench, sink, chunk)
+            await _judge(plan, report, parser, judge, sink, chunk)
             chunk = []
-    await _judge(plan, report, parser, bench, sink, chunk)
+    await _judge(plan, report, parser, judge, sink, chunk)
 
 
 async def _judge(
     plan: Plan,
     report: Report,
     parser: PostParser,
-    bench: Bench,
+    judge: AuditJudge,
     sink: Sink,
     records: Sequence[Record],
 ) -> None:
     consumed_ms = time.time_ns() // 1_000_000
     posts = []
+    sources = []
     for record in records:
         try:
-            posts.append((parser.parse(record.value, record.headers), plan.policy, record))
+            posts.append((parser.parse(record.value, record.headers), plan.policy))
+            sources.append(record)
         except RecordError as error:
             report.unreadable[error.reason] += 1
-    judgements = await bench.judge(posts)
+    judgements = await judge.judge(posts)
     now_ms = time.time_ns() // 1_000_000
     made: list[tuple[Record, dict[str, Any]]] = []
-    for judgement in judgements:
-        source: Any = judgement.request.context
+    for source, judgement in zip(sources, judgements, strict=True):
         if judgement.error is not None:
             report.unreadable[judgement.error.reason] += 1
             continue

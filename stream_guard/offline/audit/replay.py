@@ -1,7 +1,7 @@
-"""A verdict's prompt, rebuilt of the post and of what the archive holds, and held against the digests in the verdict.
+"""Rebuilds a verdict's prompt from the post and the archive, and compares it with the verdict's digests. Pure.
 
-Pure. What it must never do: call two prompts the same whose token ids were not compared by their digest, or guess
-where evidence is missing.
+Two prompts are the same only where the digests of their token ids are equal. Missing evidence is reported,
+never guessed.
 """
 
 from __future__ import annotations
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from stream_guard.records.post import Post, PostParser
 
 Status: TypeAlias = Literal[
-    "identical",  # the same token ids, by the digest of all of them
-    "prefix_identical",  # the policy's part is the same, and the post's text; the verdict has no digest of the whole
-    "repeat",  # an equal post was judged, whose text differs from this one in white space or composition
-    "no_prompt",  # no model was asked: a rule or a classifier decided, or nothing did
+    "identical",  # the digest of all token ids is equal
+    "prefix_identical",  # the policy's part and the post's text are equal; the verdict has no digest of the whole
+    "repeat",  # the answer to an equal post, whose text differs in white space or composition
+    "no_prompt",  # no model was asked: a rule or a classifier decided, or no tier decided
     "differs",
-    "unproven",  # evidence is missing or was altered
+    "unproven",  # evidence is missing or altered
 ]
-BORNE_OUT: Final[frozenset[Status]] = frozenset(
+SUPPORTED: Final[frozenset[Status]] = frozenset(
     {"identical", "prefix_identical", "repeat", "no_prompt"}
 )
 
 
 @dataclass(slots=True)
 class Replayed:
-    """What became of one verdict.
+    """The result of replaying one verdict.
 
     Attributes:
-        verdict: as it was published.
+        verdict: as published.
         status: see :data:`Status`.
-        reason: why it is not borne out; else empty.
-        entry: the policy as it was archived; None where it could not be read.
+        reason: why the archive does not support the verdict; empty where it does.
+        entry: the archived policy; None where it could not be read.
         post: the post, or None.
-        ids: the whole prompt's token ids; None where there is none.
-        judged: how a second judgement differs, in words; None where nobody asked for one, empty where it agrees.
+        ids: token ids of the whole prompt; None where there is no prompt.
+        judged: how a second judgement differs, in words. Empty where it agrees, None where none was requested.
     """
 
     verdict: dict[str, Any]
@@ -58,7 +58,7 @@ class Replayed:
     judged: tuple[str, ...] | None = None
 
     def describe(self) -> dict[str, Any]:
-        """Return what there is to say, for JSON; never the post's text."""
+        """Return the result as plain data for JSON. It never contains the post's text."""
         verdict, source = self.verdict, self.verdict["source"]
         described = {
             "verdict": verdict["id"],
@@ -82,8 +82,8 @@ class Rebuilder:
     """Rebuilds prompts.
 
     Args:
-        parser: of posts, by the settings that the service has.
-        tokenizer, tokenizer_sha256: of the model at hand, and its digest.
+        parser: parses posts, with the settings of the service.
+        tokenizer, tokenizer_sha256: the tokenizer of the configured model, and its digest.
     """
 
     def __init__(
@@ -96,12 +96,12 @@ class Rebuilder:
     def rebuild(
         self, verdict: dict[str, Any], record: Record, entries: Sequence[Entry]
     ) -> Replayed:
-        """Return what becomes of a verdict.
+        """Rebuild the prompt of a verdict, and compare it.
 
         Args:
-            verdict: as it was published.
-            record: the one that it names.
-            entries: those of the policy that it names; not empty.
+            verdict: as published.
+            record: the record that the verdict names.
+            entries: archive entries of the policy that the verdict names; not empty.
         """
         replayed = Replayed(verdict, "no_prompt", entry=entries[-1])
         try:
@@ -118,12 +118,14 @@ class Rebuilder:
         try:
             post = self._parser.parse(record.value, record.headers)
         except RecordError as error:
-            message = f"{place}: its post cannot be read ({error}); are the settings post.* those of the service?"
+            message = (
+                f"{place}: the post cannot be read ({error}); use the service's settings post.*"
+            )
             raise EvidenceError(message) from error
         if post.sha256 != verdict["content"]["sha256"]:
             message = (
-                f"{place}: holds another text than the one that was judged (digest {post.sha256[:12]}, the verdict "
-                f"says {verdict['content']['sha256'][:12]}): the topic was made anew, or post.text has changed"
+                f"{place}: the text differs from the judged text (digest {post.sha256[:12]}, verdict "
+                f"{verdict['content']['sha256'][:12]}); the topic was created again, or post.text has changed"
             )
             raise EvidenceError(message)
         return post
@@ -158,12 +160,12 @@ class Rebuilder:
         else:
             replayed.status = "differs"
             replayed.reason = (
-                f"the prompt has the digest {hash_ids(replayed.ids)[:12]}, the verdict says {whole[:12]}, though the "
-                "policy's part and the text are the same: title or parent are read differently"
+                f"the prompt has the digest {hash_ids(replayed.ids)[:12]}, the verdict {whole[:12]}; the policy's part "
+                "and the text are equal, so the title or the parent differs: see the settings post.*"
             )
             if entry.template_version != TEMPLATE_VERSION:
                 replayed.reason += (
-                    f" (template version {entry.template_version} then, {TEMPLATE_VERSION} now)"
+                    f" (template version {entry.template_version} archived, {TEMPLATE_VERSION} now)"
                 )
 
     def _require_builder(self, entries: Sequence[Entry]) -> PromptBuilder:
@@ -172,9 +174,9 @@ class Rebuilder:
             return self._builder
         judging = entries[-1].judging
         at = f"@{judging.revision}" if judging.revision else ""
-        at_hand, then = self._tokenizer_sha256 or "none", judging.tokenizer_sha256 or "none"
+        configured, archived = self._tokenizer_sha256 or "none", judging.tokenizer_sha256 or "none"
         message = (
-            f"the tokenizer at hand (engine.model, {at_hand[:12]}) is not that of then ({then[:12]}, of "
+            f"engine.model: its tokenizer ({configured[:12]}) differs from the archived one ({archived[:12]}, of "
             f"{judging.model}{at}); set engine.model and engine.revision to that model"
         )
         raise EvidenceError(message)
@@ -185,8 +187,8 @@ class Rebuilder:
             for sha256, entry in found.items()
         )
         return (
-            f"no entry of the policy in the archive yields the prompt that the verdict names ({wanted[:12]}, effort "
-            f"{effort}): {yields}; the messages in it were replaced, or the entry of that time was removed"
+            f"no archive entry of the policy yields the verdict's prompt ({wanted[:12]}, effort {effort}): {yields}; "
+            "an entry was altered or removed"
         )
 
 
@@ -194,16 +196,16 @@ def read_entries(kept: Iterable[Kept], verdict: dict[str, Any], archive: str) ->
     """Return the archive's entries of the policy that a verdict names; never empty.
 
     Raises:
-        EvidenceError: there is none, or one was altered.
+        EvidenceError: no entry exists, or one is altered.
     """
     policy = verdict["policy"]
-    # Each is looked at: one that was altered may be the one that counts.
+    # Read every entry: an altered one may be the verdict's.
     entries = [one.read() for one in kept if one.name.policy_sha256 == policy["sha256"]]
     own = [entry for entry in entries if entry.policy_id == policy["id"]]
     if not own:
         message = (
             f"the archive ({archive}) has no policy {policy['id']}@{policy['version']} with the digest "
-            f"{policy['sha256'][:12]}; is it the one that the service wrote to, and was it on then (policies.archive)?"
+            f"{policy['sha256'][:12]}; name the archive that the service wrote to (policies.archive)"
         )
         raise EvidenceError(message)
     return own
@@ -212,9 +214,9 @@ def read_entries(kept: Iterable[Kept], verdict: dict[str, Any], archive: str) ->
 def compare(
     verdict: dict[str, Any], answer: Answer | None, error: str | None = None
 ) -> tuple[str, ...]:
-    """Return how a second answer differs from a verdict, in words; empty where it does not."""
+    """Return how a second answer differs from a verdict, in words; empty where it agrees."""
     if answer is None:
-        return (f"no answer now: {error}",)
+        return (f"no second answer: {error}",)
     then = verdict["policy"]
     pairs = (
         ("decision", verdict["decision"], answer.decision),

@@ -1,6 +1,6 @@
-"""Replays by a real broker: finds verdicts, their records and their policies, and has prompts rebuilt.
+"""Runs a replay: finds verdicts, their records and their policies, and rebuilds the prompts.
 
-What it must never do: join a group, write anything, or pass over a verdict without saying what became of it.
+It never joins a consumer group and writes nothing. It reports a result for every verdict.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import orjson
 from stream_guard.core.errors import EvidenceError, OperatorError, SettingsError
 from stream_guard.kafka.archive import require_archive
 from stream_guard.kafka.ranges import RangeReader
-from stream_guard.offline.audit.bench import Bench
+from stream_guard.offline.audit.audit_judge import AuditJudge
 from stream_guard.offline.audit.replay import Rebuilder, Replayed, compare, read_entries
 from stream_guard.policies.policy import PolicySet
 from stream_guard.policies.routing import Routing
@@ -29,23 +29,24 @@ if TYPE_CHECKING:
     from stream_guard.judging.archive.archive import Kept
     from stream_guard.kafka.bounds import Bound
     from stream_guard.policies.policy import Policy
+    from stream_guard.records.post import Post
     from stream_guard.settings import Settings
 
 VERDICTS_MAX: Final = 100_000
-"""Of one replay: each is kept until its record was read."""
+"""Of one replay. All are held in memory."""
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 _JUDGED_AT_ONCE: Final = 256
 
 
 @dataclass(slots=True, frozen=True)
 class Wanted:
-    """Which verdicts: those with these ids, or all in a range of the verdict topics.
+    """Which verdicts to replay: by id, or all in a range of the verdict topics.
 
     Attributes:
         ids: 32 hex digits each; empty for all.
         first, last: the range.
-        policy: only those by this policy.
-        judge: whether each is judged again.
+        policy: id of the only policy to include; None for every policy.
+        judge: whether to judge each post again.
     """
 
     ids: frozenset[str] = field(default_factory=frozenset)
@@ -56,10 +57,10 @@ class Wanted:
 
 
 def check_ids(ids: Sequence[str]) -> frozenset[str]:
-    """Return ids. Raises SettingsError where one is none."""
+    """Return ids as a set. Raises SettingsError where one is not a verdict id."""
     for one in ids:
         if _ID.fullmatch(one) is None:
-            message = f"{one!r} is no verdict id: those are 32 hex digits, the id in a verdict and in its header ce_id"
+            message = f"{one!r} is not a verdict id; give the 32 hex digits in a verdict's id or its header ce_id"
             raise SettingsError(message)
     return frozenset(ids)
 
@@ -69,13 +70,13 @@ async def replay(
     wanted: Wanted,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[Replayed]:
-    """Return what becomes of each verdict, in the order of their records.
+    """Replay verdicts, and return a result for each, in the order of their records.
 
     Raises:
-        OperatorError: an id names no verdict, or there are too many.
-        BrokerError: the broker does not answer, or lacks a topic.
+        OperatorError: an id names no verdict, or there are too many verdicts.
+        BrokerError: the broker does not answer, or a topic does not exist.
         EngineError: the model's tokenizer cannot be read, or the engine does not start.
-        EvidenceError: there is no archive.
+        EvidenceError: the archive is off.
     """
     archive = require_archive(settings)
     verdicts = await find_verdicts(settings, wanted, progress)
@@ -93,7 +94,7 @@ async def replay(
 async def find_verdicts(
     settings: Settings, wanted: Wanted, progress: Callable[[int, int], None]
 ) -> list[dict[str, Any]]:
-    """Return verdicts, each id once (the last of it), in the order of their records."""
+    """Return verdicts in the order of their records. Of several with one id, the last one counts."""
     kafka = settings.kafka
     topics = [kafka.verdict_topic, *([kafka.shadow_topic] if kafka.shadow_topic else [])]
     found: dict[str, dict[str, Any]] = {}
@@ -107,9 +108,7 @@ async def find_verdicts(
                     continue
                 found[verdict["id"]] = verdict
                 if len(found) > VERDICTS_MAX:
-                    message = (
-                        f"over {VERDICTS_MAX:,} verdicts; narrow --from and --to, or name --policy"
-                    )
+                    message = f"--from, --to: over {VERDICTS_MAX:,} verdicts; narrow the range, or give --policy"
                     raise OperatorError(message)
     missing = sorted(wanted.ids - found.keys())
     if missing or not found:
@@ -121,7 +120,7 @@ async def find_verdicts(
 
 
 def read_verdict(value: bytes | None) -> dict[str, Any] | None:
-    """Return the verdict in a record's value; None where it is none of ours."""
+    """Return the verdict in a record's value; None where the value is not a verdict."""
     try:
         verdict = decode_verdict(value or b"")
         whole = verdict["source"]["offset"] >= 0 and bool(
@@ -140,7 +139,7 @@ def _place(verdict: dict[str, Any]) -> tuple[str, int, int]:
 async def _read_records(
     settings: Settings, verdicts: Sequence[dict[str, Any]]
 ) -> dict[tuple[str, int, int], Record | EvidenceError]:
-    """Return the record of each verdict, or why there is none."""
+    """Return the record of each verdict, or the error that says why it is missing."""
     records: dict[tuple[str, int, int], Record | EvidenceError] = {}
     async with RangeReader(settings.kafka) as reader:
         for place in dict.fromkeys(map(_place, verdicts)):
@@ -182,29 +181,27 @@ def _rebuild_all(
 
 
 async def _judge_again(settings: Settings, replayed: Sequence[Replayed]) -> None:
-    """Judge what was rebuilt once more, and note how the answers differ."""
+    """Judge each rebuilt post again, and note how the answers differ."""
     policies: dict[str, Policy] = {}
-    asked: list[tuple[Replayed, Policy]] = []
+    asked: list[tuple[Replayed, Post, Policy]] = []
     for one in replayed:
         if one.post is None or one.entry is None or one.status == "unproven":
             continue
         name = one.entry.name.policy_sha256
         if name not in policies:
             policies[name] = one.entry.policy()
-        asked.append((one, policies[name]))
+        asked.append((one, one.post, policies[name]))
     if not asked:
         return
-    # By digest: two versions of a policy have one id.
+    # By digest, because two versions of a policy have the same id.
     live = PolicySet.of(policies, Routing(default=tuple(policies)))
-    async with Bench(settings, live, repeats=False) as bench:
+    async with AuditJudge(settings, live, duplicates=False) as judge:
         for begin in range(0, len(asked), _JUDGED_AT_ONCE):
             part = asked[begin : begin + _JUDGED_AT_ONCE]
-            posts = [(one.post, policy, one) for one, policy in part if one.post is not None]
-            for judgement in await bench.judge(posts):
-                context = judgement.request.context
-                assert isinstance(context, Replayed)
+            judgements = await judge.judge((post, policy) for _, post, policy in part)
+            for (one, _, _), judgement in zip(part, judgements, strict=True):
                 error = None if judgement.error is None else str(judgement.error)
-                context.judged = compare(context.verdict, judgement.answer, error)
+                one.judged = compare(one.verdict, judgement.answer, error)
 
 
 def _name_archive(settings: Settings) -> str:

@@ -1,4 +1,4 @@
-"""Fits a calibration curve on labelled posts.
+"""Fits a calibration curve to labelled posts, and judges it on held-out posts.
 
-May import: ``policies`` and below.
+May import: ``policies`` and below; scikit-learn and statsmodels, in ``libraries`` alone.
 """

@@ -1,7 +1,6 @@
-"""What a calibration is fitted on: verdicts as they were published, and people's labels of the same posts. Pure.
+"""Joins published verdicts with human labels of the same posts, to fit a calibration. Pure.
 
-What it must never do: mix confidences that mean different things (two versions, two models, two methods), or let a
-post count twice.
+All confidences of a set come from one policy version, one model and one method. Each post counts once.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _NO: Final = frozenset({"0", "false", "no", "safe"})
 
 
 class JudgedBy(NamedTuple):
-    """What measured a confidence: as on verdicts, the method without its calibration."""
+    """The model and the method that measured a confidence, as in verdicts; the method is uncalibrated."""
 
     model: str
     revision: str | None
@@ -41,31 +40,33 @@ class LabelledSet:
     """Posts with a confidence and a label.
 
     Attributes:
-        posts: each once.
-        judged_by: what measured all of their confidences.
-        passed_over: how many verdicts were left out, by why.
+        posts: each post once.
+        judged_by: the model and the method that measured all confidences.
+        ignored: number of verdicts that were left out, by reason.
     """
 
     posts: tuple[Labelled, ...]
     judged_by: JudgedBy
-    passed_over: Mapping[str, int]
+    ignored: Mapping[str, int]
 
 
 def read_labels(content: bytes, policy: Policy, source: str) -> dict[str, bool]:
-    """Read people's labels: CSV with the columns ``id`` and ``label``, and any others.
+    """Read human labels from CSV with the columns ``id`` and ``label``; other columns are ignored.
 
-    A label is one of the policy's own words, one of its categories, or violates / safe, 1 / 0, true / false, yes / no.
+    A label is one of the policy's label words, one of its categories, or violates / safe, 1 / 0, true / false,
+    yes / no.
 
     Returns:
         Whether each post violates, by its id.
 
     Raises:
-        FitError: a column is missing, a label unknown, or a post labelled twice in different ways.
+        FitError: a column is missing, a label is unknown, or a post has two different labels.
         PolicyError: not UTF-8.
     """
     reader = csv.DictReader(io.StringIO(decode_utf8(content, source), newline=""))
     if not {"id", "label"} <= set(reader.fieldnames or ()):
-        message = f"{source}:1: needs the columns id and label, and has {', '.join(reader.fieldnames or ()) or 'none'}"
+        found = ", ".join(reader.fieldnames or ()) or "none"
+        message = f"{source}:1: the columns id and label are required; found: {found}"
         raise FitError(message)
     known = label_words(policy)
     labels: dict[str, bool] = {}
@@ -73,16 +74,18 @@ def read_labels(content: bytes, policy: Policy, source: str) -> dict[str, bool]:
         post_id, word = (row["id"] or "").strip(), (row["label"] or "").strip()
         violates = known.get(word.casefold())
         if violates is None:
-            message = f"{source}:{reader.line_num}: the label {word[:40]!r} is none of: {', '.join(sorted(known))}"
+            message = f"{source}:{reader.line_num}: unknown label {word[:40]!r}; use one of: {', '.join(sorted(known))}"
             raise FitError(message)
         if labels.setdefault(post_id, violates) != violates:
-            message = f"{source}:{reader.line_num}: {post_id[:100]!r} is labelled twice, in two ways; keep one"
+            message = (
+                f"{source}:{reader.line_num}: {post_id[:100]!r} has two different labels; keep one"
+            )
             raise FitError(message)
     return labels
 
 
 def label_words(policy: Policy) -> dict[str, bool]:
-    """Return every word that a label may be, folded, and whether it says that a post violates."""
+    """Return every valid label word, case-folded, and whether it means that a post violates."""
     taxonomy = policy.taxonomy
     words = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)
     words |= {category.code.casefold(): category.violates for category in taxonomy.categories}
@@ -96,12 +99,12 @@ def join_labels(
 ) -> LabelledSet:
     """Join verdicts, one JSON object a line, with labels by the post's id (``content.id``).
 
-    Verdicts of other policies and versions, without a confidence, or without a label are passed over, and counted.
+    Verdicts of other policies and versions, without a confidence or without a label are ignored and counted.
 
     Raises:
-        FitError: a line is no verdict, or the verdicts come from several judges, or none is left.
+        FitError: a line is not a verdict, the verdicts come from several models or methods, or none is left.
     """
-    passed: Counter[str] = Counter()
+    ignored: Counter[str] = Counter()
     judges: dict[JudgedBy, dict[str, Labelled]] = {}
     for number, line in enumerate(verdicts.splitlines(), 1):
         if not line.strip():
@@ -115,29 +118,29 @@ def join_labels(
             method = str(confidence["method"] or "").partition("+")[0]
             judge = JudgedBy(str(provenance["model"]), provenance["revision"], method)
         except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            message = f"{source}:{number}: no verdict ({type(error).__name__}); keep one verdict a line, as published"
+            message = f"{source}:{number}: not a verdict ({type(error).__name__}); keep one verdict on each line"
             raise FitError(message) from error
         if version != (policy.id, policy.sha256):
-            passed["of another policy or version"] += 1
+            ignored["of another policy or version"] += 1
         elif value is None:
-            passed["without a confidence"] += 1
+            ignored["without a confidence"] += 1
         elif method.startswith("classifier:"):
-            passed["settled by the classifier"] += 1
+            ignored["decided by the classifier"] += 1
         elif post_id not in labels:
-            passed["without a label"] += 1
+            ignored["without a label"] += 1
         elif post_id in judges.setdefault(judge, {}):
-            passed["of a post that has one already"] += 1
+            ignored["of a post that was counted already"] += 1
         else:
             judges[judge][post_id] = Labelled(post_id, float(value), labels[post_id])
     if len(judges) != 1:
-        told = "; ".join(f"{j.model} at {j.revision} by {j.method}" for j in judges)
-        left_out = ", ".join(f"{count} {why}" for why, count in sorted(passed.items())) or "none"
+        described = "; ".join(f"{j.model} at {j.revision} by {j.method}" for j in judges)
+        left_out = ", ".join(f"{count} {why}" for why, count in sorted(ignored.items())) or "none"
         message = (
-            f"{source}: verdicts of several judges ({told}); keep those of one"
+            f"{source}: verdicts of several models or methods ({described}); keep those of one"
             if judges
             else f"{source}: no verdict of {policy.id} at {policy.version} with a confidence and a label "
-            f"(passed over: {left_out})"
+            f"(ignored: {left_out})"
         )
         raise FitError(message)
     ((judge, posts),) = judges.items()
-    return LabelledSet(tuple(posts.values()), judge, dict(passed))
+    return LabelledSet(tuple(posts.values()), judge, dict(ignored))

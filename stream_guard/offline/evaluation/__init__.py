@@ -1,1 +1,4 @@
-"""Golden sets judged, counted and compared: what ``stream-guard eval`` is made of."""
+"""Evaluation of golden sets: read, judge, count, compare, report (``stream-guard eval``).
+
+May import: ``offline.session``, ``offline.calibrate`` and below.
+"""

@@ -1,15 +1,15 @@
-"""Two sides judged on the same rows: what changed from one to the other. Pure.
+"""Compares the predictions of two sides on the same rows. Pure.
 
-What it must never do: compare rows that are not the same post under the same label.
+Two rows are compared only if post and label are the same.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_guard.core.errors import SettingsError
+from stream_guard.offline.calibrate.libraries import mcnemar_p
 from stream_guard.offline.evaluation.figures import Interval, wilson
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ __all__ = ["Comparison", "Flip", "compare"]
 
 
 class Flip(NamedTuple):
-    """One row on which the two sides differ; ``against`` is the other side."""
+    """A row on which the two sides differ; ``against`` is the other side."""
 
     this: Prediction
     against: Prediction
@@ -29,15 +29,15 @@ class Flip(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Comparison:
-    """What differs.
+    """The differences between two sides.
 
     Attributes:
-        rows: compared.
-        flips: rows with another decision.
-        flip_share: of all rows.
-        moved: rows with the same decision in another category.
-        better, worse: flips to and from people's decision.
-        p: of McNemar's exact test (1947): how likely so uneven a count is, were both sides equally good.
+        rows: number of compared rows.
+        flips: rows with different decisions.
+        flip_share: share of flips among all rows.
+        moved: rows with the same decision and different categories.
+        better, worse: flips towards the human label, and away from it.
+        p: p-value of McNemar's exact test (1947) on ``better`` and ``worse``.
     """
 
     rows: int
@@ -54,17 +54,17 @@ def compare(this: Sequence[Prediction], against: Sequence[Prediction], name: str
 
     Args:
         this: one side.
-        against: the other, judged on the same rows, in any order.
-        name: of the other side, for messages.
+        against: the other side, judged on the same rows, in any order.
+        name: name of the other side, for messages.
 
     Raises:
-        SettingsError: the rows are not the same.
+        SettingsError: the rows differ.
     """
     others = {each.row: each for each in against}
     if others.keys() != {each.row for each in this}:
         message = (
-            f"--against {name}: judged other rows ({len(others)} of them, here {len(this)}); both sides need the same "
-            "golden set"
+            f"--against {name}: its rows differ ({len(others)}, and {len(this)} on this side); judge both sides on "
+            "the same golden set"
         )
         raise SettingsError(message)
     flips, moved = [], []
@@ -72,7 +72,7 @@ def compare(this: Sequence[Prediction], against: Sequence[Prediction], name: str
     for each in this:
         other = others[each.row]
         if (each.sha256, each.violates) != (other.sha256, other.violates):
-            message = f"--against {name}: row {each.row} has another text or label there; judge that set anew"
+            message = f"--against {name}: row {each.row} has a different text or label there; judge that side again"
             raise SettingsError(message)
         if each.decision == other.decision:
             if each.predicted_category != other.predicted_category:
@@ -89,12 +89,5 @@ def compare(this: Sequence[Prediction], against: Sequence[Prediction], name: str
         tuple(moved),
         better,
         worse,
-        mcnemar(better, worse),
+        mcnemar_p(better, worse),
     )
-
-
-def mcnemar(better: int, worse: int) -> float:
-    """Return the exact two-sided probability of so uneven a split of ``better + worse`` coin tosses."""
-    tosses = better + worse
-    tail = sum(math.comb(tosses, k) for k in range(min(better, worse) + 1))
-    return min(1.0, 2 * tail / (1 << tosses))

@@ -1,19 +1,19 @@
-"""Counts predictions against people's labels: what an evaluation says in numbers. Pure.
+"""Counts predictions against human labels: the figures of an evaluation. Pure.
 
-Intervals are Wilson's (1927). F1 is no share of rows, but F1 = 2 J / (1 + J), where J is a share: the hits among all
-rows that either side calls so (Hand et al. 2021, "F*"); Wilson's interval of J, transformed, is F1's, and holds for few
-rows, too (Lam 2023, "Confidence intervals for the F1 score"). What it must never do: count what was not decided as
-decided, or hide a figure's uncertainty.
+Intervals are Wilson's (1927). F1 is not a share of rows, but F1 = 2 J / (1 + J). J is a share: the hits among all
+rows that either side labels so (Hand et al. 2021, "F*"). Wilson's interval of J, transformed, is that of F1. It
+holds for few rows, too (Lam 2023, "Confidence intervals for the F1 score"). Undecided rows never count as decided.
 """
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
+
+from stream_guard.offline.calibrate.libraries import confusion_counts, mean_square, wilson_bounds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -36,14 +36,12 @@ __all__ = [
     "wilson",
 ]
 
-_Z: Final = 1.959963984540054
-"""The normal distribution's 97.5th percentile: intervals hold 95 % of what could be."""
 _BINS: Final = 10
 UNDECIDED: Final = ("undetermined", "failed")
 
 
 class Interval(NamedTuple):
-    """A figure in [0, 1] with the ends of its 95 % interval; None where nothing was counted."""
+    """A figure in [0, 1] with the ends of its 95 % interval; None where there are no rows."""
 
     value: float | None
     low: float | None = None
@@ -51,16 +49,18 @@ class Interval(NamedTuple):
 
 
 class Score(NamedTuple):
-    """How well one label is found.
+    """Precision, recall and F1 of one label.
+
+    scikit-learn's scores have neither intervals nor a value for "no rows", so that they come from counts.
 
     Attributes:
         name: the label.
-        support: rows that people gave it.
-        predicted: rows that were given it.
-        hits: rows where both agree.
-        precision: hits of predicted.
-        recall: hits of support; what was not decided is missed.
-        f1: their harmonic mean.
+        support: number of rows with this human label.
+        predicted: number of rows with this prediction.
+        hits: number of rows with both.
+        precision: hits / predicted.
+        recall: hits / support; an undecided row counts as a miss.
+        f1: harmonic mean of precision and recall.
     """
 
     name: str
@@ -73,7 +73,7 @@ class Score(NamedTuple):
 
 
 class Confusion(NamedTuple):
-    """Rows by people's label (down) and the predicted one (across)."""
+    """Number of rows by human label (down) and predicted label (across)."""
 
     golden: tuple[str, ...]
     predicted: tuple[str, ...]
@@ -81,7 +81,7 @@ class Confusion(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """Rows whose confidence lies in a tenth of [0, 1]: how many, their mean, and the share that violates."""
+    """Rows whose confidence is in one tenth of [0, 1]: their number, mean confidence and violating share."""
 
     low: float
     high: float
@@ -91,13 +91,13 @@ class Bin(NamedTuple):
 
 
 class Calibrated(NamedTuple):
-    """What a confidence is worth.
+    """The reliability of the confidences.
 
     Attributes:
-        rows: with a confidence.
-        calibrated: whether a curve was applied.
+        rows: number of rows with a confidence.
+        calibrated: whether a calibration curve was applied.
         bins: the reliability curve.
-        ece: expected calibration error (Naeini et al. 2015): the bins' distance from the diagonal, weighted by rows.
+        ece: expected calibration error (Naeini et al. 2015): distance of the bins from the diagonal, weighted by rows.
         brier: mean squared error (Brier 1950).
         brier_raw: the same before calibration.
     """
@@ -111,7 +111,7 @@ class Calibrated(NamedTuple):
 
 
 class Cost(NamedTuple):
-    """Tokens in all, and seconds a row: the middle one and the slowest of twenty."""
+    """Total tokens, and seconds for a row: median and 95th percentile."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -121,7 +121,7 @@ class Cost(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """Some of the rows: those that one tier decided, or of one language."""
+    """The figures of a part of the rows: one tier or one language."""
 
     name: str
     rows: int
@@ -136,16 +136,16 @@ class Figures:
     """All figures of one side.
 
     Attributes:
-        rows: judged.
-        accuracy: rows whose decision is people's.
-        decision: how well violations are found.
-        undecided: rows ``undetermined`` or ``failed``.
-        categories: a score for each label that occurs, in the policy's order; empty where people gave none.
-        macro_f1: the mean of theirs.
-        confusion: of decisions, or of categories where people gave them.
+        rows: number of judged rows.
+        accuracy: share of rows whose decision equals the human label.
+        decision: the score of the label ``violates``.
+        undecided: number of rows that are ``undetermined`` or ``failed``.
+        categories: a score for each label that occurs, in the policy's order; empty where no row names a category.
+        macro_f1: mean F1 of the categories.
+        confusion: of categories where rows name them, else of decisions.
         calibration: None where no confidence was measured.
         cost: in tokens and seconds.
-        tiers, languages: the same for parts; languages are empty where no row has one.
+        tiers, languages: the same by tier and by language; no languages where no row has one.
     """
 
     rows: int
@@ -163,16 +163,7 @@ class Figures:
 
 def wilson(hits: int, rows: int) -> Interval:
     """Return a share with Wilson's score interval."""
-    if rows == 0:
-        return Interval(None)
-    share, square = hits / rows, _Z * _Z
-    centre = (share + square / (2 * rows)) / (1 + square / rows)
-    half = (
-        _Z
-        / (1 + square / rows)
-        * math.sqrt(share * (1 - share) / rows + square / (4 * rows * rows))
-    )
-    return Interval(share, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(hits / rows, *wilson_bounds(hits, rows)) if rows else Interval(None)
 
 
 def count(predictions: Sequence[Prediction], policy: Policy) -> Figures:
@@ -201,9 +192,9 @@ def count(predictions: Sequence[Prediction], policy: Policy) -> Figures:
 
 
 def name_categories(predictions: Iterable[Prediction], policy: Policy) -> list[Prediction]:
-    """Give decisions without a category the policy's only one of their kind, where it has just one.
+    """Fill in a missing category, where the policy has exactly one for the decision.
 
-    Rules and classifiers say "safe" and no more; where the policy has one category that is safe, they mean that one.
+    Rules and classifiers decide ``safe`` without a category. A single safe category is then meant.
     """
     kinds: dict[str, list[str]] = {"violates": [], "safe": []}
     for category in policy.taxonomy.categories:
@@ -218,7 +209,7 @@ def name_categories(predictions: Iterable[Prediction], policy: Policy) -> list[P
 
 
 def labels_of(prediction: Prediction) -> tuple[str, str]:
-    """Return people's label and the predicted one: categories where there are any, else the decision."""
+    """Return the human label and the predicted label: the category if there is one, else the decision."""
     golden = prediction.category or ("violates" if prediction.violates else "safe")
     if prediction.decision in UNDECIDED:
         return golden, prediction.decision
@@ -226,7 +217,7 @@ def labels_of(prediction: Prediction) -> tuple[str, str]:
 
 
 def is_wrong(prediction: Prediction) -> bool:
-    """Return whether the decision is not people's, or the category is another."""
+    """Return whether decision or category differ from the human label."""
     golden, predicted = labels_of(prediction)
     return not _is_correct(prediction) or (prediction.category is not None and golden != predicted)
 
@@ -236,7 +227,7 @@ def _is_correct(prediction: Prediction) -> bool:
 
 
 def _score(name: str, hits: int, alarms: int, misses: int) -> Score:
-    """Make a score of hits, false alarms and misses."""
+    """Make a score from hits, false alarms and misses."""
     return Score(
         name,
         hits + misses,
@@ -261,28 +252,20 @@ def _decision_score(predictions: Sequence[Prediction]) -> Score:
 def _confusion(predictions: Sequence[Prediction], policy: Policy) -> Confusion:
     codes = [category.code for category in policy.taxonomy.categories]
     by_category = any(each.category for each in predictions)
-    pairs = Counter(
+    pairs = [
         labels_of(each) if by_category else ("violates" if each.violates else "safe", each.decision)
         for each in predictions
-    )
-    order = [*codes, "violates", "safe", *UNDECIDED]
-    found = {label for pair in pairs for label in pair}
-    order += sorted(
-        found - set(order)
-    )  # categories of another version, in a file that is read back
-    shown = [
-        label
-        for label in order
-        if label in found
-        or (by_category and label in codes)
-        or (not by_category and label in ("violates", "safe"))
     ]
+    found = {label for pair in pairs for label in pair}
+    always = set(codes) if by_category else {"violates", "safe"}
+    order = [*codes, "violates", "safe", *UNDECIDED]
+    # A file that is read back may hold categories of another version.
+    order += sorted(found - set(order))
+    shown = [label for label in order if label in found | always]
     golden = tuple(label for label in shown if label not in UNDECIDED)
-    return Confusion(
-        golden,
-        tuple(shown),
-        tuple(tuple(pairs[down, across] for across in shown) for down in golden),
-    )
+    counts = confusion_counts([down for down, _ in pairs], [across for _, across in pairs], shown)
+    by_label = dict(zip(shown, counts, strict=True))
+    return Confusion(golden, tuple(shown), tuple(tuple(by_label[label]) for label in golden))
 
 
 def _category_scores(predictions: Sequence[Prediction], confusion: Confusion) -> Iterable[Score]:
@@ -307,23 +290,36 @@ def _calibration(predictions: Sequence[Prediction]) -> Calibrated | None:
     ]
     if not known:
         return None
-    sorted_in: list[list[tuple[float, bool]]] = [[] for _ in range(_BINS)]
-    for confidence, _, violates in known:
-        sorted_in[min(_BINS - 1, int(confidence * _BINS))].append((confidence, violates))
-    bins, ece = [], 0.0
-    for number, rows in enumerate(sorted_in):
-        violating = wilson(sum(violates for _, violates in rows), len(rows))
-        mean = sum(confidence for confidence, _ in rows) / len(rows) if rows else None
-        bins.append(Bin(number / _BINS, (number + 1) / _BINS, len(rows), mean, violating))
-        if mean is not None and violating.value is not None:
-            ece += len(rows) / len(known) * abs(mean - violating.value)
+    truth = [float(violates) for _, _, violates in known]
+    bins = _bins([(confidence, violates) for confidence, _, violates in known])
     return Calibrated(
         len(known),
         any(each.calibrated for each in predictions),
-        tuple(bins),
-        ece,
-        sum((p - violates) ** 2 for p, _, violates in known) / len(known),
-        sum((raw - violates) ** 2 for _, raw, violates in known) / len(known),
+        bins,
+        sum(
+            each.rows / len(known) * abs(each.confidence - each.violating.value)
+            for each in bins
+            if each.confidence is not None and each.violating.value is not None
+        ),
+        mean_square(truth, [confidence for confidence, _, _ in known]),
+        mean_square(truth, [raw for _, raw, _ in known]),
+    )
+
+
+def _bins(known: Sequence[tuple[float, bool]]) -> tuple[Bin, ...]:
+    """Sort confidences into ten bins. scikit-learn's ``calibration_curve`` drops empty bins and the counts."""
+    sorted_in: list[list[tuple[float, bool]]] = [[] for _ in range(_BINS)]
+    for confidence, violates in known:
+        sorted_in[min(_BINS - 1, int(confidence * _BINS))].append((confidence, violates))
+    return tuple(
+        Bin(
+            number / _BINS,
+            (number + 1) / _BINS,
+            len(rows),
+            sum(confidence for confidence, _ in rows) / len(rows) if rows else None,
+            wilson(sum(violates for _, violates in rows), len(rows)),
+        )
+        for number, rows in enumerate(sorted_in)
     )
 
 

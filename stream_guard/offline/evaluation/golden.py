@@ -1,7 +1,7 @@
-"""Reads golden sets: posts with people's labels, as CSV, TSV, JSON lines or Parquet, as they are found.
+"""Reads golden sets: posts with human labels, as CSV, TSV, JSON lines or Parquet.
 
-Published sets begin with a notice, capitalise their columns as they please, and let cells span lines. What it must
-never do: drop a row, or guess what a label means; every row counts, or the reading stops with its place and a remedy.
+Published sets may begin with a notice, vary the case of column names, and have cells of several lines. No row is
+dropped and no label is guessed: an error names the row and what to do.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 __all__ = ["GOLDEN_BYTES_MAX", "Columns", "GoldenRow", "read_golden"]
 
 GOLDEN_BYTES_MAX: Final = 1 << 30
-"""The largest file, in bytes: all of it is held in memory."""
+"""The largest file, in bytes. The whole file is held in memory."""
 _HEADER_LINES_MAX: Final = 5
-"""The header is among the first so many; what stands before it is a notice."""
+"""The header is one of the first lines; lines before it are ignored."""
 _TEXT: Final = ("text", "content", "post", "prompt", "message", "example")
 _LABEL: Final = ("label", "classification", "category", "violates", "gold", "golden")
 _ID: Final = ("id", "post_id", "content_id")
@@ -40,9 +40,9 @@ _SHOWN_CHARACTERS_MAX: Final = 40
 
 @dataclass(slots=True, frozen=True)
 class Columns:
-    """Which columns hold what; None for the usual names, in any capitals.
+    """The names of the columns; None for the usual names, in any case.
 
-    A name that begins with ``/`` is a JSON pointer, in JSON lines.
+    In JSON lines, a name that begins with ``/`` is a JSON pointer.
     """
 
     text: str | None = None
@@ -55,11 +55,11 @@ class GoldenRow(NamedTuple):
     """One labelled post.
 
     Attributes:
-        number: the line that it begins on, from 1; in Parquet the row.
-        post: what is judged.
-        label: as it stands in the file.
-        violates: what the label means under the policy.
-        category: where the label is a category of the policy; None where it says the decision alone.
+        number: its first line, from 1; in Parquet its row.
+        post: the post to judge.
+        label: as in the file.
+        violates: the meaning of the label under the policy.
+        category: the label's category; None where the label gives only the decision.
     """
 
     number: int
@@ -71,12 +71,12 @@ class GoldenRow(NamedTuple):
 
 @dataclass(slots=True)
 class _Table:
-    """A file's rows, before they are understood.
+    """The raw rows of a file.
 
     Attributes:
-        names: of its columns.
-        rows: number and values of each.
-        picked: the columns' names in this file, by what they hold.
+        names: names of the columns.
+        rows: number and values of each row.
+        picked: the file's column for ``text``, ``label``, ``id`` and ``language``.
     """
 
     names: Sequence[str]
@@ -96,20 +96,21 @@ def read_golden(
 
     Args:
         file: ``.csv``, ``.tsv``, ``.jsonl`` or ``.parquet``.
-        policy: whose words and categories the labels are.
-        columns: which hold what.
-        labels: what labels of the file stand for, where they are not the policy's own: ``{"bad": "violates"}``.
-        text_bytes_max: of a post's text, in UTF-8.
+        policy: defines the valid labels and categories.
+        columns: names of the columns.
+        labels: the meaning of labels that the policy does not have: ``{"bad": "violates"}``.
+        text_bytes_max: the largest text, in bytes of UTF-8.
 
     Raises:
-        SettingsError: it cannot be read, is empty, lacks a column, or a row is not as it must be; names file and line.
+        SettingsError: the file cannot be read or is empty, a column is missing, or a row is invalid. The message
+            names file and line.
     """
     table = _open(file, columns)
     known = label_words(policy)
     folded = {name.casefold(): meaning.casefold() for name, meaning in labels.items()}
     for name, meaning in folded.items():
         if meaning not in known:
-            message = f"--map {name}={meaning}: {meaning!r} is none of: {', '.join(sorted(known))}"
+            message = f"--map {name}={meaning}: unknown meaning {meaning!r}; use one of: {', '.join(sorted(known))}"
             raise SettingsError(message)
     rows: list[GoldenRow] = []
     seen: dict[str, int] = {}
@@ -118,16 +119,19 @@ def read_golden(
         if row.post.text_bytes > text_bytes_max:
             message = (
                 f"{file}:{number}: the text has {row.post.text_bytes} bytes, over post.max_text_bytes "
-                f"({text_bytes_max}); the service would make a dead letter of it: remove the row, or raise the limit"
+                f"({text_bytes_max}), and the service would dead-letter it; remove the row, or raise the limit"
             )
             raise SettingsError(message)
         if row.post.id in seen:
-            message = f"{file}:{number}: the id {row.post.id[:100]!r} is that of line {seen[row.post.id]}, too"
+            message = (
+                f"{file}:{number}: duplicate id {row.post.id[:100]!r}, also in line {seen[row.post.id]}; "
+                "give each row its own id"
+            )
             raise SettingsError(message)
         seen[row.post.id] = number
         rows.append(row)
     if not rows:
-        message = f"{file}: holds no row; write at least one post with its label"
+        message = f"{file}: no rows; add at least one post with its label"
         raise SettingsError(message)
     return rows
 
@@ -143,22 +147,22 @@ def _row(
 ) -> GoldenRow:
     text = values.get(picked["text"])
     if not isinstance(text, str) or not text.strip():
-        what = "empty" if text is None or isinstance(text, str) else "no text"
+        what = "empty" if text is None or isinstance(text, str) else "not text"
         message = f"{file}:{number}: the column {picked['text']!r} is {what}; fill it in, or remove the row"
         raise SettingsError(message)
     value = values.get(picked["label"])
     if (
         isinstance(value, float) and value.is_integer()
-    ):  # a column of whole numbers with gaps, read by pandas
+    ):  # pandas makes floats of integers if a cell is empty
         value = int(value)
     label = str(value).strip() if value is not None else ""
     word = labels.get(label.casefold(), label.casefold())
     violates = known.get(word)
     if violates is None:
-        shown = f"the label {label[:_SHOWN_CHARACTERS_MAX]!r}" if label else "the empty label"
+        shown = f"unknown label {label[:_SHOWN_CHARACTERS_MAX]!r}" if label else "empty label"
         message = (
-            f"{file}:{number}: {shown} (column {picked['label']!r}) is none of: {', '.join(sorted(known))}; "
-            "say what it stands for with --map LABEL=MEANING"
+            f"{file}:{number}: {shown} in column {picked['label']!r}; known: {', '.join(sorted(known))}; "
+            "give its meaning with --map LABEL=MEANING"
         )
         raise SettingsError(message)
     category = next((c for c in policy.taxonomy.categories if c.code.casefold() == word), None)
@@ -187,13 +191,13 @@ def _open(file: Path, columns: Columns) -> _Table:
             return _parquet(file, columns)
         content = file.read_bytes()
     except OSError as error:
-        message = f"{file}: {error.strerror or error}; name a file that this user may read"
+        message = f"{file}: {error.strerror or error}; name a readable file"
         raise SettingsError(message) from error
     if suffix not in (".csv", ".tsv", ".jsonl"):
         message = f"{file}: must end in .csv, .tsv, .jsonl or .parquet"
         raise SettingsError(message)
     if not content.strip():
-        message = f"{file}: empty; write a header and at least one post with its label"
+        message = f"{file}: empty; add a header and at least one post with its label"
         raise SettingsError(message)
     try:
         text = content.decode("utf-8-sig")
@@ -210,7 +214,7 @@ def _open(file: Path, columns: Columns) -> _Table:
 
 
 def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
-    """Return the columns by what they hold. Raises SettingsError where one that is needed or named is not there."""
+    """Return the file's column for each purpose. Raises SettingsError where a required or named one is missing."""
     picked: dict[str, str] = {}
     by_folded = {name.strip().casefold(): name for name in reversed(names)}
     wanted = (
@@ -231,14 +235,8 @@ def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
             there = ", ".join(
                 name.strip()[:_SHOWN_CHARACTERS_MAX] for name in names if name.strip()
             )
-            looked = (
-                f"no column {named!r}"
-                if named
-                else f"no column is called one of {', '.join(usual)}"
-            )
-            message = (
-                f"{file}: {looked}; name it with --{what}-column; there are: {there or 'none'}"
-            )
+            missing = f"no column {named!r}" if named else f"no column named {', '.join(usual)}"
+            message = f"{file}: {missing}; set --{what}-column to one of: {there or 'none'}"
             raise SettingsError(message)
     return picked
 
@@ -250,7 +248,7 @@ def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
     fault: SettingsError | None = None
     for _, record in zip(range(_HEADER_LINES_MAX), records, strict=False):
         names = record[1]
-        # A notice may be one cell, or one in front of empty ones: it says less of the columns than a header does.
+        # A notice fills one cell and a header several: report the error of the fuller line.
         if first is None or len([n for n in names if n.strip()]) > len(
             [n for n in first if n.strip()]
         ):
@@ -261,12 +259,12 @@ def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
             fault = fault or error
             continue
         return _Table(names, _csv_rows(file, records, names, picked), picked)
-    assert fault is not None, "what is not empty has a first line"
+    assert fault is not None, "a file with content has a first line"
     raise fault
 
 
 def _records(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401 - csv's reader has no name
-    """Yield each record that is not blank, with the line that it begins on."""
+    """Yield each record that is not blank, with its first line."""
     while True:
         number = reader.line_num + 1
         try:
@@ -290,8 +288,8 @@ def _csv_rows(
     for number, record in records:
         if len(record) <= needed:
             message = (
-                f"{file}:{number}: {len(record)} cells, and the column {names[needed]!r} is the {needed + 1}th; "
-                "quote cells that hold commas or line ends"
+                f"{file}:{number}: {len(record)} cells, but the column {names[needed]!r} is number {needed + 1}; "
+                "quote cells that contain commas or line ends"
             )
             raise SettingsError(message)
         yield number, dict(reversed(list(zip(names, record, strict=False))))

@@ -1,4 +1,4 @@
-"""Judges a golden set, by one policy after another, with one engine."""
+"""Judges a golden set under one policy after another, with one engine."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["Judged", "judge_rows"]
 
 
 class Judged(NamedTuple):
-    """One side, judged.
+    """The predictions of one side.
 
     Attributes:
-        lines: of ``predictions.jsonl``, in the rows' order.
-        seconds: that it took, without the engine's start.
+        lines: of ``predictions.jsonl``, in the order of the rows.
+        seconds: duration, without the engine's start.
     """
 
     lines: list[dict[str, Any]]
@@ -38,18 +38,18 @@ async def judge_rows(
     source: str,
     progress: Callable[[int, int], None],
 ) -> Judged:
-    """Judge all rows by a policy, and return what was predicted.
+    """Judge all rows under a policy, and return the predictions.
 
     Args:
-        judge: to be used once or again.
+        judge: may be used several times.
         rows: of a golden set.
-        policy: to judge by.
-        source: the golden set's name.
-        progress: called with how many of how many are judged, and once with none when the engine is ready.
+        policy: the policy to judge by.
+        source: name of the golden set.
+        progress: called with the number of judged rows and of all rows; with 0 when the engine is ready.
 
     Raises:
-        EngineError: the engine does not start, or dies too often.
-        PolicyError: the policy cannot be judged by.
+        EngineError: the engine does not start, or crashes too often.
+        PolicyError: the judge cannot use the policy.
     """
     began_s = time.monotonic()
 

@@ -1,7 +1,6 @@
-"""Where the marks of the report's plots lie, in the SVG's units; the template draws them. Pure.
+"""Computes the layout of the report's plots, in SVG units. The template draws them. Pure.
 
-Plots of a few dozen marks are drawn by hand: a plotting library would be the heaviest thing that we install, and its
-files no page that can be read by a screen reader.
+A plotting library would be the heaviest dependency, and a screen reader could not read its images.
 """
 
 from __future__ import annotations
@@ -33,14 +32,14 @@ _RADIUS_MAX: Final = 9.0
 
 
 class Bar(NamedTuple):
-    """One figure: its kind, where it lies, how long it is, and the ends of its interval; None where there is none."""
+    """One figure: kind, position, length and the ends of its interval; None where there is no figure."""
 
     kind: str
     y: float
     length: float | None
     low: float | None
     high: float | None
-    told: str
+    caption: str
 
 
 class Bars(NamedTuple):
@@ -52,14 +51,14 @@ class Bars(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """One bin of the reliability curve: its centre, its radius by rows, its interval, and what it says."""
+    """One bin of the reliability curve: centre, radius by number of rows, interval, and caption."""
 
     x: float
     y: float
     radius: float
     low: float
     high: float
-    told: str
+    caption: str
 
 
 class Reliability(NamedTuple):
@@ -72,7 +71,7 @@ class Reliability(NamedTuple):
 
 
 def bars_of(figures: Figures) -> Bars:
-    """Lay out the scores of categories, or of the decision where there are none."""
+    """Lay out the scores of the categories, or of the decision where there are no categories."""
     scores = figures.categories or (figures.decision,)
     groups = []
     for number, score in enumerate(scores):
@@ -87,9 +86,9 @@ def _group(score: Score, top: float) -> list[Bar]:
         (("precision", score.precision), ("recall", score.recall), ("F1", score.f1))
     ):
         value = interval.value
-        told = f"{score.name}: {kind} {'not defined' if value is None else f'{value:.3f}'}"
+        caption = f"{score.name}: {kind} {'not defined' if value is None else f'{value:.3f}'}"
         if interval.low is not None and interval.high is not None:
-            told += f", 95 % interval {interval.low:.3f} to {interval.high:.3f}"
+            caption += f", 95 % interval {interval.low:.3f} to {interval.high:.3f}"
         bars.append(
             Bar(
                 kind,
@@ -97,7 +96,7 @@ def _group(score: Score, top: float) -> list[Bar]:
                 None if value is None else value * PLOT,
                 None if interval.low is None else interval.low * PLOT,
                 None if interval.high is None else interval.high * PLOT,
-                told,
+                caption,
             )
         )
     return bars
@@ -119,12 +118,12 @@ def reliability_of(calibrated: Calibrated | None) -> Reliability | None:
         ):
             continue
         radius = _RADIUS_MIN + (_RADIUS_MAX - _RADIUS_MIN) * (each.rows / most) ** 0.5
-        told = (
+        caption = (
             f"{each.rows} rows with a confidence of {each.low:.1f} to {each.high:.1f}, {each.confidence:.3f} on "
             f"average: {share.value:.3f} violate"
         )
         x, y = (_MARGIN + each.confidence * PLOT, _up(share.value))
-        marks.append(Mark(x, y, radius, _up(share.low), _up(share.high), told))
+        marks.append(Mark(x, y, radius, _up(share.low), _up(share.high), caption))
     line = " ".join(f"{mark.x:.1f},{mark.y:.1f}" for mark in marks)
     return Reliability(PLOT + 2 * _MARGIN, _MARGIN, marks, line)
 
@@ -134,7 +133,7 @@ def _up(share: float) -> float:
 
 
 def confusion_shades(confusion: Confusion) -> Sequence[Sequence[int]]:
-    """Return how dark each cell is, in percent of its row's rows."""
+    """Return the shade of each cell: its share of its row, in percent."""
     return [
         [round(100 * cell / total) if (total := sum(row)) else 0 for cell in row]
         for row in confusion.counts

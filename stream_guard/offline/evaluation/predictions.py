@@ -1,7 +1,6 @@
-"""What was predicted of each row, beside what people say: made of judgements, kept as JSON lines, read back.
+"""Predictions with their human labels: made from judgements, written as JSON lines, and read back.
 
-A line is the verdict that the service would have published, with ``golden`` added. What it must never do: hold the
-post's text, which stays in the golden set.
+A line is the verdict that the service would publish, with ``golden`` added. It never contains the post's text.
 """
 
 from __future__ import annotations
@@ -28,22 +27,22 @@ Predicted: TypeAlias = Literal["violates", "safe", "undetermined", "failed"]
 
 @dataclass(slots=True, frozen=True)
 class Prediction:
-    """One row, judged.
+    """The prediction for one row.
 
     Attributes:
-        row: its number in the golden set.
+        row: number of the row in the golden set.
         id, sha256: of the post.
-        language: as the row gives it; None where it gives none.
-        violates, category: what people say.
-        decision: ``failed`` where it could not be judged at all, as a post that is too long.
-        predicted_category: of the decision.
-        confidence: that it violates, in [0, 1], calibrated where there is a curve; None where it was not measured.
+        language: as in the row; None where the row has none.
+        violates, category: the human label.
+        decision: ``failed`` where the post could not be judged, for example because it is too long.
+        predicted_category: category of the decision.
+        confidence: that the post violates, in [0, 1], calibrated if there is a curve; None where not measured.
         confidence_raw: before calibration.
-        calibrated: whether there was a curve.
-        tier: that decided.
-        prompt_tokens, cached_tokens, output_tokens: spent on it.
-        seconds: from being taken up to the decision.
-        rationale: the model's.
+        calibrated: whether a curve was applied.
+        tier: the tier that decided.
+        prompt_tokens, cached_tokens, output_tokens: tokens spent on the row.
+        seconds: from submission to decision.
+        rationale: the model's rationale.
     """
 
     row: int
@@ -66,7 +65,7 @@ class Prediction:
 
 
 def prediction_line(row: GoldenRow, judgement: Judgement, source: str) -> dict[str, Any]:
-    """Return a row's line of ``predictions.jsonl``."""
+    """Return the line of a row in ``predictions.jsonl``."""
     golden = {
         "row": row.number,
         "label": row.label,
@@ -86,7 +85,7 @@ def prediction_line(row: GoldenRow, judgement: Judgement, source: str) -> dict[s
 
 
 def predict(line: Mapping[str, Any]) -> Prediction:
-    """Return a line's prediction. Raises KeyError, TypeError where it is none."""
+    """Return the prediction in a line. Raises KeyError or TypeError where the line is invalid."""
     golden, content = line["golden"], line["content"]
     known = {
         "row": golden["row"],
@@ -116,15 +115,15 @@ def predict(line: Mapping[str, Any]) -> Prediction:
 
 
 def read_predictions(file: Path) -> tuple[list[Prediction], Sequence[Mapping[str, Any]]]:
-    """Read what an earlier evaluation wrote: the predictions, and the lines that they are made of.
+    """Read the predictions of an earlier evaluation, and their lines.
 
     Raises:
-        SettingsError: it cannot be read, is empty, or a line is no prediction; names file and line.
+        SettingsError: the file cannot be read or is empty, or a line is invalid. The message names file and line.
     """
     try:
         content = file.read_bytes()
     except OSError as error:
-        message = f"{file}: {error.strerror or error}; name a file that this user may read"
+        message = f"{file}: {error.strerror or error}; name a readable file"
         raise SettingsError(message) from error
     lines: list[Mapping[str, Any]] = []
     predictions: list[Prediction] = []
@@ -136,7 +135,7 @@ def read_predictions(file: Path) -> tuple[list[Prediction], Sequence[Mapping[str
             predictions.append(predict(document))
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             message = (
-                f"{file}:{number}: no prediction ({type(error).__name__}); name a predictions.jsonl that "
+                f"{file}:{number}: not a prediction ({type(error).__name__}); name a predictions.jsonl that "
                 "stream-guard eval wrote"
             )
             raise SettingsError(message) from error

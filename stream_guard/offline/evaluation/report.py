@@ -1,6 +1,6 @@
-"""An evaluation as one document: JSON for programs, and a page for people that needs no network.
+"""Renders an evaluation as a JSON document, and as an HTML page that loads nothing from the network.
 
-What it must never do: fetch anything when it is read, or let a post's text become part of the page.
+The page escapes every text of a post.
 """
 
 from __future__ import annotations
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 __all__ = ["WRONG_SHOWN_MAX", "Evaluation", "to_document", "to_html"]
 
 WRONG_SHOWN_MAX: Final = 200
-"""Rows of each kind that the page shows; ``predictions.jsonl`` has all."""
+"""How many rows of a kind the page shows; ``predictions.jsonl`` has all rows."""
 
 
 @dataclass(slots=True, frozen=True)
 class Evaluation:
-    """All that a report says.
+    """The content of a report.
 
     Attributes:
-        name: of this side.
+        name: name of this side.
         policy: id, version, sha256 and effort.
-        source: the golden set's name.
-        made_at: when, RFC 3339.
-        program: our version.
-        model: that judged, as the engine describes itself.
-        seconds: that judging took, without the engine's start.
-        figures: of this side.
-        predictions: of this side.
-        against: the other side's name, or None.
-        figures_against: of the other side.
-        comparison: of both.
-        checks: thresholds that were set.
+        source: name of the golden set.
+        made_at: time of the report, RFC 3339.
+        program: version of Stream Guard.
+        model: the model, as the engine describes it.
+        seconds: duration of judging, without the engine's start.
+        figures: figures of this side.
+        predictions: predictions of this side.
+        against: name of the other side, or None.
+        figures_against: figures of the other side.
+        comparison: of both sides.
+        checks: the thresholds that were set.
     """
 
     name: str
@@ -97,8 +97,8 @@ def to_html(evaluation: Evaluation, texts: Mapping[int, str] | None) -> str:
     """Return the page.
 
     Args:
-        evaluation: what it says.
-        texts: of posts, by row; None leaves them out, and the model's rationales with them.
+        evaluation: the content.
+        texts: of posts, by row; None omits the texts and the model's rationales.
     """
     environment = Environment(
         loader=PackageLoader("stream_guard.offline.evaluation", "templates"),
@@ -110,7 +110,7 @@ def to_html(evaluation: Evaluation, texts: Mapping[int, str] | None) -> str:
     environment.filters |= {"share": _share, "interval": _interval, "signed": _signed}
     figures = evaluation.figures
     wrong = [each for each in evaluation.predictions if is_wrong(each)]
-    # The surest first: those are where the policy, or the label, is to be read again.
+    # Most confident first: there, the policy or the label may be wrong.
     wrong.sort(
         key=lambda each: -abs((each.confidence if each.confidence is not None else 0.5) - 0.5)
     )
@@ -144,7 +144,7 @@ def _plain(figures: Figures | None) -> Any:  # noqa: ANN401 - JSON
 
 
 def _named(value: Any) -> Any:  # noqa: ANN401 - JSON
-    """Make objects of named tuples, all the way down."""
+    """Turn named tuples into objects, at every depth."""
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return {name: _named(each) for name, each in value._asdict().items()}
     if isinstance(value, dict):

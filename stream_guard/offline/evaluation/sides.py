@@ -1,6 +1,6 @@
-"""What is judged against what: a policy at an effort, another version of it, or what an earlier run predicted.
+"""Resolves ``--against``: a policy at an effort, another version of it, or earlier predictions.
 
-What it must never do: start an engine for what cannot be compared.
+Sides that cannot be compared are rejected before the engine starts.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ class Side:
     """One side of a comparison.
 
     Attributes:
-        name: for people.
-        policy: to judge by; of earlier predictions, None.
-        predictions: of an earlier run; None where the side is still to be judged.
+        name: for display.
+        policy: the policy to judge by; None for earlier predictions.
+        predictions: of an earlier run; None where the side must be judged.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Side:
 
     @classmethod
     def of(cls, policy: Policy) -> Side:
-        """Make a side of a policy."""
+        """Make a side from a policy."""
         return cls(f"{policy.id}@{policy.version} at {policy.effort} effort", policy)
 
 
@@ -59,24 +59,24 @@ def side_against(against: str, policy: Policy, policies: PolicySet, settings: Se
     Args:
         against: an effort; the id of another policy; a folder of policies, or one policy's folder, with another
             version; or a ``predictions.jsonl``.
-        policy: of this side.
-        policies: where ids are looked up.
+        policy: the policy of this side.
+        policies: the known policies.
         settings: efforts and budgets.
 
     Raises:
-        SettingsError: it is none of these.
+        SettingsError: ``against`` is not one of these.
         PolicyError: the other version cannot be used.
     """
     if against in _EFFORTS:
         if against == policy.effort:
             message = (
-                f"--against {against}: that is this side's effort, too; set another with --effort"
+                f"--against {against}: both sides have this effort; set another one with --effort"
             )
             raise SettingsError(message)
         return Side.of(with_effort(policy, _EFFORTS[against], settings.cascade))
     if against in policies.policies:
         if against == policy.id:
-            message = f"--against {against}: that is this side, too; name another policy, a folder or an effort"
+            message = f"--against {against}: this is the same policy; name another policy, a folder or an effort"
             raise SettingsError(message)
         other = policies.policies[against]
         return Side.of(other)
@@ -88,14 +88,14 @@ def side_against(against: str, policy: Policy, policies: PolicySet, settings: Se
         return _version(place, policy, settings)
     known = ", ".join(policies.policies)
     message = (
-        f"--against {against}: neither an effort (low, medium, high), a policy ({known}), a folder with another "
-        "version, nor a predictions.jsonl"
+        f"--against {against}: unknown; name an effort (low, medium, high), a policy ({known}), a folder with "
+        "another version, or a predictions.jsonl"
     )
     raise SettingsError(message)
 
 
 def _version(folder: Path, policy: Policy, settings: Settings) -> Side:
-    """Return another version of a policy, out of a folder of policies or its own folder."""
+    """Return another version of a policy, from a folder of policies or a policy's own folder."""
     effort, budget = settings.engine.effort, settings.engine.reasoning_tokens_max
     if (folder / POLICY_FILES[0]).is_file():
         found = read_policy_folder(folder, policy.id, effort=effort, reasoning_tokens_max=budget)

@@ -1,4 +1,4 @@
-"""What an evaluation must reach, and whether it does. Pure."""
+"""Checks an evaluation against thresholds. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["Check", "Thresholds", "check", "read_share"]
 
 
 class Check(NamedTuple):
-    """One threshold: the option, its bound, what was reached (None where there is no such figure), and whether."""
+    """The check of one threshold: option, bound, figure (None where there is none), and the result."""
 
     option: str
     bound: float
@@ -23,7 +23,7 @@ class Check(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Thresholds:
-    """Bounds in [0, 1]; None for none. Precision, recall and F1 are those of the decision to call a post violating."""
+    """Bounds in [0, 1]; None for no bound. Precision, recall and F1 are those of the label ``violates``."""
 
     f1_min: float | None = None
     precision_min: float | None = None
@@ -35,7 +35,7 @@ class Thresholds:
 def check(
     thresholds: Thresholds, figures: Figures, comparison: Comparison | None
 ) -> tuple[Check, ...]:
-    """Return each threshold that was set. A figure that there is not passes no threshold."""
+    """Check each threshold that was set. A missing figure fails its threshold."""
     decision = figures.decision
     lower = (
         ("--min-f1", thresholds.f1_min, decision.f1.value),
@@ -62,7 +62,7 @@ def check(
 
 
 def read_share(text: str) -> float:
-    """Read ``2%`` or ``0.02``. Raises ValueError where it is neither, or not within [0, 1]."""
+    """Read ``2%`` or ``0.02``. Raises ValueError where the text is invalid or outside [0, 1]."""
     share = float(text[:-1]) / 100 if text.endswith("%") else float(text)
     if not 0.0 <= share <= 1.0:
         message = f"{text!r} is not between 0 and 1 (0% and 100%)"

@@ -1,4 +1,4 @@
-"""Verdicts as statements of reasons under the Digital Services Act.
+"""Exports verdicts as statements of reasons under the EU's Digital Services Act.
 
 May import: ``kafka`` and below.
 """

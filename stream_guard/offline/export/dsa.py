@@ -1,9 +1,9 @@
-"""Violating verdicts as statements of reasons for the EU's DSA Transparency Database. Pure.
+"""Turns violating verdicts into statements of reasons for the EU's DSA Transparency Database. Pure.
 
-Source of fields and rules: https://transparency.dsa.ec.europa.eu/page/api-documentation, as the schema
-``dsa-statement-1.0.json`` has them. A mapping file says what a verdict does not know: which of the database's
-categories a policy's category is, what was done about the post, on which ground. What it must never do: put words of
-a post or a person's id into a statement unasked, guess a field, or leave a violating verdict out without saying so.
+Source of fields and rules: https://transparency.dsa.ec.europa.eu/page/api-documentation, as in the schema
+``dsa-statement-1.0.json``. A mapping file adds what a verdict does not contain: the database's category for each
+category of a policy, the restriction, and its legal ground. A statement contains text of a post or a person's id
+only where the mapping asks for it. No field is guessed. Every violating verdict yields a statement or an error.
 """
 
 from __future__ import annotations
@@ -58,11 +58,14 @@ _DEFAULTS: Final = {"decision_facts": _FACTS, "incompatible_content_explanation"
 
 
 class UnmappableError(ValueError):
-    """A verdict that cannot become a statement; says why."""
+    """A verdict cannot become a statement; the message says why."""
 
 
 class PolicyMapping(BaseModel):
-    """Of one policy: fields of all its statements, and of each category's; ``null`` for verdicts without one."""
+    """The mapping of one policy: fields of all its statements, and fields by category.
+
+    ``no_category`` is for verdicts without a category.
+    """
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -71,12 +74,13 @@ class PolicyMapping(BaseModel):
     no_category: _Fields | None = None
 
 
-class Mapping_(BaseModel):  # noqa: N801 - "Mapping" is taken
+class MappingFile(BaseModel):
     """A mapping file.
 
     Attributes:
         defaults: fields of every statement.
-        actions: by the verdict's action: what was done about the post; null where nothing was, so that none is owed.
+        actions: fields by the verdict's action: the restriction of the post. ``null`` where the post was
+            not restricted, so that no statement is due.
         policies: by id.
     """
 
@@ -88,21 +92,22 @@ class Mapping_(BaseModel):  # noqa: N801 - "Mapping" is taken
 
 
 def statement_schema() -> dict[str, Any]:
-    """Return the JSON Schema of a statement, as it ships in this package."""
+    """Return the JSON Schema of a statement, which this package contains."""
     file = resources.files("stream_guard.records") / "schemas" / "dsa-statement-1.0.json"
     schema: dict[str, Any] = orjson.loads(file.read_bytes())
     return schema
 
 
 class Statements:
-    """Makes statements of verdicts.
+    """Makes statements from verdicts.
 
     Args:
-        content: the mapping file's bytes.
-        source: its name, for messages.
+        content: bytes of the mapping file.
+        source: name of the mapping file, for messages.
 
     Raises:
-        PolicyError: it does not fit, names a field or a value that the database does not have; all with their lines.
+        PolicyError: the file does not fit its model, or it names a field or a value that the database does not
+            have. The message names the line.
     """
 
     def __init__(self, content: bytes, source: str) -> None:
@@ -111,7 +116,7 @@ class Statements:
         self._validator = Draft202012Validator(schema)
         self._languages = frozenset(self._properties["content_language"]["enum"])
         document = read_yaml(content, source)
-        self._mapping = document.check(Mapping_)
+        self._mapping = document.check(MappingFile)
         for path, fields in self._all_fields():
             self._check(document, path, fields)
 
@@ -130,10 +135,10 @@ class Statements:
         for name, given in fields.items():
             place = (*path, name)
             if name in _MADE:
-                raise document.error(place, "is made of the verdict; remove it")
+                raise document.error(place, "this field comes from the verdict; remove it")
             if name not in self._properties:
                 known = ", ".join(sorted(self._properties.keys() - _MADE))
-                raise document.error(place, f"is no field of a statement; there are: {known}")
+                raise document.error(place, f"not a field of a statement; the fields are: {known}")
             value = _plain(name, given)
             for error in Draft202012Validator(self._properties[name]).iter_errors(value):
                 raise document.error(
@@ -141,10 +146,10 @@ class Statements:
                 )
 
     def make(self, verdict: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the statement of a violating verdict; None where the mapping says that none is owed.
+        """Return the statement for a violating verdict; None where the mapping says that none is due.
 
         Raises:
-            UnmappableError: the mapping lacks something, or the statement does not fit the schema.
+            UnmappableError: the mapping is incomplete, or the statement does not fit the schema.
         """
         fields = self._fields(verdict)
         if fields is None:
@@ -159,20 +164,22 @@ class Statements:
             statement.setdefault("content_language", language)
         faults = sorted(self._validator.iter_errors(statement), key=lambda error: list(error.path))
         if faults:
-            told = "; ".join(
+            described = "; ".join(
                 f"{'.'.join(map(str, f.path)) or 'statement'}: {f.message}" for f in faults
             )
-            raise UnmappableError(told[:1_000])
+            raise UnmappableError(described[:1_000])
         return statement
 
     def _fields(self, verdict: Mapping[str, Any]) -> _Fields | None:
         policy, action = verdict["policy"], verdict["action"]
         of_policy = self._mapping.policies.get(policy["id"])
         if of_policy is None:
-            raise UnmappableError(f"policies: has no {policy['id']!r}; map its categories")
+            raise UnmappableError(
+                f"policies: no entry {policy['id']!r}; add it, and map its categories"
+            )
         if action not in self._mapping.actions:
             raise UnmappableError(
-                f"actions: has no {action!r}; say what was done, or null where nothing was"
+                f"actions: no entry {action!r}; add the restriction, or null where there was none"
             )
         done = self._mapping.actions[action]
         if done is None:
@@ -182,7 +189,9 @@ class Statements:
         if own is None:
             place = f"policies.{policy['id']}"
             lacks = "no_category" if code is None else f"categories.{code}"
-            raise UnmappableError(f"{place}: has no {lacks}; map it to a category of the database")
+            raise UnmappableError(
+                f"{place}: no entry {lacks}; map it to a category of the database"
+            )
         merged = {**_DEFAULTS, **self._mapping.defaults, **done, **of_policy.fields, **own}
         if merged.get("decision_ground") != "DECISION_GROUND_INCOMPATIBLE_CONTENT":
             merged = {k: v for k, v in merged.items() if not k.startswith("incompatible_content_")}
@@ -190,7 +199,7 @@ class Statements:
 
 
 def _plain(name: str, value: Any) -> Any:  # noqa: ANN401 - any YAML value
-    """Return a value as the database has it: YAML reads a bare Yes as true, and EU stands for its countries."""
+    """Return a value in the database's form: YAML reads a bare Yes as true, and EU means all its countries."""
     if isinstance(value, bool):
         return "Yes" if value else "No"
     if name == "territorial_scope":
@@ -203,7 +212,7 @@ def _plain(name: str, value: Any) -> Any:  # noqa: ANN401 - any YAML value
 
 
 def _words(verdict: Mapping[str, Any]) -> dict[str, str]:
-    """Return what a mapping's texts may name in braces."""
+    """Return the values for the names in braces that a mapping's texts may contain."""
     policy, provenance = verdict["policy"], verdict["provenance"]
     rules = ", ".join(policy["rule_ids"])
     return {
@@ -221,7 +230,7 @@ def _words(verdict: Mapping[str, Any]) -> dict[str, str]:
 def _fill(value: Any, words: Mapping[str, str]) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(value, str):
         return value
-    # One pass: what is put in may hold braces itself.
+    # One pass, because an inserted value may contain braces.
     parts = []
     while value:
         at, name = min(
@@ -236,4 +245,6 @@ def _day(unix_ms: int) -> str:
     try:
         return datetime.fromtimestamp(unix_ms / 1_000, UTC).date().isoformat()
     except (ValueError, OverflowError, OSError) as error:
-        raise UnmappableError(f"the verdict's time {unix_ms} is in no calendar") from error
+        raise UnmappableError(
+            f"the verdict's time {unix_ms} (ms since 1970) is out of range"
+        ) from error

@@ -1,6 +1,6 @@
-"""Verdicts read and exported as statements; the last verdict of an id counts.
+"""Reads verdicts and exports them as statements. Of several verdicts with one id, the last one counts.
 
-What it must never do: leave a violating verdict out without an error line or a count.
+Every violating verdict yields a statement, an error line or a count.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Exported:
-    """What an export made.
+    """The result of an export.
 
     Attributes:
-        statements: valid by the schema.
-        errors: one for each verdict that could not be mapped: its id, record, policy, and why.
-        not_owed: violating verdicts whose action the mapping says is no restriction.
+        statements: valid under the schema.
+        errors: one for each verdict that could not be mapped, with its id, record, policy and the reason.
+        not_owed: number of violating verdicts whose action is not a restriction, by the mapping.
     """
 
     statements: list[dict[str, Any]] = field(default_factory=list)
@@ -40,7 +40,7 @@ class Exported:
 
 
 def export(statements: Statements, verdicts: Iterable[dict[str, Any]]) -> Exported:
-    """Make statements of violating verdicts that are acted on; shadows' never are."""
+    """Make statements from violating verdicts, except those of shadow policies."""
     made = Exported()
     last = {verdict["id"]: verdict for verdict in verdicts}
     for verdict in last.values():
@@ -85,23 +85,24 @@ async def file_verdicts(path: Path) -> list[dict[str, Any]]:
     """Return the verdicts in a file of JSON lines.
 
     Raises:
-        SettingsError: the file cannot be read, or a line is no verdict.
+        SettingsError: the file cannot be read, or a line is not a verdict.
     """
     try:
         lines = (await asyncio.to_thread(path.read_bytes)).splitlines()
     except OSError as error:
-        raise SettingsError(f"--input {path}: {error.strerror}") from error
+        message = f"--input {path}: cannot be read ({error.strerror}); name a readable file"
+        raise SettingsError(message) from error
     verdicts = []
     for number, line in enumerate(lines, 1):
         verdict = read_verdict(line)
         if verdict is None and line.strip():
-            message = f"--input {path}:{number}: is no verdict; give it what stream-guard tail --json shows"
+            message = f"--input {path}:{number}: not a verdict; use the output of stream-guard tail --json"
             raise SettingsError(message)
         if verdict is not None:
             verdicts.append(verdict)
     return verdicts
 
 
-def lines(documents: Iterable[dict[str, Any]]) -> bytes:
+def json_lines(documents: Iterable[dict[str, Any]]) -> bytes:
     """Return documents as JSON lines."""
     return b"".join(orjson.dumps(document) + b"\n" for document in documents)

@@ -179,28 +179,31 @@ def test_another_golden_set_cannot_be_compared(golden: Path, out: Path) -> None:
     earlier = (out / "predictions.jsonl").rename(out / "earlier.jsonl")
     golden.write_text(GOLDEN.replace("a fine post", "another post"))
     told = fails(run(golden, out, "--against", str(earlier)), ExitCode.USAGE)
-    assert told.endswith("row 6 has another text or label there; judge that set anew")
+    assert told.endswith("row 6 has a different text or label there; judge that side again")
     golden.write_text(GOLDEN + "one more,DC0,en\n")
     told = fails(run(golden, out, "--against", str(earlier)), ExitCode.USAGE)
-    assert "judged other rows (4 of them, here 5)" in told
+    assert "its rows differ (4, and 5 on this side)" in told
 
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (("--against", "nothing"), "neither an effort (low, medium, high), a policy (age-restr"),
-        (("--against", DC), "that is this side, too"),
-        (("--against", "low"), "that is this side's effort, too"),
+        (("--against", "nothing"), "name an effort (low, medium, high), a policy (age-restr"),
+        (("--against", DC), "this is the same policy"),
+        (("--against", "low"), "both sides have this effort"),
         (("--against", "none.jsonl"), "none.jsonl: No such file or directory"),
         (("--against", "empty.jsonl"), "empty.jsonl: empty; name a predictions.jsonl"),
-        (("--against", "bad.jsonl"), "bad.jsonl:2: no prediction (KeyError)"),
+        (("--against", "bad.jsonl"), "bad.jsonl:2: not a prediction (KeyError)"),
         (("--against", "a-folder"), "no policies; write one as"),
         (("--max-flips", "2%"), "--max-flips needs a side to compare with"),
         (("--map", "bad"), "--map bad: write LABEL=MEANING"),
-        (("--map", "bad=worse"), "--map bad=worse: 'worse' is none of: 0, 1, dc0, dc1"),
+        (
+            ("--map", "bad=worse"),
+            "--map bad=worse: unknown meaning 'worse'; use one of: 0, 1, dc0, dc1",
+        ),
         (
             ("--text-column", "txt"),
-            "golden.csv: no column 'txt'; name it with --text-column; there",
+            "golden.csv: no column 'txt'; set --text-column to one of",
         ),
     ],
 )
@@ -305,6 +308,6 @@ def test_calibrate_says_what_is_missing(tmp_path: Path) -> None:
     file = predictions(tmp_path / "predictions.jsonl", [(0.9, True)] * 3)
     command = ["policies", "calibrate", DC, "--path", str(SHIPPED)]
     told = fails(CliRunner().invoke(app, [*command, str(file)]), ExitCode.USAGE)
-    assert told.startswith("3 labelled posts with a confidence, of which 3 violate; at least 20")
+    assert told.startswith("3 labelled posts with a confidence, 3 of them violate; at least 20")
     told = fails(CliRunner().invoke(app, [*command, "none.jsonl"]), ExitCode.USAGE)
     assert told.startswith("none.jsonl: No such file or directory")

@@ -140,11 +140,11 @@ def test_words_of_a_post_come_in_only_where_the_mapping_asks_for_them() -> None:
 @pytest.mark.parametrize(
     ("verdict", "says"),
     [
-        (violating(policy__id="other"), "policies: has no 'other'"),
-        (violating(action="demote"), "actions: has no 'demote'"),
-        (violating(policy__category="S2"), "policies.spam: has no categories.S2"),
-        (violating(policy__category=None), "policies.spam: has no no_category"),
-        (violating(timing__event=10**18), "in no calendar"),
+        (violating(policy__id="other"), "policies: no entry 'other'"),
+        (violating(action="demote"), "actions: no entry 'demote'"),
+        (violating(policy__category="S2"), "policies.spam: no entry categories.S2"),
+        (violating(policy__category=None), "policies.spam: no entry no_category"),
+        (violating(timing__event=10**18), "is out of range"),
         (violating(timing__event=0), "content_date: '1970-01-01' does not match"),
     ],
 )
@@ -178,9 +178,9 @@ def test_each_violating_verdict_is_somewhere_and_no_other_is() -> None:
     [
         (
             "defaults: {colour: red}\nactions: {}\npolicies: {}\n",
-            "dsa.yaml:1: defaults.colour: is no field",
+            "dsa.yaml:1: defaults.colour: not a field",
         ),
-        ("defaults: {puid: x}\nactions: {}\npolicies: {}\n", "is made of the verdict"),
+        ("defaults: {puid: x}\nactions: {}\npolicies: {}\n", "this field comes from the verdict"),
         ("defaults: {territorial_scope: US}\nactions: {}\npolicies: {}\n", "'US' is not one of"),
         (MAPPING.replace("SCAMS_AND_FRAUD", "SCAMS"), "policies.spam.categories.S1.category"),
         ("actions: {}\n", "policies"),
@@ -224,8 +224,8 @@ def test_the_command_writes_statements_and_errors_apart(tmp_path: Path) -> None:
     assert CliRunner().invoke(app, [*arguments, "--force"]).exit_code == 0
     for change, says in (
         (["-m", "/nowhere.yaml"], "--mapping /nowhere.yaml: No such file"),
-        (["-i", "/nowhere.jsonl"], "--input /nowhere.jsonl: No such file"),
-        (["-i", str(mapping)], "dsa.yaml:1: is no verdict"),
+        (["-i", "/nowhere.jsonl"], "--input /nowhere.jsonl: cannot be read (No such file"),
+        (["-i", str(mapping)], "dsa.yaml:1: not a verdict"),
         (["-o", "/nowhere/out"], "--output /nowhere/out: No such file"),
     ):
         result = CliRunner().invoke(app, [*arguments, "--force", *change])

@@ -11,7 +11,8 @@ from scipy.stats import binomtest
 from sklearn import metrics
 from sklearn.calibration import calibration_curve
 
-from stream_guard.offline.evaluation.comparison import compare, mcnemar
+from stream_guard.offline.calibrate.libraries import mcnemar_p
+from stream_guard.offline.evaluation.comparison import compare
 from stream_guard.offline.evaluation.figures import (
     _score,
     count,
@@ -129,7 +130,7 @@ def test_wilsons_interval_agrees_with_scipy(hits: int, rows: int) -> None:
 @pytest.mark.parametrize(("better", "worse"), [(0, 0), (1, 0), (5, 5), (9, 2), (30, 12)])
 def test_mcnemars_test_agrees_with_scipy(better: int, worse: int) -> None:
     expected = binomtest(better, better + worse).pvalue if better + worse else 1.0
-    assert mcnemar(better, worse) == pytest.approx(expected)
+    assert mcnemar_p(better, worse) == pytest.approx(expected)
 
 
 def test_the_interval_of_f1_is_that_of_drawing_rows_again_where_there_are_many() -> None:

@@ -105,37 +105,37 @@ def test_without_ids_the_line_is_the_id_and_a_mark_at_the_start_is_no_name(tmp_p
 @pytest.mark.parametrize(
     ("name", "content", "says"),
     [
-        ("set.csv", b"", "set.csv: empty; write a header"),
-        ("set.csv", b" \n\n", "set.csv: empty; write a header"),
-        ("set.csv", b"text,label\n", "set.csv: holds no row"),
+        ("set.csv", b"", "set.csv: empty; add a header"),
+        ("set.csv", b" \n\n", "set.csv: empty; add a header"),
+        ("set.csv", b"text,label\n", "set.csv: no rows"),
         (
             "set.csv",
             b"txt,label\nx,safe\n",
-            "no column is called one of text, content, post, prompt",
+            "no column named text, content, post, prompt",
         ),
-        ("set.csv", b"a notice\ntxt,label\nx,safe\n", "--text-column; there are: txt, label"),
+        ("set.csv", b"a notice\ntxt,label\nx,safe\n", "set --text-column to one of: txt, label"),
         (
             "set.csv",
             b"text,answer\nx,safe\n",
-            "name it with --label-column; there are: text, answer",
+            "set --label-column to one of: text, answer",
         ),
         (
             "set.csv",
             b"text,label\nx,safe\nonly\n",
-            "set.csv:3: 1 cells, and the column 'label' is the 2th",
+            "set.csv:3: 1 cells, but the column 'label' is number 2",
         ),
         (
             "set.csv",
             b"text,label\nx,fine\n",
-            "set.csv:2: the label 'fine' (column 'label') is none of: 0",
+            "set.csv:2: unknown label 'fine' in column 'label'; known: 0",
         ),
-        ("set.csv", b"text,label\nx,\n", "set.csv:2: the empty label (column 'label')"),
+        ("set.csv", b"text,label\nx,\n", "set.csv:2: empty label in column 'label'"),
         ("set.csv", b"text,label\n ,safe\n", "set.csv:2: the column 'text' is empty; fill it in"),
         ("set.csv", b"text,label\nx,safe\n\xff,safe\n", "set.csv:3: not UTF-8; save it as UTF-8"),
         (
             "set.csv",
             b"id,text,label\n1,x,safe\n1,y,safe\n",
-            "set.csv:3: the id '1' is that of line 2",
+            "set.csv:3: duplicate id '1', also in line 2",
         ),
         (
             "set.csv",
@@ -149,8 +149,8 @@ def test_without_ids_the_line_is_the_id_and_a_mark_at_the_start_is_no_name(tmp_p
         ),
         ("set.jsonl", b'{"text":"x","label":"safe"}\n{"text":\n', "set.jsonl:2: not JSON"),
         ("set.jsonl", b"[1]\n", "set.jsonl:1: must be a JSON object"),
-        ("set.jsonl", b'{"text":4,"label":"safe"}\n', "set.jsonl:1: the column 'text' is no text"),
-        ("set.jsonl", b'{"a":1}\n', "set.jsonl: no column is called one of"),
+        ("set.jsonl", b'{"text":4,"label":"safe"}\n', "set.jsonl:1: the column 'text' is not text"),
+        ("set.jsonl", b'{"a":1}\n', "set.jsonl: no column named"),
         ("set.parquet", b"PAR1 but no more", "set.parquet: not Parquet (ArrowInvalid)"),
         ("set.xlsx", b"PK", "set.xlsx: must end in .csv, .tsv, .jsonl or .parquet"),
     ],
@@ -171,7 +171,7 @@ def test_a_file_that_is_not_there_or_a_folder_is_told(tmp_path: Path) -> None:
         with pytest.raises(SettingsError, match=why):
             read(tmp_path / name)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(SettingsError, match="Is a directory; name a file"):
+    with pytest.raises(SettingsError, match="Is a directory; name a readable file"):
         read(tmp_path / "folder.csv")
 
 

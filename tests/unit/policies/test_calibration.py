@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import random
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,12 +14,11 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
-from stream_guard.core.errors import PolicyError
+from stream_guard.core.errors import PolicyError, SettingsError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
 from stream_guard.judging.verdict import build_verdict
@@ -414,18 +414,19 @@ def test_any_posts_make_a_curve_or_are_refused(pairs: list[tuple[float, bool]]) 
 
 @patient
 @given(labelled)
-def test_isotonic_is_that_of_scikit_learn(pairs: list[tuple[float, bool]]) -> None:
+def test_isotonic_is_the_largest_of_smallest_means(pairs: list[tuple[float, bool]]) -> None:
+    """The closed form of isotonic regression (Barlow et al. 1972), at each confidence that occurs."""
     if len({violates for _, violates in pairs}) == 1:
         return
-    # Its numbers are told apart to a few digits less than ours, so ours are rounded.
     posts = [Labelled(f"p{n}", round(c, 6), v) for n, (c, v) in enumerate(pairs)]
-    points = tuple(fit_isotonic(posts))
-    curve = IsotonicCalibration(**FITTED, method="isotonic", points=points)
-    theirs = IsotonicRegression(out_of_bounds="clip").fit(
-        [post.confidence for post in posts], [float(post.violates) for post in posts]
-    )
-    xs = np.linspace(0, 1, 21)
-    for x, expected in zip(xs.tolist(), theirs.predict(xs).tolist(), strict=True):
+    curve = IsotonicCalibration(**FITTED, method="isotonic", points=tuple(fit_isotonic(posts)))
+    xs = sorted({post.confidence for post in posts})
+
+    def mean(low: float, high: float) -> float:
+        return float(np.mean([p.violates for p in posts if low <= p.confidence <= high]))
+
+    for x in xs:
+        expected = max(min(mean(low, high) for high in xs if high >= x) for low in xs if low <= x)
         assert curve.apply(x) == pytest.approx(expected, abs=1e-6)
 
 
@@ -442,6 +443,13 @@ def test_isotonic_is_that_of_scikit_learn(pairs: list[tuple[float, bool]]) -> No
 def test_too_few_posts_or_all_of_one_kind_are_refused(fit: Any, posts: list[Labelled]) -> None:  # noqa: ANN401
     with pytest.raises(FitError, match="at least 20 are needed"):
         fit(posts)
+
+
+def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "stream_guard.offline.calibrate.libraries", raising=False)
+    monkeypatch.setitem(sys.modules, "sklearn.isotonic", None)
+    with pytest.raises(SettingsError, match=r"pip install 'stream-guard\[evaluation\]'"):
+        fit_platt(drawn(40))
 
 
 def test_a_confidence_that_falls_is_refused() -> None:
@@ -498,11 +506,11 @@ def test_labels_are_the_policys_words_or_plain_ones() -> None:
 @pytest.mark.parametrize(
     ("rows", "says"),
     [
-        ("", "l.csv:1: needs the columns id and label, and has none"),
-        ("id,verdict\n", "needs the columns id and label, and has id, verdict"),
-        ("id,label\na,maybe\n", "l.csv:2: the label 'maybe' is none of: 0, 1, bad, "),
-        ("id,label\na,1\na,0\n", "l.csv:3: 'a' is labelled twice, in two ways"),
-        ("id,label\na\n", "l.csv:2: the label '' is none of"),
+        ("", "l.csv:1: the columns id and label are required; found: none"),
+        ("id,verdict\n", "the columns id and label are required; found: id, verdict"),
+        ("id,label\na,maybe\n", "l.csv:2: unknown label 'maybe'; use one of: 0, 1, bad, "),
+        ("id,label\na,1\na,0\n", "l.csv:3: 'a' has two different labels"),
+        ("id,label\na\n", "l.csv:2: unknown label ''; use one of"),
     ],
 )
 def test_labels_that_are_none(rows: str, says: str) -> None:
@@ -527,12 +535,12 @@ def test_verdicts_are_joined_once_each_and_what_does_not_belong_is_counted() -> 
     joined = join_labels(lines(verdicts), {"a": True, "b": False, "c": True}, policy, "v.jsonl")
     assert joined.posts == (Labelled("a", 0.9, violates=True), Labelled("b", 0.1, violates=False))
     assert joined.judged_by == JudgedBy("m", "r", METHOD)
-    assert joined.passed_over == {
+    assert joined.ignored == {
         "of another policy or version": 1,
         "without a confidence": 1,
-        "settled by the classifier": 1,
+        "decided by the classifier": 1,
         "without a label": 1,
-        "of a post that has one already": 1,
+        "of a post that was counted already": 1,
     }
 
 
@@ -547,20 +555,22 @@ def test_calibrated_verdicts_are_fitted_by_their_raw_values() -> None:
 def test_verdicts_of_two_models_are_refused() -> None:
     policy = make_policy("spam", TEXT)
     two = lines([verdict(policy, id="a"), verdict(policy, id="b", model="n")])
-    with pytest.raises(FitError, match=r"several judges \(m at r by .*; n at r by .*\); keep"):
+    with pytest.raises(
+        FitError, match=r"several models or methods \(m at r by .*; n at r by .*\); keep"
+    ):
         join_labels(two, {"a": True, "b": False}, policy, "v")
 
 
-def test_no_verdict_left_says_what_was_passed_over() -> None:
+def test_no_verdict_left_says_what_was_ignored() -> None:
     policy = make_policy("spam", TEXT)
-    with pytest.raises(FitError, match=r"no verdict of spam .*passed over: 1 without a label"):
+    with pytest.raises(FitError, match=r"no verdict of spam .*ignored: 1 without a label"):
         join_labels(lines([verdict(policy)]), {}, policy, "v")
 
 
 @pytest.mark.parametrize("line", [b"no", b"[]", b"{}", b"null", b'{"policy": 1}'])
 def test_a_line_that_is_no_verdict_is_named(line: bytes) -> None:
     policy = make_policy("spam", TEXT)
-    with pytest.raises(FitError, match="v:2: no verdict"):
+    with pytest.raises(FitError, match="v:2: not a verdict"):
         join_labels(lines([verdict(policy)])[:-1] + line, {"p1": True}, policy, "v")
 
 

@@ -1,4 +1,4 @@
-"""An evaluation from golden set to files: judge both sides with one engine, count, compare, write."""
+"""Runs an evaluation: judges both sides with one engine, counts, compares and writes the files."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
-__all__ = ["Work", "write_files"]
+__all__ = ["EvaluationRun", "write_files"]
 
 
 @dataclass(slots=True, frozen=True)
-class Work:
-    """What is to be evaluated.
+class EvaluationRun:
+    """An evaluation to run.
 
     Attributes:
         settings: of the engine and the tiers.
-        policy: to judge by.
+        policy: the policy to judge by.
         other: the side to compare with, or None.
         rows: of the golden set.
-        source: its name.
-        thresholds: to be reached.
+        source: name of the golden set.
+        thresholds: bounds for the figures.
     """
 
     settings: Settings
@@ -59,16 +59,16 @@ class Work:
         *,
         judge: Judge | None = None,
     ) -> tuple[Evaluation, dict[str, Sequence[Mapping[str, Any]]]]:
-        """Judge; return the evaluation, and the predictions of each side by the name of their file.
+        """Judge; return the evaluation, and the prediction lines of each side by file name.
 
         Args:
-            progress: called with what is done, and how many of how many.
-            judge: the one that reasons, instead of the one that the settings name.
+            progress: called with the current step, the number of judged rows and of all rows.
+            judge: the model's judge; by default the one that the settings name.
 
         Raises:
-            EngineError: the engine does not start, or dies too often.
-            PolicyError: a policy cannot be judged by.
-            SettingsError: the other side judged other rows.
+            EngineError: the engine does not start, or crashes too often.
+            PolicyError: the judge cannot use a policy.
+            SettingsError: the rows of the other side differ.
         """
         against: Judged | None = None
         async with OfflineJudge(self.settings, judge=judge) as offline:
@@ -102,7 +102,7 @@ class Work:
             if against is not None:
                 others = [predict(line) for line in against.lines]
                 lines["predictions-against.jsonl"] = against.lines
-            assert others is not None, "a side is judged, or was"
+            assert others is not None, "a side has a policy or predictions"
             others = name_categories(others, self.other.policy or self.policy)
             comparison = compare(predictions, others, self.other.name)
             figures_against = count(others, self.other.policy or self.policy)
@@ -136,16 +136,16 @@ def write_files(
     lines: Mapping[str, Sequence[Mapping[str, Any]]],
     rows: Sequence[GoldenRow] | None,
 ) -> dict[str, Any]:
-    """Write a report's files; return the report as plain data.
+    """Write the files of a report, and return the report as plain data.
 
     Args:
-        folder: is there.
-        evaluation: what the report says.
-        lines: of each side, by the name of their file.
-        rows: whose texts the page shows; None for a page without.
+        folder: an existing folder.
+        evaluation: the content of the report.
+        lines: prediction lines by file name.
+        rows: rows whose texts the page shows; None omits the texts.
 
     Raises:
-        SettingsError: they cannot be written.
+        SettingsError: a file cannot be written.
     """
     document = to_document(evaluation)
     texts = None if rows is None else {row.number: row.post.text for row in rows}
@@ -158,6 +158,6 @@ def write_files(
         try:
             (folder / name).write_bytes(content)
         except OSError as error:
-            message = f"--out {folder}: cannot write {name} ({error.strerror or error})"
+            message = f"--out {folder}: cannot write {name} ({error.strerror or error}); name a writable folder"
             raise SettingsError(message) from error
     return document
