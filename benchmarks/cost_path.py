@@ -17,7 +17,7 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.judging.assembly import make_cascade
 from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.policies.policy import PolicySet, make_policy
-from stream_guard.policies.routing import Condition, Routing, Rule
+from stream_guard.policies.routing import Condition, RouteRule, Routing
 from stream_guard.records.post import PostParser
 from stream_guard.settings import Settings
 from stream_guard.stream.offsets import PartitionOffsets
@@ -154,8 +154,8 @@ def _routing(variant: Variant) -> Routing:
         return Routing(default=("one",))
     return Routing(
         rules=(
-            Rule("other", (Condition("header", ("listing",), "surface"),), ("one",)),
-            Rule("english", (Condition("field", ("en",), "/language"),), ("one",)),
+            RouteRule("other", (Condition("header", ("listing",), "surface"),), ("one",)),
+            RouteRule("english", (Condition("field", ("en",), "/language"),), ("one",)),
         ),
         default=("one",),
     )

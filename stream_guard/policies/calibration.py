@@ -1,8 +1,8 @@
-"""What a judge's confidence is worth: a file beside a policy turns it into a frequency. Pure.
+"""Calibrates a judge's confidence with the curve in ``calibration.json`` beside a policy. Pure.
 
-A model that says 0.9 may be right in seven cases of ten. ``calibration.json`` holds a curve fitted on labelled posts,
-for one version of one policy, one model and one way of measuring the confidence. What it must never do: apply a curve
-to anything but what it was fitted on, or turn the order of two confidences around.
+A model that says 0.9 may be right in seven cases of ten. The curve is fitted on labelled posts, for one policy
+version, one model and one way to measure confidence. It is never applied to another one, and it keeps the order of
+two confidences.
 """
 
 from __future__ import annotations
@@ -44,19 +44,19 @@ __all__ = [
 CALIBRATION_BYTES_MAX: Final = 262_144
 POINTS_MAX: Final = 1_000
 _EDGE: Final = 1e-6
-"""A confidence nearer to 0 or 1 than this is taken for this, so that its logarithm is finite."""
+"""Confidences are clipped to this distance from 0 and 1, so that log-odds are finite."""
 
 _Probability = Annotated[float, Field(ge=0.0, le=1.0, strict=True, allow_inf_nan=False)]
 
 
 class _Fitted(BaseModel):
-    """What a curve was fitted on, and so where it holds.
+    """The source of a curve, which limits where it applies.
 
     Attributes:
-        policy_sha256: of the policy's version.
-        model, revision: as on verdicts.
-        confidence_method: how the confidence was measured, as on verdicts that are not calibrated.
-        fitted_on: labelled posts.
+        policy_sha256: digest of the policy version.
+        model, revision: as in verdicts.
+        confidence_method: how the confidence was measured, as in uncalibrated verdicts.
+        fitted_on: number of labelled posts.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -79,13 +79,13 @@ class PlattCalibration(_Fitted):
     b: Annotated[float, Field(ge=-100.0, le=100.0, strict=True, allow_inf_nan=False)]
 
     def apply(self, confidence: float) -> float:
-        """Return what a confidence in [0, 1] is worth, in [0, 1]."""
+        """Return the calibrated confidence, in [0, 1], for a confidence in [0, 1]."""
         at = self.a * logit(confidence) + self.b
-        return 0.5 * (1.0 + math.tanh(0.5 * at))  # the same sigmoid, which does not overflow
+        return 0.5 * (1.0 + math.tanh(0.5 * at))  # the sigmoid, without overflow
 
 
 class IsotonicCalibration(_Fitted):
-    """Straight lines between points that never fall; level before the first and behind the last."""
+    """Straight lines between points that never fall; constant before the first point and after the last."""
 
     method: Literal["isotonic"]
     points: Annotated[
@@ -94,18 +94,20 @@ class IsotonicCalibration(_Fitted):
 
     @field_validator("points")
     @classmethod
-    def _rise(cls, points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
+    def _check_rising(
+        cls, points: tuple[tuple[float, float], ...]
+    ) -> tuple[tuple[float, float], ...]:
         for number, ((x, y), (next_x, next_y)) in enumerate(itertools.pairwise(points)):
             if next_x <= x or next_y < y:
                 message = (
-                    f"[{next_x}, {next_y}] behind [{x}, {y}], at {number + 1}: the first number of each point must be "
-                    "over the one before, the second not under it"
+                    f"point {number + 1}: [{next_x}, {next_y}] follows [{x}, {y}]; the first number of each point must "
+                    "be greater than that of the previous point, the second must not be less: fit it again"
                 )
                 raise ValueError(message)
         return points
 
     def apply(self, confidence: float) -> float:
-        """Return what a confidence in [0, 1] is worth, in [0, 1]."""
+        """Return the calibrated confidence, in [0, 1], for a confidence in [0, 1]."""
         points = self.points
         at = bisect_right(points, (confidence, 2.0))
         if at == 0:
@@ -114,7 +116,7 @@ class IsotonicCalibration(_Fitted):
         if at == len(points):
             return y
         (next_x, next_y) = points[at]
-        # Rounding must not take it over the next point's.
+        # Rounding must not exceed the next point.
         return min(next_y, y + (next_y - y) * ((confidence - x) / (next_x - x)))
 
 
@@ -126,7 +128,7 @@ _ADAPTER: Final[TypeAdapter[Calibration]] = TypeAdapter(
 
 
 def logit(probability: float) -> float:
-    """Return log-odds, finite at 0 and 1, too."""
+    """Return the log-odds of a probability; finite, also at 0 and 1."""
     inner = min(1.0 - _EDGE, max(_EDGE, probability))
     return math.log(inner) - math.log1p(-inner)
 
@@ -140,15 +142,15 @@ def calibrate(
     model: str,
     revision: str | None,
 ) -> tuple[float | None, str | None]:
-    """Return a confidence and its method's name; calibrated, as ``<method>+platt``, where the curve is for it.
+    """Return a confidence and the name of its method, such as ``<method>+platt`` if the curve applies.
 
     Args:
         confidence: the probability that the post violates, in [0, 1]; None where it was not measured.
         method: how it was measured.
-        curve: of the policy by which the post was judged; None where it has none.
-        policy_sha256: of that policy's version.
-        model: what judged the post.
-        revision: the model's.
+        curve: the curve of the policy; None where the policy has none.
+        policy_sha256: digest of the policy version that judged the post.
+        model: the model that judged the post.
+        revision: the model's revision.
     """
     if (
         curve is None
@@ -164,14 +166,16 @@ def read_calibration(content: bytes, source: str) -> Calibration:
     """Read a ``calibration.json``.
 
     Raises:
-        PolicyError: too large, not JSON, or not a calibration; names the file, the line and the remedy.
+        PolicyError: the file is too large, not JSON or not a calibration; the message names file, line and remedy.
     """
     if len(content) > CALIBRATION_BYTES_MAX:
         message = f"{source}: over {CALIBRATION_BYTES_MAX:,} bytes; fit it again with fewer points"
         raise PolicyError(message)
     text = decode_utf8(content, source)
     try:
-        value = json.loads(text, object_pairs_hook=_once, parse_constant=_no_constant)
+        value = json.loads(
+            text, object_pairs_hook=_reject_duplicate_keys, parse_constant=_no_constant
+        )
     except json.JSONDecodeError as error:
         message = (
             f"{source}:{error.lineno}: not JSON ({error.msg}); fit it again, or remove the file"
@@ -187,18 +191,18 @@ def read_calibration(content: bytes, source: str) -> Calibration:
         raise PolicyError("\n".join(dict.fromkeys(faults))) from error
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _reject_duplicate_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            message = f"{key!r} is there twice; keep one"
+            message = f"duplicate key {key!r}; keep one"
             raise ValueError(message)
         found[key] = value
     return found
 
 
 def _no_constant(name: str) -> float:
-    message = f"{name} is no number"
+    message = f"{name} is not a number"
     raise ValueError(message)
 
 

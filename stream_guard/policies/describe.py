@@ -1,4 +1,4 @@
-"""What ``policies show`` and ``policies list`` say: a policy as plain data, and as lines. Pure."""
+"""Describes policies for ``policies show`` and ``policies list``, as plain data and as lines. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COUNTS: Final = ("patterns", "terms", "hashes")
 
 
 def _place(found: Found | None) -> dict[str, Any] | None:
-    """Return where a thing was found, or None where it stands nowhere."""
+    """Return the place of a finding as plain data, or None."""
     if found is None:
         return None
     return {
@@ -29,7 +29,7 @@ def _place(found: Found | None) -> dict[str, Any] | None:
 
 
 def describe_calibration(policy: Policy) -> dict[str, Any] | None:
-    """Return what a policy's calibration is fitted on, and whether it is for this version; None where there is none."""
+    """Return the source of a policy's calibration, and whether it is for this version; None where there is none."""
     curve = policy.calibration
     if curve is None:
         return None
@@ -43,7 +43,7 @@ def describe_calibration(policy: Policy) -> dict[str, Any] | None:
 
 
 def describe_policy(policy: Policy) -> dict[str, Any]:
-    """Return all that is known of a policy but its text; everything read has its ``found``."""
+    """Return everything about a policy except its text; each inferred value has its place in ``found``."""
     taxonomy = policy.taxonomy
 
     def where(what: What, value: str) -> dict[str, Any] | None:
@@ -85,8 +85,16 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
                 "found": where("category", category.code),
                 "violates": category.violates,
                 "violates_found": where("violates", category.code),
+                "needs_review": category.needs_review,
             }
             for category in taxonomy.categories
+        ],
+        "categories_complete": taxonomy.complete,
+        "label_kinds": taxonomy.label_kinds,
+        "unread": [
+            {"title": found.value, "line": found.line}
+            for found in taxonomy.found
+            if found.what == "unread"
         ],
         "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
         "rules": None if policy.rules is None else _describe_rules(policy.rules),
@@ -94,7 +102,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
 
 
 def _describe_rules(rules: RuleSet) -> dict[str, Any]:
-    """Return all that is known of a policy's rules but what they look for."""
+    """Return everything about a policy's rules except their terms and patterns."""
     return {
         "sha256": rules.sha256,
         "rules": [
@@ -132,33 +140,47 @@ def show_lines(policy: Policy) -> Iterator[str]:
             yield f"{key:<21} {described[key]}"
     yield "labels"
     for label in described["labels"]:
-        yield f"  {label['label']:<12} {label['decision']:<9} {_told(label['found'])}"
+        yield f"  {label['label']:<12} {label['decision']:<9} {_place_text(label['found'])}"
     yield f"categories ({len(described['categories'])})"
     for category in described["categories"]:
         decision = "violates" if category["violates"] else "safe"
-        extra = " ".join(filter(None, (category["severity"], category["action"])))
+        review = "needs review" if category["needs_review"] else None
+        extra = " ".join(filter(None, (category["severity"], category["action"], review)))
         yield f"  {category['code']:<12} {decision:<9} {category['title']}{extra and f' ({extra})'}"
-        yield f"  {'':<12} named: {_told(category['found'])}"
-        yield f"  {'':<12} {decision}: {_told(category['violates_found'])}"
+        yield f"  {'':<12} named: {_place_text(category['found'])}"
+        yield f"  {'':<12} {decision}: {_place_text(category['violates_found'])}"
+    yield from _coverage_lines(described)
     yield f"rule ids ({len(described['rule_ids'])})"
     for rule in described["rule_ids"]:
-        yield f"  {rule['id']:<12} {_told(rule['found'])}"
+        yield f"  {rule['id']:<12} {_place_text(rule['found'])}"
     if described["rules"] is not None:
         yield f"rules ({len(described['rules']['rules'])}), sha256 {described['rules']['sha256']}"
         for rule in described["rules"]["rules"]:
             counts = ", ".join(f"{rule[key]:,} {key}" for key in _COUNTS if rule[key])
-            told = " ".join(filter(None, (rule["outcome"], rule["category"], *rule["languages"])))
-            yield f"  {rule['id']:<12} {told}: {counts} (rules.yaml:{rule['line']})"
+            outcome = " ".join(
+                filter(None, (rule["outcome"], rule["category"], *rule["languages"]))
+            )
+            yield f"  {rule['id']:<12} {outcome}: {counts} (rules.yaml:{rule['line']})"
 
 
-def _told(place: dict[str, Any] | None) -> str:
+def _coverage_lines(described: dict[str, Any]) -> Iterator[str]:
+    """Yield what may be missing from the categories, and the kinds of labels of an item."""
+    if described["categories"] and not described["categories_complete"]:
+        yield "categories may be missing: an answer may violate without one"
+        for unread in described["unread"]:
+            yield f"  policy.md:{unread['line']}: {unread['title']}"
+    if described["label_kinds"]:
+        yield f"labels of each item     {', '.join(described['label_kinds'])}"
+
+
+def _place_text(place: dict[str, Any] | None) -> str:
     if place is None:
         return ""
     return f"{place['file']}:{place['line']} ({place['how']})" if place["line"] else place["how"]
 
 
 def list_lines(policies: PolicySet) -> Iterator[tuple[str, str, str, str, str]]:
-    """Yield a row a policy: id, version, labels, categories, and the topics that it judges."""
+    """Yield a row for each policy: id, version, labels, categories, and its topics."""
     for policy in policies.policies.values():
         taxonomy = policy.taxonomy
         topics = [topic for topic, ids in policies.topics.items() if policy.id in ids]

@@ -1,4 +1,4 @@
-"""What differs between two sets of policies: texts, metadata, routes. Pure."""
+"""Compares two sets of policies: texts, metadata, routes. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["FieldChange", "PolicyChange", "SetDiff", "diff_lines", "diff_policie
 
 @dataclass(slots=True, frozen=True)
 class FieldChange:
-    """One thing that has another value; None where it is not there."""
+    """A changed field; None means that the field is absent."""
 
     field: str
     before: Any
@@ -29,14 +29,14 @@ class FieldChange:
 
 @dataclass(slots=True, frozen=True)
 class PolicyChange:
-    """One policy that came, went or changed.
+    """An added, removed or changed policy.
 
     Attributes:
         id: its id.
         kind: ``added``, ``removed`` or ``changed``.
         versions: before and after, as ``label (first 12 of sha256)``; None where there is none.
         text: lines of a unified diff of ``policy.md``.
-        metadata: what is declared or was read of it, where it differs.
+        metadata: changed fields, declared or inferred.
     """
 
     id: str
@@ -48,7 +48,7 @@ class PolicyChange:
 
 @dataclass(slots=True, frozen=True)
 class SetDiff:
-    """All that differs; falsy where nothing does."""
+    """All differences; false where there are none."""
 
     policies: tuple[PolicyChange, ...]
     routing: tuple[FieldChange, ...]
@@ -58,7 +58,7 @@ class SetDiff:
 
 
 def diff_policies(before: PolicySet, after: PolicySet) -> SetDiff:
-    """Return what differs between two sets, policies in the order of their ids."""
+    """Compare two sets; policies are in the order of their ids."""
     ids = sorted({*before.policies, *after.policies})
     changes = (_change(i, before.policies.get(i), after.policies.get(i)) for i in ids)
     return SetDiff(
@@ -94,7 +94,7 @@ def _version(policy: Policy | None) -> str | None:
 
 
 def _metadata(policy: Policy | None) -> dict[str, Any]:
-    """Return everything of a policy that is neither its text nor its place, by dotted names."""
+    """Return the fields of a policy except its text and folder, by dotted names."""
     if policy is None:
         return {}
     described = describe_policy(policy)
@@ -118,7 +118,7 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
     found["rule_ids"] = [rule["id"] for rule in described["rule_ids"]]
     if described["rules"] is not None:
         found["rules.sha256"] = described["rules"]["sha256"]
-        # The first that applies decides, so their order is shown as a thing of its own.
+        # The first matching rule decides, so the order is a field of its own.
         found["rules"] = [rule["id"] for rule in described["rules"]["rules"]]
         for rule in described["rules"]["rules"]:
             found |= {
@@ -132,17 +132,17 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
 def _routes(routing: Routing) -> dict[str, Any]:
     found: dict[str, Any] = {"default": list(routing.default)}
     found |= {f"topics.{topic}": list(ids) for topic, ids in routing.topics.items()}
-    # Order decides, so it is shown as a thing of its own.
+    # The first matching rule decides, so the order is a field of its own.
     found["rules"] = [rule.name for rule in routing.rules]
     for rule in routing.rules:
         found[f"rules.{rule.name}.when"] = [str(condition) for condition in rule.conditions]
         found[f"rules.{rule.name}.policies"] = list(rule.policies)
     for canary in routing.canaries:
-        told = f"{canary.candidate} for {canary.percent:g} % by {canary.key}"
-        found[f"canaries.{canary.policy}"] = told
+        text = f"{canary.candidate} for {canary.percent:g} % by {canary.key}"
+        found[f"canaries.{canary.policy}"] = text
     for shadow in routing.shadows:
-        told = f"{shadow.percent:g} % by {shadow.key}, beside {shadow.beside or 'all'}"
-        found[f"shadows.{shadow.policy}"] = told
+        text = f"{shadow.percent:g} % by {shadow.key}, beside {shadow.beside or 'all'}"
+        found[f"shadows.{shadow.policy}"] = text
     return found
 
 
@@ -156,21 +156,21 @@ def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldC
 
 
 def diff_lines(diff: SetDiff) -> Iterator[str]:
-    """Yield a diff as lines for people."""
+    """Yield the differences as lines for people."""
     if not diff:
         yield "no difference"
     for change in diff.policies:
         before, after = change.versions
         yield f"{change.kind} {change.id}: {before or 'none'} -> {after or 'none'}"
         if change.kind == "changed":
-            yield from (f"  {_told(fields)}" for fields in change.metadata)
+            yield from (f"  {_change_line(fields)}" for fields in change.metadata)
         yield from (f"  {line}" for line in change.text)
     if diff.routing:
         yield "routing"
-        yield from (f"  {_told(fields)}" for fields in diff.routing)
+        yield from (f"  {_change_line(fields)}" for fields in diff.routing)
 
 
-def _told(change: FieldChange) -> str:
+def _change_line(change: FieldChange) -> str:
     def text(value: Any) -> str:  # noqa: ANN401 - any plain value
         if isinstance(value, list | tuple):
             return f"[{', '.join(map(str, value))}]"

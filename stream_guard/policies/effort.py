@@ -1,4 +1,4 @@
-"""A policy at another effort than its own. Pure."""
+"""Changes the effort of a policy. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["with_effort"]
 
 
 def with_effort(policy: Policy, effort: Effort, settings: CascadeSettings) -> Policy:
-    """Return the policy judged by at this effort, with the budget that the ladder gives it where that is larger."""
+    """Return the policy with this effort, and with the ladder's reasoning budget where that is larger."""
     budget = max(
         (rung.reasoning_tokens_max for rung in settings.ladder if rung.effort == effort), default=0
     )

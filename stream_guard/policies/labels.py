@@ -1,102 +1,64 @@
-"""Which two words a policy's text uses for "violates" and "safe", and where it says so. Pure.
+"""Finds the two answer words of a policy's text, for violating and for safe, with their lines. Pure.
 
-What it must never do: guess from one half of a pair; a pair that is not stated is not inferred.
+A pair counts only if the text states both words.
 """
 
 from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.text import read_definitions, stance
+from stream_guard.policies.text import Line, read_definitions, stance
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from stream_guard.policies.text import Line, Section
+    from stream_guard.policies.text import Section
 
-__all__ = ["ANSWER_WORDS", "LabelPair", "find_label_pairs", "label_stance", "output_labels"]
+__all__ = [
+    "ANSWER_WORDS",
+    "LabelPair",
+    "OutputLabel",
+    "code_labels",
+    "escalates",
+    "find_label_pairs",
+    "label_stance",
+    "output_labels",
+]
 
-# Words that are labels by themselves, folded. One language a line.
+# Words that are labels by themselves. One language a line.
 _VIOLATES_WORDS: Final = frozenset(
-    [
-        "invalid",
-        "violates",
-        "violation",
-        "violating",
-        "violated",
-        "violate",
-        "1",
-        "yes",
-        "true",
-        "unsafe",
-        "disallowed",
-        "block",
-        "blocked",
-        "remove",
-        "reject",
-        "rejected",
-        "deny",
-        "flag",
-        "flagged",
-        "harmful",
-        "spam",
-        "toxic",
-        "bad",
-        "verstoß",
-        "verstösst",
-        "verstößt",
-        "infraction",
-        "infracción",
-        "infringe",
-        "enfreint",
-        "違反",
-        "违规",
-        "нарушение",
-        "нарушает",
-    ]
+    word.casefold()
+    for word in (  # noqa: SIM905 - a line for each language
+        "invalid violates violation violating violated violate in_violation 1 yes true unsafe disallowed "
+        "disallow block blocked remove removed reject rejected deny denied flag flagged harmful spam toxic bad "
+        "prohibited forbidden noncompliant non-compliant not_allowed not_ok fail "
+        "verstoß verstösst verstößt verboten unzulässig löschen "
+        "infraction interdit infracción infringe enfreint prohibido violazione vietato "
+        "違反 违规 нарушение нарушает запрещено"
+    ).split()
 )
 _SAFE_WORDS: Final = frozenset(
-    [
-        "valid",
-        "safe",
-        "0",
-        "no",
-        "false",
-        "allowed",
-        "allow",
-        "ok",
-        "okay",
-        "none",
-        "keep",
-        "pass",
-        "approve",
-        "approved",
-        "accept",
-        "permitted",
-        "harmless",
-        "ham",
-        "benign",
-        "good",
-        "clean",
-        "compliant",
-        "no_violation",
-        "not_violating",
-        "non-violating",
-        "erlaubt",
-        "zulässig",
-        "sicher",
-        "autorisé",
-        "sûr",
-        "permitido",
-        "seguro",
-        "安全",
-        "許可",
-        "норма",
-        "допустимо",
-        "безопасно",
-    ]
+    word.casefold()
+    for word in (  # noqa: SIM905 - a line for each language
+        "valid safe 0 no false allowed allow ok okay none keep pass approve approved accept accepted permit "
+        "permitted harmless ham benign good clean compliant no_violation not_violating non-violating "
+        "nonviolating non_violating not_violation "
+        "erlaubt zulässig sicher behalten autorisé permis sûr permitido permitida seguro permesso consentito "
+        "安全 許可 норма допустимо безопасно разрешено"
+    ).split()
+)
+_PHRASES: Final = {
+    "not violating": False,
+    "no violation": False,
+    "does not violate": False,
+    "not allowed": True,
+}
+_ESCALATES: Final = re.compile(
+    r"\bescalat\w*|(?:human|manual)\s+(?:review|moderation)|\breview by (?:a )?(?:human|person|people)|"
+    r"an einen menschen|menschliche\w*\s+prüfung|revisión humana|examen humain",
+    re.IGNORECASE,
 )
 ANSWER_WORDS: Final = re.compile(
     r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|"
@@ -106,9 +68,29 @@ ANSWER_WORDS: Final = re.compile(
 )
 _OUTPUT: Final = re.compile(
     r"^\W{0,8}(?:output|label|verdict|answer|ausgabe|sortie|salida|出力|输出)[*_`\s]{0,4}[:\uff1a]"
-    r"\W{0,8}([\w-]{1,40})\W{0,8}$",
+    r"\W{0,8}([\w-]{1,40})(?P<rest>.*)$",
     re.IGNORECASE,
 )
+_LABEL_WHEN: Final = re.compile(
+    r"\b(?:label|return|output|answer|respond(?: with)?|reply(?: with)?|use|assign)\W{1,4}(?:it\s+|as\s+|with\s+){0,2}"
+    r"[`*\"'\u201c]{0,3}([\w-]{1,40})[`*\"'\u201d]{0,3}\s*[,:]?\s*(?:when|if|where|for|means|=)(?=\W)",
+    re.IGNORECASE,
+)
+_CODE_LABEL: Final = re.compile(
+    r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})[`*_]{0,4}\s{0,2}[(\[]\W{0,3}([\w-]{1,40})(?=[^\w-])"
+)
+_CONDITION: Final = re.compile(
+    r"^\W*(?:when|if|where|for|means|wenn|falls|si)\b|^[`*_\"'\s]*=", re.IGNORECASE
+)
+_LABEL_IN_HEADING: Final = re.compile(
+    r"\b(?:label|output|answer|verdict)\s*[:\uff1a=]?\s*[`*\"']{0,3}([\w-]{1,40})|[(\[]\s*([01])\s*[)\]]",
+    re.IGNORECASE,
+)
+_OR: Final = re.compile(
+    r"^\W{0,12}(?:or|oder|ou|o|или|または|或|/|\|)?\W{0,12}(?:with\s|as\s|mit\s)?\W{0,4}$",
+    re.IGNORECASE,
+)
+_QUOTED_PHRASE: Final = re.compile(r"[`\"“']([\w-]{2,12}(?: [\w-]{2,12}){1,2})[`\"”']")
 _QUOTED: Final = re.compile(
     r"`([^`\s]{1,40})`|\"([^\"\s]{1,40})\"|“([^”\s]{1,40})”|«\s?([^»\s]{1,40})\s?»"
     r"|\*\*([^*\s]{1,40})\*\*|'([^'\s]{1,40})'|「([^」\s]{1,40})」"
@@ -126,7 +108,7 @@ _BOOLEAN_KEYS: Final = frozenset(
 
 @dataclass(slots=True, frozen=True)
 class LabelPair:
-    """The words for violating and safe, the line of each (from 1), and how they were found."""
+    """The words for violating and safe, the line of each (from 1), and the way they were found."""
 
     violates: str
     safe: str
@@ -136,28 +118,67 @@ class LabelPair:
 
 
 def label_stance(word: str) -> bool | None:
-    """Return True where a label's own word says violating, False where safe, None where neither."""
+    """Return True for a label word that says violating, False for safe, None for any other word."""
     folded = word.casefold()
+    if folded in _PHRASES:
+        return _PHRASES[folded]
     if folded in _VIOLATES_WORDS:
         return True
     return False if folded in _SAFE_WORDS else None
 
 
-def output_labels(lines: Iterable[Line]) -> Iterator[tuple[str, int]]:
-    """Yield the label and line of each ``Output: LABEL`` that stands on a line of its own."""
+def escalates(words: str) -> bool:
+    """Return whether words send an item to people: ``INVALID + ESCALATE``, ``requires human review``."""
+    return _ESCALATES.search(words) is not None
+
+
+class OutputLabel(NamedTuple):
+    """The label of an ``Output:`` line, the words after it, and its line (from 1)."""
+
+    word: str
+    rest: str
+    line: int
+
+
+def output_labels(lines: Iterable[Line]) -> Iterator[OutputLabel]:
+    """Yield each ``Output: LABEL`` on a line of its own.
+
+    Words may follow a known label in capitals or back-ticks: ``VALID, if unsure``, ``INVALID + ESCALATE``.
+    """
     for line in lines:
-        if match := _OUTPUT.match(line.text):
-            yield match[1].strip("_"), line.number
+        if not (match := _OUTPUT.match(line.text)):
+            continue
+        word, rest = match[1].strip("_"), match["rest"]
+        alone = not rest.strip("`*_\"'”»」.,;:!)] \t")
+        if not alone and (_CONDITION.match(rest) or _names_other(word, rest)):
+            continue  # a rule about answers, not the label of this section
+        if alone or (
+            label_stance(word) is not None and (not word.islower() or rest[:1] in {"`", "*"})
+        ):
+            yield OutputLabel(word, "" if alone else rest, line.number)
+
+
+def _names_other(word: str, rest: str) -> bool:
+    """Return whether the words after a label name its opposite: ``VALID or INVALID``."""
+    others = {label_stance(w) for w in _BARE.findall(rest) if w.isupper() or w in {"0", "1"}}
+    return (not label_stance(word)) in others
+
+
+def code_labels(line: Line) -> Iterator[tuple[str, str]]:
+    """Yield each code of a line with the known label in brackets after it: ``FR2 (INVALID) - title``."""
+    for match in _CODE_LABEL.finditer(line.text):
+        if label_stance(match[2]) is not None and not match[2].isdigit():
+            yield match[1], match[2]
 
 
 class _Pairs:
-    """Collects a pair per manner: the first word of each kind."""
+    """Collects pairs: the first word of each kind."""
 
     def __init__(self) -> None:
         self.pairs: list[LabelPair] = []
 
     def offer(self, words: Iterable[tuple[str, bool | None, int]], how: str) -> None:
-        """Add a pair where the words (word, violates, line) hold one of each kind."""
+        """Add a pair if the words (word, violates, line) include one of each kind."""
         kinds: dict[bool, tuple[str, int]] = {}
         for word, leaning, line in words:
             if leaning is not None:
@@ -168,7 +189,7 @@ class _Pairs:
 
 
 def _quoted(text: str) -> Iterator[tuple[str, bool | None]]:
-    """Yield quoted words of a line, each with what it or the words after it lean to."""
+    """Yield the quoted words of a line, each with its stance, or that of the words after it."""
     matches = list(_QUOTED.finditer(text))
     for index, match in enumerate(matches):
         word = next(group for group in match.groups() if group)
@@ -190,13 +211,16 @@ def _json_pairs(text: str) -> Iterator[tuple[str, bool | None]]:
 
 
 def find_label_pairs(sections: Iterable[Section]) -> tuple[LabelPair, ...]:
-    """Return every statement of a pair, the most trustworthy manner first."""
+    """Return every statement of a pair, the most reliable first.
+
+    Less reliable statements are read only if there are no others.
+    """
     sections = tuple(sections)
     found = _Pairs()
     outputs: list[tuple[str, bool | None, int]] = []
     defined: list[tuple[str, bool | None, int]] = []
     for section in sections:
-        for word, number in output_labels(section.lines):
+        for word, _, number in output_labels(section.lines):
             own = label_stance(word)
             outputs.append((word, own if own is not None else stance(section.title), number))
         for item in read_definitions(section.lines):
@@ -211,7 +235,106 @@ def find_label_pairs(sections: Iterable[Section]) -> tuple[LabelPair, ...]:
             for line in section.lines:
                 _offer_line(found, line, manner, about_answers=about_answers)
     found.offer(defined, "definitions")
+    if not found.pairs:
+        for how, words in _other_statements(sections):
+            found.offer(words, how)
     return tuple(found.pairs)
+
+
+def _other_statements(
+    sections: tuple[Section, ...],
+) -> Iterator[tuple[str, list[tuple[str, bool | None, int]]]]:
+    """Yield the less reliable statements of a pair, each with its name."""
+    lines = [line for section in sections for line in section.lines]
+    yield (
+        "labels in headings",
+        [
+            (match[1] or match[2], stance(section.title), section.line)
+            for section in sections
+            if (match := _LABEL_IN_HEADING.search(section.title))
+        ],
+    )
+    yield "label conditions", [word for line in lines for word in _conditions(line)]
+    alternatives = []
+    for section in sections:
+        about_answers = ANSWER_WORDS.search(section.title) is not None
+        for line in section.lines:
+            if about_answers or ANSWER_WORDS.search(line.text):
+                alternatives.extend(_alternatives(line))
+    yield "one of two", alternatives
+    rows = [item for section in sections for item in read_definitions(section.lines) if item.header]
+    yield (
+        "verdict column",
+        [
+            (cell, label_stance(cell), item.line)
+            for item in rows
+            for cell in (part.strip("`*_ ") for part in item.meaning.split(" | "))
+            if cell.isupper()
+        ],
+    )
+    titles = [Line(section.line, section.title) for section in sections]
+    yield (
+        "labels after codes",
+        [
+            (word, label_stance(word), line.number)
+            for line in (*titles, *lines)
+            for _, word in code_labels(line)
+        ],
+    )
+    asked = [line for line in lines if ANSWER_WORDS.search(line.text)]
+    yield (
+        "quoted words on several lines",
+        [
+            (w, v, line.number)
+            for line in asked
+            for w, v in (*_quoted(line.text), *_phrases(line.text))
+        ],
+    )
+
+
+def _phrases(text: str) -> Iterator[tuple[str, bool | None]]:
+    for match in _QUOTED_PHRASE.finditer(text):
+        yield match[1], label_stance(match[1])
+
+
+def _conditions(line: Line) -> Iterator[tuple[str, bool | None, int]]:
+    """Yield the labels of ``Label 1 when ...``, with the stance of the condition, or else their own."""
+    matches = list(_LABEL_WHEN.finditer(line.text))
+    for index, match in enumerate(matches):
+        end = matches[index + 1].start() if index + 1 < len(matches) else len(line.text)
+        leaning = stance(line.text[match.end() : end], first=True)
+        own = label_stance(match[1])
+        yield (
+            match[1],
+            own
+            if own is not None and not match[1].isdigit()
+            else leaning
+            if leaning is not None
+            else own,
+            line.number,
+        )
+
+
+def _alternatives(line: Line) -> Iterator[tuple[str, bool | None, int]]:
+    """Yield two alternatives, if one has a stance of its own: the other has the opposite."""
+    text = line.text
+    values = [(m[2].strip("`\"' "), m.span(2)) for m in _JSON_KEY.finditer(text)]
+    quoted = [(next(g for g in m.groups() if g), m.span()) for m in _QUOTED.finditer(text)]
+    capitals = [(m[1], m.span()) for m in _BARE.finditer(text) if m[1].isupper()]
+    for words in (values, quoted, capitals):
+        if len(words) != 2 or words[0][0] == words[1][0]:  # noqa: PLR2004 - two alternatives
+            continue
+        (first, (_, end)), (second, (start, _)) = words
+        stances = label_stance(first), label_stance(second)
+        between = text[end:start]
+        if words is not values and _OR.match(between) is None:
+            continue
+        if (stances[0] is None) == (stances[1] is None):
+            continue
+        known = stances[0] if stances[0] is not None else not stances[1]
+        yield first, known, line.number
+        yield second, not known, line.number
+        return
 
 
 def _offer_line(found: _Pairs, line: Line, manner: str, *, about_answers: bool) -> None:

@@ -1,7 +1,6 @@
-"""``policy.yaml``: what an author declares beside the text, over what is read out of it. Pure.
+"""Reads ``policy.yaml``: declarations that override what is inferred from the text. Pure.
 
-Every key is optional, and an unknown one is refused. What it must never do: let a declaration pass
-that contradicts itself (thresholds upside down, one word for both labels).
+Every key is optional. Unknown keys and contradictory declarations are rejected.
 """
 
 from __future__ import annotations
@@ -46,12 +45,12 @@ _FILE_NAME: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 
 
 def is_file_name(name: object) -> bool:
-    """Return whether this names a file in a folder, without a path."""
+    """Return whether this is the name of a file, without a path."""
     return isinstance(name, str) and _FILE_NAME.fullmatch(name) is not None
 
 
 def file_name(name: str) -> str:
-    """Return the name of a file in the policy's own folder. Raises ValueError where it is none."""
+    """Return the name of a file in the policy's folder. Raises ValueError where it is not a plain file name."""
     if not is_file_name(name):
         message = "must be the name of a file in the policy's own folder, without a path"
         raise ValueError(message)
@@ -61,13 +60,13 @@ def file_name(name: str) -> str:
 _Word = Annotated[StrictStr, Field(min_length=1, max_length=40, pattern=r'^[^\s"\\]+$')]
 _Action = Annotated[StrictStr, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.-]*$")]
 _Code = Annotated[
-    StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*$", max_length=40)
+    StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(?:[._/-][A-Za-z0-9]+)*$", max_length=40)
 ]
 _Probability = Annotated[float, Field(ge=0.0, le=1.0, strict=False)]
 
 
 class LabelsMeta(BaseModel):
-    """The words that the text has the model answer with."""
+    """The answer words that the text asks the model for."""
 
     model_config = _STRICT
 
@@ -77,15 +76,13 @@ class LabelsMeta(BaseModel):
     @model_validator(mode="after")
     def _differ(self) -> LabelsMeta:
         if self.violates.casefold() == self.safe.casefold():
-            message = (
-                "labels.violates and labels.safe are one word; write the two that the text uses"
-            )
+            message = "labels.violates and labels.safe are the same; give the two words that the text uses"
             raise ValueError(message)
         return self
 
 
 class CategoryMeta(BaseModel):
-    """What is declared of one category; what is left out is as read from the text."""
+    """The declaration of one category; missing keys keep the inferred value."""
 
     model_config = _STRICT
 
@@ -96,10 +93,11 @@ class CategoryMeta(BaseModel):
 
 
 class Thresholds(BaseModel):
-    """The classifier's: below the one is safe, above the other violates, between them escalates.
+    """Thresholds of the classifier, in [0, 1].
 
-    ``category`` is what a post above the other violates in; not needed where the policy has but one
-    violating category, or none at all.
+    A score below ``safe_below`` is safe, one above ``violates_above`` violates, and one between them
+    escalates. ``category`` is the category of such a violation. It is optional where the policy has at
+    most one violating category.
     """
 
     model_config = _STRICT
@@ -112,8 +110,8 @@ class Thresholds(BaseModel):
     def _upright(self) -> Thresholds:
         if self.safe_below > self.violates_above:
             message = (
-                f"thresholds are upside down: safe_below ({self.safe_below}) must not be over "
-                f"violates_above ({self.violates_above})"
+                f"safe_below ({self.safe_below}) is greater than violates_above "
+                f"({self.violates_above}); swap them"
             )
             raise ValueError(message)
         return self
@@ -123,16 +121,18 @@ class PolicyMeta(BaseModel):
     """A ``policy.yaml``.
 
     Attributes:
-        version: the label that people use.
+        version: a name for people.
         labels: the words for violating and safe.
-        categories: by code; null says that what looks like this category in the text is none.
-        effort, reasoning_tokens_max: in place of the settings' own.
-        action: recommended where a violating category names none.
-        tiers: which tiers a post passes, in order.
-        classifier: ``builtin:NAME``, or a path, from this file's folder; by default the settings'
+        categories: by code; null removes a category that was inferred by mistake.
+        categories_complete: whether every violating section has a category. If not, an answer may violate
+            without one. By default as inferred.
+        effort, reasoning_tokens_max: override the settings.
+        action: recommended action where the violating category has none.
+        tiers: the tiers of a post, in order.
+        classifier: ``builtin:NAME``, or a path relative to this file's folder; by default the setting
             ``cascade.classifier``.
-        thresholds: of the classifier; without them it is not asked.
-        undetermined: what enforcement should do with a post that could not be decided.
+        thresholds: of the classifier; without them it is not used.
+        undetermined: recommended action for a post that could not be decided.
         golden_set: a CSV file of labelled posts in the same folder.
     """
 
@@ -144,6 +144,7 @@ class PolicyMeta(BaseModel):
     ) = None
     labels: LabelsMeta | None = None
     categories: dict[_Code, CategoryMeta | None] = Field(default_factory=dict)
+    categories_complete: StrictBool | None = None
     effort: Literal["low", "medium", "high"] | None = None
     reasoning_tokens_max: Annotated[int, Field(ge=1, le=_REASONING_TOKENS_MAX)] | None = None
     action: _Action | None = None
@@ -156,25 +157,25 @@ class PolicyMeta(BaseModel):
     @model_validator(mode="after")
     def _tiers_once(self) -> PolicyMeta:
         if self.tiers and len(set(self.tiers)) < len(self.tiers):
-            message = "tiers names one twice; keep one"
+            message = "duplicate tier in tiers; keep one"
             raise ValueError(message)
         if self.tiers and "safeguard" in self.tiers[:-1]:
-            message = "tiers: safeguard always ends a post's way; put it last"
+            message = "tiers: safeguard must be the last tier; move it to the end"
             raise ValueError(message)
         return self
 
     @model_validator(mode="after")
     def _classifier_used(self) -> PolicyMeta:
         if self.classifier is not None and self.thresholds is None:
-            message = "classifier is named and would not be asked; declare thresholds, too"
+            message = "classifier has no effect without thresholds; declare thresholds"
             raise ValueError(message)
         return self
 
     def apply(self, inferred: Taxonomy, document: Document) -> Taxonomy:
-        """Return the taxonomy with what is declared put over what was inferred.
+        """Return the inferred taxonomy, overridden by the declarations.
 
         Raises:
-            PolicyError: every violating or every safe category is gone, or nothing violates.
+            PolicyError: no category violates, or ``thresholds.category`` is not a violating category.
         """
         categories = {category.code: category for category in inferred.categories}
         for code, declared in self.categories.items():
@@ -185,15 +186,15 @@ class PolicyMeta(BaseModel):
             changes = declared.model_dump(exclude_none=True)
             categories[code] = replace(known, **changes)
         if categories and not any(category.violates for category in categories.values()):
-            message = "no category violates, so nothing ever could; set violates: true on one"
+            message = "no category violates; set violates: true on at least one"
             raise document.error(("categories",), message)
         self._check_threshold_category(document, categories)
         rules = tuple(r for r in inferred.rule_ids if r.partition(".")[0] in categories)
         kept = tuple(
             found
             for found in inferred.found
-            if found.what in {"violates_label", "safe_label"}
-            or found.value.partition(".")[0] in categories
+            if found.what in {"violates_label", "safe_label", "unread"}
+            or not categories.keys().isdisjoint({found.value, found.value.partition(".")[0]})
         )
         declared_found = tuple(self._found(document, categories))
         places = {(found.what, found.value) for found in declared_found}
@@ -207,6 +208,8 @@ class PolicyMeta(BaseModel):
                 *declared_found,
                 *(f for f in kept if (f.what, f.value) not in places and f.what not in whats),
             ),
+            inferred.complete if self.categories_complete is None else self.categories_complete,
+            inferred.label_kinds,
         )
 
     def _check_threshold_category(
@@ -216,11 +219,11 @@ class PolicyMeta(BaseModel):
         if code is None or (code in categories and categories[code].violates):
             return
         violating = ", ".join(c.code for c in categories.values() if c.violates) or "none"
-        message = f"{code!r} is no category that violates (there are: {violating}); name one"
+        message = f"{code!r} is not a violating category; use one of: {violating}"
         raise document.error(("thresholds", "category"), message)
 
     def _found(self, document: Document, categories: Mapping[str, Category]) -> Iterator[Found]:
-        """Yield where each declared thing stands."""
+        """Yield the position of each declaration."""
         if self.labels:
             yield _declared(
                 document, "violates_label", self.labels.violates, ("labels", "violates")

@@ -1,7 +1,4 @@
-"""Policies and routes: an immutable snapshot, and what a bare policy text says about itself. Pure.
-
-What it must never do: change after it was made. A new text is a new :class:`PolicySet`.
-"""
+"""Policies and routes as an immutable snapshot. A new text makes a new :class:`PolicySet`. Pure."""
 
 from __future__ import annotations
 
@@ -41,35 +38,34 @@ __all__ = [
 ]
 
 POLICY_BYTES_MAX: Final = 262_144
-"""The largest ``policy.md``, in bytes: several times what a model can follow."""
+"""The largest ``policy.md``, in bytes; a model follows much less."""
 CATEGORIES_MAX: Final = 200
 RULE_IDS_MAX: Final = 2_000
 
 
 @dataclass(slots=True, frozen=True)
 class Policy:
-    """One policy, as judged by.
+    """One policy.
 
     Attributes:
         id: the folder's name (slug).
-        version: the label that people use; by default the first 12 hex digits of ``sha256``.
-        sha256: hex digest of ``policy.md``'s bytes; with a ``policy.yaml``, of those, a NUL and its
-            bytes; with a ``rules.yaml``, of all that, a NUL and the rules' own ``sha256`` in hex:
-            whatever changes how posts are judged changes it.
+        version: a name for people; by default the first 12 hex digits of ``sha256``.
+        sha256: hex digest of everything that changes how posts are judged: the bytes of ``policy.md``; a
+            NUL and the bytes of ``policy.yaml``, if any; a NUL and the rules' ``sha256`` in hex, if any.
         text: the file's text, unmodified.
         taxonomy: its categories and rule ids, and which of them violate.
-        effort: how long the model should reason.
-        reasoning_tokens_max: the reasoning budget, in tokens; exact.
-        action: recommended to enforcement when a post violates and its category names none.
-        tiers: which tiers a post passes, in order; None for those of the settings.
-        classifier: as ``policy.yaml`` names it, or None for that of the settings.
-        thresholds: of the classifier, or None for none.
-        undetermined: what enforcement should do with a post that could not be decided.
+        effort: how long the model reasons.
+        reasoning_tokens_max: the exact reasoning budget, in tokens.
+        action: recommended action for a violating post whose category has none.
+        tiers: the tiers of a post, in order; None for those of the settings.
+        classifier: as in ``policy.yaml``, or None for that of the settings.
+        thresholds: of the classifier, or None.
+        undetermined: recommended action for a post that could not be decided.
         golden_set: name of a CSV file in the policy's folder, or None.
-        rules: what is settled before a model is asked, or None where there is no ``rules.yaml``.
-        calibration: of the judge's confidence; no part of ``sha256``, since it says which one it is for.
-        folder: where its files lie, which it may name by relative paths; no part of what it is.
-        files: bytes of the files that it was made of, by name, for the archive; no part of what it is either.
+        rules: decide posts before the model, or None where there is no ``rules.yaml``.
+        calibration: of the judge's confidence. Not part of ``sha256``, which it names.
+        folder: the folder of its files, for relative paths. Not compared.
+        files: bytes of its files, by name, for the archive. Not compared.
     """
 
     id: str
@@ -91,12 +87,12 @@ class Policy:
     files: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
     def action_for(self, code: str | None) -> str:
-        """Return the action to recommend for a post that violates in this category, if known."""
+        """Return the recommended action for a violation in this category; None for an unknown category."""
         category = self.taxonomy.category(code) if code is not None else None
         return category.action if category and category.action else self.action
 
     def severity_of(self, code: str | None) -> Severity | None:
-        """Return what ``policy.yaml`` says of how grave this category is, if anything."""
+        """Return the severity of this category in ``policy.yaml``, or None."""
         category = self.taxonomy.category(code) if code is not None else None
         return category.severity if category else None
 
@@ -112,27 +108,27 @@ def make_policy(
     rules: Mapping[str, bytes] | None = None,
     calibration: bytes | None = None,
 ) -> Policy:
-    """Make a policy of a ``policy.md`` file's bytes, and of those of the files beside it.
+    """Make a policy from the bytes of ``policy.md`` and of the files beside it.
 
     Args:
         policy_id: the folder's name.
         content: the bytes of ``policy.md``.
-        effort: how long the model should reason.
-        reasoning_tokens_max: in tokens.
+        effort: how long the model reasons, unless ``policy.yaml`` says.
+        reasoning_tokens_max: in tokens, unless ``policy.yaml`` says.
         source: the file's name in error messages; by default ``<policy_id>/policy.md``.
         metadata: the bytes of ``policy.yaml``, or None where there is none.
         rules: the bytes of ``rules.yaml`` and of the files that it names, by name; empty or None
-            where there is none.
+            where there is no ``rules.yaml``.
         calibration: the bytes of ``calibration.json``, or None where there is none.
 
     Raises:
-        PolicyError: the text is empty, too large, not UTF-8, holds a NUL character or names too
+        PolicyError: the text is empty, too large or not UTF-8, contains a NUL character, or has too
             many categories or rule ids; or metadata, rules or calibration do not fit their model.
     """
     source = source or f"{policy_id}/policy.md"
     if len(content) > POLICY_BYTES_MAX:
         message = (
-            f"{source}: over {POLICY_BYTES_MAX:,} bytes; a policy is read with every post, and "
+            f"{source}: over {POLICY_BYTES_MAX:,} bytes; the model reads a policy with every post, and "
             "400 to 600 tokens work best: shorten it, or split it into several policies"
         )
         raise PolicyError(message)
@@ -142,7 +138,7 @@ def make_policy(
         raise PolicyError(message)
     if "\0" in text:
         line = text.count("\n", 0, text.index("\0")) + 1
-        message = f"{source}:{line}: holds a NUL character; remove it, or save the file as UTF-8"
+        message = f"{source}:{line}: contains a NUL character; remove it, or save the file as UTF-8"
         raise PolicyError(message)
     taxonomy = infer_taxonomy(text)
     meta = PolicyMeta()
@@ -180,7 +176,7 @@ def make_policy(
 
 
 def policy_sha256(content: bytes, metadata: bytes | None, rules_sha256: str | None) -> str:
-    """Return a policy's digest, of its text, its ``policy.yaml`` and the digest of its rules, in hex."""
+    """Return the hex digest of a policy: of its text, its ``policy.yaml`` and the digest of its rules."""
     digest = hashlib.sha256(content)
     if metadata is not None:
         digest.update(b"\0" + metadata)
@@ -190,7 +186,7 @@ def policy_sha256(content: bytes, metadata: bytes | None, rules_sha256: str | No
 
 
 def _check_size(taxonomy: Taxonomy, source: str) -> None:
-    """Refuse what would make the grammar of answers enormous."""
+    """Reject a taxonomy that would make the grammar of answers too large."""
     for what, number, limit in (
         ("categories", len(taxonomy.categories), CATEGORIES_MAX),
         ("rule ids", len(taxonomy.rule_ids), RULE_IDS_MAX),
@@ -205,9 +201,9 @@ class RoutedPolicy:
     """A policy that judges a post.
 
     Attributes:
-        policy: by which it is judged.
-        mode: ``live``; ``canary``: the verdict is to be marked; ``shadow``: never to be acted on.
-        stands_for: of a canary, the id of the policy that it stands in for.
+        policy: the policy.
+        mode: ``live``; ``canary``: the verdict is marked; ``shadow``: nobody acts on the verdict.
+        stands_for: of a canary, the id of the policy that it replaces.
     """
 
     policy: Policy
@@ -221,10 +217,10 @@ class PolicySet:
 
     Attributes:
         policies: by id.
-        topics: ids of the policies that judge a topic's posts; names may be globs.
-        default: ids of those for every other topic; may be empty.
-        routing: all routes, with rules, canaries and shadows; by default made of the two above.
-        sha256: hex digest of all that it was made of; empty where it was not made of files.
+        topics: ids of the policies that judge a topic's posts; topic names may be globs.
+        default: ids of the policies for every other topic; may be empty.
+        routing: all routes, with rules, canaries and shadows; by default made from ``topics`` and ``default``.
+        sha256: hex digest of all its files; empty where it was not read from files.
     """
 
     policies: Mapping[str, Policy]
@@ -247,7 +243,7 @@ class PolicySet:
 
     @classmethod
     def of(cls, policies: Mapping[str, Policy], routing: Routing, sha256: str = "") -> PolicySet:
-        """Return a set with these routes. Raises PolicyError where one names no policy."""
+        """Return a set with these routes. Raises PolicyError where a route names an unknown policy."""
         return cls(policies, routing.topics, routing.default, routing, sha256)
 
     def route(self, topic: str) -> tuple[Policy, ...]:
@@ -270,7 +266,7 @@ class PolicySet:
             raise self._no_route(facts.topic, error) from error
 
     def route_topic(self, topic: str) -> tuple[RoutedPolicy, ...] | None:
-        """Return the policies of all posts of a topic, or None where they depend on the post.
+        """Return the policies that judge every post of a topic, or None where they depend on the post.
 
         Raises:
             PolicyError: the topic has no route, and there is no default.

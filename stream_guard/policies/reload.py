@@ -1,11 +1,11 @@
-"""Takes edits of the policies' folder live: read whole, check, prepare, then switch.
+"""Reloads the policies' folder: reads all files, checks, prepares, then switches.
 
-What it must never do: let a set go live that was not read whole, checked and prepared, or take the
-last good one away. A bad set is refused once, with its reason, and the folder stays watched.
+Only a complete, checked and prepared set goes live. A bad set is rejected once, with the reason; the
+last good set stays live and the folder is still watched.
 
-Edits come as plain writes, as ``git pull``, and as the swap of a symlink (a Kubernetes
-ConfigMap's ``..data``). Notifications make it prompt; a regular look at sizes and times makes it
-sure, since file systems over the network, and symlinks to elsewhere, send none.
+Edits are plain writes, ``git pull``, or the swap of a symlink (``..data`` of a Kubernetes
+ConfigMap). File notifications report most edits at once. Network file systems and symlinks to other
+places send none, so a regular scan of sizes and times finds the rest.
 """
 
 from __future__ import annotations
@@ -36,9 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["PolicyReloader", "ReloadOutcome", "watch_folder"]
 
-_READS_MAX: Final = (
-    20  # of a folder that changes under the reader; the next notification tries anew
-)
+_READS_MAX: Final = 20  # of a folder that changes during the reading; the next notification retries
 _RESCAN_MS: Final = 1_000
 _DEBOUNCE_MS: Final = 200
 
@@ -47,14 +45,14 @@ Signature = tuple[tuple[str, int, int, int], ...]
 
 @dataclass(slots=True, frozen=True)
 class ReloadOutcome:
-    """What came of one change of the folder.
+    """The result of one change of the folder.
 
     Attributes:
-        kind: ``switched``: live now; ``refused``: the last good set stays; ``restored``: what was
-            refused has been taken back, and the folder holds the live set again.
-        sha256: of the set that is live after it.
-        changed: ids of the policies that came, went or changed; empty where routes alone did.
-        message: why it was refused; else empty.
+        kind: ``switched``: the new set is live; ``refused``: the last good set stays live;
+            ``restored``: the folder holds the live set again after a rejected change.
+        sha256: of the live set afterwards.
+        changed: ids of added, removed or changed policies; empty where only routes changed.
+        message: the reason of a rejection; else empty.
     """
 
     kind: Literal["switched", "refused", "restored"]
@@ -68,11 +66,11 @@ class PolicyReloader:
 
     Args:
         path: the folder.
-        live: the set that is live, read from it before.
-        prepare: makes a set ready: compiles every grammar, warms every prefix. A PolicyError
-            refuses the set; anything else ends :meth:`run`.
-        switch: makes a prepared set live, at once and between two batches.
-        report: told of each outcome, for logs, counters and health.
+        live: the live set, read from the folder.
+        prepare: prepares a set: compiles grammars, warms prefixes. A PolicyError rejects the set;
+            any other exception ends :meth:`run`.
+        switch: makes a prepared set live, between two batches.
+        report: receives each outcome, for logs, counters and health.
         effort, reasoning_tokens_max: as for :func:`~stream_guard.policies.store.load_policies`.
     """
 
@@ -89,14 +87,14 @@ class PolicyReloader:
     ) -> None:
         self.live = live
         self.refused: str | None = None
-        """Why the folder's present content is not live; None where it is."""
+        """Why the folder's content is not live; None where it is live."""
         self._path = path
         self._prepare = prepare
         self._switch = switch
         self._report = report
         self._effort: Effort = effort
         self._reasoning_tokens_max = reasoning_tokens_max
-        self._checked: str | None = live.sha256  # what was last looked at: its digest or its fault
+        self._checked: str | None = live.sha256  # digest or error of the last checked content
 
     async def run(self, changes: AsyncIterator[object] | None = None) -> None:
         """Watch until cancelled.
@@ -108,10 +106,10 @@ class PolicyReloader:
             await self.check()
 
     async def check(self) -> ReloadOutcome | None:
-        """Look at the folder once; returns what came of it, or None where nothing changed.
+        """Check the folder once; return the outcome, or None where nothing changed.
 
         Raises:
-            Exception: whatever ``prepare`` raises but a PolicyError.
+            Exception: any exception of ``prepare`` except a PolicyError.
         """
         try:
             files = await asyncio.to_thread(read_whole, self._path)
@@ -135,10 +133,10 @@ class PolicyReloader:
         refuse_errors(policies, self._path)
         return policies
 
-    def _refuse(self, looked_at: str, message: str) -> ReloadOutcome | None:
-        if looked_at == self._checked:
+    def _refuse(self, checked: str, message: str) -> ReloadOutcome | None:
+        if checked == self._checked:
             return None
-        self._checked = looked_at
+        self._checked = checked
         self.refused = message
         outcome = ReloadOutcome("refused", self.live.sha256, message=message)
         self._report(outcome)
@@ -165,12 +163,12 @@ class PolicyReloader:
 
 
 def read_whole(path: Path) -> PolicyFiles | None:
-    """Read the folder until two readings agree; blocks, so call it in a thread.
+    """Read the folder until two readings agree. Blocks, so call it in a thread.
 
-    Returns None where it did not stop changing: the change that disturbed it is notified, too.
+    Returns None where the folder did not stop changing; the next notification retries.
 
     Raises:
-        PolicyError: as :func:`~stream_guard.policies.store.read_policy_files`, twice the same.
+        PolicyError: two readings raised the same error.
     """
     before: PolicyFiles | str | None = None
     for _ in range(_READS_MAX):
@@ -188,11 +186,11 @@ def read_whole(path: Path) -> PolicyFiles | None:
 
 
 async def watch_folder(path: Path) -> AsyncIterator[None]:
-    """Yield at once, and whenever something in the folder may have changed, until cancelled."""
+    """Yield once at the start, and after each possible change of the folder, until cancelled."""
     seen = await asyncio.to_thread(_signature, path)
-    yield  # for what changed since the caller last read it
+    yield  # for changes since the caller's last reading
     while True:
-        # A folder that is taken away ends the watch; it may come back.
+        # Removing the folder ends the watch; the folder may return.
         with suppress(OSError):
             async with aclosing(
                 awatch(
@@ -217,7 +215,7 @@ def _is_content(_: object, path: str) -> bool:
 
 
 def _signature(path: Path) -> Signature:
-    """Return name, inode, size and time of every file that a set is made of, links followed."""
+    """Return path, inode, size and time of each file of the set; links are followed."""
     found: list[tuple[str, int, int, int]] = []
     with suppress(OSError):
         for entry in sorted(path.iterdir()):

@@ -1,7 +1,7 @@
-"""``routes.yaml`` as data: checked, every fault with its line, and made into a Routing. Pure.
+"""Reads ``routes.yaml`` into a Routing, and reports every error with its line. Pure.
 
-The short form (``default``, ``topics``) is valid for ever; ``rules``, ``canaries`` and ``shadows``
-add to it. What it must never do: let a route stand to a policy that does not exist.
+``default`` and ``topics`` are enough for most sets; ``rules``, ``canaries`` and ``shadows`` add to
+them. A route to an unknown policy is rejected.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from stream_guard.core.json_pointer import JsonPointer
-from stream_guard.policies.routing import Canary, Condition, Routing, Rule, Shadow
+from stream_guard.policies.routing import Canary, Condition, RouteRule, Routing, Shadow
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -83,7 +83,7 @@ _Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
 
 
 class _When(BaseModel):
-    """Conditions, of which all must hold; a list means one of these."""
+    """Conditions that must all hold; of a list, one value must match."""
 
     model_config = _STRICT
 
@@ -96,12 +96,12 @@ class _When(BaseModel):
     @model_validator(mode="after")
     def _some(self) -> _When:
         if not self.model_fields_set or not any(self.conditions()):
-            message = "asks for nothing; what holds for every post is the default"
+            message = "has no condition; use default for every post"
             raise ValueError(message)
         return self
 
     def conditions(self) -> Iterator[Condition]:
-        """Yield them, the cheapest first."""
+        """Yield the conditions, cheapest first."""
         if self.topic:
             yield Condition("topic", tuple(self.topic))
         if self.language:
@@ -152,7 +152,7 @@ class _Routes(BaseModel):
     shadows: list[_Shadow] = Field(default_factory=list)
 
     def named(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
-        """Yield every policy id that is named, with its place in the file."""
+        """Yield every policy id with its path in the file."""
         lists: list[tuple[tuple[str | int, ...], list[str]]] = [(("default",), self.default or [])]
         lists += [(("topics", topic), slugs) for topic, slugs in self.topics.items()]
         lists += [(("rules", i, "policies"), rule.policies) for i, rule in enumerate(self.rules)]
@@ -168,15 +168,15 @@ class _Routes(BaseModel):
 
 
 def read_routes(document: Document, known: Collection[str]) -> Routing:
-    """Make a Routing of ``routes.yaml``.
+    """Make a Routing from ``routes.yaml``.
 
     Args:
         document: the file.
-        known: ids of the policies that there are.
+        known: ids of all policies.
 
     Raises:
-        PolicyError: a key or value is wrong, a policy does not exist or is named twice, or rules
-            stand without a default.
+        PolicyError: a key or value is invalid, a policy does not exist or is a duplicate, or there are
+            rules without a default.
     """
     routes = document.check(_Routes)
     for path, slug in routes.named():
@@ -190,12 +190,14 @@ def read_routes(document: Document, known: Collection[str]) -> Routing:
     _check_shares(document, routes)
     example = f"'default: [{next(iter(known))}]'"
     if routes.default is None and not routes.topics:
-        raise document.error((), f"routes nothing without a default; add for example {example}")
+        raise document.error((), f"no routes; add a default, for example {example}")
     if routes.default is None and routes.rules:
-        message = f"rules need a default, for posts that match none; add for example {example}"
+        message = f"rules need a default for posts that match no rule; add for example {example}"
         raise document.error(("rules",), message)
     return Routing(
-        tuple(Rule(r.name, tuple(r.when.conditions()), tuple(r.policies)) for r in routes.rules),
+        tuple(
+            RouteRule(r.name, tuple(r.when.conditions()), tuple(r.policies)) for r in routes.rules
+        ),
         {topic: tuple(slugs) for topic, slugs in routes.topics.items()},
         tuple(routes.default or ()),
         tuple(Canary(c.percent, c.key, c.policy, c.candidate) for c in routes.canaries),
@@ -204,37 +206,37 @@ def read_routes(document: Document, known: Collection[str]) -> Routing:
 
 
 def _check_twice(document: Document, routes: _Routes) -> None:
-    """Refuse a policy twice in one list, and a rule's name twice."""
+    """Reject duplicate policies in a list, and duplicate rule names."""
     seen: set[tuple[tuple[str | int, ...], str]] = set()
     for path, slug in routes.named():
         if isinstance(path[-1], int):
             if (path[:-1], slug) in seen:
-                raise document.error(path, f"the policy {slug!r} is there twice; keep one")
+                raise document.error(path, f"duplicate policy {slug!r}; keep one")
             seen.add((path[:-1], slug))
     names: set[str] = set()
     for index, rule in enumerate(routes.rules):
         if rule.name in names:
-            message = f"the name {rule.name!r} is there twice; give each rule its own"
+            message = f"duplicate rule name {rule.name!r}; give each rule its own"
             raise document.error(("rules", index, "name"), message)
         names.add(rule.name)
 
 
 def _check_shares(document: Document, routes: _Routes) -> None:
-    """Refuse canaries and shadows that contradict themselves or one another."""
+    """Reject contradictory canaries and shadows."""
     stable = [canary.policy for canary in routes.canaries]
     for index, canary in enumerate(routes.canaries):
         path = ("canaries", index)
         if canary.policy in stable[:index]:
-            message = f"{canary.policy!r} has a canary already; one at a time"
+            message = f"{canary.policy!r} already has a canary; keep one"
             raise document.error((*path, "policy"), message)
         if canary.candidate in stable:
-            message = f"{canary.candidate!r} has a canary of its own, or is its own candidate"
+            message = f"{canary.candidate!r} has its own canary, or is its own candidate; name another policy"
             raise document.error((*path, "candidate"), message)
     shadows = [shadow.policy for shadow in routes.shadows]
     for index, shadow in enumerate(routes.shadows):
         if shadow.policy in shadows[:index]:
-            message = f"{shadow.policy!r} is a shadow already; keep one"
+            message = f"{shadow.policy!r} is already a shadow; keep one"
             raise document.error(("shadows", index, "policy"), message)
         if shadow.policy == shadow.beside:
-            message = "a policy beside itself; name another"
+            message = "a policy cannot be beside itself; name another one"
             raise document.error(("shadows", index, "beside"), message)

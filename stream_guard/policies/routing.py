@@ -1,11 +1,11 @@
-"""Which policies judge a post: rules, then topics, then the default; canaries and shadows. Pure.
+"""Routes a post to the policies that judge it: rules, then topics, then the default. Pure.
 
-Rules are tried in their order and the first that matches settles it; where none does, the topic's
-own entry (exact before glob, globs in their order); where there is none, the default. Canaries then
-put a new version in a policy's place for a share of keys, and shadows add policies for a share.
+The first matching rule decides. Without one, the topic's entry decides: exact names before globs,
+globs in their order. Without an entry, the default decides. Then canaries replace a policy by a new
+version for a share of keys, and shadows add policies for a share of keys.
 
-What it must never do: depend on anything but its arguments. A key's share is decided by a hash, so
-every consumer, and the next run, decides alike, and a larger percentage only adds keys.
+A hash decides whether a key is in a share. So every consumer and every run decides the same, and a
+larger percentage only adds keys.
 """
 
 from __future__ import annotations
@@ -30,33 +30,31 @@ __all__ = [
     "Mode",
     "NoRouteError",
     "RouteFacts",
+    "RouteRule",
     "RoutedId",
     "Routing",
-    "Rule",
     "Shadow",
     "in_share",
 ]
 
 Kind = Literal["topic", "header", "field", "language", "tenant"]
 
-_CHARACTERS_MAX: Final = (
-    1_000  # of a value that a pattern looks at; it comes from the post's writer
-)
+_CHARACTERS_MAX: Final = 1_000  # of a value, which the post's author controls, that a pattern reads
 
 
 class NoRouteError(LookupError):
-    """A topic has no entry, and there is no default; cannot be where there are rules."""
+    """A topic has no entry, and there is no default. Rules require a default, so there are no rules."""
 
 
 @dataclass(slots=True, frozen=True)
 class RouteFacts:
-    """What routing may look at.
+    """The input of routing.
 
     Attributes:
-        topic: the record's.
-        headers: the record's.
+        topic: the record's topic.
+        headers: the record's headers.
         document: the post's parsed JSON, or None.
-        language, tenant, author, id: the post's, or None.
+        language, tenant, author, id: of the post, or None.
     """
 
     topic: str
@@ -75,11 +73,11 @@ class RouteFacts:
         document: Any,  # noqa: ANN401 - any JSON value
         post: Post,
     ) -> RouteFacts:
-        """Return what routing may look at of a post."""
+        """Return the input of routing for a post."""
         return cls(topic, headers, document, post.language, post.tenant, post.author, post.id)
 
     def value(self, kind: Kind, name: str = "") -> Any:  # noqa: ANN401 - any JSON value
-        """Return a header's (the last so named), field's or attribute's value; None if absent."""
+        """Return the value of a header (the last of that name), field or attribute; None if absent."""
         if kind == "header":
             raw = next((value for key, value in reversed(self.headers) if key == name), None)
             return None if raw is None else raw.decode("utf-8", "replace")
@@ -94,11 +92,11 @@ def _is_glob(pattern: str) -> bool:
 
 @dataclass(slots=True, frozen=True)
 class Condition:
-    """One thing that a rule asks for: a value that equals, or as text matches, one of several.
+    """One condition of a rule: a value equals or matches one of several.
 
     Attributes:
         kind, name: which value; ``name`` is a header's name or a field's JSON pointer.
-        wanted: literals or, in strings, globs; a language also matches its own regions (de: de-AT).
+        wanted: literals, or globs as strings; a language also matches its regions (de: de-AT).
     """
 
     kind: Kind
@@ -117,7 +115,7 @@ class Condition:
         object.__setattr__(self, "_patterns", tuple(patterns))
 
     def matches(self, facts: RouteFacts) -> bool:
-        """Return whether a post has what is asked for."""
+        """Return whether a post meets the condition."""
         value = facts.value(self.kind, self.name)
         if isinstance(value, str):
             if self.kind == "language":
@@ -128,13 +126,13 @@ class Condition:
         return any(type(value) is type(wanted) and value == wanted for wanted in self.wanted)
 
     def __str__(self) -> str:
-        """Return it as people write it."""
+        """Return the condition as text for people."""
         name = f" {self.name}" if self.name else ""
         return f"{self.kind}{name} is {' or '.join(str(wanted) for wanted in self.wanted)}"
 
 
 @dataclass(slots=True, frozen=True)
-class Rule:
+class RouteRule:
     """Conditions that must all hold, and the policies that then judge."""
 
     name: str
@@ -159,7 +157,7 @@ class _Share:
     key: str
 
     def value(self, facts: RouteFacts) -> str | None:
-        """Return the post's key as text, or None where it has none: it is then in no share."""
+        """Return the post's key as text, or None where it has none; it is then in no share."""
         if self.key.startswith("header:"):
             return _text(facts.value("header", self.key.removeprefix("header:")))
         if self.key.startswith("/"):
@@ -172,10 +170,10 @@ def _text(value: Any) -> str | None:  # noqa: ANN401 - any JSON value
 
 
 def in_share(salt: str, key: str, percent: float) -> bool:
-    """Return whether a key is in a share of keys; the same for ever, everywhere.
+    """Return whether a key is in a share of keys. The result never changes.
 
-    The first 8 bytes of SHA-256 over salt, NUL and key are a number that falls evenly between 0
-    and 2**64; it is in the share where it is below that part of 2**64.
+    The first 8 bytes of SHA-256 over salt, NUL and key are a number, evenly distributed below 2**64.
+    The key is in the share if the number is below ``percent / 100 * 2**64``.
     """
     content = f"{salt}\0{key}".encode("utf-8", "surrogatepass")
     number = int.from_bytes(hashlib.sha256(content).digest()[:8])
@@ -184,20 +182,20 @@ def in_share(salt: str, key: str, percent: float) -> bool:
 
 @dataclass(slots=True, frozen=True)
 class Canary(_Share):
-    """Puts ``candidate`` in place of ``policy`` for a share of keys; its verdicts are marked."""
+    """Replaces ``policy`` by ``candidate`` for a share of keys; its verdicts are marked."""
 
     policy: str
     candidate: str
 
     def chosen(self, facts: RouteFacts) -> bool:
-        """Return whether this post is judged by the candidate."""
+        """Return whether the candidate judges this post."""
         key = self.value(facts)
         return key is not None and in_share(f"canary:{self.candidate}", key, self.percent)
 
 
 @dataclass(slots=True, frozen=True)
 class Shadow(_Share):
-    """Judges a share of keys by ``policy`` as well; such verdicts are never acted on.
+    """Also judges a share of keys under ``policy``; nobody acts on these verdicts.
 
     ``beside`` limits it to posts that this policy judges; None for every post.
     """
@@ -206,7 +204,7 @@ class Shadow(_Share):
     beside: str | None = None
 
     def chosen(self, facts: RouteFacts) -> bool:
-        """Return whether this post is judged in the shadow, where ``beside`` allows."""
+        """Return whether the shadow judges this post, if ``beside`` allows."""
         key = self.value(facts)
         return key is not None and in_share(f"shadow:{self.policy}", key, self.percent)
 
@@ -217,8 +215,8 @@ class RoutedId:
 
     Attributes:
         policy: its id.
-        mode: ``live``; ``canary``: in another's place, to be marked; ``shadow``: never acted on.
-        stands_for: of a canary, the id of the policy that it stands in for.
+        mode: ``live``; ``canary``: replaces another policy, and is marked; ``shadow``: nobody acts on it.
+        stands_for: of a canary, the id of the policy that it replaces.
     """
 
     policy: str
@@ -231,13 +229,13 @@ class Routing:
     """All routes.
 
     Attributes:
-        rules: in the order in which they are tried.
-        topics: ids by a topic's name or a glob of names; exact names win, then the file's order.
+        rules: in their order; the first match decides.
+        topics: ids by topic name or glob; exact names win, then the file's order.
         default: for every other post.
-        canaries, shadows: applied after that.
+        canaries, shadows: applied afterwards.
     """
 
-    rules: tuple[Rule, ...] = ()
+    rules: tuple[RouteRule, ...] = ()
     topics: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     default: tuple[str, ...] = ()
     canaries: tuple[Canary, ...] = ()
@@ -249,7 +247,7 @@ class Routing:
         object.__setattr__(self, "_globs", tuple(globs))
 
     def named(self) -> dict[str, str]:
-        """Return every policy id that occurs, with the first place that names it."""
+        """Return every policy id with the first place that names it."""
         places: dict[str, str] = {}
         for rule in self.rules:
             places |= {i: f"rule {rule.name!r}" for i in rule.policies if i not in places}
@@ -263,7 +261,7 @@ class Routing:
         return places
 
     def route(self, facts: RouteFacts) -> tuple[RoutedId, ...]:
-        """Return what judges a post, in order, each policy once.
+        """Return the policies that judge a post, in order, each once.
 
         Raises:
             NoRouteError: nothing matches and there is no default.
@@ -272,7 +270,7 @@ class Routing:
         return self._with_shares(ids, facts)
 
     def fixed(self, topic: str) -> tuple[RoutedId, ...] | None:
-        """Return what judges every post of a topic, or None where it depends on the post.
+        """Return the policies that judge every post of a topic, or None where they depend on the post.
 
         Raises:
             NoRouteError: as :meth:`route`.
@@ -289,7 +287,7 @@ class Routing:
         return self.route(facts)
 
     def explain(self, facts: RouteFacts) -> Iterator[str]:
-        """Yield, line by line, how a post's policies came about.
+        """Yield lines that explain how a post is routed.
 
         Raises:
             NoRouteError: as :meth:`route`.
@@ -299,18 +297,20 @@ class Routing:
             if failed is None:
                 yield f"rule {rule.name!r} matches"
                 break
-            yield f"rule {rule.name!r} does not match: not so that {failed}"
+            yield f"rule {rule.name!r} does not match; condition not met: {failed}"
         place, ids = self._base(facts)
         yield f"{place} names {', '.join(ids)}"
         for canary in self.canaries:
             if canary.policy in ids:
-                yield _told(f"canary {canary.candidate} for {canary.policy}", canary, facts)
+                yield _explain_share(
+                    f"canary {canary.candidate} for {canary.policy}", canary, facts
+                )
         for shadow in self.shadows:
             if shadow.beside is None or shadow.beside in ids:
-                yield _told(f"shadow {shadow.policy}", shadow, facts)
+                yield _explain_share(f"shadow {shadow.policy}", shadow, facts)
 
     def _base(self, facts: RouteFacts) -> tuple[str, tuple[str, ...]]:
-        """Return the place that settles it, and the ids that stand there."""
+        """Return the route that decides, as text, and its policy ids."""
         for rule in self.rules:
             if rule.matches(facts):
                 return f"rule {rule.name!r}", rule.policies
@@ -341,7 +341,7 @@ class Routing:
         return tuple(routed.values())
 
 
-def _told(what: str, share: Canary | Shadow, facts: RouteFacts) -> str:
+def _explain_share(what: str, share: Canary | Shadow, facts: RouteFacts) -> str:
     key = share.value(facts)
     if key is None:
         return f"{what}: no, the post has no {share.key}"

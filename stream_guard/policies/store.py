@@ -1,7 +1,7 @@
-"""Policies from disk: ``<path>/<slug>/policy.md`` and ``<path>/routes.yaml`` become a PolicySet.
+"""Loads policies from disk: ``<path>/<slug>/policy.md`` and ``<path>/routes.yaml`` become a PolicySet.
 
-Reading (:func:`read_policy_files`) is apart from making sense of it (:func:`build_policies`), so
-that a set is always made of one consistent reading. What it must never do: return part of a set.
+:func:`read_policy_files` reads all files, then :func:`build_policies` parses them, so that a set
+comes from one consistent reading. A set is complete, or an error is raised.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ _METADATA_FILE: Final = "policy.yaml"
 _CALIBRATION_FILE: Final = "calibration.json"
 _ROUTES_FILE: Final = "routes.yaml"
 POLICY_FILES: Final = (_POLICY_FILE, _METADATA_FILE, _CALIBRATION_FILE)
-"""What is read in a policy's folder."""
+"""Files that are read in a policy's folder."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -60,11 +60,10 @@ class PolicyFiles:
         path: the folder, for messages.
         policies: bytes of each ``policy.md``, by slug, in the order of the slugs.
         routes: bytes of ``routes.yaml``, or None where there is none.
-        metadata: bytes of each ``policy.yaml`` that there is, by slug.
-        names: what else lies in each policy's folder, by slug.
-        rules: bytes of each ``rules.yaml`` that there is, and of the files it names that there are,
-            by slug and name.
-        calibrations: bytes of each ``calibration.json`` that there is, by slug.
+        metadata: bytes of each ``policy.yaml``, by slug.
+        names: names of all files in each policy's folder, by slug.
+        rules: bytes of each ``rules.yaml`` and of the existing files that it names, by slug and name.
+        calibrations: bytes of each ``calibration.json``, by slug.
     """
 
     path: Path
@@ -89,7 +88,7 @@ class PolicyFiles:
             ]
         for slug, name, content in contents:
             if content is not None:
-                # Lengths keep one file's end apart from the next one's beginning.
+                # The length separates a file from the next one.
                 digest.update(f"{slug}/{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()
 
@@ -99,16 +98,15 @@ def load_policies(
 ) -> PolicySet:
     """Read and check a folder of policies.
 
-    Without ``routes.yaml``, a folder of one policy has it as the default; a folder of several is
-    refused, since nobody said which posts each is for.
+    Without ``routes.yaml``, a single policy is the default, and several policies are rejected.
 
     Args:
         path: the folder.
-        effort: of every policy that does not say otherwise.
+        effort: of every policy that declares none.
         reasoning_tokens_max: likewise, in tokens.
 
     Raises:
-        PolicyError: something is missing or wrong; the message names file, line and remedy.
+        PolicyError: a file is missing or invalid; the message names file, line and remedy.
     """
     policies = build_policies(
         read_policy_files(path), effort=effort, reasoning_tokens_max=reasoning_tokens_max
@@ -122,7 +120,7 @@ def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int
 
     Args:
         path: its folder, or its ``policy.md``; the folder's name is the policy's id.
-        effort: where the policy does not say otherwise.
+        effort: used where the policy declares none.
         reasoning_tokens_max: likewise, in tokens.
 
     Raises:
@@ -130,7 +128,7 @@ def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int
     """
     folder = (path.parent if path.name == _POLICY_FILE else path).resolve()
     if not (folder / _POLICY_FILE).is_file():
-        message = f"{path}: neither a policy.md nor a folder with one; name one policy, such as policies/SLUG"
+        message = f"{path}: not a policy.md or a folder with one; name a policy, for example policies/SLUG"
         raise PolicyError(message)
     files = _read_slugs(folder.parent, [folder.name], None)
     policies = build_policies(files, effort=effort, reasoning_tokens_max=reasoning_tokens_max)
@@ -139,7 +137,7 @@ def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int
 
 
 def refuse_errors(policies: PolicySet, path: Path) -> None:
-    """Refuse policies in which the linter finds an error.
+    """Reject policies in which the linter finds an error.
 
     Raises:
         PolicyError: names each error's file, line, code and remedy.
@@ -151,9 +149,9 @@ def refuse_errors(policies: PolicySet, path: Path) -> None:
 
 
 def read_policy_files(path: Path) -> PolicyFiles:
-    """Read a folder of policies, and nothing of other names in it.
+    """Read a folder of policies; files with other names are ignored.
 
-    Entries that begin with ``.`` or ``_`` are passed over (``..data`` of a ConfigMap, ``.git``).
+    Folders that begin with ``.`` or ``_`` are ignored (``..data`` of a ConfigMap, ``.git``).
 
     Raises:
         PolicyError: the folder or a ``policy.md`` is missing, unreadable or too large.
@@ -161,15 +159,13 @@ def read_policy_files(path: Path) -> PolicyFiles:
     try:
         entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     except FileNotFoundError as error:
-        message = (
-            f"{path}: no such folder; set policies.path to the folder that holds <slug>/policy.md"
-        )
+        message = f"{path}: no such folder; set policies.path to the folder that contains <slug>/policy.md"
         raise PolicyError(message) from error
     except NotADirectoryError as error:
-        message = f"{path}: a file; set policies.path to the folder that holds <slug>/policy.md"
+        message = f"{path}: a file; set policies.path to the folder that contains <slug>/policy.md"
         raise PolicyError(message) from error
     except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); give this user the right to read it"
+        message = f"{path}: cannot be read ({error.strerror}); make it readable for this user"
         raise PolicyError(message) from error
     slugs = [name for name in entries if not name.startswith((".", "_"))]
     if len(slugs) > POLICIES_MAX:
@@ -190,7 +186,7 @@ def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> Polic
     for slug in slugs:
         content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
         if content is None:
-            message = f"{path / slug}: has no {_POLICY_FILE}; write it, or remove the folder"
+            message = f"{path / slug}: {_POLICY_FILE} is missing; write it, or remove the folder"
             raise PolicyError(message)
         policies[slug] = content
         if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
@@ -207,10 +203,10 @@ def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> Polic
 def read_policy_folder(
     folder: Path, policy_id: str, *, effort: Effort = "low", reasoning_tokens_max: int = 512
 ) -> Policy:
-    """Return the policy in a folder of its own, under another id than the folder's name: another version, kept aside.
+    """Return the policy in a folder, under another id than the folder's name.
 
     Raises:
-        PolicyError: as :func:`load_policies`, but for routes and findings.
+        PolicyError: as :func:`load_policies`, except for routes and findings.
     """
     content = _read(folder / _POLICY_FILE, POLICY_BYTES_MAX)
     if content is None:
@@ -229,7 +225,7 @@ def read_policy_folder(
 
 
 def _read_rules(folder: Path) -> dict[str, bytes]:
-    """Return ``rules.yaml`` and the files that it names, as far as they are there, by name."""
+    """Return the bytes of ``rules.yaml`` and of the existing files that it names, by name."""
     content = _read(folder / RULES_FILE, YAML_BYTES_MAX)
     if content is None:
         return {}
@@ -241,23 +237,21 @@ def _read_rules(folder: Path) -> dict[str, bytes]:
 
 
 def _read(path: Path, bytes_max: int) -> bytes | None:
-    """Return a file's bytes (one over the limit, to be refused later), or None where missing."""
+    """Return a file's bytes, cut one byte over the limit; None where the file is missing."""
     try:
         with path.open("rb") as file:
             return file.read(bytes_max + 1)
     except FileNotFoundError:
         return None
     except OSError as error:
-        message = (
-            f"{path}: cannot be read ({error.strerror}); it must be a file that this user may read"
-        )
+        message = f"{path}: cannot be read ({error.strerror}); make it a readable file"
         raise PolicyError(message) from error
 
 
 def build_policies(
     files: PolicyFiles, *, effort: Effort = "low", reasoning_tokens_max: int = 512
 ) -> PolicySet:
-    """Make sense of a reading; pure.
+    """Parse the files of one reading. Pure.
 
     Raises:
         PolicyError: as :func:`load_policies`.
@@ -288,20 +282,20 @@ def build_policies(
 
 
 def _check_ids(files: PolicyFiles) -> None:
-    """Refuse names that are no ids, and ids that are one to people and to some file systems."""
+    """Reject invalid ids, and ids that differ only in case, which some file systems do not distinguish."""
     by_folded: dict[str, str] = {}
     for slug in files.policies:
         if _SLUG.fullmatch(slug) is None:
             message = (
-                f"{files.path / visible_line(slug)}: the folder's name is the policy's id, and may hold "
-                "Latin letters, digits, '.', '_' and '-', up to 100; rename it"
+                f"{files.path / visible_line(slug)}: the folder's name is the policy's id; it may have up to 100 "
+                "Latin letters, digits, '.', '_' and '-': rename the folder"
             )
             raise PolicyError(message)
         folded = unicodedata.normalize("NFKC", slug).casefold()
         if folded in by_folded:
             message = (
-                f"{files.path}: the policies {by_folded[folded]!r} and {slug!r} have one id "
-                "but for capitals; rename one of the folders"
+                f"{files.path}: the ids {by_folded[folded]!r} and {slug!r} differ only in case; "
+                "rename one of the folders"
             )
             raise PolicyError(message)
         by_folded[folded] = slug
@@ -320,7 +314,7 @@ def _only(files: PolicyFiles, policies: Mapping[str, Policy]) -> tuple[str, ...]
         return tuple(policies)
     example = f"default: [{next(iter(policies))}]"
     message = (
-        f"{files.path / _ROUTES_FILE}: missing, and there are {len(policies)} policies; say "
-        f"which judge which topic, for example {example!r}"
+        f"{files.path / _ROUTES_FILE}: missing, but there are {len(policies)} policies; add it and "
+        f"name the policies of each topic, for example {example!r}"
     )
     raise PolicyError(message)

@@ -1,32 +1,26 @@
-"""What a bare policy text says about its own labels: categories, rule ids, and which violate. Pure.
+"""Infers from a bare policy text its labels, categories, rule ids, and which categories violate. Pure.
 
-Published policies have no front matter. They name their categories in headings (``ARS1 -
-Promotion``), their rules in lists (``ARS1.a Encouragement``) and the label of each section on a
-line of its own (``Output: `INVALID```). What cannot be read falls back to violates / safe.
-
-What it must never do: invent a category or a rule id that is only mentioned and nowhere defined.
+Published policies have no declarations. They name categories in headings (``ARS1 - Promotion``), rules in
+lists (``ARS1.a Encouragement``) and the label of each section on a line of its own (``Output: `INVALID```).
+Without labels, they are ``violates`` and ``safe``. A category or rule id that is only mentioned is not inferred.
 """
 
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
 from stream_guard.core.vocabulary import Severity
-from stream_guard.policies.labels import (
-    ANSWER_WORDS,
-    LabelPair,
-    find_label_pairs,
-    label_stance,
-    output_labels,
-)
-from stream_guard.policies.text import read_definitions, read_sections, split_lines, stance
+from stream_guard.policies.coverage import find_unread
+from stream_guard.policies.labels import LabelPair, find_label_pairs
+from stream_guard.policies.mentions import defined_rules, find_mentions, named_ids
+from stream_guard.policies.text import read_sections
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Mapping, Sequence
 
+    from stream_guard.policies.mentions import Mention
     from stream_guard.policies.text import Section
 
 __all__ = [
@@ -39,34 +33,22 @@ __all__ = [
     "named_ids",
 ]
 
-# Look-arounds on Latin letters and digits, since beside Chinese there is no word boundary.
-_RULE: Final = re.compile(
-    r"(?<![A-Za-z0-9.])([A-Z]{1,8}\d{1,3})\.([a-z]{1,2}|\d{1,3})(?![A-Za-z0-9]|\.\d)"
-)
-_CODE: Final = re.compile(
-    r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})(?![A-Za-z0-9]|\.[a-z0-9]|-[A-Za-z0-9])"
-)
-_ITEM: Final = re.compile(r"^\s*(?:[#>|*+-]+\s*|\d{1,3}[.)]\s+){0,3}[`*_\"'(\[]{0,4}")
-_WORD_CODE: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_/-][A-Za-z0-9]+)*")
 _SERIES: Final = re.compile(r"[A-Z]+")
-_CODE_SECTION: Final = re.compile(
-    r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|catégor|categorí|カテゴリ|类别|分类|"
-    r"категор",
-    re.IGNORECASE,
-)
-_PARTS: Final = re.compile(r"[|;,.:()]")
-_OUTRIGHT_WORDS_MAX: Final = 3
-_TITLE_END: Final = re.compile(r"[)\]]\W*$")
-_SEPARATOR: Final = re.compile(r"^[`*_\"'\s]*[-\u2013\u2014:.|]?\s*[`*_]*\s*")
+_KINDS: Final = re.compile(r"(?<![\w-])([A-Z])-([A-Z]{1,8}\d{1,3}|[A-Z]{1,8}#)(?![\w.])")
 
-What = Literal["violates_label", "safe_label", "category", "violates", "rule_id"]
+What = Literal["violates_label", "safe_label", "category", "violates", "rule_id", "unread"]
 
 
 @dataclass(slots=True, frozen=True)
 class Category:
-    """One category: its code, what the text calls it, and whether it violates.
+    """One category.
 
-    ``severity`` and ``action`` (recommended to enforcement) come from ``policy.yaml`` alone.
+    Attributes:
+        code: as answers name it.
+        title: as the text names it.
+        violates: whether a post in this category violates.
+        severity, action: from ``policy.yaml`` alone; ``action`` is recommended to enforcement.
+        needs_review: whether the text sends such posts to people: ``INVALID + ESCALATE``.
     """
 
     code: str
@@ -74,18 +56,20 @@ class Category:
     violates: bool
     severity: Severity | None = None
     action: str | None = None
+    needs_review: bool = False
 
 
 @dataclass(slots=True, frozen=True)
 class Found:
-    """Where one thing was read.
+    """The place of one inferred or declared value.
 
     Attributes:
-        what: the kind of thing; ``violates`` is a category's being violating or not.
-        value: the thing itself; for ``violates``, the category's code.
-        line: in the text, from 1; 0 where it is in no line, but a fallback.
+        what: the kind of value. ``violates`` is the stance of a category. ``unread`` is a section that
+            looks like a violating category and yields no code.
+        value: the value; for ``violates`` the category's code, for ``unread`` the section's title.
+        line: from 1; 0 for a fallback.
         how: in a few words, for people.
-        file: the line's file: ``policy.md`` or ``policy.yaml``.
+        file: ``policy.md`` or ``policy.yaml``.
     """
 
     what: What
@@ -97,13 +81,16 @@ class Found:
 
 @dataclass(slots=True, frozen=True)
 class Taxonomy:
-    """What answers may name.
+    """The labels, categories and rule ids that answers may name.
 
     Attributes:
-        categories: in the text's order; empty where the text names none.
+        categories: in the text's order; empty where the text defines none.
         rule_ids: in the text's order; each begins with its category's code and a dot.
-        violates_label, safe_label: the words that the text itself uses.
-        found: where each of these was found.
+        violates_label, safe_label: the words of the text.
+        found: the place of each value.
+        complete: whether every violating section yields a category. If not, an answer may violate
+            without a category.
+        label_kinds: prefixes of the labels where an item gets several: ``D`` and ``R`` in ``D-SP2, R-SP0``.
     """
 
     categories: tuple[Category, ...] = ()
@@ -111,67 +98,84 @@ class Taxonomy:
     violates_label: str = "violates"
     safe_label: str = "safe"
     found: tuple[Found, ...] = field(default=(), compare=False)
+    complete: bool = True
+    label_kinds: tuple[str, ...] = ()
 
     def category(self, code: str) -> Category | None:
-        """Return the category of this code, or None where the policy has none such."""
+        """Return the category with this code, or None."""
         return next((c for c in self.categories if c.code == code), None)
 
     def where(self, what: What, value: str) -> Found | None:
-        """Return where this was found, or None where it was not looked for."""
+        """Return the place of this value, or None."""
         return next((f for f in self.found if f.what == what and f.value == value), None)
 
 
 _FALLBACK: Final = LabelPair("violates", "safe", 0, 0, "the fallback: the text states no labels")
 
-# How sure each sign of a category's being violating or safe is; the first there is wins.
-_SIGNS: Final = ("output line", "heading", "meaning", "enclosing heading", "number 0", "assumed")
-
-
-class _Mention(NamedTuple):
-    """A place that defines a category, and the sign there of its violating, if any."""
-
-    code: str
-    title: str
-    line: int
-    how: str
-    sure: bool  # else it counts only where another code has the same letters: H1 and H2
-    violates: bool | None
-    sign: str
-    sign_line: int
+# The signs of a category's stance, most reliable first; the first one present decides.
+_SIGNS: Final = ("output line", "verdict column", "heading", "meaning", "enclosing heading")
 
 
 def infer_taxonomy(text: str) -> Taxonomy:
-    """Read labels, categories and rule ids out of a text; falls back to violates / safe."""
+    """Infer labels, categories and rule ids of a text; without labels, they are ``violates`` and ``safe``."""
     sections = read_sections(text)
     pairs = find_label_pairs(sections)
     pair = pairs[0] if pairs else _FALLBACK
     rules = _rules(sections)
-    mentions = _believed([*_mentions(sections, pair), *_of_rules(sections, rules)])
+    mentions = _confirmed(list(find_mentions(sections, rules, pair)))
     found = [
         Found("violates_label", pair.violates, pair.violates_line, pair.how),
         Found("safe_label", pair.safe, pair.safe_line, pair.how),
     ]
     categories = []
-    by_code: dict[str, list[_Mention]] = {}
+    by_code: dict[str, list[Mention]] = {}
     for mention in mentions:
         by_code.setdefault(mention.code, []).append(mention)
     for code, own in by_code.items():
-        violates, sign, sign_line = _leaning(own)
-        categories.append(Category(code, next((m.title for m in own if m.title), code), violates))
+        violates, sign, sign_line = _stance_of(own)
+        categories.append(
+            Category(
+                code,
+                next((m.title for m in own if m.title), code),
+                violates,
+                needs_review=any(m.needs_review for m in own),
+            )
+        )
         found.append(Found("category", code, own[0].line, own[0].how))
         found.append(Found("violates", code, sign_line, sign))
     found.extend(
         Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items()
     )
-    return Taxonomy(tuple(categories), tuple(rules), pair.violates, pair.safe, tuple(found))
+    unread = list(find_unread(sections, mentions, pair)) if categories else []
+    found.extend(Found("unread", each.title, each.line, "yields no code") for each in unread)
+    return Taxonomy(
+        tuple(categories),
+        tuple(rules),
+        pair.violates,
+        pair.safe,
+        tuple(found),
+        complete=not unread,
+        label_kinds=_label_kinds(text, by_code),
+    )
 
 
-def _leaning(mentions: Sequence[_Mention]) -> tuple[bool, str, int]:
-    """Return whether a category violates, by the surest sign, with the sign and its line."""
-    for sign in _SIGNS[:4]:
-        for mention in mentions:
-            if mention.sign == sign and mention.violates is not None:
-                return mention.violates, sign, mention.sign_line
+def _label_kinds(text: str, codes: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the prefixes of labels such as ``D-SP2``, of which each item gets one of each kind."""
+    series = {_letters(code) for code in codes}
+    kinds = dict.fromkeys(
+        kind for kind, code in _KINDS.findall(text) if code in codes or code[:-1] in series
+    )
+    return tuple(kinds) if len(kinds) > 1 else ()
+
+
+def _stance_of(mentions: Sequence[Mention]) -> tuple[bool, str, int]:
+    """Return whether a category violates, by the most reliable sign, with the sign and its line."""
+    for sign in _SIGNS:
+        known = [m for m in mentions if m.sign == sign and m.violates is not None]
+        # "S - VIOLATES" and "S - SAFE" are two sides of one violating category.
+        chosen = next((m for m in known if m.violates), known[0] if known else None)
+        if chosen is not None:
+            return bool(chosen.violates), sign, chosen.sign_line
     code = mentions[0].code
     digits = code.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     if digits.isdigit() and int(digits) == 0:
@@ -179,8 +183,8 @@ def _leaning(mentions: Sequence[_Mention]) -> tuple[bool, str, int]:
     return True, "assumed: the text does not say", 0
 
 
-def _believed(mentions: Sequence[_Mention]) -> list[_Mention]:
-    """Keep what is sure, and what forms a series with something else or itself was named sure."""
+def _confirmed(mentions: Sequence[Mention]) -> list[Mention]:
+    """Keep the mentions that are sure, and those whose code or series another mention confirms."""
     series: dict[str, set[str]] = {}
     for mention in mentions:
         series.setdefault(_letters(mention.code), set()).add(mention.code)
@@ -198,145 +202,3 @@ def _rules(sections: Sequence[Section]) -> dict[str, int]:
     for rule, line in defined_rules(sections):
         rules.setdefault(rule, line)
     return rules
-
-
-def defined_rules(sections: Sequence[Section]) -> Iterator[tuple[str, int]]:
-    """Yield the rule ids that begin a heading, a line, an item or a table's row, with the line."""
-    for section in sections:
-        if match := _RULE.match(section.title.lstrip("`*_(\"'[")):
-            yield match[0], section.line
-        for line in section.lines:
-            if line.in_code:
-                continue
-            start = _ITEM.match(line.text)
-            if match := _RULE.match(line.text, start.end() if start else 0):
-                yield match[0], line.number
-
-
-def named_ids(text: str) -> Iterator[tuple[str, int, int]]:
-    """Yield everything that looks like a category or a rule id, with its line and column."""
-    for number, line in enumerate(split_lines(text), 1):
-        for pattern in (_RULE, _CODE):
-            for match in pattern.finditer(line):
-                yield match[0], number, match.start() + 1
-
-
-def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[_Mention]:
-    """Yield the category of each rule id, for texts that name categories nowhere else."""
-    seen: set[str] = set()
-    starts = [section.line for section in sections]
-    for rule, line in rules.items():
-        code = rule.partition(".")[0]
-        if code in seen:
-            continue
-        seen.add(code)
-        section = sections[bisect_right(starts, line) - 1]
-        yield _Mention(
-            code,
-            section.title,
-            line,
-            how="prefix of a rule id",
-            sure=True,
-            violates=stance(section.title),
-            sign="enclosing heading",
-            sign_line=section.line,
-        )
-
-
-def _mentions(sections: Sequence[Section], pair: LabelPair) -> Iterator[_Mention]:
-    for index, section in enumerate(sections):
-        yield from _of_heading(sections, index, pair)
-        yield from _of_definitions(section, pair)
-
-
-def _of_heading(sections: Sequence[Section], index: int, pair: LabelPair) -> Iterator[_Mention]:
-    """Yield the category that a heading names, with the label of the section's output line."""
-    section = sections[index]
-    match = _CODE.search(section.title)
-    if match is None:
-        return
-    before, after = section.title[: match.start()], section.title[match.end() :]
-    alone = not before.strip("`*_(\"'[ ")
-    sure = before.rstrip("`*_\"' ").endswith(("(", "[", "-", "\u2013", "\u2014", ":")) or (
-        alone
-        and (not after.strip("`*_)\"'] ") or after.lstrip("`*_ ")[:1] in set("-\u2013\u2014:.|"))
-    )
-    if not sure and not alone:
-        return
-    title = _TITLE_END.sub("", _SEPARATOR.sub("", after, count=1)).strip("`*_ ")
-    title = title or before.strip("`*_([-\u2013\u2014: ")
-    violates, sign, line = stance(section.title), "heading", section.line
-    labels = _labels_under(sections, index, pair)
-    if len({label for label, _ in labels}) == 1:
-        (violates, line), sign = labels[0], "output line"
-    elif violates is None:
-        violates, sign = _first_stance(section.parents), "enclosing heading"
-    yield _Mention(match[1], title, section.line, "heading", sure, violates, sign, line)
-
-
-def _labels_under(
-    sections: Sequence[Section], index: int, pair: LabelPair
-) -> list[tuple[bool, int]]:
-    """Return the output lines under a heading and its sub-headings, as (violates, line)."""
-    found: list[tuple[bool, int]] = []
-    level = sections[index].level
-    for section in sections[index:]:
-        if section is not sections[index] and section.level <= level:
-            break
-        for word, line in output_labels(section.lines):
-            leaning = {pair.violates: True, pair.safe: False}.get(word, label_stance(word))
-            if leaning is not None:
-                found.append((leaning, line))
-    return found
-
-
-def _of_definitions(section: Section, pair: LabelPair) -> Iterator[_Mention]:
-    """Yield the categories that list items and table rows of a section define."""
-    about_codes = any(_CODE_SECTION.search(title) for title in (section.title, *section.parents))
-    about_answers = about_codes or ANSWER_WORDS.search(section.title) is not None
-    for item in read_definitions(section.lines):
-        if item.term in {pair.violates, pair.safe} or label_stance(item.term) is not None:
-            continue
-        series = _CODE.fullmatch(item.term)
-        words = about_codes and _WORD_CODE.fullmatch(item.term) is not None
-        if series is None and not (words and (item.marked or item.term.isupper())):
-            continue
-        if series is None and item.meaning.casefold().startswith(
-            ("meaning", "definition", "description")
-        ):
-            continue  # a table's head
-        title, violates, sign = item.meaning.split(" | ")[0], _meant(item.meaning), "meaning"
-        if violates is None:
-            violates, sign = (
-                _first_stance((section.title, *reversed(section.parents))),
-                "enclosing heading",
-            )
-        yield _Mention(
-            item.term,
-            title.strip("*_. "),
-            item.line,
-            "definition",
-            about_answers or (item.marked and series is not None),
-            violates,
-            sign,
-            item.line if sign == "meaning" else section.line,
-        )
-
-
-def _meant(meaning: str) -> bool | None:
-    """Return what a meaning leans to; safe only where it says so outright.
-
-    "Adverts; permitted once a week" is not; "Allowed discussion" and "News; allowed" are.
-    """
-    leaning = stance(meaning)
-    if leaning is not False:
-        return leaning
-    parts = [part.split() for part in _PARTS.split(meaning)]
-    outright = stance(" ".join(parts[0][:2])) is False or any(
-        len(part) <= _OUTRIGHT_WORDS_MAX and stance(" ".join(part)) is False for part in parts
-    )
-    return False if outright else None
-
-
-def _first_stance(titles: Sequence[str]) -> bool | None:
-    return next((leaning for title in titles if (leaning := stance(title)) is not None), None)

@@ -1,7 +1,7 @@
-"""A policy's Markdown as numbered lines under headings, and what its words lean to. Pure.
+"""Reads a policy's Markdown: numbered lines under headings, definitions, and the stance of words. Pure.
 
-Authors write headings in several ways (``## Allowed``, a bold line, a line of capitals); all count.
-What it must never do: take time that grows faster than the text, since a policy may be hostile.
+Headings are ``## Allowed``, a bold line, or a line of capitals. The time is linear in the text, because a
+policy may be hostile.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ _BOLD: Final = re.compile(r"^(?:\*\*|__)([^*_].{0,118}?)(?:\*\*|__):?\s*$")
 _CAPITALS: Final = re.compile(r"^[A-Z][A-Z0-9 ,/&()'-]{2,60}:?\s*$")
 _UNDERLINE: Final = re.compile(r"^(=+|-{3,})\s*$")
 _FENCE: Final = re.compile(r"^ {0,3}(```|~~~)")
-_BULLET: Final = re.compile(r"^\s*(?:(?:[-*+\u2022]|\d{1,3}[.)])\s+)?")
+EMOJI: Final = r"[\u2600-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff\ufe0f\u200d\s]"
+"""A class of characters that authors put before a code for decoration."""
+_BULLET: Final = re.compile(rf"^\s*(?:(?:[-*+\u2022]|\d{{1,3}}[.)])\s+)?{EMOJI}{{0,6}}")
 _MARKS: Final = "`*_\"' “”«»"
 # The term of a definition: quoted or bold, or one bare word, before a separator.
 _TERM: Final = re.compile(
@@ -43,11 +45,14 @@ _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _HEADING_CHARACTERS_MAX: Final = 300  # keeps the patterns below, which may backtrack, cheap
 _SETEXT_LEVELS: Final = {"=": 1, "-": 2}
 _PSEUDO_LEVEL: Final = 7  # bold lines and capitals: below every real heading
+_TABLE_RULE: Final = re.compile(r"^\s*\|?\s*:?-+:?\s*(?:\|\s*:?-+:?\s*)*\|?\s*$")
+_YAML_LINE: Final = re.compile(r"^(?:\s*(?:#.*)?|\s*-\s.*|\s+\S.*|[\w.-]{1,60}\s*:(?:\s.*)?)$")
+_FRONT_MATTER_LINES_MAX: Final = 200
 
 
 @dataclass(slots=True, frozen=True)
 class Line:
-    """One line: its number (from 1), its text without the line end, and whether it is fenced."""
+    """One line: number (from 1), text without line end, and whether it is code or YAML front matter."""
 
     number: int
     text: str
@@ -56,13 +61,13 @@ class Line:
 
 @dataclass(slots=True, frozen=True)
 class Section:
-    """A heading and what stands under it up to the next heading.
+    """A heading and its lines up to the next heading.
 
     Attributes:
         level: 1 to 6 as in Markdown, 7 for a bold line or a line of capitals, 0 before any heading.
         title: the heading's words.
-        line: the heading's number; 0 before any heading.
-        lines: what follows it, without the heading itself.
+        line: line number of the heading; 0 before any heading.
+        lines: the lines after the heading.
         parents: titles of the enclosing sections, outermost first.
     """
 
@@ -75,19 +80,27 @@ class Section:
 
 @dataclass(slots=True, frozen=True)
 class Definition:
-    """A term and its meaning: a list item ``- TERM: meaning`` or a table's row.
+    """A term and its meaning: a list item ``- TERM: meaning`` or a row of a table.
 
-    ``marked`` says that the term stood in back-ticks, quotes, bold, or a table's first cell.
+    Attributes:
+        term: without marks.
+        meaning: the rest of the item, or the other cells with bars between.
+        line: from 1.
+        marked: the term is in back-ticks, quotes, bold, or the first cell of a table.
+        indent: white space before the item, in characters.
+        header: cells of the table's header; empty for items, and for tables without a header.
     """
 
     term: str
     meaning: str
     line: int
     marked: bool
+    indent: int = 0
+    header: tuple[str, ...] = ()
 
 
 def decode_utf8(content: bytes, source: str) -> str:
-    """Decode a file's bytes, without a byte order mark.
+    """Decode the bytes of a file, without a byte order mark.
 
     Raises:
         PolicyError: not UTF-8; the message names the file (``source``) and the line.
@@ -101,7 +114,7 @@ def decode_utf8(content: bytes, source: str) -> str:
 
 
 def _heading(current: str, following: str, before: str) -> tuple[int, str] | None:
-    """Return the heading's level and title, or None where the line is not a heading."""
+    """Return level and title of a heading, or None where the line is not a heading."""
     stripped = current.strip()
     if not stripped or len(current) > _HEADING_CHARACTERS_MAX:
         return None
@@ -118,8 +131,20 @@ def _heading(current: str, following: str, before: str) -> tuple[int, str] | Non
 
 
 def split_lines(text: str) -> list[str]:
-    """Return the lines as editors count them; ``str.splitlines`` counts otherwise."""
+    """Return the lines as editors count them; ``str.splitlines`` splits at more characters."""
     return _LINE_END.split(text)
+
+
+def _front_matter(lines: list[str]) -> int:
+    """Return the number of lines of YAML front matter, both markers included; 0 where there is none."""
+    if lines[0].rstrip() != "---":
+        return 0
+    for index, line in enumerate(lines[1:_FRONT_MATTER_LINES_MAX], 1):
+        if line.rstrip() in {"---", "..."}:
+            return index + 1
+        if _YAML_LINE.match(line[:_HEADING_CHARACTERS_MAX]) is None:
+            break
+    return 0
 
 
 def read_sections(text: str) -> tuple[Section, ...]:
@@ -130,12 +155,18 @@ def read_sections(text: str) -> tuple[Section, ...]:
     body: list[Line] = []
     level, title, line = 0, "", 0
     in_code = False
+    front_matter = _front_matter(lines)
+    body.extend(
+        Line(number, line, in_code=True) for number, line in enumerate(lines[:front_matter], 1)
+    )
 
     def close() -> None:
         parents = tuple(name for depth, name in trail if depth < level)
         sections.append(Section(level, title, line, tuple(body), parents))
 
     for index, current in enumerate(lines):
+        if index < front_matter:
+            continue
         before = lines[index - 1] if index else ""
         following = lines[index + 1] if index + 1 < len(lines) else ""
         fence = _FENCE.match(current) is not None
@@ -156,25 +187,35 @@ def _cells(text: str) -> list[str]:
 
 
 def read_definitions(lines: Iterable[Line]) -> tuple[Definition, ...]:
-    """Return what list items, table rows and bare lines define, in order."""
+    """Return the definitions in list items, table rows and bare lines, in order."""
     found: list[Definition] = []
-    for line in lines:
+    lines = tuple(lines)
+    header: tuple[str, ...] = ()
+    for index, line in enumerate(lines):
+        stripped = line.text.lstrip()
+        if line.in_code or not stripped.startswith("|"):
+            header = ()
         if line.in_code:
             continue
-        if line.text.lstrip().startswith("|"):
+        if stripped.startswith("|"):
+            if index + 1 < len(lines) and _TABLE_RULE.match(lines[index + 1].text):
+                header = tuple(_cells(line.text))
+                continue
             term, *rest = _cells(line.text)
-            if rest and term.strip(_MARKS) and set(term) - set(":- "):
-                found.append(
-                    Definition(term.strip(_MARKS), " | ".join(rest), line.number, marked=True)
-                )
+            term = term.strip(_MARKS)
+            if rest and term and set(term) - set(":- "):
+                meaning = " | ".join(rest)
+                found.append(Definition(term, meaning, line.number, marked=True, header=header))
             continue
         if match := _TERM.match(_BULLET.sub("", line.text, count=1)):
             marked = bool(match["open"] and match["close"])
-            found.append(Definition(match["term"], match["meaning"].strip(), line.number, marked))
+            indent = len(line.text) - len(stripped)
+            meaning = match["meaning"].strip()
+            found.append(Definition(match["term"], meaning, line.number, marked, indent))
     return tuple(found)
 
 
-# Several languages, since translated policies are common. Whole words; negations are read first.
+# Several languages, because translated policies are common. Whole words; negations first.
 _NOT_VIOLATING: Final = (
     r"(?:not|no|non|never|doesn't|does not|do not|don't|without)[\s_-]+(?:an?\s+|any\s+|in\s+)?"
     r"(?:violat\w*|harmful|prohibited|disallowed|unsafe)|kein(?:e|en)?\s+verstoß|"
@@ -186,7 +227,7 @@ _NOT_SAFE: Final = (
     r"valid)|nicht\s+erlaubt|nicht\s+zulässig|non\s+autorisé\w*|no\s+permitid\w*|禁止|不允许"
 )
 _VIOLATING: Final = (
-    r"violat\w*|disallowed|prohibited|forbidden|banned|invalid|unsafe|harmful|infring\w*|"
+    r"violat\w*|disallow\w*|prohibited|forbidden|banned|invalid|unsafe|harmful|infring\w*|"
     r"must be removed|verstoß\w*|verstößt|verboten\w*|unzulässig\w*|infraction\w*|"
     r"interdit\w*|enfreint|infracción\w*|infringe|prohibid\w*|違反|违规|наруш\w*|"
     r"запрещ\w*|viola|proibid\w*"
@@ -198,7 +239,7 @@ _SAFE: Final = (
     r"допустим\w*|permitid[oa]s?"
 )
 _LEANING: Final = re.compile(
-    # Scripts without spaces have no word boundary, hence the look-around on Latin letters only.
+    # Scripts without spaces have no word boundary, so the look-around is for Latin letters only.
     rf"(?<![a-z0-9])(?:(?P<not_violating>{_NOT_VIOLATING})|(?P<not_safe>{_NOT_SAFE})"
     rf"|(?P<violating>{_VIOLATING})|(?P<safe>{_SAFE}))(?![a-z0-9])",
     re.IGNORECASE,
@@ -206,9 +247,9 @@ _LEANING: Final = re.compile(
 
 
 def stance(words: str, *, first: bool = False) -> bool | None:
-    """Return True where the words speak of violating, False of being safe, None of neither or both.
+    """Return True for words about violating, False for words about being safe, None for neither or both.
 
-    With ``first``, the earliest mention settles it.
+    With ``first``, the first such word decides.
     """
     leanings = [match.lastgroup in {"violating", "not_safe"} for match in _LEANING.finditer(words)]
     if not leanings or (not first and len(set(leanings)) > 1):

@@ -1,7 +1,10 @@
-"""YAML that knows its lines: read, checked against a model, every fault named with its line. Pure.
+"""Reads YAML, checks it against a model, and reports every error with its line. Pure.
 
-What it must never do: build anything but plain data, or spend more than the text's length on it
-(aliases can make a small file unfold into gigabytes, so there are none).
+It builds plain data only, in time linear in the text. Aliases are rejected, because they can unfold
+a small file into gigabytes.
+
+Positions are our own over PyYAML. ruamel.yaml would take twice the time, accept aliases and tags,
+read a bare ``y`` as true, and recurse without a limit.
 """
 
 from __future__ import annotations
@@ -33,12 +36,12 @@ _Model = TypeVar("_Model", bound=BaseModel)
 
 @dataclass(slots=True, frozen=True)
 class Document:
-    """A YAML file's data, and where in the file each part of it stands.
+    """The data of a YAML file, with the position of each part.
 
     Attributes:
         source: the file's name in messages.
         value: dicts, lists, strings, numbers, booleans, None; None where the file is empty.
-        positions: by the path of keys and indexes; a mapping's entry stands where its key does.
+        positions: by the path of keys and indexes. The position of a mapping's entry is that of its key.
     """
 
     source: str
@@ -46,14 +49,14 @@ class Document:
     positions: Mapping[_Path, Position]
 
     def position(self, path: _Path) -> Position:
-        """Return where this, or the nearest thing around it, stands."""
+        """Return the position of this path, or of its nearest parent."""
         for length in range(len(path), -1, -1):
             if (position := self.positions.get(path[:length])) is not None:
                 return position
         return (1, 1)
 
     def error(self, path: _Path, message: str) -> PolicyError:
-        """Return an error that names the file, the line and the place."""
+        """Return an error that names the file, the line and the path."""
         line, _ = self.position(path)
         place = ".".join(str(part) for part in path)
         return PolicyError(f"{self.source}:{line}: {place + ': ' if place else ''}{message}")
@@ -62,7 +65,7 @@ class Document:
         """Return the data as the model.
 
         Raises:
-            PolicyError: it does not fit; all that is wrong, one fault a line.
+            PolicyError: the data does not fit; the message has a line for each error.
         """
         if not isinstance(self.value, dict):
             fields = ", ".join(model.model_fields)
@@ -75,7 +78,7 @@ class Document:
 
     def _describe(self, detail: ErrorDetails, model: type[BaseModel]) -> str:
         path = tuple(detail["loc"])
-        # A failed union names its members in the path; what is not in the file is dropped.
+        # The path of a failed union names its members, which are not in the file: drop them.
         while path and path not in self.positions:
             path = path[:-1] if detail["type"] != "missing" else path
             if detail["type"] == "missing":
@@ -94,7 +97,7 @@ def read_yaml(content: bytes, source: str) -> Document:
     """Read a YAML file's bytes.
 
     Raises:
-        PolicyError: too large, not UTF-8, not YAML, too deep, a key twice, an alias or a tag in it.
+        PolicyError: the file is too large, too deep, not UTF-8 or not YAML, or has a duplicate key, an alias or a tag.
     """
     if len(content) > YAML_BYTES_MAX:
         message = f"{source}: over {YAML_BYTES_MAX:,} bytes; shorten it"
@@ -110,27 +113,27 @@ def read_yaml(content: bytes, source: str) -> Document:
         line = mark.line + 1 if mark else 1
         message = (
             f"{source}:{line}: not valid YAML: {error.problem or error.context}; "
-            "see indentation, colons and quotes"
+            "check indentation, colons and quotes"
         )
         raise PolicyError(message) from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         code_point = f"U+{ord(text[error.position]):04X}"
-        message = f"{source}:{line}: holds {code_point}, which YAML forbids; remove it"
+        message = f"{source}:{line}: contains {code_point}, which YAML forbids; remove it"
         raise PolicyError(message) from error
     return Document(source, value, positions)
 
 
 def _check_events(text: str, source: str) -> None:
-    """Refuse, without recursion, what would make composing it deep or large."""
+    """Reject, without recursion, what would make the document deep or large."""
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
-            message = f"{source}:{line}: aliases (*name) are not taken; write the value out"
+            message = f"{source}:{line}: aliases (*name) are not allowed; repeat the value"
             raise PolicyError(message)
         if getattr(event, "tag", None) is not None:
-            message = f"{source}:{line}: tags (!name) are not taken; write plain values"
+            message = f"{source}:{line}: tags (!name) are not allowed; write plain values"
             raise PolicyError(message)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
@@ -162,7 +165,7 @@ def _construct(  # any YAML value
             raise PolicyError(message)
         key = _scalar(key_node, source)
         if key in mapping:
-            message = f"{source}:{line}: {key!r} is there twice; keep one"
+            message = f"{source}:{line}: duplicate key {key!r}; keep one"
             raise PolicyError(message)
         positions[*path, key] = (line, column)
         mapping[key] = _construct(value_node, (*path, key), positions, source)

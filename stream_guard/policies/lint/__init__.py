@@ -1,6 +1,7 @@
-"""Says what is weak or wrong in a policy, by stable codes, each with its place and a remedy. Pure.
+"""The linter of policies: findings with stable codes, positions and remedies. Pure.
 
-``error`` findings stop a start and keep a reload from going live; the others are advice.
+``error`` findings stop the start and reject a reload; other findings are advice. May import:
+``policies.policy`` and below.
 """
 
 from __future__ import annotations
@@ -37,12 +38,12 @@ def lint_policy(
     source: str | None = None,
     count_tokens: Callable[[str], int] = estimate_tokens,
 ) -> list[Finding]:
-    """Return what there is to say of one policy, in the order of its lines.
+    """Return the findings of one policy, in the order of its lines.
 
     Args:
-        policy: what to look at.
+        policy: the policy.
         source: the file's name in the findings; by default ``<id>/policy.md``.
-        count_tokens: how many tokens the model makes of a text; by default an estimate.
+        count_tokens: returns the number of tokens of a text; by default an estimate.
     """
     source = source or f"{policy.id}/policy.md"
     findings = [
@@ -62,11 +63,11 @@ def lint_policies(
     folder: str = "",
     count_tokens: Callable[[str], int] = estimate_tokens,
 ) -> list[Finding]:
-    """Return what there is to say of every policy, and of their routes.
+    """Return the findings of every policy and of the routes.
 
     Args:
-        policies: what to look at.
-        folder: put before the files' names, with a slash.
+        policies: the policies.
+        folder: prefix of the file names.
         count_tokens: as for :func:`lint_policy`.
     """
     prefix = f"{folder}/" if folder else ""

@@ -1,4 +1,4 @@
-"""Findings about the labels: stated or not, in one way or several, overlapping or not. Pure."""
+"""Findings about labels: missing, contradictory or overlapping. Pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check_answers"]
 
-_LONG_CHARACTERS: Final = 3_000  # of a text that needs its answer stated twice
+_LONG_CHARACTERS: Final = 3_000  # longer texts should state the answer twice
 
 
 def check_answers(policy: Policy, source: str) -> Iterator[Finding]:
@@ -41,7 +41,7 @@ def check_answers(policy: Policy, source: str) -> Iterator[Finding]:
 
 
 def _contradictions(pairs: tuple[LabelPair, ...], source: str) -> Iterator[Finding]:
-    """Yield each pair that differs from the first, once."""
+    """Yield a finding for each pair that differs from the first."""
     seen = {_folded(pair) for pair in pairs[:1]}
     for pair in pairs[1:]:
         if _folded(pair) in seen:
@@ -56,8 +56,8 @@ def _contradictions(pairs: tuple[LabelPair, ...], source: str) -> Iterator[Findi
 
 
 def _coded(policy: Policy, source: str, pairs: tuple[LabelPair, ...]) -> Iterator[Finding]:
-    """Yield the first example that is answered by a category where the text asks for a label."""
-    if not pairs or any(pair.how == "JSON" for pair in pairs):  # JSON has room for both
+    """Yield the first example whose answer is a category although the text asks for a label."""
+    if not pairs or any(pair.how == "JSON" for pair in pairs):  # JSON contains both
         return
     for example in find_examples(read_sections(policy.text), policy.taxonomy):
         if example.arrow and example.code is not None:
@@ -92,5 +92,5 @@ def _overlaps(policy: Policy, source: str, pairs: tuple[LabelPair, ...]) -> Iter
         yield CODES["SG114"].at(source, line, detail=detail)
     for category in taxonomy.categories:
         if category.code.casefold() in {violates, safe}:
-            detail = f"{category.code!r} is a label and a category"
+            detail = f"{category.code!r} is both a label and a category"
             yield CODES["SG114"].at(source, line, detail=detail)

@@ -1,4 +1,4 @@
-"""Findings about examples: too few, or one with two answers. Pure."""
+"""Findings about examples: too few, or contradictory. Pure."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _RULE_FIRST: Final = re.compile(r"^\s*[-*+]?\s*[`*]{0,3}([A-Z]{1,8}\d{1,3})\.[a-
 
 
 class Example(NamedTuple):
-    """A quoted text (folded) with its answer; ``arrow`` says that the answer stands after it."""
+    """A quoted text (case-folded) with its answer; ``arrow`` means that the answer follows the text."""
 
     text: str
     line: int
@@ -53,7 +53,7 @@ def check_examples(policy: Policy, source: str) -> Iterator[Finding]:
 
 
 def _listed(sections: Iterable[Section]) -> int:
-    """Return the number of items and quoted lines under headings that speak of examples."""
+    """Return the number of items and quoted lines under headings about examples."""
     return sum(
         1
         for section in sections
@@ -64,7 +64,7 @@ def _listed(sections: Iterable[Section]) -> int:
 
 
 def find_examples(sections: Iterable[Section], taxonomy: Taxonomy) -> Iterator[Example]:
-    """Yield quoted texts with their answer: after an arrow, or by the rule that they illustrate."""
+    """Yield quoted texts with their answer: after an arrow, or from the rule of the line."""
     for section in sections:
         for line in section.lines:
             yield from _of_line(line, taxonomy)
@@ -87,7 +87,7 @@ def _of_line(line: Line, taxonomy: Taxonomy) -> Iterator[Example]:
 
 
 def _answer(words: str, taxonomy: Taxonomy) -> tuple[bool | None, str | None]:
-    """Return what an answer's first telling word says: violating or not, and the category."""
+    """Return whether an answer violates, and its category, by the first known word."""
     for match in _WORD.finditer(words):
         word = match[0].rstrip(".")
         category = taxonomy.category(word) or taxonomy.category(word.partition(".")[0])
@@ -111,5 +111,5 @@ def _contradictory(examples: Iterable[Example], source: str) -> Iterator[Finding
         if same or found == FINDINGS_MAX:
             continue
         found += 1
-        detail = f"the example is answered otherwise in line {other.line}"
+        detail = f"the example has a different answer in line {other.line}"
         yield CODES["SG112"].at(source, example.line, detail=detail)

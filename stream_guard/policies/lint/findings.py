@@ -1,6 +1,6 @@
-"""What the linter can say: every code with its severity, its summary and its remedy. Pure.
+"""The codes of the linter, each with severity, summary and remedy. Pure.
 
-What it must never do: give a code another meaning. A code that is no longer used stays unused.
+A code never changes its meaning. A retired code is never used again.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ Severity = Literal["error", "warning", "note"]
 
 @dataclass(slots=True, frozen=True)
 class Finding:
-    """One thing to say of one place.
+    """A finding at one place.
 
     Attributes:
-        code: stable, as ``SG101``.
-        severity: ``error`` keeps the policy from going live.
-        message: what was found.
-        remedy: what to do about it.
-        file: as the caller names files.
-        line, column: from 1; 1 and 1 where it is about the whole file.
+        code: stable, such as ``SG101``.
+        severity: ``error`` prevents the policy from going live.
+        message: the problem.
+        remedy: the solution.
+        file: in the caller's naming.
+        line, column: from 1; both are 1 for the whole file.
     """
 
     code: str
@@ -37,7 +37,7 @@ class Finding:
 
 @dataclass(slots=True, frozen=True)
 class Code:
-    """One code: what it says in general."""
+    """One code of the linter."""
 
     code: str
     severity: Severity
@@ -61,27 +61,27 @@ _ALL: Final = (
     ),
     Code(
         "SG102", "note", "the text is shorter or longer than the 400 to 600 tokens that work best",
-        "Add definitions and examples near the boundary, or take out what no post turns on.",
+        "Add definitions and examples near the boundary, or remove text that decides no post.",
     ),
     Code(
         "SG103", "warning", "no definitions",
-        "Add a section DEFINITIONS that says what the policy's own words mean.",
+        "Add a section DEFINITIONS that explains the policy's own words.",
     ),
     Code(
         "SG104", "warning", "nothing says what violates",
-        "Add a section VIOLATES with one rule an item.",
+        "Add a section VIOLATES with one rule in each item.",
     ),
     Code(
         "SG105", "warning", "nothing says what is allowed",
-        "Add a section SAFE, above all with what looks violating and is not.",
+        "Add a section SAFE; list content that looks violating and is not.",
     ),
     Code(
         "SG106", "warning", "too few examples",
-        "Give four to six near the boundary, with the answer to each, violating and safe alike.",
+        "Give four to six near the boundary, violating and safe, each with its answer.",
     ),
     Code(
         "SG107", "warning", "the text does not state its labels; 'violates' and 'safe' are used",
-        "State it, for example: Answer `VIOLATES` or `SAFE`; or declare labels in policy.yaml.",
+        "State them, for example: Answer `VIOLATES` or `SAFE`; or declare labels in policy.yaml.",
     ),
     Code(
         "SG108", "warning", "the text states its answer in contradictory ways",
@@ -92,52 +92,56 @@ _ALL: Final = (
         "Give one of the rules another id.",
     ),
     Code(
-        "SG110", "warning", "a category or rule id is named that is nowhere defined",
+        "SG110", "warning", "a category or rule id is used but not defined",
         "Define it in a list item, a heading or a table, or correct its spelling.",
     ),
     Code(
         "SG111", "warning", "a hedging word",
-        "Say when it holds and when it does not; the model cannot guess what you left open.",
+        "Say exactly when the rule applies; the model cannot guess.",
     ),
     Code(
         "SG112", "error", "one example has two different answers",
-        "Keep one of the two, or change the example's words.",
+        "Keep one answer, or change the example.",
     ),
     Code(
         "SG113", "error", "a control token of the model's prompt format",
-        "Take it out; write about it in other words where the policy must name it.",
+        "Remove it; describe it in other words if necessary.",
     ),
     Code(
-        "SG114", "warning", "labels that can be taken for one another",
-        "Choose words of which none begins or ends with another, and that are no category.",
+        "SG114", "warning", "labels that are easily confused",
+        "Choose labels that are not part of one another, and not the code of a category.",
     ),
     Code(
         "SG115", "warning", "the effort is stated in the text, where it has no effect",
-        "Take it out, and set effort in policy.yaml.",
+        "Remove it, and set effort in policy.yaml.",
     ),
     Code(
         "SG116", "warning", "a declared category does not occur in the text",
-        "Describe it in the text: the model sees nothing else.",
+        "Describe it in the text, which is all that the model sees.",
     ),
     Code(
-        "SG117", "warning", "the text does not say whether a category violates; it is taken to",
+        "SG117", "warning", "the text does not say whether a category violates; it counts as violating",
         "Put it under VIOLATES or SAFE, or declare violates in policy.yaml.",
     ),
     Code(
         "SG118", "warning", "an invisible or direction-changing character",
-        "Take it out: people who review the policy cannot see it, and the model can.",
+        "Remove it: reviewers cannot see it, but the model can.",
     ),
     Code(
         "SG119", "note", "the answer is stated only once",
-        "State it at the top and again at the bottom; long policies are followed better so.",
+        "State it at the top and again at the bottom, which helps in long policies.",
     ),
     Code(
-        "SG120", "note", "nothing says what wins where two rules apply",
+        "SG120", "note", "nothing says which rule wins where two apply",
         "Say which category takes precedence, and what to do when in doubt.",
     ),
     Code(
         "SG121", "warning", "a declared label does not occur in the text",
-        "Have the text ask for it, or take labels out of policy.yaml.",
+        "Use it in the text, or remove labels from policy.yaml.",
+    ),
+    Code(
+        "SG122", "warning", "a section looks like a violating category and yields no code",
+        "Give it a code, as in (H3 - Threats). If it is not a category, set categories_complete: true in policy.yaml.",
     ),
     Code(
         "SG201", "warning", "a policy that no route names",
@@ -148,68 +152,68 @@ _ALL: Final = (
         "Add default: to routes.yaml, unless every topic that is read has a route.",
     ),
     Code(
-        "SG301", "error", "a pattern that RE2 does not take",
-        "Correct it; https://github.com/google/re2/wiki/Syntax says what there is.",
+        "SG301", "error", "a pattern that RE2 rejects",
+        "Correct it; see https://github.com/google/re2/wiki/Syntax.",
     ),
     Code(
         "SG302", "error", "a pattern that needs backtracking (lookaround, a back-reference, an atomic group)",
-        "Write the alternatives out, use \\b, or name what is to be passed over under except.",
+        "Write out the alternatives, use \\b, or list exceptions under except.",
     ),
     Code(
         "SG303", "error", "a pattern that matches every post",
-        "Have it ask for at least one character that not every post has: + in place of *, no empty alternative.",
+        "Require at least one character: use + instead of *, and no empty alternative.",
     ),
     Code(
         "SG304", "error", "two rules have one id",
-        "Give one of them another id: verdicts and metrics name it.",
+        "Give one of them another id, which verdicts and metrics name.",
     ),
     Code(
         "SG305", "error", "a rule's category does not fit the policy or the rule's outcome",
-        "Name a category that policies show lists with this decision; a rule that escalates has none.",
+        "Use a category with this decision from: stream-guard policies show. A rule that escalates has none.",
     ),
     Code(
         "SG306", "error", "a rule names rule ids that its category does not have",
-        "Name rule ids that policies show lists, of the rule's own category.",
+        "Use rule ids of the rule's category from: stream-guard policies show.",
     ),
     Code(
         "SG307", "warning", "an empty list of terms or hashes",
-        "Fill it, or take its name out of rules.yaml.",
+        "Add entries, or remove its name from rules.yaml.",
     ),
     Code(
-        "SG308", "warning", "a term that can never be found",
-        "Take it out, or look for it with raw: true.",
+        "SG308", "warning", "a term that never matches",
+        "Remove it, or set raw: true.",
     ),
     Code(
-        "SG309", "warning", "a term or hash that is there twice",
-        "Keep one of them; capitals, look-alikes and invisible characters make no difference.",
+        "SG309", "warning", "a duplicate term or hash",
+        "Keep one; case, look-alikes and invisible characters do not matter.",
     ),
     Code(
-        "SG310", "warning", "a term that two rules settle in opposite ways",
-        "Take it out of one of them; the rule that stands first wins.",
+        "SG310", "warning", "a term with opposite outcomes in two rules",
+        "Remove it from one of them; the first rule wins.",
     ),
     Code(
-        "SG311", "error", "a line of a hash list that is no hash",
-        "One SHA-256 of a normalised text a line, 64 hex digits; # begins a comment.",
+        "SG311", "error", "a line of a hash list that is not a hash",
+        "Write one SHA-256 of a normalised text (64 hex digits) on each line; # begins a comment.",
     ),
     Code(
-        "SG312", "warning", "a pattern asks for what normalised text never holds",
-        "Write what is left of it there, or set raw: true on the rule.",
+        "SG312", "warning", "a pattern needs something that normalised text never contains",
+        "Write its normalised form, or set raw: true on the rule.",
     ),
     Code(
-        "SG313", "warning", "a short term that hits within other words",
+        "SG313", "warning", "a short term that matches inside other words",
         "Set whole_words: true, or write a longer term.",
     ),
     Code(
-        "SG314", "warning", "there are rules, and policy.yaml's tiers leave them out",
+        "SG314", "warning", "rules.yaml exists, but tiers in policy.yaml do not include rules",
         "Add rules to tiers, or remove rules.yaml.",
     ),
     Code(
-        "SG401", "warning", "the calibration is for another version of the policy, and is not used",
+        "SG401", "warning", "the calibration is for another version of the policy and is not used",
         "Fit it again on verdicts of this version: stream-guard policies calibrate.",
     ),
     Code(
-        "SG402", "warning", "violates_above settles nothing: the policy has several categories that violate",
-        "Name one under thresholds.category, or take violates_above out.",
+        "SG402", "warning", "violates_above has no effect: the policy has several violating categories",
+        "Set thresholds.category, or remove violates_above.",
     ),
 )  # fmt: skip
 CODES: Final = {code.code: code for code in _ALL}

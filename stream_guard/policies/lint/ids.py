@@ -1,4 +1,4 @@
-"""Findings about categories and rule ids: defined twice, nowhere, or not in the text. Pure."""
+"""Findings about categories and rule ids: duplicate, undefined, or not in the text. Pure."""
 
 from __future__ import annotations
 
@@ -23,6 +23,8 @@ def check_ids(policy: Policy, source: str) -> Iterator[Finding]:
     sections = read_sections(policy.text)
     yield from _twice(source, list(defined_rules(sections))[: 100 * FINDINGS_MAX])
     yield from _dangling(policy, source)
+    if not policy.taxonomy.complete:
+        yield from _unread(policy, source)
     for found in policy.taxonomy.found:
         if found.what == "category" and found.file == "policy.yaml":
             if found.value not in policy.text:
@@ -32,8 +34,17 @@ def check_ids(policy: Policy, source: str) -> Iterator[Finding]:
         elif found.what == "violates" and found.how.startswith("assumed"):
             place = policy.taxonomy.where("category", found.value)
             line = place.line if place is not None and place.file == "policy.md" else 1
-            detail = f"the text does not say whether {found.value} violates; it is taken to"
+            detail = f"the text does not say whether {found.value} violates; it counts as violating"
             yield CODES["SG117"].at(source, line, detail=detail)
+
+
+def _unread(policy: Policy, source: str) -> Iterator[Finding]:
+    """Yield the sections without a code; an answer may then violate without a category."""
+    unread = [found for found in policy.taxonomy.found if found.what == "unread"]
+    for found in unread[:FINDINGS_MAX]:
+        title = found.value.strip()
+        detail = f"{title!r} looks like a violating category and yields no code"
+        yield CODES["SG122"].at(source, found.line, detail=detail)
 
 
 def _twice(source: str, rules: list[tuple[str, int]]) -> Iterator[Finding]:
@@ -49,13 +60,13 @@ def _twice(source: str, rules: list[tuple[str, int]]) -> Iterator[Finding]:
 
 
 def _dangling(policy: Policy, source: str) -> Iterator[Finding]:
-    """Yield ids that are named and look like the policy's own, but are none of them."""
+    """Yield ids that look like the policy's own, but are not defined."""
     taxonomy = policy.taxonomy
     known = {category.code for category in taxonomy.categories} | set(taxonomy.rule_ids)
     families = {code.rstrip("0123456789") for code in known if code[-1:].isdigit()}
     seen: set[str] = set()
     for name, line, column in named_ids(policy.text):
-        # Other families are other things: MP3, F1, another policy's codes.
+        # Ignore other letters: MP3, F1, codes of another policy.
         if (
             name in known
             or name in seen
@@ -65,4 +76,4 @@ def _dangling(policy: Policy, source: str) -> Iterator[Finding]:
         seen.add(name)
         if len(seen) > FINDINGS_MAX:
             return
-        yield CODES["SG110"].at(source, line, column, detail=f"{name} is nowhere defined")
+        yield CODES["SG110"].at(source, line, column, detail=f"{name} is not defined")

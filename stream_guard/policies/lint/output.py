@@ -1,4 +1,4 @@
-"""Findings as text for people, JSON for programs and SARIF 2.1.0 for code review. Pure.
+"""Renders findings as text, JSON, and SARIF 2.1.0 for code review. Pure.
 
 Source of the shape: OASIS, Static Analysis Results Interchange Format (SARIF) Version 2.1.0.
 """
@@ -26,7 +26,7 @@ _SCHEMA: Final = (
 
 
 def to_text(findings: Sequence[Finding]) -> str:
-    """Return two lines a finding, then the count of each severity."""
+    """Return two lines for each finding, and the count of each severity."""
     lines = []
     for finding in findings:
         place = f"{finding.file}:{finding.line}:{finding.column}"
@@ -45,7 +45,7 @@ def to_json(findings: Sequence[Finding]) -> str:
 
 
 def to_sarif(findings: Sequence[Finding], version: str) -> str:
-    """Return a SARIF log of one run; ``version`` is this program's."""
+    """Return a SARIF log of one run; ``version`` is that of Stream Guard."""
     rules = list(CODES.values())
     driver = {
         "name": "stream-guard",
@@ -67,7 +67,7 @@ def to_sarif(findings: Sequence[Finding], version: str) -> str:
         "runs": [
             {
                 "tool": {"driver": driver},
-                # Columns count code points, which is what Python's strings do.
+                # Columns count code points, as Python strings do.
                 "columnKind": "unicodeCodePoints",
                 "results": [_result(finding, indexes[finding.code]) for finding in findings],
             }

@@ -18,16 +18,16 @@ __all__ = ["check_rules"]
 
 
 def check_rules(policy: Policy, source: str) -> Iterator[Finding]:
-    """Yield what is wrong with a policy's rules; ``source`` names its ``policy.md``."""
+    """Yield the faults of a policy's rules; ``source`` names its ``policy.md``."""
     if policy.rules is None:
         return
     folder = source.removesuffix("policy.md")
     if policy.tiers is not None and "rules" not in policy.tiers:
         yield CODES["SG314"].at(f"{folder}rules.yaml")
-    told: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for fault in policy.rules.faults:
-        told[fault.code] += 1
-        if told[fault.code] <= FINDINGS_MAX:
+        counts[fault.code] += 1
+        if counts[fault.code] <= FINDINGS_MAX:
             yield CODES[fault.code].at(
                 f"{folder}{fault.file}", fault.line, fault.column, detail=fault.detail
             )

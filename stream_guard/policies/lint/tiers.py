@@ -1,4 +1,4 @@
-"""What the linter says of what a policy declares for its tiers: calibration, thresholds. Pure."""
+"""Findings about calibration and thresholds. Pure."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ __all__ = ["check_tiers"]
 
 
 def check_tiers(policy: Policy, source: str) -> Iterator[Finding]:
-    """Yield findings about files beside the text; ``source`` is the text's own name."""
+    """Yield findings about calibration and thresholds; ``source`` names ``policy.md``."""
     beside = PurePath(source)
     curve = policy.calibration
     if curve is not None and curve.policy_sha256 != policy.sha256:
         detail = (
-            f"the calibration is for the version {curve.policy_sha256[:12]}, and this one is "
+            f"the calibration is for version {curve.policy_sha256[:12]}, this is version "
             f"{policy.sha256[:12]}: it is not used"
         )
         yield CODES["SG401"].at(str(beside.with_name("calibration.json")), detail=detail)
@@ -31,7 +31,7 @@ def check_tiers(policy: Policy, source: str) -> Iterator[Finding]:
         violating = [c.code for c in policy.taxonomy.categories if c.violates]
         if len(violating) > 1:
             detail = (
-                f"violates_above settles nothing: the policy has {len(violating)} categories that "
-                f"violate ({', '.join(violating[:5])})"
+                f"violates_above has no effect: the policy has {len(violating)} violating categories "
+                f"({', '.join(violating[:5])})"
             )
             yield CODES["SG402"].at(str(beside.with_name("policy.yaml")), detail=detail)

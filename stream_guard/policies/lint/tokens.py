@@ -1,6 +1,6 @@
-"""Counting a text's tokens exactly where the model's vocabulary is at hand, else by an estimate.
+"""Counts the tokens of a text, with the model's vocabulary if it is installed, else by an estimate.
 
-What it must never do: reach for the network. The vocabulary comes with a package, or not at all.
+It never uses the network: an installed package contains the vocabulary.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from stream_guard.policies.lint.words import estimate_tokens
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-# Where openai-harmony, which downloads its vocabulary, reads it instead of downloading it.
+# With this variable, openai-harmony reads its vocabulary from a folder, and does not download it.
 _VOCABULARY_FOLDER: Final = "TIKTOKEN_ENCODINGS_BASE"
 
 __all__ = ["token_counter"]

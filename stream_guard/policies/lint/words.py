@@ -1,4 +1,4 @@
-"""Findings about the text's size, its sections and its words. Pure."""
+"""Findings about size, sections and words of the text. Pure."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ __all__ = ["FINDINGS_MAX", "TOKENS_MAX", "check_words", "estimate_tokens"]
 TOKENS_MAX: Final = 10_000
 _TOKENS_BEST: Final = (400, 600)
 FINDINGS_MAX: Final = 50
-"""Of one code in one policy; the rest would say nothing new."""
+"""Of one code in one policy; more findings add nothing."""
 
 _PIECE: Final = re.compile(
     r"(?P<latin>[A-Za-z]+)|(?P<wide>[\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]+)|(?P<word>[^\W\d_]+)"
     r"|\d{1,3}|[^\w\s]+\n*|\n+|_"
 )
-# Letters that one token of the o200k vocabulary spells, about; fewer than it does on average.
+# Letters for each token of the o200k vocabulary: a low estimate.
 _LETTERS_PER_TOKEN: Final = {"latin": 9, "word": 4, "wide": 1}
 
 _DEFINITIONS: Final = re.compile(
@@ -54,15 +54,14 @@ _CONTROL: Final = re.compile(r"<\|[A-Za-z0-9_]{1,40}\|>")
 _EFFORT: Final = re.compile(
     r"\breasoning(?:[\s_-]effort)?\s{0,4}[:=]\s{0,4}(?:low|medium|high)\b", re.IGNORECASE
 )
-# Zero-width and direction marks. U+200C and U+200D also spell words in some scripts and join emoji:
-# hence a warning, and no error.
+# Zero-width and direction marks. A warning only: some scripts and emoji need U+200C and U+200D.
 _INVISIBLE: Final = re.compile(
     r"[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]"
 )
 
 
 def estimate_tokens(text: str) -> int:
-    """Return about how many tokens gpt-oss makes of a text; within a quarter on policies."""
+    """Return an estimate of gpt-oss tokens of a text; within a quarter for policies."""
     tokens = 0
     for match in _PIECE.finditer(text):
         letters = _LETTERS_PER_TOKEN.get(match.lastgroup or "")
@@ -121,7 +120,7 @@ def _matches(text: str, source: str, pattern: re.Pattern[str], code: str) -> Ite
 
 
 def _hedges(lines: list[Line], source: str, headings: dict[int, str]) -> Iterator[Finding]:
-    """Yield hedging words outside quotes and code: there they are a post's, not the policy's."""
+    """Yield hedging words outside quotes and code, which contain words of posts."""
     found = 0
     for line in lines:
         if line.in_code or line.number in headings:

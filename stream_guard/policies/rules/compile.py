@@ -1,6 +1,6 @@
-"""Builds a RuleSet of declared rules, and collects what is wrong in their terms, patterns and hashes. Pure.
+"""Builds a RuleSet from declared rules, and collects all faults in terms, patterns and hashes. Pure.
 
-What it must never do: stop at the first fault, or let a bad entry into the set.
+An invalid entry never becomes part of the set.
 """
 
 from __future__ import annotations
@@ -32,30 +32,30 @@ __all__ = [
 ]  # fmt: skip
 
 BANK_BYTES_MAX: Final = 33_554_432
-"""Of one file of terms or hashes."""
+"""The largest file of terms or hashes, in bytes."""
 PATTERNS_MAX: Final = 1_000
 PATTERN_CHARACTERS_MAX: Final = 1_000
 TERMS_MAX: Final = 100_000
 TERM_CHARACTERS_MAX: Final = 200
 TERMS_CHARACTERS_MAX: Final = 2_000_000
-"""Of all terms of a policy; each takes up to some 100 bytes of memory."""
+"""Of all terms of a policy; a term takes about 100 bytes of memory."""
 HASHES_MAX: Final = 500_000
 
 _DIGEST: Final = re.compile(r"[0-9A-Fa-f]{64}")
 _BACKTRACKING: Final = re.compile(r"\(\?(?:[=!]|<[=!]|>)|\\[1-9]|\\k<|\(\?P=|[*+?}]\+")
-# Nothing sensible is common to these.
+# No sensible pattern matches all of these.
 _ANYTHING: Final = ("e", "7 days", "!", "\u0438\u0434\u0438", "\u65e5\u672c", "\U0001f600")
 
 _Path = tuple[str | int, ...]
 
 
 class Builder:
-    """Gathers what rules look for.
+    """Collects the terms, patterns and hashes of rules.
 
     Args:
-        document: ``rules.yaml``, for places.
-        files: bytes of it and of the files that it names, by name.
-        taxonomy: what rules may name.
+        document: ``rules.yaml``, for positions.
+        files: bytes of ``rules.yaml`` and of the files that it names, by name.
+        taxonomy: the categories and rule ids that rules may name.
         folder: the policy's folder, for messages.
     """
 
@@ -76,7 +76,7 @@ class Builder:
         self._settled: dict[str, Rule] = {}
 
     def add(self, index: int, meta: RuleMeta) -> None:
-        """Add the rule of this place in the file. Raises PolicyError as :func:`read_rules`."""
+        """Add the rule with this index in the file. Raises PolicyError as :func:`read_rules`."""
         path: _Path = ("rules", index)
         self._check_names(path, meta)
         terms, patterns, hashes = self._gather(path, meta, index, raw=meta.raw)
@@ -99,7 +99,7 @@ class Builder:
         self._check_contradictions(path, rule, terms)
 
     def build(self) -> RuleSet:
-        """Return the set. Raises PolicyError where there is too much of something."""
+        """Return the set. Raises PolicyError where a limit is exceeded."""
         for what, limit in (
             ("patterns", PATTERNS_MAX),
             ("terms", TERMS_MAX),
@@ -108,7 +108,7 @@ class Builder:
         ):
             if self._numbers[what] > limit:
                 message = (
-                    f"{self._numbers[what]:,} {what}, over the limit of {limit:,}; take some out"
+                    f"{self._numbers[what]:,} {what}, over the limit of {limit:,}; remove some"
                 )
                 raise self._document.error((), message)
         return RuleSet(
@@ -130,31 +130,31 @@ class Builder:
     def _check_names(self, path: _Path, meta: RuleMeta) -> None:
         twin = next((rule for rule in self._rules if rule.id == meta.id), None)
         if twin is not None:
-            detail = f"the rule {meta.id!r} is here and in line {twin.line}"
+            detail = f"the rule id {meta.id!r} is also in line {twin.line}"
             self._fault("SG304", (*path, "id"), detail)
         self._check_category(path, meta)
         if unknown := [i for i in meta.rule_ids if i not in self._taxonomy.rule_ids]:
             detail = f"the policy has no rule id {', '.join(map(repr, unknown))}"
             self._fault("SG306", (*path, "rule_ids"), detail)
         elif any(i.partition(".")[0] != meta.category for i in meta.rule_ids):
-            detail = f"rule ids of another category than {meta.category!r}"
+            detail = f"the rule ids belong to another category than {meta.category!r}"
             self._fault("SG306", (*path, "rule_ids"), detail)
 
     def _check_category(self, path: _Path, meta: RuleMeta) -> None:
         if meta.outcome == "escalate":
             if meta.category is not None or meta.rule_ids:
-                detail = f"the rule {meta.id!r} escalates, so its category and rule ids say nothing"
+                detail = f"the rule {meta.id!r} escalates, so category and rule ids have no effect"
                 self._fault("SG305", (*path, "category"), detail)
             return
         violates = meta.outcome == "violates"
         codes = [c.code for c in self._taxonomy.categories if c.violates == violates]
         if meta.category is None:
             if violates and codes:
-                detail = f"the rule {meta.id!r} violates and names no category; it may be {', '.join(codes)}"
+                detail = f"the rule {meta.id!r} violates but names no category; use one of: {', '.join(codes)}"
                 self._fault("SG305", path, detail)
         elif meta.category not in codes:
             known = ", ".join(codes) or "none"
-            detail = f"{meta.category!r} is no category of this policy that is {meta.outcome!r}; there is: {known}"
+            detail = f"no category {meta.category!r} with the outcome {meta.outcome!r}; use one of: {known}"
             self._fault("SG305", (*path, "category"), detail)
 
     def _exceptions(self, path: _Path, meta: RuleMeta, index: int) -> Exceptions | None:
@@ -200,7 +200,7 @@ class Builder:
         return gathered
 
     def _pattern(self, path: _Path, text: str, *, raw: bool) -> str | None:
-        """Return a pattern that can be compiled, or None, its fault noted."""
+        """Return a valid pattern; else note the fault and return None."""
         if len(text) > PATTERN_CHARACTERS_MAX:
             detail = f"{len(text):,} characters, over {PATTERN_CHARACTERS_MAX:,}"
             self._fault("SG301", path, detail)
@@ -210,28 +210,28 @@ class Builder:
             compiled = compile_pattern(pattern, fold_case=not raw)
         except PatternError as fault:
             code = "SG302" if _BACKTRACKING.search(text) else "SG301"
-            self._fault(code, path, f"RE2 does not take this pattern: {fault}")
+            self._fault(code, path, f"RE2 rejects this pattern: {fault}")
             return None
         hits = [compiled.search(one) for one in ("", *_ANYTHING)]
         if any(hit is not None and hit.start() == hit.end() for hit in hits):
-            detail = "the pattern matches without a single character, and so nearly every post"
+            detail = "the pattern matches the empty text, and so nearly every post"
             self._fault("SG303", path, detail)
             return None
         if all(hits[1:]):
-            self._fault("SG303", path, "the pattern matches whatever a post says")
+            self._fault("SG303", path, "the pattern matches every post")
             return None
         for what in never:
-            self._fault("SG312", path, f"normalised text never holds {what}")
+            self._fault("SG312", path, f"normalised text never contains {what}")
         return pattern
 
     def _lines(self, path: _Path, name: str) -> Iterator[tuple[int, str]]:
-        """Yield the number and the text of each line of a file that says something."""
+        """Yield number and text of each line of a file, except blank lines and comments."""
         content = self._files.get(name)
         if content is None:
-            message = f"no file {name!r} in this folder; add it, or take its name out"
+            message = f"no file {name!r} in this folder; add it, or remove its name"
             raise self._document.error(path, message)
         if len(content) > BANK_BYTES_MAX:
-            message = f"{self._folder}/{name}: over {BANK_BYTES_MAX:,} bytes; take some out"
+            message = f"{self._folder}/{name}: over {BANK_BYTES_MAX:,} bytes; remove some lines"
             raise PolicyError(message)
         text = decode_utf8(content, f"{self._folder}/{name}")
         for number, line in enumerate(text.split("\n"), 1):
@@ -248,22 +248,25 @@ class Builder:
         *,
         raw: bool,
     ) -> None:
-        """Add a bank's terms; an entry is its file, line, column and text."""
+        """Add the terms of a list; an entry is file, line, column and text."""
         if not entries:
-            self._fault("SG307", path, f"{name} is empty, and hits nothing")
+            self._fault("SG307", path, f"{name} is empty and matches nothing")
         first: dict[str, int] = {}
         for file, line, column, text in entries:
             term = text if raw else normalise(text)
             fault = ""
             if not term:
-                fault, detail = "SG308", "nothing is left of this term in the normal form"
+                fault, detail = "SG308", "the normal form of this term is empty"
             elif len(term) > TERM_CHARACTERS_MAX:
-                fault, detail = "SG308", f"over {TERM_CHARACTERS_MAX} characters; it is passed over"
+                fault, detail = (
+                    "SG308",
+                    f"over {TERM_CHARACTERS_MAX} characters; the term is ignored",
+                )
             elif term in first:
-                fault, detail = "SG309", f"the same, in the normal form, as in line {first[term]}"
+                fault, detail = "SG309", f"the normal form is the same as in line {first[term]}"
             elif not target.whole_word and len(term) <= _SHORT and term.isascii():
                 self._faults.append(
-                    Fault("SG313", file, line, column, f"{term!r} also hits within other words")
+                    Fault("SG313", file, line, column, f"{term!r} also matches inside other words")
                 )
             if fault:
                 self._faults.append(Fault(fault, file, line, column, detail))
@@ -278,32 +281,32 @@ class Builder:
                 detail = "not a SHA-256 in hex (64 digits)"
                 self._faults.append(Fault("SG311", name, line, 1, detail))
             elif (digest := bytes.fromhex(text)) in seen:
-                self._faults.append(Fault("SG309", name, line, 1, "this hash is there twice"))
+                self._faults.append(Fault("SG309", name, line, 1, "duplicate hash"))
             else:
                 seen.add(digest)
                 yield digest, label
         if not seen:
-            self._fault("SG307", path, f"{name} is empty, and hits nothing")
+            self._fault("SG307", path, f"{name} is empty and matches nothing")
 
     def _check_contradictions(
         self, path: _Path, rule: Rule, terms: list[tuple[str, Target]]
     ) -> None:
-        """Note terms of this rule that an earlier one settles the other way, for a post in the same language."""
+        """Note terms that an earlier rule for the same language decides differently."""
         if rule.outcome == "escalate":
             return
         for term, _ in terms:
             earlier = self._settled.setdefault(term, rule)
-            if earlier.outcome != rule.outcome and _meet(earlier, rule):
-                detail = f"{term!r} is {earlier.outcome} by the rule {earlier.id!r} before, and {rule.outcome} here"
+            if earlier.outcome != rule.outcome and _share_language(earlier, rule):
+                detail = f"{term!r} is {earlier.outcome} by the earlier rule {earlier.id!r}, and {rule.outcome} here"
                 self._fault("SG310", path, detail)
 
 
 _SHORT: Final = 3
-"""Letters of a term that is likely to be part of words that have nothing to do with it."""
+"""A term of at most so many letters is often part of unrelated words."""
 
 
 def rules_sha256(files: Mapping[str, bytes], first: str = "rules.yaml") -> str:
-    """Return the digest of rules and of the files that they name, each by name and length, in hex."""
+    """Return the hex digest of ``rules.yaml`` and the files that it names, with their names and lengths."""
     digest = hashlib.sha256()
     for name in (first, *sorted(files.keys() - {first})):
         content = files[name]
@@ -311,20 +314,20 @@ def rules_sha256(files: Mapping[str, bytes], first: str = "rules.yaml") -> str:
     return digest.hexdigest()
 
 
-def _meet(one: Rule, other: Rule) -> bool:
+def _share_language(one: Rule, other: Rule) -> bool:
     if not one.languages or not other.languages:
         return True
-    return any(other.speaks(tag) for tag in one.languages) or any(
-        one.speaks(tag) for tag in other.languages
+    return any(other.applies_to(tag) for tag in one.languages) or any(
+        one.applies_to(tag) for tag in other.languages
     )
 
 
 def read_rules(files: Mapping[str, bytes], taxonomy: Taxonomy, folder: str) -> RuleSet:
-    """Make sense of ``rules.yaml`` and its banks.
+    """Parse ``rules.yaml`` and the lists that it names.
 
     Args:
-        files: bytes of ``rules.yaml`` and of those of the files it names that there are, by name.
-        taxonomy: what rules may name.
+        files: bytes of ``rules.yaml`` and of the existing files that it names, by name.
+        taxonomy: the categories and rule ids that rules may name.
         folder: the policy's folder, for messages.
 
     Raises:

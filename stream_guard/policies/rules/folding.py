@@ -1,8 +1,7 @@
-"""Brings patterns into the form of the texts that they are to match. Pure.
+"""Normalises patterns like the texts that they match. Pure.
 
-Text loses look-alikes before rules see it: a pattern in Russian is written with letters that no normalised text holds.
-They are folded here as they are there; what cannot be is named. What it must never do: change what a pattern of ASCII
-means.
+Normalisation replaces look-alikes, so that a Russian pattern has letters that no normalised text contains. They are
+folded here in the same way; what cannot be folded is reported. ASCII patterns keep their meaning.
 """
 
 from __future__ import annotations
@@ -21,15 +20,12 @@ _STRETCHED: Final = re.compile(
 
 
 def fold_pattern(pattern: str) -> tuple[str, list[str]]:
-    """Return a pattern in the form of normalised text, and what in it such a text never holds.
-
-    Whatever is named there is for people, and of the pattern's own characters.
-    """
+    """Return the normalised pattern, and descriptions of its parts that normalised text never contains."""
     pattern = unicodedata.normalize("NFC", pattern)
     made: list[str] = []
     faults: dict[str, None] = {}
     in_class = quoted = False
-    outside: list[str] = []  # what is left without classes and escapes
+    outside: list[str] = []  # the pattern without classes and escapes
     i = 0
     while i < len(pattern):
         character = pattern[i]
@@ -54,7 +50,7 @@ def fold_pattern(pattern: str) -> tuple[str, list[str]]:
     if "  " in rest:
         faults["two spaces: white space is one space"] = None
     for run in _STRETCHED.finditer(rest):
-        faults[f"{run[0]!r}: of a stretched letter two are left, or one"] = None
+        faults[f"{run[0]!r}: normalised text has at most two of a repeated letter"] = None
     return "".join(made), list(faults)
 
 
@@ -82,7 +78,7 @@ def _fold(
 
 
 def _in_range(pattern: str, place: int) -> bool:
-    """Return whether a character in a class begins or ends a range."""
+    """Return whether a character in a class starts or ends a range."""
     after, before = pattern[place + 1 : place + 3], pattern[max(place - 2, 0) : place]
     return (after[:1] == "-" and after[1:] not in {"", "]"}) or (
         before[1:] == "-" and before[:1] not in {"", "["}
@@ -90,7 +86,7 @@ def _in_range(pattern: str, place: int) -> bool:
 
 
 def _folded_in_range(pattern: str, place: int) -> dict[str, None]:
-    """Name the letters of a range that begins here which normalised text never holds."""
+    """Describe the letters of a range starting here that normalised text never contains."""
     if pattern[place + 1 : place + 2] != "-":
         return {}
     low, high = pattern[place], pattern[place + 2]

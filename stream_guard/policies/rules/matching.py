@@ -1,7 +1,6 @@
-"""Finds terms and patterns in a text, all in one pass each. Pure, and linear in the text whatever it holds.
+"""Finds terms (Aho-Corasick) and patterns (RE2) in a text. Pure, and linear in any text.
 
-Terms by Aho-Corasick; patterns by RE2, which has no backtracking that a text could blow up. What it must never do:
-raise on account of a text, or lose a hit because many patterns together grew too large for a table.
+RE2 does not backtrack. No text raises an error. No hit is lost where many patterns together are too large for RE2.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ if TYPE_CHECKING:
 __all__ = ["Matcher", "PatternError", "Target", "compile_pattern"]
 
 _TOGETHER: Final = 100
-"""Patterns tried as one, before each by itself: one automaton of thousands would outgrow RE2's memory."""
+"""Patterns that are joined into one, as a filter; RE2's memory does not fit thousands."""
 _MEMORY_BYTES: Final = 32 * 1_048_576
 _SPANS_MAX: Final = 100
-"""Of one pattern in one text: each is a search of its own, and could look at all the rest."""
+"""Of one pattern in one text, since each search may read the rest of the text."""
 
 
 class PatternError(ValueError):
-    """RE2 does not take a pattern; says why in RE2's words."""
+    """RE2 rejects a pattern; the message is RE2's."""
 
 
 class Target(NamedTuple):
-    """What a hit means.
+    """The meaning of a hit.
 
     Attributes:
-        rule: the rule's place in its file, from 0.
-        label: what hit, for people: ``pattern 2``, ``a term of touts.txt``; never the words themselves.
-        whole_word: the term counts only where no letter, digit or mark stands beside it.
+        rule: the rule's index in its file, from 0.
+        label: the source of the hit, for people: ``pattern 2``, ``a term of touts.txt``; never the matched words.
+        whole_word: the term counts only with no letter, digit or mark beside it.
     """
 
     rule: int
@@ -48,7 +47,7 @@ def compile_pattern(pattern: str, *, fold_case: bool) -> Any:  # noqa: ANN401 - 
     """Compile a pattern.
 
     Raises:
-        PatternError: RE2 refuses it.
+        PatternError: RE2 rejects it.
     """
     options = re2.Options()
     options.log_errors = False
@@ -63,12 +62,12 @@ def compile_pattern(pattern: str, *, fold_case: bool) -> Any:  # noqa: ANN401 - 
             said.decode("utf-8", "replace") if isinstance(said, bytes) else said
         ) from error
     except UnicodeEncodeError as error:
-        raise PatternError("holds half a surrogate pair") from error
+        raise PatternError("contains half a surrogate pair") from error
 
 
 @dataclass(slots=True)
 class _Chunk:
-    """Some patterns: all as one (None where that is too large), and each by itself."""
+    """Several patterns: joined (None where that is too large), and each alone."""
 
     together: Any
     each: list[tuple[Any, Target]]
@@ -78,12 +77,12 @@ class Matcher:
     """A set of terms and patterns.
 
     Args:
-        terms: what to find as it stands, in a text of the same form.
+        terms: literal texts, normalised as the text is.
         patterns: as :func:`compile_pattern` takes them.
-        fold_case: whether patterns regard capitals as small letters.
+        fold_case: whether patterns ignore case.
 
     Raises:
-        PatternError: RE2 refuses a pattern.
+        PatternError: RE2 rejects a pattern.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class Matcher:
         self._chunks = list(_chunks(patterns, fold_case=fold_case))
 
     def hits(self, text: str) -> dict[int, str]:
-        """Return each rule that something hits, with a label of what did."""
+        """Return each rule that matches, with the label of its hit."""
         found: dict[int, str] = {}
         if self._terms is not None:
             for end, (length, targets) in self._terms.iter(text):
@@ -114,7 +113,7 @@ class Matcher:
         return found
 
     def blank(self, text: str) -> str:
-        """Return a text with a line's end in place of whatever hits; of a pattern, of its first 100 hits."""
+        """Return the text with each hit replaced by a line end; of a pattern, its first 100 hits."""
         spans: list[tuple[int, int]] = []
         if self._terms is not None:
             for end, (length, targets) in self._terms.iter(text):
@@ -152,15 +151,13 @@ def _chunks(patterns: Iterable[tuple[str, Target]], *, fold_case: bool) -> Itera
             try:
                 whole = "|".join(f"(?:{pattern})" for pattern, _ in some)
                 together = compile_pattern(whole, fold_case=fold_case)
-            except (
-                PatternError
-            ):  # each alone is fine; one with all is too large, or names a group twice
+            except PatternError:  # the joined pattern is too large, or has a duplicate group name
                 together = None
         yield _Chunk(together, each)
 
 
 def _counts(text: str, end: int, length: int, target: Target) -> bool:
-    """Return whether a term that ends here counts, whole words regarded."""
+    """Return whether a hit that ends here counts, under the rule for whole words."""
     return not target.whole_word or not (
         _in_word(text[end + 1 : end + 2])
         or _in_word(text[end - length : end - length + 1] if end >= length else "")
@@ -168,7 +165,7 @@ def _counts(text: str, end: int, length: int, target: Target) -> bool:
 
 
 def _in_word(character: str) -> bool:
-    # Vowel signs of Indic scripts are marks, and go on with the word.
+    # Vowel signs of Indic scripts are marks, and part of the word.
     return character.isalnum() or (
         not character.isascii() and unicodedata.category(character).startswith("M")
     )

@@ -1,22 +1,21 @@
-"""One form for all the ways in which people write, and disguise, the same words. Pure, and linear in the text.
+"""Normalises text, so that disguised words look the same. Pure, idempotent and linear in the text.
 
-Capitals, compatibility forms, look-alikes, invisible characters, stretched letters and spaces are evened out, so that
-rules match what is read and repeats are recognised. What it must never do: change what it has made (it is idempotent),
-raise, or stand in for the post: the model judges, and verdicts hash, the text as it came.
+Case, compatibility forms, look-alikes, invisible characters, repeated letters and spaces are normalised. Rules match
+the normal form, and duplicates are recognised by it. The model judges the original text, and verdicts hash it.
 
-In this order, until nothing changes any more:
+The steps, repeated until nothing changes:
 
 1. NFKC and case folding (UAX #15, The Unicode Standard 3.13).
-2. Invisible characters go: controls, zero-width and other default-ignorable characters, direction marks, variation
-   selectors, surrogates; and marks from the combining-diacritics blocks that compose with no letter, such as strokes
-   through words. An accent that does compose stays, since with it goes the word: Spanish "ano" is no year.
-3. Look-alikes become the ASCII that they look like (``confusables.txt``, of UTS #39). ASCII itself is never changed:
-   UTS #39 would make ``m`` ``rn`` and ``1`` ``l``, and nobody could write a pattern by heart. Each character is
-   folded by itself, so that a part of a text becomes the same part of its normal form.
-4. Three or more of one letter become two: "noooo" is "noo", and "ass" stays apart from "as", which one would not.
-   For "fuuuck", :func:`normalise_forms` gives the form with one as well. A word of one letter only is left alone
-   ("www", "xxx", "kkk"), and so are digits and signs, whose number means something.
-5. Runs of white space become one space; none is left at the ends.
+2. Remove invisible characters: controls, zero-width and other default-ignorable characters, direction marks,
+   variation selectors, surrogates. Also remove combining marks that compose with no letter, such as strokes through
+   words. Accents that compose stay, because they change the word: Spanish "ano" is not "año".
+3. Replace look-alikes by ASCII (``confusables.txt``, of UTS #39). ASCII does not change: UTS #39 would turn ``m``
+   into ``rn`` and ``1`` into ``l``, and patterns would be hard to write. Each character is folded alone, so that a
+   part of a text becomes the same part of its normal form.
+4. Shorten three or more of one letter to two: "noooo" becomes "noo". One would confuse "ass" with "as". For "fuuuck",
+   :func:`normalise_forms` also returns the form with one. Words of a single repeated letter ("www", "xxx", "kkk"),
+   digits and signs stay.
+5. Replace runs of white space by one space, and strip both ends.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from typing import Final
 __all__ = ["fold", "normalise", "normalise_forms"]
 
 _PASSES_MAX: Final = 8
-"""Two or three do; the bound keeps the time linear whatever a later Unicode brings."""
+"""Two or three are enough; the bound keeps the time linear under any later Unicode version."""
 
 _INVISIBLE: Final = (
     (0x00, 0x08), (0x0E, 0x1B), (0x7F, 0x84), (0x86, 0x9F), (0xAD, 0xAD), (0x34F, 0x34F),
@@ -43,7 +42,7 @@ _MARKS: Final = (
     (0xFE20, 0xFE2F),
 )  # fmt: skip
 _COMPOSED: Final = ((0xC0, 0x24F), (0x370, 0x52F), (0x1E00, 0x1FFF))
-"""Where letters with accents are whose own letter may be a look-alike."""
+"""Blocks of letters with accents whose base letter may be a look-alike."""
 
 
 def _deleted() -> set[int]:
@@ -51,8 +50,8 @@ def _deleted() -> set[int]:
 
 
 def _look_alikes() -> dict[str, str]:
-    """Return what each look-alike becomes, letters with accents included."""
-    table: dict[str, str] = {"\u2800": " "}  # the empty Braille pattern, a space that is none
+    """Return the replacement of each look-alike, including letters with accents."""
+    table: dict[str, str] = {"\u2800": " "}  # the empty Braille pattern, which looks like a space
     file = resources.files("stream_guard.policies.rules").joinpath("confusables.txt")
     for line in file.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
@@ -69,7 +68,7 @@ def _look_alikes() -> dict[str, str]:
 
 
 _FOLDED: Final = str.maketrans(dict.fromkeys(map(chr, _deleted())) | _look_alikes())
-# Classes of characters up to U+FFFF are a table to `re`, and a long list beyond; so those beyond are one range.
+# For speed: `re` has a table for characters up to U+FFFF only, so all beyond are one range.
 _FOLDABLE: Final = re.compile(
     f"[{re.escape(''.join(chr(code) for code in _FOLDED if code <= 0xFFFF))}]"  # noqa: PLR2004 - U+FFFF
 )
@@ -77,19 +76,19 @@ _BEYOND: Final = re.compile("[\U00010000-\U0010ffff]")
 _ASCII: Final = {code: None for code in _deleted() if code < 0x80} | dict.fromkeys(  # noqa: PLR2004 - ASCII's end
     (*range(0x09, 0x0E), *range(0x1C, 0x20)), " "
 )
-# A group of one class and a back-reference to it: at each place at most three characters are looked at.
+# Linear: at most three characters are read at each position.
 _RUN: Final = re.compile(r"([^\W\d_])\1{2,}")
 _RUN_ASCII: Final = re.compile(r"([a-z])\1{2,}")
 
 
 def normalise(text: str) -> str:
-    """Return the normal form of any text, surrogates and all."""
+    """Return the normal form of any text, also with surrogates."""
     text = fold(text)
     return _RUN.sub(_two, text) if _has_run(text) else text
 
 
 def normalise_forms(text: str) -> tuple[str, ...]:
-    """Return the normal form and, where letters are stretched, the one in which each such letter stands once."""
+    """Return the normal form and, where letters are repeated, the form with each of them once."""
     text = fold(text)
     if not _has_run(text):
         return (text,)
@@ -97,7 +96,7 @@ def normalise_forms(text: str) -> tuple[str, ...]:
 
 
 def fold(text: str) -> str:
-    """Return a text as :func:`normalise` does, stretched letters left as they are."""
+    """Normalise a text, except for repeated letters."""
     if not text.isascii():
         text = _fold_unicode(text)
         if not text.isascii():
@@ -113,7 +112,7 @@ def _fold_unicode(text: str) -> str:
         text = unicodedata.normalize("NFKC", text).casefold()
         if _FOLDABLE.search(text) is not None or _BEYOND.search(text) is not None:
             text = text.translate(_FOLDED)
-        # Nothing that is folded is folded to what is folded, so this is what a further pass would leave as it is.
+        # No replacement is itself replaced, so a further pass would change nothing.
         if unicodedata.is_normalized("NFKC", text) and text.casefold() == text:
             break
     return text

@@ -1,4 +1,4 @@
-"""A policy's rules, compiled: which of them applies to a post. Pure."""
+"""A policy's compiled rules, and the first rule that applies to a post. Pure."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ RuleOutcome: TypeAlias = Literal["violates", "safe", "escalate"]
 
 
 def hash_text(text: str) -> str:
-    """Return the hex SHA-256 of a text's normal form, as hash lists hold it."""
+    """Return the hex SHA-256 of a text's normal form, as in hash lists."""
     return hashlib.sha256(normalise(text).encode()).hexdigest()
 
 
 class Fault(NamedTuple):
-    """Something wrong in a rules file, for the linter.
+    """A fault in a rules file, for the linter.
 
     Attributes:
-        code: the finding's, as ``SG301``.
-        file: its name in the policy's folder.
+        code: of the finding, such as ``SG301``.
+        file: name in the policy's folder.
         line, column: from 1.
-        detail: what is wrong.
+        detail: a description.
     """
 
     code: str
@@ -41,7 +41,7 @@ class Fault(NamedTuple):
 
 @dataclass(slots=True, frozen=True, eq=False)
 class Exceptions:
-    """What a rule passes over: hits are taken out of the text, and posts of these hashes are none of its business."""
+    """The exceptions of a rule: hits are removed from the text, and posts with these hashes are skipped."""
 
     matcher: Matcher
     hashes: frozenset[bytes] = frozenset()
@@ -53,12 +53,12 @@ class Rule:
 
     Attributes:
         id: unique in its policy.
-        outcome: ``violates`` and ``safe`` settle, ``escalate`` hands on to the next tier.
-        category, rule_ids: of the policy's own; of the verdict.
-        languages: BCP 47 tags, in small letters; empty for any, posts without a language included.
-        raw: looks at the text as it came.
-        exceptions: what it passes over, or None.
-        counts: how many patterns, terms and hashes it has, by those words.
+        outcome: ``violates`` and ``safe`` decide, ``escalate`` goes to the next tier.
+        category, rule_ids: of the policy, for the verdict.
+        languages: BCP 47 tags in lower case; empty for every post, also without a language.
+        raw: matches the original text.
+        exceptions: or None.
+        counts: number of ``patterns``, ``terms`` and ``hashes``.
         line: in ``rules.yaml``, from 1.
     """
 
@@ -72,8 +72,8 @@ class Rule:
     counts: Mapping[str, int] = field(default_factory=dict)
     line: int = 1
 
-    def speaks(self, language: str | None) -> bool:
-        """Return whether it is for posts in this language; ``de`` is also for ``de-AT``."""
+    def applies_to(self, language: str | None) -> bool:
+        """Return whether the rule is for posts in this language; ``de`` includes ``de-AT``."""
         if not self.languages:
             return True
         tag = (language or "").lower().replace("_", "-")
@@ -81,7 +81,7 @@ class Rule:
 
 
 class Hit(NamedTuple):
-    """A rule that applies, and what hit: ``pattern 2``, ``a term of touts.txt``."""
+    """A rule that applies, and the source of the hit: ``pattern 2``, ``a term of touts.txt``."""
 
     rule: Rule
     label: str
@@ -89,14 +89,14 @@ class Hit(NamedTuple):
 
 @dataclass(slots=True, frozen=True, eq=False)
 class RuleSet:
-    """A policy's rules, compiled; equal to another of the same files.
+    """A policy's compiled rules; two sets from the same files are equal.
 
     Attributes:
         sha256: hex digest of ``rules.yaml`` and of the files that it names.
         rules: in the order of the file.
-        normal, raw: all terms and patterns, for normalised texts and for those as they came.
-        hashes: of normalised texts (32 bytes each): which rules have it, and in which file.
-        faults: what is wrong; a set with an error among them never goes live.
+        normal, raw: all terms and patterns, for normalised and for original texts.
+        hashes: SHA-256 of normalised texts (32 bytes), with the index and label of each rule that has it.
+        faults: faults in the files; a set with an error among them never goes live.
     """
 
     sha256: str
@@ -114,7 +114,7 @@ class RuleSet:
 
     @property
     def name(self) -> str:
-        """What verdicts name as what decided."""
+        """The model name in verdicts that a rule decided."""
         return f"rules@{self.sha256[:12]}"
 
     def first(
@@ -130,19 +130,19 @@ class RuleSet:
             found = self.raw.hits(plain) | found
         for index in sorted(found):
             rule = self.rules[index]
-            if not rule.speaks(language):
+            if not rule.applies_to(language):
                 continue
             if rule.exceptions is None:
                 return Hit(rule, found[index])
             if rule.exceptions.hashes and not digest:
                 digest = hashlib.sha256(forms[0].encode()).digest()
             if digest not in rule.exceptions.hashes:
-                label = self._left(index, rule.exceptions, digest, forms, text, title)
+                label = self._label_outside(index, rule.exceptions, digest, forms, text, title)
                 if label is not None:
                     return Hit(rule, label)
         return None
 
-    def _left(
+    def _label_outside(
         self,
         index: int,
         exceptions: Exceptions,
@@ -151,7 +151,7 @@ class RuleSet:
         text: str,
         title: str | None,
     ) -> str | None:
-        """Return what of a rule still hits without what it passes over, or None."""
+        """Return the label of a rule's hit outside its exceptions, or None."""
         label = dict(self.hashes.get(digest, ())).get(index)
         if label is not None:
             return label

@@ -1,4 +1,4 @@
-"""``rules.yaml`` as authors write it: its keys, its limits, and the files that it names. Pure."""
+"""The model of ``rules.yaml``: keys, limits and the files that it names. Pure."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _Language = Annotated[StrictStr, Field(pattern=r"^[A-Za-z]{2,8}(-[A-Za-z0-9]{1,8
 
 
 class MatchMeta(BaseModel):
-    """What to look for: any one of it is enough."""
+    """What to look for; one hit is enough."""
 
     model_config = _STRICT
 
@@ -51,7 +51,7 @@ class MatchMeta(BaseModel):
     @model_validator(mode="after")
     def _something(self) -> MatchMeta:
         if not (self.patterns or self.terms or self.terms_files or self.hashes_files):
-            message = "looks for nothing; give it patterns, terms, terms_files or hashes_files"
+            message = "has nothing to look for; add patterns, terms, terms_files or hashes_files"
             raise ValueError(message)
         return self
 
@@ -61,11 +61,11 @@ class RuleMeta(MatchMeta):
 
     Attributes:
         id: unique in the file; verdicts name it.
-        outcome: what a hit means.
-        category, rule_ids: of the policy's own; for the verdict.
-        languages: BCP 47 tags; ``de`` is also ``de-AT``. Without them, for every post.
-        raw: look at the text as it came, capitals regarded.
-        exceptions: hits on these are taken out of the text first.
+        outcome: the meaning of a hit.
+        category, rule_ids: of the policy, for the verdict.
+        languages: BCP 47 tags; ``de`` includes ``de-AT``. Empty for every post.
+        raw: match the original text, case-sensitively.
+        exceptions: their hits are removed from the text first.
     """
 
     id: Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
@@ -86,9 +86,9 @@ class RulesMeta(BaseModel):
 
 
 def named_files(content: bytes) -> tuple[str, ...]:
-    """Return the names of the files that a ``rules.yaml`` names, as far as it can be read; each once, sorted.
+    """Return the sorted names of the files that a ``rules.yaml`` names.
 
-    Only proper names of files in one folder: whatever else it says is refused by :func:`read_rules`.
+    Invalid content is ignored here; :func:`read_rules` rejects it.
     """
     try:
         value = read_yaml(content, RULES_FILE).value

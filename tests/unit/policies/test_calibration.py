@@ -266,7 +266,7 @@ def test_one_for_another_version_is_told_by_lint_and_shown_as_unused() -> None:
     assert "SG401" not in {finding.code for finding in lint_policy(used)}
     (finding,) = (f for f in lint_policy(unused) if f.code == "SG401")
     assert finding.file == "spam/calibration.json"
-    assert "is for the version 000000000000, and this one is " + SHA256[:12] in finding.message
+    assert "is for version 000000000000, this is version " + SHA256[:12] in finding.message
     assert any("'used': True" in line for line in show_lines(used))
     assert any("'used': False" in line for line in show_lines(unused))
 
@@ -330,8 +330,8 @@ def test_points_that_fall_or_leave_the_scale_are_refused(points: list[list[float
         ("{\n", ":2: not JSON"),
         ('{\n"a": 1,\n}', ":3: not JSON"),
         ("[" * 100_000, ":1: not usable JSON"),
-        ('{"a": NaN}', ":1: not usable JSON (NaN is no number)"),
-        ('{"a": 1, "a": 2}', ":1: not usable JSON ('a' is there twice; keep one)"),
+        ('{"a": NaN}', ":1: not usable JSON (NaN is not a number)"),
+        ('{"a": 1, "a": 2}', ":1: not usable JSON (duplicate key 'a'; keep one)"),
         ("[]", ":1: must be an object"),
         ("null", ":1: must be an object"),
         ("{}", ":1: method: must be 'platt' or 'isotonic'"),

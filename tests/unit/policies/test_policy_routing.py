@@ -21,8 +21,8 @@ from stream_guard.policies.routing import (
     NoRouteError,
     RoutedId,
     RouteFacts,
+    RouteRule,
     Routing,
-    Rule,
     Shadow,
     in_share,
 )
@@ -210,7 +210,7 @@ conditions = st.one_of(
     ),
 )
 rules = st.builds(
-    Rule, st.just("r"), st.lists(conditions, min_size=1, max_size=3).map(tuple), lists
+    RouteRule, st.just("r"), st.lists(conditions, min_size=1, max_size=3).map(tuple), lists
 )
 slugs = st.sampled_from(KNOWN)
 keys = st.sampled_from(["author", "id", "tenant", "header:h", "/f"])
@@ -316,7 +316,7 @@ def test_snapshot_refuses_a_route_to_nothing() -> None:
     ("text", "line", "wanted"),
     [
         ("default: [a]\nrules: [{name: x, policies: [a]}]", 2, "when: Field required"),
-        ("default: [a]\nrules:\n- name: x\n  when: {}\n  policies: [a]", 4, "asks for nothing"),
+        ("default: [a]\nrules:\n- name: x\n  when: {}\n  policies: [a]", 4, "has no condition"),
         (
             "default: [a]\nrules:\n- name: x\n  when: {tenant: a}\n  policies: [zz]",
             5,
@@ -342,7 +342,7 @@ def test_snapshot_refuses_a_route_to_nothing() -> None:
         (
             "default: [a]\nrules:\n" + "- {name: x, when: {tenant: a}, policies: [a]}\n" * 2,
             4,
-            "the name 'x' is there twice",
+            "duplicate rule name 'x'",
         ),
         (
             "topics: {t: [a]}\nrules:\n- {name: x, when: {tenant: a}, policies: [a]}",
@@ -364,11 +364,11 @@ def test_snapshot_refuses_a_route_to_nothing() -> None:
         (
             "default: [a]\ncanaries:\n" + "- {policy: a, candidate: b, percent: 5}\n" * 2,
             4,
-            "one at a time",
+            "already has a canary",
         ),
-        ("default: [a]\nshadows:\n- {policy: b}\n- {policy: b}", 4, "a shadow already"),
+        ("default: [a]\nshadows:\n- {policy: b}\n- {policy: b}", 4, "is already a shadow"),
         ("default: [a]\nshadows:\n- {policy: b, beside: b}", 3, "beside itself"),
-        ("shadows:\n- {policy: b}", 1, "routes nothing without a default"),
+        ("shadows:\n- {policy: b}", 1, "no routes; add a default"),
     ],
 )
 def test_bad_routes_are_named_with_their_line(text: str, line: int, wanted: str) -> None:
@@ -416,7 +416,7 @@ def test_route_command_says_why_rules_do_not_match(folder: Path) -> None:
     post = {"id": "p1", "text": "hi", "tenant": "acme"}
     lines = explain(folder, [post], "--topic", "x", "--header", "x-surface=chat")
     assert lines[1:] == [
-        "  rule 'german comments' does not match: not so that topic is forum.*",
+        "  rule 'german comments' does not match: condition not met: topic is forum.*",
         "  rule 'acme' matches",
         "  rule 'acme' names e",
     ]

@@ -81,14 +81,14 @@ def test_two_rules_of_one_id_are_an_error() -> None:
 @pytest.mark.parametrize(
     ("rule", "told"),
     [
-        ("outcome: violates, category: S9", "'S9' is no category"),
+        ("outcome: violates, category: S9", "no category 'S9'"),
         (
             "outcome: violates, category: S0",
-            "'S0' is no category of this policy that is 'violates'",
+            "no category 'S0' with the outcome 'violates'",
         ),
-        ("outcome: safe, category: S1", "'S1' is no category of this policy that is 'safe'"),
-        ("outcome: violates", "names no category; it may be S1, S2"),
-        ("outcome: escalate, category: S1", "say nothing"),
+        ("outcome: safe, category: S1", "no category 'S1' with the outcome 'safe'"),
+        ("outcome: violates", "names no category; use one of: S1, S2"),
+        ("outcome: escalate, category: S1", "have no effect"),
     ],
 )
 def test_a_category_fits_the_policy_and_the_outcome(rule: str, told: str) -> None:
@@ -129,7 +129,7 @@ def test_a_term_of_two_outcomes_is_named() -> None:
     )
     (found,) = said(rules % ("", ""))
     assert (found.code, found.line) == ("SG310", 3)
-    assert "'tea' is safe by the rule 'fine' before, and violates here" in found.message
+    assert "'tea' is safe by the earlier rule 'fine', and violates here" in found.message
     assert said(rules % (", languages: [en]", ", languages: [de]")) == []
     assert [f.code for f in said(rules % (", languages: [de]", ", languages: [de-AT]"))] == [
         "SG310"
@@ -184,7 +184,7 @@ def test_rules_that_the_tiers_leave_out_are_named() -> None:
         ("rules: []", "rules.yaml:1: rules: "),
         ("rules:\n  - {id: A b, outcome: safe, terms: [x]}", "rules.yaml:2: rules.0.id"),
         ("rules:\n  - {id: a, outcome: bad, terms: [x]}", "rules.yaml:2: rules.0.outcome"),
-        ("rules:\n  - {id: a, outcome: safe}", "rules.yaml:2: rules.0: looks for nothing"),
+        ("rules:\n  - {id: a, outcome: safe}", "rules.yaml:2: rules.0: has nothing to look for"),
         ("rules:\n  - id: a\n    outcome: safe\n    term: [x]", "rules.yaml:4: rules.0.term: unknown key"),
         ("rules:\n  - id: a\n    outcome: safe\n    terms: [no]", "is False to YAML, not text; put it in quotes"),
         ("rules:\n  - id: a\n    outcome: safe\n    terms: [x]\n    except: {}", "rules.yaml:5: "),
@@ -266,7 +266,7 @@ def test_an_error_stops_a_start(folder: Path) -> None:
     assert load_policies(folder).policies["spam"].rules is not None
     (folder / "spam" / "rules.yaml").write_text(ONE % "patterns: ['(?=x)a']")
     with pytest.raises(
-        PolicyError, match=r"spam/rules\.yaml:5: SG302: .*invalid perl operator.* Write the"
+        PolicyError, match=r"spam/rules\.yaml:5: SG302: .*invalid perl operator.* Write out the"
     ):
         load_policies(folder)
 

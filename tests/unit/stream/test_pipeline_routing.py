@@ -15,7 +15,7 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.policies.policy import PolicySet, make_policy
-from stream_guard.policies.routing import Canary, Condition, Routing, Rule, Shadow
+from stream_guard.policies.routing import Canary, Condition, RouteRule, Routing, Shadow
 from stream_guard.records.post import Post, PostParser
 from stream_guard.service.policies import check_routes
 from stream_guard.settings import Settings
@@ -136,8 +136,8 @@ def test_a_topic_with_routes_of_its_own_is_asked_once(tracing: Tracing) -> None:
 
 def test_rules_look_at_each_post_its_headers_and_its_fields(tracing: Tracing) -> None:
     rules = (
-        Rule("surface", (Condition("header", ("listing",), "surface"),), ("b",)),
-        Rule("verified", (Condition("field", (True,), "/seller/verified"),), ("c",)),
+        RouteRule("surface", (Condition("header", ("listing",), "surface"),), ("b",)),
+        RouteRule("verified", (Condition("field", (True,), "/seller/verified"),), ("c",)),
     )
     harness = Harness(tracing, policy_set(Routing(rules, default=("a",)), "a", "b", "c"))
     harness.accept({"id": "1"}, {"id": "2", "seller": {"verified": True}}, {"id": "3", "seller": 1})

@@ -58,6 +58,8 @@ def combinations(taxonomy: Taxonomy) -> list[Combination]:
         Combination(violation, None, ())
         for violation in (0, 1)
         if all(p.violation != violation for p in pairs)
+        # A wrong category is worse than none, so null stays possible where one may be missing.
+        or (violation == 1 and not taxonomy.complete)
     )
     return pairs
 

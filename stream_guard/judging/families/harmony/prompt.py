@@ -193,7 +193,7 @@ def _fields(taxonomy: Taxonomy) -> str:
     zero = f"{taxonomy.safe_label}{_listed(safe)}"
     lines = [f"- violation: 1 where the policy's label is {one}, 0 where it is {zero}."]
     if taxonomy.categories:
-        null = "" if violating and safe else "; null where none applies"
+        null = "" if violating and safe and taxonomy.complete else "; null where none applies"
         lines.append(f"- category: the one code of the policy that fits best{null}.")
         if taxonomy.rule_ids:
             lines.append(
