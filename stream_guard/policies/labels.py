@@ -255,7 +255,7 @@ def _other_statements(
         ],
     )
     yield "label conditions", [word for line in lines for word in _conditions(line)]
-    alternatives = []
+    alternatives: list[tuple[str, bool | None, int]] = []
     for section in sections:
         about_answers = ANSWER_WORDS.search(section.title) is not None
         for line in section.lines:

@@ -416,7 +416,7 @@ def test_route_command_says_why_rules_do_not_match(folder: Path) -> None:
     post = {"id": "p1", "text": "hi", "tenant": "acme"}
     lines = explain(folder, [post], "--topic", "x", "--header", "x-surface=chat")
     assert lines[1:] == [
-        "  rule 'german comments' does not match: condition not met: topic is forum.*",
+        "  rule 'german comments' does not match; condition not met: topic is forum.*",
         "  rule 'acme' matches",
         "  rule 'acme' names e",
     ]

@@ -45,7 +45,8 @@ def summary(taxonomy: Taxonomy) -> str:
 
 
 def test_the_table_of_shapes_says_what_is_read() -> None:
-    rows = re.findall(r"^\| [^|]+ \| `([a-z-]+)` \| (.+) \|$", PAGE, re.MULTILINE)
+    section = PAGE.partition("### Shapes that are read")[2].partition("\n#")[0]
+    rows = re.findall(r"^\| [^|]+ \| `([a-z-]+)` \| (.+) \|$", section, re.MULTILINE)
     expected = {path.name: summary(shape(path.name).taxonomy) for path in SHAPES.iterdir()}
     assert dict(rows) == expected
 
@@ -129,7 +130,7 @@ def test_show_says_what_is_open_and_what_goes_to_people() -> None:
         ("Answer `RUMOUR` or `OK`.", ("RUMOUR", "OK")),
         ("Antworte mit ERLAUBT oder VERBOTEN.", ("VERBOTEN", "ERLAUBT")),
         ("Réponds AUTORISÉ ou INTERDIT.", ("INTERDIT", "AUTORISÉ")),
-        ("Responde PERMITIDO o PROHIBIDO.", ("violates", "safe")),
+        ("Responde PERMITIDO o PROHIBIDO.", ("PROHIBIDO", "PERMITIDO")),
         ("## A\n\nOutput: INVALID + ESCALATE\n\n## B\n\nOutput: VALID\n", ("INVALID", "VALID")),
         ("## A\n\nOutput: VALID or INVALID\n", ("INVALID", "VALID")),
         ("| Code | Verdict |\n|---|---|\n| AB1 | BLOCK |\n| AB2 | ALLOW |\n", ("BLOCK", "ALLOW")),
@@ -154,8 +155,7 @@ def test_labels_of_published_shapes_are_read(text: str, pair: tuple[str, str]) -
             {"H1": True, "H2": True},
         ),
         (
-            "## Categories\n### Insults (IN1 - Insults)\n- **Encouragement**: x\n- **Slurs**: y\n"
-            "Output: INVALID\n",
+            "## Categories\n### Rude (IN1 - Rude)\n- **Encouragement**: x\n- **Slurs**: y\n",
             {"IN1": True},
         ),
         (
@@ -214,7 +214,8 @@ def test_sections_that_yield_no_code_are_named(text: str, unread: list[str]) -> 
         "- **X{n}**: a\n- b\n",
         "(AB - ",
         "| A | B |\n|--|--|\n",
-        "🚫",
+        "|-",
+        "\U0001f6ab",
         "Output: VALID x ",
         "Label 1 when ",
     ],

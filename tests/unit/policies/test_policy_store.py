@@ -104,11 +104,11 @@ ONE = {"spam/policy.md": "No spam."}
             "routes.yaml:4",
             "no policy 'lies'",
         ),
-        ({**ONE, "routes.yaml": "default: [spam, spam]"}, "routes.yaml:1", "duplicate key"),
+        ({**ONE, "routes.yaml": "default: [spam, spam]"}, "routes.yaml:1", "duplicate policy 'spam'"),
         (
             {**ONE, "routes.yaml": "topics:\n  a: [spam]\n  a: [spam]"},
             "routes.yaml:3",
-            "duplicate policy 'a'",
+            "duplicate key 'a'",
         ),
         ({**ONE, "routes.yaml": "default: [spam\ntopics: {}"}, "routes.yaml:2", "not valid YAML"),
         ({**ONE, "routes.yaml": "default: [spam]\ntopic: {}"}, "routes.yaml:2", "unknown key"),
