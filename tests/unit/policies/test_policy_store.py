@@ -104,7 +104,11 @@ ONE = {"spam/policy.md": "No spam."}
             "routes.yaml:4",
             "no policy 'lies'",
         ),
-        ({**ONE, "routes.yaml": "default: [spam, spam]"}, "routes.yaml:1", "duplicate policy 'spam'"),
+        (
+            {**ONE, "routes.yaml": "default: [spam, spam]"},
+            "routes.yaml:1",
+            "duplicate policy 'spam'",
+        ),
         (
             {**ONE, "routes.yaml": "topics:\n  a: [spam]\n  a: [spam]"},
             "routes.yaml:3",
