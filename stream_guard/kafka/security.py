@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.helpers import create_ssl_context
 
-from stream_guard.core.errors import SettingsError
+from stream_guard.core.errors import SettingsError, named
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,13 +70,43 @@ def _ssl_context(security: SecuritySettings) -> ssl.SSLContext:
             cafile=None if security.ssl_cafile is None else str(security.ssl_cafile),
             certfile=None if security.ssl_certfile is None else str(security.ssl_certfile),
             keyfile=None if security.ssl_keyfile is None else str(security.ssl_keyfile),
-            password=None if password is None else password.get_secret_value(),
+            # Without a password OpenSSL would ask at the terminal.
+            password=_refuse_prompt if password is None else password.get_secret_value(),
         )
-    except (OSError, ssl.SSLError) as error:
-        message = f"kafka.security: a certificate or key cannot be read: {error}"
-        raise SettingsError(message) from error
+    except (OSError, ssl.SSLError, ValueError) as error:
+        raise SettingsError(_unreadable(security, error)) from error
     context.check_hostname = security.ssl_check_hostname
     return context
+
+
+def _refuse_prompt() -> str:
+    raise SettingsError(
+        "kafka.security.ssl_keyfile: the key is encrypted; set kafka.security.ssl_key_password "
+        "(STREAM_GUARD_KAFKA__SECURITY__SSL_KEY_PASSWORD)"
+    )
+
+
+def _unreadable(security: SecuritySettings, error: Exception) -> str:
+    """Return which file cannot be used, and why."""
+    for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile"):
+        path = getattr(security, name)
+        if path is None:
+            continue
+        try:
+            content = path.read_bytes()
+        except OSError as fault:
+            return f"kafka.security.{name}: {path}: {fault.strerror}; name a PEM file that this user may read"
+        if b"-----BEGIN " not in content:
+            return f"kafka.security.{name}: {path} is not a PEM file; convert it with openssl"
+    reason = (getattr(error, "reason", None) or "").upper()
+    if "KEY_VALUES_MISMATCH" in reason:
+        return (
+            f"kafka.security: {security.ssl_keyfile} is not the key of the certificate {security.ssl_certfile}; name "
+            "the files of one pair"
+        )
+    if security.ssl_key_password is not None:
+        return f"kafka.security.ssl_key_password does not open {security.ssl_keyfile}, or the key is damaged"
+    return f"kafka.security: the certificate, key or CA is damaged ({reason.lower() or named(error)}); replace it"
 
 
 def _import_hook(name: str) -> Callable[[], Any]:

@@ -25,6 +25,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
+from stream_guard.kafka.connection_failure import find_cause
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.record_decoding import tolerate_header_names
 from stream_guard.kafka.security import connection_options
@@ -48,8 +49,9 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
     Raises:
         BrokerError: it cannot be reached.
     """
+    options = connection_options(settings)
     try:
-        admin = AIOKafkaAdminClient(**connection_options(settings))
+        admin = AIOKafkaAdminClient(**options)
         try:
             async with asyncio.timeout(timeout_s):
                 await admin.start()
@@ -58,10 +60,13 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
             with contextlib.suppress(KafkaError, OSError):
                 await admin.close()
     except (KafkaError, OSError, TimeoutError) as error:
-        message = (
-            f"no Kafka broker answers at {settings.bootstrap_servers} (kafka.bootstrap_servers): "
-            f"{named(error)}"
-        )
+        cause = await find_cause(settings, options)
+        place = f"{settings.bootstrap_servers} (kafka.bootstrap_servers)"
+        if cause is None or not cause.answered:
+            what = named(error) if cause is None else cause.text
+            message = f"no Kafka broker answers at {place}: {what}"
+        else:
+            message = f"the Kafka brokers at {place} cannot be used: {cause.text}"
         raise BrokerError(message) from error
 
 
