@@ -26,13 +26,14 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 
 from stream_guard.core.errors import named
+from stream_guard.kafka.security import client_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_guard.settings import KafkaSettings
 
-__all__ = ["Cause", "find_cause"]
+__all__ = ["Cause", "find_cause", "split_address"]
 
 _STEP_TIMEOUT_S: Final = 5.0
 _ALERT_TIMEOUT_S: Final = 1.0
@@ -66,7 +67,7 @@ async def find_cause(settings: KafkaSettings, options: Mapping[str, Any]) -> Cau
     """
     found: Cause | None = None
     for address in settings.bootstrap_servers.split(","):
-        host, port = _split(address.strip())
+        host, port = split_address(address)
         cause = await _probe(settings, options, host, port)
         if cause is None:
             return None
@@ -76,7 +77,9 @@ async def find_cause(settings: KafkaSettings, options: Mapping[str, Any]) -> Cau
     return found
 
 
-def _split(address: str) -> tuple[str, int]:
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``; the port of Kafka where none is given."""
+    address = address.strip()
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
         return address.strip("[]"), _DEFAULT_PORT
@@ -210,11 +213,7 @@ async def _try_kafka(
     settings: KafkaSettings, options: Mapping[str, Any], host: str, port: int
 ) -> str | None:
     """Return what fails in Kafka's own protocol: versions, then SASL; None where all succeed."""
-    ours = {
-        name: value
-        for name, value in options.items()
-        if name.startswith(("sasl_", "ssl_")) or name in {"security_protocol", "client_id"}
-    }
+    ours = client_identity(options)
     try:
         async with asyncio.timeout(_STEP_TIMEOUT_S):
             connection = await create_conn(host, port, **ours)
@@ -235,11 +234,11 @@ async def _kafka_fault(
     # TLS 1.3: the broker judges our certificate after the handshake.
     tls = next((e for e in (error, error.__cause__, error.__context__) if _is_tls(e)), None)
     if isinstance(tls, ssl.SSLError):
-        return _tls_fault(tls, *_split(place))
+        return _tls_fault(tls, *split_address(place))
     if isinstance(error, SaslAuthenticationFailed | AuthenticationFailedError):
         return _credentials_fault(settings, place)
     if isinstance(error, UnsupportedSaslMechanismError):
-        offered = await _offered_mechanisms(options, *_split(place))
+        offered = await _offered_mechanisms(options, *split_address(place))
         return (
             f"{place} does not offer the SASL mechanism {security.sasl_mechanism}"
             f"{f' but {offered}' if offered else ''}; fix kafka.security.sasl_mechanism"

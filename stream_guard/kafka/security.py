@@ -14,7 +14,7 @@ from aiokafka.helpers import create_ssl_context
 from stream_guard.core.errors import SettingsError, named
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from stream_guard.settings import KafkaSettings, SecuritySettings
 
@@ -61,6 +61,15 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
             options["sasl_plain_username"] = security.username
             options["sasl_plain_password"] = security.password.get_secret_value()
     return options
+
+
+def client_identity(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those connection options by which one single connection proves who we are."""
+    return {
+        name: value
+        for name, value in options.items()
+        if name.startswith(("sasl_", "ssl_")) or name in {"security_protocol", "client_id"}
+    }
 
 
 def _ssl_context(security: SecuritySettings) -> ssl.SSLContext:

@@ -26,6 +26,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.connection_failure import find_cause
+from stream_guard.kafka.permissions import forbidden_topics, principal
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.record_decoding import tolerate_header_names
 from stream_guard.kafka.security import connection_options
@@ -107,16 +108,28 @@ async def check_topics(settings: KafkaSettings) -> set[str]:
     needed = [*settings.topics, *settings.written_topics]
     missing = [topic for topic in needed if topic not in there]
     if missing:
-        message = (
-            f"topics that do not exist on {settings.bootstrap_servers}: {', '.join(missing)}; create them, for "
-            f"example: kafka-topics.sh --create --topic {missing[0]} --partitions 12 --bootstrap-server "
-            f"{settings.bootstrap_servers}"
-        )
-        raise BrokerError(message)
+        raise BrokerError(await _explain_missing(settings, missing))
     if pattern is not None:
         ours = set(settings.own_topics)
         return {topic for topic in there if pattern.match(topic) and topic not in ours}
     return set(settings.topics)
+
+
+async def _explain_missing(settings: KafkaSettings, missing: Sequence[str]) -> str:
+    """Return why topics cannot be used: access control lists hide them, or they do not exist."""
+    forbidden = await forbidden_topics(settings, missing)
+    if forbidden:
+        return (
+            f"access control lists on {settings.bootstrap_servers} hide topics: {', '.join(forbidden)}; grant Describe "
+            "with Read (input) or Write (output), for example: kafka-acls.sh --add --allow-principal "
+            f"{principal(settings)} --operation Read --operation Describe --topic {forbidden[0]} --bootstrap-server "
+            f"{settings.bootstrap_servers}"
+        )
+    return (
+        f"topics that do not exist on {settings.bootstrap_servers}: {', '.join(missing)}; create them, for "
+        f"example: kafka-topics.sh --create --topic {missing[0]} --partitions 12 --bootstrap-server "
+        f"{settings.bootstrap_servers}"
+    )
 
 
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.errors import BrokerError, StreamGuardError
+from stream_guard.core.kafka_types import Partition
 from stream_guard.settings import Settings, load_settings
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
             yield CheckResult("topics", error=error)
         else:
             yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
+            yield _check("permissions", partial(_permissions, settings))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
     if policies is not None:
@@ -72,6 +74,30 @@ def _check(name: str, work: Callable[[], str]) -> CheckResult:
         return CheckResult(name, work())
     except StreamGuardError as error:
         return CheckResult(name, error=error)
+
+
+def _permissions(settings: Settings) -> str:
+    from stream_guard.kafka.permissions import may_join_group, may_use_transactions, principal
+    from stream_guard.kafka.transactions import transactional_id
+
+    kafka = settings.kafka
+    grant = f"kafka-acls.sh --add --allow-principal {principal(kafka)}"
+    if not asyncio.run(may_join_group(kafka)):
+        message = (
+            f"access control lists forbid the consumer group {kafka.group_id!r} (kafka.group_id); grant it, for "
+            f"example: {grant} --operation Read --group {kafka.group_id}"
+        )
+        raise BrokerError(message)
+    if settings.delivery.mode == "exactly_once":
+        sample = transactional_id(kafka.group_id, Partition("posts", 0))
+        if not asyncio.run(may_use_transactions(kafka, sample)):
+            message = (
+                f"access control lists forbid transactional ids such as {sample!r} (delivery.mode exactly_once); grant "
+                f"their prefix, for example: {grant} --operation Write --operation Describe --transactional-id "
+                f"{kafka.group_id}/ --resource-pattern-type prefixed"
+            )
+            raise BrokerError(message)
+    return f"the group {kafka.group_id} may be used"
 
 
 def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:

@@ -65,7 +65,9 @@ class Doctor:
 
     def _failed(self, name: str, error: StreamGuardError) -> Advice:
         self.exit_code = self.exit_code or error.exit_code
-        return Advice(name, "error", str(error))
+        # Our messages say what happened, then, behind a semicolon, what to do.
+        detail, _, remedy = str(error).partition("; ")
+        return Advice(name, "error", detail, remedy)
 
     def _rest(self, settings: Settings, *, broker: bool) -> Iterator[Advice]:
         yield machine.versions()
