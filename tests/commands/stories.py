@@ -171,7 +171,7 @@ STORIES: Final = {
         for_reference,
         SCRIPTED,
         lasting={
-            "STREAM_GUARD_KAFKA__TOPICS='[\"posts\"]' stream-guard run --config guard.toml": "assigned"
+            "stream-guard run --config guard.toml": "assigned",
         },
     ),
 }
