@@ -62,7 +62,7 @@ class OfflineJudge:
 
     Args:
         settings: the sections ``engine`` and ``cascade``.
-        judge: the model's judge; by default the one that the settings name.
+        judge: the model's judge; by default that of the settings.
         listen: receives each prompt and completion.
 
     Raises:

@@ -63,7 +63,7 @@ class EvaluationRun:
 
         Args:
             progress: called with the current step, the number of judged rows and of all rows.
-            judge: the model's judge; by default the one that the settings name.
+            judge: the model's judge; by default that of the settings.
 
         Raises:
             EngineError: the engine does not start, or crashes too often.
