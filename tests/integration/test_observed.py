@@ -87,14 +87,18 @@ class Observed:
 
     def value(self, sample: str, **labels: str) -> float:
         """Return the sum over the samples of this name that bear these labels."""
-        found = [
+        found = self.samples(sample, **labels)
+        assert found, f"no {sample} {labels}"
+        return float(sum(found))
+
+    def samples(self, sample: str, **labels: str) -> list[float]:
+        """Return the values of the samples of this name that bear these labels; none before the first is shown."""
+        return [
             one.value
             for family in self.families().values()
             for one in family.samples
             if one.name == sample and labels.items() <= one.labels.items()
         ]
-        assert found, f"no {sample} {labels}"
-        return float(sum(found))
 
 
 async def send(bootstrap: str, topic: str) -> None:
@@ -171,7 +175,8 @@ async def observe(broker: Broker, model: Path, folder: Path) -> Observed:
             def settled() -> bool:
                 # These are looked at from time to time, not all at once: each may be the last to know.
                 seen.metrics = fetch(port, "metrics")
-                return all(seen.value(f"stream_guard_{gauge}") == 0 for gauge in OVER)
+                shown = [seen.samples(f"stream_guard_{gauge}") for gauge in OVER]
+                return all(values and not any(values) for values in shown)
 
             await until(settled)
             seen.health = fetch(port, "healthz")

@@ -104,7 +104,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
         faults.stand_before(producer)
         return producer
 
-    for module in ("producer", "transactions"):
+    for module in ("publisher", "transactions"):
         monkeypatch.setattr(f"stream_guard.kafka.{module}.make_producer", made)
     return faults
 
