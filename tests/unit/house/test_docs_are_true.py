@@ -192,6 +192,15 @@ def test_a_drawing_is_of_our_own_and_fetches_nothing(picture: str) -> None:
     assert not re.search(r"href=\"(?!#)|@import|url\((?!#)", text)
 
 
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if re.match(r"docs/(guides|explanation|architecture)", page)]
+)
+def test_a_page_opens_with_what_it_is_for_and_who_reads_it(page: str) -> None:
+    opening = (ROOT / page).read_text("utf-8").partition("\n## ")[0]
+    assert re.search(r"\bThis (guide|page)\b", opening)
+    assert re.search(r"\bfor\b", opening)
+
+
 def codes_of(text: str) -> dict[int, str]:
     """Return the meanings by exit code of the first table in a text that has them."""
     return {
