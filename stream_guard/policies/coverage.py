@@ -9,7 +9,7 @@ import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.labels import label_stance, output_labels
+from stream_guard.policies.labels import escalates, label_stance, output_labels
 from stream_guard.policies.text import read_definitions, stance
 from stream_guard.policies.word_codes import EXAMPLES, candidates, is_structural
 
@@ -59,6 +59,7 @@ def find_unread(
             not is_structural(section.title)
             and (
                 index in possible
+                or escalates(section.title)
                 or (
                     (section.level, section.parents) in levels
                     and stance(section.title) is not False

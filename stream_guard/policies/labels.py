@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ANSWER_WORDS",
+    "CodeLabel",
     "LabelPair",
     "OutputLabel",
     "code_labels",
@@ -76,9 +77,14 @@ _LABEL_WHEN: Final = re.compile(
     r"[`*\"'\u201c]{0,3}([\w-]{1,40})[`*\"'\u201d]{0,3}\s*[,:]?\s*(?:when|if|where|for|means|=)(?=\W)",
     re.IGNORECASE,
 )
+_CODE: Final = re.compile(r"[A-Z]{1,8}\d{1,3}")
 _CODE_LABEL: Final = re.compile(
-    r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})[`*_]{0,4}\s{0,2}[(\[]\W{0,3}([\w-]{1,40})(?=[^\w-])"
+    r"(?<![A-Za-z0-9.-])([A-Z]{1,8}\d{1,3})[`*_]{0,4}"
+    r"(?:\s{0,2}[(\[]\W{0,3}([\w-]{1,40})(?=[^\w-])[^)\]\n]{0,40}[)\]]?"  # FR2 (INVALID)
+    r"|\s{0,2}(?:[:=]|->|=>|\u2192)?\s{0,2}[`*]{0,3}([A-Z][A-Z_]{1,39})(?![\w-])"  # FR2: INVALID
+    r"|\s[^;|\n]{1,200}?(?:->|=>|\u2192)\s{0,2}[`*]{0,3}([A-Z][A-Z_]{1,39})(?![\w-]))"  # FR2 - x -> INVALID
 )
+_NEGATED: Final = re.compile(r"^(?:not|non|no|kein|keine|nicht|pas|sin)[_ -]?(.+)$", re.IGNORECASE)
 _CONDITION: Final = re.compile(
     r"^\W*(?:when|if|where|for|means|wenn|falls|si)\b|^[`*_\"'\s]*=", re.IGNORECASE
 )
@@ -164,11 +170,21 @@ def _names_other(word: str, rest: str) -> bool:
     return (not label_stance(word)) in others
 
 
-def code_labels(line: Line) -> Iterator[tuple[str, str]]:
+class CodeLabel(NamedTuple):
+    """A code, the label in brackets after it, and where both start and end in the line (from 0)."""
+
+    code: str
+    word: str
+    start: int
+    end: int
+
+
+def code_labels(line: Line) -> Iterator[CodeLabel]:
     """Yield each code of a line with the known label in brackets after it: ``FR2 (INVALID) - title``."""
     for match in _CODE_LABEL.finditer(line.text):
-        if label_stance(match[2]) is not None and not match[2].isdigit():
-            yield match[1], match[2]
+        word = next(group for group in match.groups()[1:] if group)
+        if label_stance(word) is not None and not word.isdigit():
+            yield CodeLabel(match[1], word, match.start(), match.end())
 
 
 class _Pairs:
@@ -195,6 +211,8 @@ def _quoted(text: str) -> Iterator[tuple[str, bool | None]]:
         word = next(group for group in match.groups() if group)
         end = matches[index + 1].start() if index + 1 < len(matches) else len(text)
         own = label_stance(word)
+        if own is None and _CODE.fullmatch(word):
+            continue  # a category's code, not a label
         yield word, own if own is not None else stance(text[match.end() : end], first=True)
 
 
@@ -276,9 +294,9 @@ def _other_statements(
     yield (
         "labels after codes",
         [
-            (word, label_stance(word), line.number)
+            (found.word, label_stance(found.word), line.number)
             for line in (*titles, *lines)
-            for _, word in code_labels(line)
+            for found in code_labels(line)
         ],
     )
     asked = [line for line in lines if ANSWER_WORDS.search(line.text)]
@@ -287,9 +305,19 @@ def _other_statements(
         [
             (w, v, line.number)
             for line in asked
-            for w, v in (*_quoted(line.text), *_phrases(line.text))
+            for w, v in (*_quoted(line.text), *_phrases(line.text), *_quoted_after(line.text))
         ],
     )
+
+
+def _quoted_after(text: str) -> Iterator[tuple[str, bool | None]]:
+    """Yield quoted words with the stance of the words before them: ``If it is disallowed, respond "Stop"``."""
+    end = 0
+    for match in _QUOTED.finditer(text):
+        word = next(group for group in match.groups() if group)
+        if label_stance(word) is None and _CODE.fullmatch(word) is None:
+            yield word, stance(text[end : match.start()])
+        end = match.end()
 
 
 def _phrases(text: str) -> Iterator[tuple[str, bool | None]]:
@@ -316,7 +344,7 @@ def _conditions(line: Line) -> Iterator[tuple[str, bool | None, int]]:
 
 
 def _alternatives(line: Line) -> Iterator[tuple[str, bool | None, int]]:
-    """Yield two alternatives, if one has a stance of its own: the other has the opposite."""
+    """Yield two alternatives, if one has a stance of its own or negates the other; the other is the opposite."""
     text = line.text
     values = [(m[2].strip("`\"' "), m.span(2)) for m in _JSON_KEY.finditer(text)]
     quoted = [(next(g for g in m.groups() if g), m.span()) for m in _QUOTED.finditer(text)]
@@ -325,16 +353,26 @@ def _alternatives(line: Line) -> Iterator[tuple[str, bool | None, int]]:
         if len(words) != 2 or words[0][0] == words[1][0]:  # noqa: PLR2004 - two alternatives
             continue
         (first, (_, end)), (second, (start, _)) = words
-        stances = label_stance(first), label_stance(second)
-        between = text[end:start]
-        if words is not values and _OR.match(between) is None:
+        if words is not values and _OR.match(text[end:start]) is None:
             continue
-        if (stances[0] is None) == (stances[1] is None):
-            continue
-        known = stances[0] if stances[0] is not None else not stances[1]
-        yield first, known, line.number
-        yield second, not known, line.number
-        return
+        violates = _first_violates(first, second)
+        if violates is not None:
+            yield first, violates, line.number
+            yield second, not violates, line.number
+            return
+
+
+def _first_violates(first: str, second: str) -> bool | None:
+    """Return whether the first of two alternatives is the violating one; None where that is unknown."""
+    one, other = label_stance(first), label_stance(second)
+    if one is None and other is None:
+        for word, base, violates in ((first, second, False), (second, first, True)):
+            if (match := _NEGATED.match(word)) and match[1].casefold() == base.casefold():
+                return violates
+        return None
+    if one is None:
+        return not other
+    return one if other is None else None
 
 
 def _offer_line(found: _Pairs, line: Line, manner: str, *, about_answers: bool) -> None:

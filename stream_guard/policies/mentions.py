@@ -177,29 +177,35 @@ def _of_heading(
         return
     violates, sign, line = stance(section.title), "heading", section.line
     labels = _labels_under(sections, index, pair)
-    if len({label for label, _, _ in labels}) == 1:
-        (violates, line, _), sign = labels[0], "output line"
+    known = [label for label in labels if label.violates is not None]
+    if len({label.violates for label in known}) == 1:
+        violates, line, sign = known[0].violates, known[0].line, "output line"
     elif own is not None:
         violates, sign = own, "output line"
     elif violates is None:
         violates, sign = _first_stance(section.parents), "enclosing heading"
-    review = escalates(section.title) or any(review for _, _, review in labels)
+    review = escalates(section.title) or any(label.needs_review for label in labels)
     yield Mention(code, title, section.line, "heading", sure, violates, sign, line, review)
 
 
-def _labels_under(
-    sections: Sequence[Section], index: int, pair: LabelPair
-) -> list[tuple[bool, int, bool]]:
-    """Return the output lines under a heading and its sub-headings, as (violates, line, escalates)."""
-    found: list[tuple[bool, int, bool]] = []
+class _Label(NamedTuple):
+    """The label of an output line: its stance, its line, and whether it sends the item to people."""
+
+    violates: bool | None
+    line: int
+    needs_review: bool
+
+
+def _labels_under(sections: Sequence[Section], index: int, pair: LabelPair) -> list[_Label]:
+    """Return the output lines under a heading and its sub-headings."""
+    found: list[_Label] = []
     level = sections[index].level
     for section in sections[index:]:
         if section is not sections[index] and section.level <= level:
             break
         for word, rest, line in output_labels(section.lines):
             leaning = {pair.violates: True, pair.safe: False}.get(word, label_stance(word))
-            if leaning is not None:
-                found.append((leaning, line, escalates(rest)))
+            found.append(_Label(leaning, line, escalates(f"{word} {rest}")))
     return found
 
 
@@ -210,23 +216,22 @@ def _of_labelled_codes(line: Line, pair: LabelPair) -> Iterator[Mention]:
     if first is None:
         return
     found = list(code_labels(line))
-    if not found or found[0][0] != first[1]:
+    if not found or found[0].start != first.start():
         return
-    for code, word in found:
-        at = line.text.index(code)
-        rest = line.text[at:].partition(")")[2].partition(f"; {code[:1]}")[0]
-        title = _SEPARATOR.sub("", rest, count=1).strip("`*_ .;")
-        leaning = {pair.violates: True, pair.safe: False}.get(word, label_stance(word))
+    ends = [*(each.start for each in found[1:]), len(line.text)]
+    for each, end in zip(found, ends, strict=True):
+        rest = line.text[each.end : end]
+        leaning = {pair.violates: True, pair.safe: False}.get(each.word, label_stance(each.word))
         yield Mention(
-            code,
-            title if len(found) == 1 else "",
+            each.code,
+            _SEPARATOR.sub("", rest, count=1).strip("`*_ .;,|"),
             line.number,
             "code with its label",
             sure=True,
             violates=leaning,
             sign="output line",
             sign_line=line.number,
-            needs_review=escalates(line.text),
+            needs_review=escalates(rest),
         )
 
 
@@ -272,19 +277,22 @@ def _by_code_column(item: Definition) -> Definition:
 def _is_listed_word(item: Definition, section: Section, coded: frozenset[str]) -> bool:
     """Return whether the word of an item in a list of codes is a code."""
     upper_table = bool(item.header) and item.term.isupper()
+    code_column = bool(item.header) and _CODE_COLUMN.match(item.header[0]) is not None
     if label_stance(item.term) is not None and not upper_table:
         return False
     if not is_word_code(item.term, marked=item.marked):
         return False
     # Items below a category, and lists of what it includes, are its conditions.
     titles = (section.title, *section.parents)
+    if code_column:
+        return True
     if (
         not _CODE_SECTION.search(section.title)
         and item.term[:1].isupper()
         and item.term[1:].islower()
     ):
-        return upper_table  # "Slurs" below "Harassment" below "Categories"
-    return upper_table or not any(
+        return False  # "Slurs" below "Harassment" below "Categories"
+    return not any(
         title in coded or lists_conditions(title) or EXAMPLES.search(title) or _CODE.search(title)
         for title in titles
     )
@@ -313,9 +321,10 @@ def _definition(section: Section, item: Definition, pair: LabelPair, *, sure: bo
 
 def _verdict_column(item: Definition, pair: LabelPair) -> bool | None:
     """Return the stance of the cell of a table row that holds a label alone, or None."""
-    if not item.header:
+    cells = item.meaning.split(" | ")
+    if not item.header and len(cells) == 1 and not item.meaning.strip("`*_ ").isupper():
         return None
-    for cell in reversed(item.meaning.split(" | ")):
+    for cell in reversed(cells):
         word = cell.strip("`*_ ").partition(" ")[0]
         if cell.strip("`*_ ") in {pair.violates, pair.safe}:
             return cell.strip("`*_ ") == pair.violates

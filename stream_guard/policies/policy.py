@@ -126,30 +126,19 @@ def make_policy(
             many categories or rule ids; or metadata, rules or calibration do not fit their model.
     """
     source = source or f"{policy_id}/policy.md"
-    if len(content) > POLICY_BYTES_MAX:
-        message = (
-            f"{source}: over {POLICY_BYTES_MAX:,} bytes; the model reads a policy with every post, and "
-            "400 to 600 tokens work best: shorten it, or split it into several policies"
-        )
-        raise PolicyError(message)
-    text = decode_utf8(content, source)
-    if not text.strip():
-        message = f"{source}: empty; write the policy, or remove its folder"
-        raise PolicyError(message)
-    if "\0" in text:
-        line = text.count("\n", 0, text.index("\0")) + 1
-        message = f"{source}:{line}: contains a NUL character; remove it, or save the file as UTF-8"
-        raise PolicyError(message)
+    beside = PurePath(source)
+    text = _read_text(content, source)
     taxonomy = infer_taxonomy(text)
     meta = PolicyMeta()
     if metadata is not None:
-        document = read_yaml(metadata, str(PurePath(source).with_name("policy.yaml")))
+        document = read_yaml(metadata, str(beside.with_name("policy.yaml")))
         meta = document.check(PolicyMeta)
         taxonomy = meta.apply(taxonomy, document)
     _check_size(taxonomy, source)
-    rule_set = None
-    if rules:
-        rule_set = read_rules(rules, taxonomy, str(PurePath(source).parent))
+    rule_set = read_rules(rules, taxonomy, str(beside.parent)) if rules else None
+    curve = None
+    if calibration is not None:
+        curve = read_calibration(calibration, str(beside.with_name("calibration.json")))
     sha256 = policy_sha256(content, metadata, rule_set.sha256 if rule_set else None)
     files = {"policy.md": content, "policy.yaml": metadata, "calibration.json": calibration}
     return Policy(
@@ -167,12 +156,29 @@ def make_policy(
         undetermined=meta.undetermined or "hold",
         golden_set=meta.golden_set,
         rules=rule_set,
-        calibration=None
-        if calibration is None
-        else read_calibration(calibration, str(PurePath(source).with_name("calibration.json"))),
-        folder=str(PurePath(source).parent),
+        calibration=curve,
+        folder=str(beside.parent),
         files={name: held for name, held in files.items() if held is not None} | dict(rules or {}),
     )
+
+
+def _read_text(content: bytes, source: str) -> str:
+    """Return the text of a ``policy.md``. Raises PolicyError as :func:`make_policy`."""
+    if len(content) > POLICY_BYTES_MAX:
+        message = (
+            f"{source}: over {POLICY_BYTES_MAX:,} bytes; the model reads a policy with every post, and "
+            "400 to 600 tokens work best: shorten it, or split it into several policies"
+        )
+        raise PolicyError(message)
+    text = decode_utf8(content, source)
+    if not text.strip():
+        message = f"{source}: empty; write the policy, or remove its folder"
+        raise PolicyError(message)
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        message = f"{source}:{line}: contains a NUL character; remove it, or save the file as UTF-8"
+        raise PolicyError(message)
+    return text
 
 
 def policy_sha256(content: bytes, metadata: bytes | None, rules_sha256: str | None) -> str:

@@ -41,6 +41,9 @@ _TERM: Final = re.compile(
     r"(?P<close>[`*_\"'”»]{0,4})\s*"
     r"(?::|=|->|=>|→|\uff1a|[-\u2013\u2014](?=\s))\**\s*(?P<meaning>\S.*)$"
 )
+_MARKED_CODE: Final = re.compile(
+    r"^(?:\*\*|`)(?P<term>[A-Z]{1,8}\d{1,3})(?:\*\*|`)\s+(?P<meaning>[^\W\d_].*)$"
+)
 _LINE_END: Final = re.compile(r"\r\n|\n|\r")
 _HEADING_CHARACTERS_MAX: Final = 300  # keeps the patterns below, which may backtrack, cheap
 _SETEXT_LEVELS: Final = {"=": 1, "-": 2}
@@ -207,10 +210,13 @@ def read_definitions(lines: Iterable[Line]) -> tuple[Definition, ...]:
                 meaning = " | ".join(rest)
                 found.append(Definition(term, meaning, line.number, marked=True, header=header))
             continue
-        if match := _TERM.match(_BULLET.sub("", line.text, count=1)):
-            marked = bool(match["open"] and match["close"])
-            indent = len(line.text) - len(stripped)
-            meaning = match["meaning"].strip()
+        words = _BULLET.sub("", line.text, count=1)
+        indent, meaning = len(line.text) - len(stripped), ""
+        if match := _TERM.match(words):
+            marked, meaning = bool(match["open"] and match["close"]), match["meaning"].strip()
+        elif match := _MARKED_CODE.match(words):
+            marked, meaning = True, match["meaning"].strip()
+        if match:
             found.append(Definition(match["term"], meaning, line.number, marked, indent))
     return tuple(found)
 

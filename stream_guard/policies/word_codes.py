@@ -185,6 +185,10 @@ _LETTER: Final = re.compile(
     r"^\W{0,4}(?:(?:section|category|part|class|abschnitt|kategorie)\s+)?([A-Z])\s*(?:[.):]|[-\u2013\u2014])\s+(.{1,200})$",
     re.IGNORECASE,
 )
+_LETTER_ANSWER: Final = re.compile(
+    r"\bletters?\b|\bbuchstaben?\b|\blettre\b|\bletra\b", re.IGNORECASE
+)
+_CATEGORY_LETTER: Final = re.compile(r"^\W{0,4}(?:category|class|kategorie)\s", re.IGNORECASE)
 _NAMED: Final = re.compile(
     r"^\W{0,4}(?:category|label|code|class|kategorie|catégorie|categoría)\s*[:\uff1a]\s*[`*\"']{0,3}([A-Za-z][\w/-]{1,39})[`*\"']{0,3}\s*$",
     re.IGNORECASE,
@@ -236,23 +240,31 @@ def candidates(sections: Sequence[Section], pair: LabelPair) -> dict[int, WordCo
     forms: dict[str, set[str]] = {}
     for code in found.values():
         forms.setdefault(code.form, set()).add(code.code)
+    letters = any(
+        _LETTER_ANSWER.search(line.text) for section in sections for line in section.lines
+    ) or any(
+        code.form == "letter" and _CATEGORY_LETTER.match(sections[i].title)
+        for i, code in found.items()
+    )
     counts = Counter(word for section in sections for word in _words(section))
     return {
         index: code._replace(
             confirmed=code.confirmed
-            or _is_confirmed(code, sections[index], counts, len(forms[code.form]))
+            or _is_confirmed(code, sections[index], counts, len(forms[code.form]), letters=letters)
         )
         for index, code in found.items()
     }
 
 
-def _is_confirmed(code: WordCode, section: Section, counts: Counter[str], same_form: int) -> bool:
+def _is_confirmed(
+    code: WordCode, section: Section, counts: Counter[str], same_form: int, *, letters: bool
+) -> bool:
     has_output = next(iter(output_labels(section.lines)), None) is not None
     if section.title.lstrip("*_ ").startswith("(") and any(map(_LABELS.search, section.parents)):
         return True  # "Definition of labels" over "(TX) Toxic content"
     if code.form == "letter":
-        # Letters also number the parts of a document.
-        return same_form >= _SAME_FORM_MIN and (has_output or counts[code.code] > 0)
+        # Letters also number the parts of a document, so the answer must be a letter.
+        return same_form >= _SAME_FORM_MIN and (has_output or counts[code.code] > 0 or letters)
     return has_output or same_form >= _SAME_FORM_MIN or counts[code.code] > 0
 
 

@@ -105,6 +105,16 @@ def test_a_dotted_category_can_be_declared() -> None:
     assert (category.violates, category.action, category.needs_review) == (True, "review", True)
 
 
+def test_a_label_that_escalates_alone_sends_its_category_to_people() -> None:
+    taxonomy = infer_taxonomy("## X1 - a\nOutput: REMOVE\n## X2 - b\nOutput: ESCALATE\n")
+    assert [c.code for c in taxonomy.categories if c.needs_review] == ["X2"]
+
+
+def test_two_codes_on_a_line_keep_their_own_titles() -> None:
+    taxonomy = infer_taxonomy("- FR1 (INVALID) - jumps; FR2 (INVALID) - forges\n")
+    assert [c.title for c in taxonomy.categories] == ["jumps", "forges"]
+
+
 def test_show_says_what_is_open_and_what_goes_to_people() -> None:
     lines = list(show_lines(shape("uncoded-section")))
     at = lines.index("categories may be missing: an answer may violate without one")
@@ -135,6 +145,13 @@ def test_show_says_what_is_open_and_what_goes_to_people() -> None:
         ("## A\n\nOutput: VALID or INVALID\n", ("INVALID", "VALID")),
         ("| Code | Verdict |\n|---|---|\n| AB1 | BLOCK |\n| AB2 | ALLOW |\n", ("BLOCK", "ALLOW")),
         ("Answer `MAYBE` or `OK` or `SPAMMY`.", ("violates", "safe")),
+        ("Gib nur GERÜCHT oder KEIN_GERÜCHT aus.", ("GERÜCHT", "KEIN_GERÜCHT")),
+        ('Classify as {"label": "HOAX"} or {"label": "NOT_HOAX"}', ("HOAX", "NOT_HOAX")),
+        (
+            'If it is allowed, respond with "Pass".\nIf the policy disallows it, respond with "Stop".',
+            ("Stop", "Pass"),
+        ),
+        ("**FR1** INVALID | **FR0** VALID\n", ("INVALID", "VALID")),
     ],
 )
 def test_labels_of_published_shapes_are_read(text: str, pair: tuple[str, str]) -> None:
@@ -182,6 +199,28 @@ def test_labels_of_published_shapes_are_read(text: str, pair: tuple[str, str]) -
         ),
         ("---\ntitle: x\nAB1: y\n---\n\nBe kind.\n", {}),
         ("# Rules\n\nOutput: AB1 or AB2\n", {}),
+        (
+            "## VIOLATES (1)\n- **H1** slurs\n\n## SAFE (0)\n- **H0** news\n",
+            {"H1": True, "H0": False},
+        ),
+        ("Return the letter.\n## A - Rude\n## B - None of it (safe)\n", {"A": True, "B": False}),
+        (
+            "### Category A: Rude (violates)\n### Category B: Fine (safe)\nAnswer `A` or `B`.\n",
+            {"A": True, "B": False},
+        ),
+        ("**FR1** INVALID | **FR0** VALID\n", {"FR1": True, "FR0": False}),
+        ("FR1: INVALID, FR2: INVALID, FR0: VALID\n", {"FR1": True, "FR2": True, "FR0": False}),
+        ("- FR1 - jumps -> INVALID; FR0 - waits -> VALID\n", {"FR1": True, "FR0": False}),
+        ("| DX1 | a home | REMOVE |\n| DX3 | an office | KEEP |\n", {"DX1": True, "DX3": False}),
+        (
+            "| Category | Label |\n|---|---|\n| Rude | INVALID |\n| Fine | VALID |\n",
+            {"Rude": True, "Fine": False},
+        ),
+        (
+            "## Categories\n- **HATE**: x\n- **Exclusion**: y\n- **LIES**: z\n",
+            {"HATE": True, "LIES": True},
+        ),
+        ("## Rude (#RUD)\nOutput: INVALID\n", {}),
     ],
 )
 def test_categories_of_published_shapes_are_read(text: str, expected: dict[str, bool]) -> None:
@@ -198,6 +237,11 @@ def test_categories_of_published_shapes_are_read(text: str, expected: dict[str, 
         ("## Bad (B1 - Bad)\n## Threats\n## Definitions\n## Safe\n", ["Threats"]),
         ("## Bad (B1 - Bad)\n### Includes\n- x\n### Excludes\n- y\n", []),
         ("## Violates\n### Threats\n### Lies\n", []),
+        ("## Minors (MIN1 - Minors)\n## Insults (CRH)\n", ["Insults (CRH)"]),
+        (
+            "## Bad (B1 - Bad)\nOutput: INVALID\n## Unclear - requires human review\nx\n",
+            ["Unclear - requires human review"],
+        ),
     ],
 )
 def test_sections_that_yield_no_code_are_named(text: str, unread: list[str]) -> None:
