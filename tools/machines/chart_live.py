@@ -34,6 +34,8 @@ OUT = ("live.verdicts", "live.dead-letters")
 PARTITIONS = 6
 RATE = 200
 GAP_S_MAX = 10.0
+# A quarter of the chart's default: partitions of a pod that is scaled away wait for this long.
+SESSION_TIMEOUT_MS = 30_000
 TOUTING = (
     "# Spam\n\nAnswer `VIOLATES` or `SAFE`.\n\n## Violates (SP1 - Spam)\n\n- SP1.a advertises\n"
 )
@@ -67,7 +69,7 @@ def base_values(image: str, bootstrap: str) -> dict[str, Any]:
             "kafka": {
                 "verdict_topic": OUT[0],
                 "dead_letter_topic": OUT[1],
-                "session_timeout_ms": 120000,
+                "session_timeout_ms": SESSION_TIMEOUT_MS,
             },
         },
         "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
