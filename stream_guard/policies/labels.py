@@ -56,10 +56,11 @@ _PHRASES: Final = {
     "does not violate": False,
     "not allowed": True,
 }
+# The instruction, not the noun: "escalation of violence" is what a category may be about.
 _ESCALATES: Final = re.compile(
-    r"\bescalat\w*|(?:human|manual)\s+(?:review|moderation)|\breview by (?:a )?(?:human|person|people)|"
-    r"an einen menschen|menschliche\w*\s+prüfung|revisión humana|examen humain",
-    re.IGNORECASE,
+    r"\bESCALATE\b|(?i:(?:[-\u2013\u2014+(/,;&]\s*|\band\s+)escalate\b|\bescalated?\s+(?:to|for)\b"
+    r"|(?:human|manual)\s+(?:review|moderation)|\breview\s+by\s+(?:a\s+)?(?:human|person|people)"
+    r"|an einen menschen|menschliche\w*\s+prüfung|revisión humana|examen humain)"
 )
 ANSWER_WORDS: Final = re.compile(
     r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|"

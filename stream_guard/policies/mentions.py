@@ -50,6 +50,9 @@ _CODE_SECTION: Final = re.compile(
     r"categor|taxonom|\bcodes?\b|\blabels?\b|kategori|catégor|categorí|カテゴリ|类别|分类|категор",
     re.IGNORECASE,
 )
+_OWN_LABEL: Final = re.compile(
+    r"[(\[]\s*(?:label|code|category)\b[^()\[\]]{0,60}[)\]]", re.IGNORECASE
+)
 _CODE_COLUMN: Final = re.compile(
     r"^\W*(?:codes?|labels?|categor\w*|class|tag|id|kategorie|catégorie|categoría|код|コード|代码)\W*$",
     re.IGNORECASE,
@@ -240,7 +243,7 @@ def _of_definitions(section: Section, pair: LabelPair, coded: frozenset[str]) ->
 
     ``coded`` are the titles of headings that have a code in words.
     """
-    about_codes = any(_CODE_SECTION.search(title) for title in (section.title, *section.parents))
+    about_codes = any(map(_is_about_codes, (section.title, *section.parents)))
     about_answers = about_codes or ANSWER_WORDS.search(section.title) is not None
     items = [_by_code_column(item) for item in read_definitions(section.lines)]
     top = min((item.indent for item in items if not item.header), default=0)
@@ -258,6 +261,11 @@ def _of_definitions(section: Section, pair: LabelPair, coded: frozenset[str]) ->
             continue  # the header of a table without a rule below it
         sure = about_answers or code_column or (item.marked and series is not None)
         yield _definition(section, item, pair, sure=sure)
+
+
+def _is_about_codes(title: str) -> bool:
+    """Return whether a heading introduces codes; ``TOXIC CONTENT (Label: 1)`` only has a label."""
+    return _CODE_SECTION.search(_OWN_LABEL.sub("", title)) is not None
 
 
 def _by_code_column(item: Definition) -> Definition:
@@ -286,11 +294,7 @@ def _is_listed_word(item: Definition, section: Section, coded: frozenset[str]) -
     titles = (section.title, *section.parents)
     if code_column:
         return True
-    if (
-        not _CODE_SECTION.search(section.title)
-        and item.term[:1].isupper()
-        and item.term[1:].islower()
-    ):
+    if not _is_about_codes(section.title) and item.term[:1].isupper() and item.term[1:].islower():
         return False  # "Slurs" below "Harassment" below "Categories"
     return not any(
         title in coded or lists_conditions(title) or EXAMPLES.search(title) or _CODE.search(title)

@@ -110,6 +110,21 @@ def test_a_label_that_escalates_alone_sends_its_category_to_people() -> None:
     assert [c.code for c in taxonomy.categories if c.needs_review] == ["X2"]
 
 
+@pytest.mark.parametrize(
+    ("title", "review"),
+    [
+        ("X1 - Threats - Escalate to law enforcement", True),
+        ("X1 - Threats, requires human review", True),
+        ("X1 - Threats (ESCALATE)", True),
+        ("X1 - Escalation of violence", False),
+        ("X1 - Enabling access, production, or escalation", False),
+    ],
+)
+def test_only_an_instruction_sends_a_category_to_people(title: str, review: bool) -> None:  # noqa: FBT001 - a parameter
+    (category,) = infer_taxonomy(f"## {title}\n").categories
+    assert category.needs_review == review
+
+
 def test_two_codes_on_a_line_keep_their_own_titles() -> None:
     taxonomy = infer_taxonomy("- FR1 (INVALID) - jumps; FR2 (INVALID) - forges\n")
     assert [c.title for c in taxonomy.categories] == ["jumps", "forges"]
@@ -221,6 +236,7 @@ def test_labels_of_published_shapes_are_read(text: str, pair: tuple[str, str]) -
             {"HATE": True, "LIES": True},
         ),
         ("## Rude (#RUD)\nOutput: INVALID\n", {}),
+        ("## TOXIC CONTENT (Label: 1)\n- **Bullying** - insults at one person\n", {}),
     ],
 )
 def test_categories_of_published_shapes_are_read(text: str, expected: dict[str, bool]) -> None:
