@@ -34,7 +34,7 @@ from benchmarks.sides import (
     until_full,
 )
 from benchmarks.workload import make_posts, write_policies
-from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
+from stream_guard.judging.families.registry import load_family
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.broker.ports import free_ports
 
@@ -89,9 +89,9 @@ class Bench:
         self.report = report
         self.offline = offline
         self.policies = place / "policies"
-        tokenizer = load_tokenizer(EngineSettings(model=str(sizes.model)))
+        family = load_family(EngineSettings(model=str(sizes.model)))
         write_policies(
-            self.policies, BOARDS, 300, lambda text: len(tokenizer.encode(text)), mixed=True
+            self.policies, BOARDS, 300, lambda text: len(family.encode(text)), mixed=True
         )
 
     def _environment(self, topics: traffic.Topics, **more: str) -> dict[str, str]:

@@ -28,7 +28,7 @@ from benchmarks.histograms import buckets_of, longest
 from benchmarks.report import Report, Table
 from benchmarks.sides import add_options, run_bench, sizes_of
 from benchmarks.workload import by_policy, make_posts, write_policies
-from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
+from stream_guard.judging.families.registry import load_family
 from stream_guard.settings import BatchingSettings, EngineSettings
 from stream_guard.telemetry.metrics import SECONDS_BUCKETS
 
@@ -90,7 +90,7 @@ def bucket_ms(edges_ms: Sequence[float], limit_ms: float) -> float:
 
 async def measure(bench: Bench, counts: Sequence[int], posts_count: int, rounds: int) -> None:
     """Run all and fill the report."""
-    tokenizer = load_tokenizer(EngineSettings(model=str(bench.sizes.model)))
+    family = load_family(EngineSettings(model=str(bench.sizes.model)))
     rows: list[Sequence[str | float | None]] = []
     waits_ms: list[float | None] = []
     for policies in counts:
@@ -98,7 +98,7 @@ async def measure(bench: Bench, counts: Sequence[int], posts_count: int, rounds:
             bench.place / f"policies-{policies}",
             policies,
             _TOKENS,
-            lambda text: len(tokenizer.encode(text)),
+            lambda text: len(family.encode(text)),
             mixed=False,
         )
         runs: dict[str, list[Run]] = {side: [] for side in SIDES}

@@ -46,7 +46,7 @@ class Server:
     def __init__(self, url: str, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._url = f"{url}/v1/completions"
         self._session = session
-        self._prompts = Prompts(settings, lambda tag, tokens_max, probabilities: tag)  # noqa: ARG005 - as planned
+        self._prompts = Prompts(settings, lambda constraint, tokens_max, probabilities: constraint)  # noqa: ARG005 - as planned
 
     async def warm_up(self) -> None:
         """Have the server compile every policy's grammar and cache its prefix."""
@@ -92,7 +92,7 @@ class Server:
             # Of each token itself, as Stream Guard asks: a verdict says how likely a violation is.
             "logprobs": 0,
             "skip_special_tokens": False,
-            "structured_outputs": {"structural_tag": asked.params},
+            "structured_outputs": {asked.params.kind: asked.params.value},
         }
         data = orjson.dumps(body)
         headers = {"content-type": "application/json"}

@@ -61,8 +61,8 @@ def main() -> int:
     client = VllmClient(settings.engine)
     prompts = Prompts(
         settings,
-        lambda tag, tokens_max, probabilities: client.sampling_params(
-            tag=tag, tokens_max=tokens_max, probabilities=probabilities
+        lambda constraint, tokens_max, probabilities: client.sampling_params(
+            constraint=constraint, tokens_max=tokens_max, probabilities=probabilities
         ),
     )
     values = [orjson.loads(line) for line in posts.read_bytes().splitlines()]

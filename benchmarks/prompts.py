@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stream_guard.judging.engine.plans import Planner
-from stream_guard.judging.families.harmony.prompt import PromptBuilder
-from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
+from stream_guard.judging.families.registry import load_family
 from stream_guard.policies.routing import RouteFacts
 from stream_guard.records.post import Post, PostParser
 from stream_guard.service.policies import read_policies
@@ -14,6 +13,7 @@ from stream_guard.service.policies import read_policies
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from stream_guard.judging.families.family import Constraint
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
@@ -35,19 +35,18 @@ class Prompts:
 
     Args:
         settings: all sections.
-        make_params: of a structural tag, a limit in tokens, and whether tokens' probabilities are wanted.
+        make_params: of a constraint, a limit in tokens, and whether tokens' probabilities are wanted.
     """
 
-    def __init__(self, settings: Settings, make_params: Callable[[str, int, bool], Any]) -> None:
+    def __init__(
+        self, settings: Settings, make_params: Callable[[Constraint | None, int, bool], Any]
+    ) -> None:
         engine = settings.engine
-        self.tokenizer = load_tokenizer(engine)
-        probabilities = None not in (self.tokenizer.token_id("0"), self.tokenizer.token_id("1"))
-        self._builder = PromptBuilder(self.tokenizer, self.tokenizer.control, engine.prompt_date)
+        self.family = family = load_family(engine)
         self._planner = Planner(
             engine,
-            self._builder,
-            self.tokenizer.control,
-            lambda tag, tokens_max: make_params(tag, tokens_max, probabilities),
+            family,
+            lambda sampling: make_params(*sampling, family.labels is not None),
         )
         self._policies = read_policies(settings)
         self._parser = PostParser(settings.post)
@@ -66,5 +65,5 @@ class Prompts:
     def _asked(self, post: Post, policy: Policy) -> Asked:
         plan = self._planner.plan(policy)
         attempt = plan.attempts[0]
-        ids = self._builder.build(post, plan.prefix)
+        ids = self.family.prompt(post, plan.prefix)
         return Asked(post.id, policy.id, ids, attempt.params, attempt.tokens_max)

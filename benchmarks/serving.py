@@ -56,7 +56,7 @@ from benchmarks.sides import (
     sizes_of,
 )
 from benchmarks.workload import WORKLOADS, make_posts, write_policies
-from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
+from stream_guard.judging.families.registry import load_family
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.broker.ports import free_ports
 from stream_guard.testing.random_model import make_random_model
@@ -103,12 +103,12 @@ class Bench:
         self._broker = broker
         self._place = place
         self._policies = place / "policies"
-        tokenizer = load_tokenizer(EngineSettings(model=str(sizes.model)))
+        family = load_family(EngineSettings(model=str(sizes.model)))
         write_policies(
             self._policies,
             _BOARDS,
             WORKLOADS[workload].policy_tokens,
-            lambda text: len(tokenizer.encode(text)),
+            lambda text: len(family.encode(text)),
             mixed=True,
             efforts=WORKLOADS[workload].efforts,
         )

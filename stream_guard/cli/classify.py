@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream_guard.cli.posts import PostLine
     from stream_guard.core.errors import RecordError
     from stream_guard.judging.contract import Judgement
-    from stream_guard.judging.families.harmony.transcript import Exchange
+    from stream_guard.judging.families.family import Exchange
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
@@ -115,14 +115,12 @@ async def _judge(
     *,
     explain: bool,
 ) -> list[Judgement]:
-    from stream_guard.judging.families.harmony.transcript import Exchange
     from stream_guard.offline.session import OfflineJudge
 
     if not asked:
         return []
 
-    def keep(*heard: Any) -> None:  # noqa: ANN401 - the listener's own arguments
-        exchange = Exchange.of(*heard)
+    def keep(exchange: Exchange) -> None:
         exchanges.setdefault(exchange.request_id, []).append(exchange)
 
     async with OfflineJudge(settings, listen=keep if explain else None) as judge:

@@ -1,6 +1,6 @@
-"""Puts the judge together: vLLM or a rule, a supervisor round it, the tiers round that.
+"""Builds the judge that the settings describe: the model's family, the engine, its supervisor and the tiers.
 
-What it must never do: import an engine that the settings do not ask for.
+It imports an engine only if the settings ask for it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream_guard.core.clock import Clock
     from stream_guard.judging.contract import Judge
     from stream_guard.judging.engine.supervisor import EngineState
-    from stream_guard.judging.families.harmony.transcript import Listener
+    from stream_guard.judging.families.family import Exchange
     from stream_guard.judging.tiers.ladder import Rung
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import EngineSettings, Settings, TelemetrySettings
@@ -31,10 +31,14 @@ __all__ = ["make_cascade", "make_judge", "make_lasting_judge"]
 def make_judge(
     settings: EngineSettings, rungs: Callable[[Policy], Sequence[Rung]] | None = None
 ) -> Judge:
-    """Return the judge that ``engine.kind`` names, and that can be asked on these rungs.
+    """Return the judge that ``engine.kind`` names.
+
+    Args:
+        settings: the section.
+        rungs: of the ladder, for each policy; by default the policy's own alone.
 
     Raises:
-        EngineError: it is not installed.
+        EngineError: vLLM is not installed.
     """
     if settings.kind == "scripted":
         from stream_guard.judging.engine.scripted import ScriptedJudge
@@ -42,9 +46,10 @@ def make_judge(
         return ScriptedJudge()
     from stream_guard.judging.engine.arguments import require_vllm
     from stream_guard.judging.engine.judge import VllmJudge
+    from stream_guard.judging.families.registry import load_family
 
-    require_vllm()  # now, and not after minutes of joining and waiting
-    return VllmJudge(settings, rungs)
+    require_vllm()  # fail now, and not after minutes of joining the consumer group
+    return VllmJudge(settings, load_family, rungs)
 
 
 def make_lasting_judge(
@@ -52,18 +57,18 @@ def make_lasting_judge(
     clock: Clock,
     metrics: Metrics,
     changed: Callable[[EngineState], None],
-    listen: Listener | None = None,
+    listen: Callable[[Exchange], None] | None = None,
     tracing: GenerationTracer | None = None,
 ) -> Judge:
-    """Return the same judge, under a supervisor where its engine can die.
+    """Return the same judge, under a supervisor if its engine can die.
 
     Args:
-        settings: the sections ``engine`` and ``cascade``.
-        clock: of backoffs and deadlines.
-        metrics: where rebuilds are counted.
-        changed: told when the engine goes down or is ready again.
-        listen: told of each prompt and completion; by default nobody is.
-        tracing: makes the spans of its calls.
+        settings: the sections ``engine``, ``cascade``, ``kafka`` and ``telemetry``.
+        clock: for back-off and timeouts.
+        metrics: counts rebuilds.
+        changed: called when the engine goes down or is ready again.
+        listen: called with each prompt and completion, or None.
+        tracing: makes the spans of the engine's calls, or None.
 
     Raises:
         EngineError: as :func:`make_judge`.
@@ -71,16 +76,17 @@ def make_lasting_judge(
     if settings.engine.kind == "scripted":
         return make_judge(settings.engine)
     from stream_guard.judging.engine.arguments import require_vllm
-    from stream_guard.judging.engine.judge import VllmJudge
+    from stream_guard.judging.engine.judge import Observers, VllmJudge
     from stream_guard.judging.engine.supervised import supervised_vllm
+    from stream_guard.judging.families.registry import load_family
 
     require_vllm()
+    keep_thoughts = settings.kafka.reasoning_topic is not None
     make = partial(
         VllmJudge,
+        load_family=load_family,
         rungs=Ladder(settings.cascade).rungs,
-        keep_thoughts=settings.kafka.reasoning_topic is not None,
-        listen=listen,
-        tracing=tracing,
+        observers=Observers(keep_thoughts, listen, tracing),
     )
     engine = settings.engine.model_copy(
         update={"extra": {**_telemetry_arguments(settings.telemetry), **settings.engine.extra}}
@@ -89,10 +95,10 @@ def make_lasting_judge(
 
 
 def _telemetry_arguments(settings: TelemetrySettings) -> dict[str, Any]:
-    """Return vLLM's arguments for what it tells of itself; those of ``engine.extra`` win."""
+    """Return vLLM's arguments for its traces and metrics; ``engine.extra`` overrides them."""
     arguments: dict[str, Any] = {}
     if settings.otlp_endpoint is not None and settings.trace_engine:
-        # Its spans leave by our exporter (Tracing.lend); without an endpoint it would make none.
+        # Our exporter sends its spans (Tracing.lend); without an endpoint vLLM makes none.
         arguments["otlp_traces_endpoint"] = settings.otlp_endpoint
     if settings.engine_metrics:
         arguments["disable_log_stats"] = False
@@ -100,9 +106,9 @@ def _telemetry_arguments(settings: TelemetrySettings) -> dict[str, Any]:
 
 
 def make_cascade(settings: Settings, clock: Clock, metrics: Metrics, inner: Judge) -> Cascade:
-    """Return the tiers that the settings name, round a judge.
+    """Return the tiers that the settings name, with this judge as the last.
 
     Raises:
-        SettingsError: a tier cannot be made of its settings.
+        SettingsError: a tier's settings are invalid.
     """
     return Cascade(inner, make_tiers(settings), settings.cascade, clock=clock, metrics=metrics)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from stream_guard.judging.contract import Judge, Judgement, JudgeRequest
-    from stream_guard.judging.families.harmony.transcript import Listener
+    from stream_guard.judging.families.family import Exchange
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
@@ -70,7 +70,11 @@ class OfflineJudge:
     """
 
     def __init__(
-        self, settings: Settings, *, judge: Judge | None = None, listen: Listener | None = None
+        self,
+        settings: Settings,
+        *,
+        judge: Judge | None = None,
+        listen: Callable[[Exchange], None] | None = None,
     ) -> None:
         self._settings = settings
         self._clock = SystemClock()

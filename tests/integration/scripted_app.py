@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from stream_guard.judging.families.registry import load_family
 from stream_guard.judging.tiers.ladder import Ladder
 from stream_guard.service.app import App
 from stream_guard.settings import load_settings
@@ -17,6 +18,7 @@ from stream_guard.telemetry.logs import configure_logs
 from tests.integration.test_engine import MALFORMED, Scripted
 
 if TYPE_CHECKING:
+    from stream_guard.judging.contract import JudgeRequest
     from stream_guard.judging.engine.plans import Attempt
 
 _HEAD: Final = (
@@ -47,11 +49,10 @@ SCRIPTS: Final = {
 class ByText(Scripted):
     """The real engine; what it emits depends on the post and the rung."""
 
-    def _params(self, job: Any, attempt: Attempt) -> Any:
-        request = job.request
+    def _params(self, request: JudgeRequest, attempt: Attempt) -> Any:
         script = SCRIPTS[request.post.text.split()[0]][request.effort or request.policy.effort]
         return self._client.sampling_params(
-            tag=None,
+            constraint=None,
             tokens_max=attempt.tokens_max,
             probabilities=False,
             extra_args={"script": self.ids_of(script)},
@@ -62,7 +63,7 @@ def main() -> None:
     """Run until a signal."""
     settings = load_settings()
     configure_logs(settings.telemetry)
-    judge = ByText(settings.engine, Ladder(settings.cascade).rungs)
+    judge = ByText(settings.engine, load_family, Ladder(settings.cascade).rungs)
 
     async def go() -> None:
         await App(settings, judge=judge).run()

@@ -17,7 +17,7 @@ import structlog
 from stream_guard.core.errors import EngineError, PolicyError, PromptError
 from stream_guard.judging.contract import Judgement, JudgeRequest
 from stream_guard.judging.engine.judge import BUILT_PER_TURN_MAX, CONFIDENCE_METHOD, VllmJudge
-from stream_guard.judging.families.harmony.answer import read_answer, violation_position
+from stream_guard.judging.families.registry import load_family
 from stream_guard.judging.tiers.ladder import Rung
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.policies.store import load_policies
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_guard.judging.engine.plans import Attempt
+    from stream_guard.judging.families.harmony.family import Harmony
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -94,8 +95,10 @@ class Collector:
 class Scripted(VllmJudge):
     """The judge, whose engine emits what a request's context says: a list of completions, one a try."""
 
-    def __init__(self, settings: EngineSettings, *rungs: Any) -> None:
-        super().__init__(settings, *rungs)
+    _family: Harmony
+
+    def __init__(self, settings: EngineSettings, *more: Any) -> None:
+        super().__init__(settings, *(more or (load_family,)))
         self.completions: dict[str, list[Any]] = {}
         self.running_max = 0
         generate = self._client.generate
@@ -111,15 +114,15 @@ class Scripted(VllmJudge):
     def ids_of(self, text: str) -> list[int]:
         """Encode a completion, its markers as markers."""
         ids: list[int] = []
-        names = {name: token for token, name in self._tokenizer._names.items()}
+        names = {name: token for token, name in self._family.tokenizer._names.items()}
         for at, piece in enumerate(text.split("<|")):
             name, _, rest = piece.partition("|>") if at else ("", "", piece)
             ids += [names[f"<|{name}|>"]] if at else []
-            ids += self._tokenizer.encode(rest)
+            ids += self._family.encode(rest)
         return ids
 
-    def _params(self, job: Any, attempt: Attempt) -> Any:
-        context = job.request.context
+    def _params(self, request: JudgeRequest, attempt: Attempt) -> Any:
+        context = request.context
         if isinstance(context, int):
             params = attempt.params.clone()
             params.extra_args = {"prefer": context}
@@ -130,9 +133,12 @@ class Scripted(VllmJudge):
         if script is None:  # as good as endless, for what is cancelled
             tokens_max = 1_000
         if not script:
-            script = self._tokenizer.encode(" word") * tokens_max
+            script = self._family.encode(" word") * tokens_max
         return self._client.sampling_params(
-            tag=None, tokens_max=tokens_max, probabilities=False, extra_args={"script": script}
+            constraint=None,
+            tokens_max=tokens_max,
+            probabilities=False,
+            extra_args={"script": script},
         )
 
 
@@ -209,7 +215,7 @@ async def test_answers_have_the_shape_that_each_policy_allows(judge: Scripted) -
 
 async def test_confidence_is_the_probability_of_violation(judge: Scripted) -> None:
     for digit, decision in (("0", "safe"), ("1", "violates")):
-        (token,) = judge._tokenizer.encode(digit)
+        (token,) = judge._family.encode(digit)
         (judgement,) = await judged(judge, requests(1, context=token))
         assert judgement.answer is not None
         assert judgement.answer.decision == decision
@@ -220,25 +226,19 @@ async def test_confidence_is_what_both_digits_probabilities_say(
     judge: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both probabilities come from the judge's own run: bf16 differs from one batch, or processor, to the next."""
-    zero, one = (judge._tokenizer.encode(digit)[0] for digit in "01")
+    zero, one = (judge._family.encode(digit)[0] for digit in "01")
 
     def with_alternatives(_: Any, attempt: Attempt) -> Any:
         params = attempt.params.clone()
         params.logprobs = 2  # after the grammar's mask these are the two digits
         return params
 
-    monkeypatch.setattr(judge, "_params", with_alternatives)
+    monkeypatch.setattr(judge._asker, "_params", with_alternatives)
     for judgement in await judged(judge, requests(8)):
         request = judgement.request
         (completion,) = judge.completions[request.id]
-        reading = read_answer(
-            list(completion.ids),
-            request.policy.taxonomy,
-            judge._tokenizer.control,
-            judge._tokenizer,
-            complete=True,
-        )
-        position = violation_position(reading, (zero, one), judge._tokenizer)
+        reading = judge._family.read(list(completion.ids), request.policy, complete=True)
+        position = reading.label_position
         assert position is not None
         at = completion.logprobs[position]
         no, yes = (math.exp(at[digit].logprob) for digit in (zero, one))
@@ -247,10 +247,10 @@ async def test_confidence_is_what_both_digits_probabilities_say(
 
 
 async def test_reasoning_and_rationale_take_their_budgets_and_no_more(judge: Scripted) -> None:
-    (word,) = judge._tokenizer.encode(" the")
+    (word,) = judge._family.encode(" the")
     (request,) = requests(1, context=word)
     (judgement,) = await judged(judge, [request])
-    control = judge._tokenizer.control
+    control = judge._family.tokenizer.control
     ids = list(judge.completions[request.id][0].ids)
     assert ids.index(control.end) - ids.index(control.message) - 1 == REASONING
     final = ids[len(ids) - ids[::-1].index(control.message) :]
@@ -308,7 +308,7 @@ async def test_a_post_without_an_answer_in_time_is_undetermined(
     judge: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hasty = judge._settings.model_copy(update={"request_timeout_s": 0.05})
-    monkeypatch.setattr(judge, "_settings", hasty)
+    monkeypatch.setattr(judge._asker, "_settings", hasty)
     (judgement,) = await judged(judge, requests(1, context=[None, None]))
     assert judgement.answer is not None
     assert (judgement.answer.decision, judgement.answer.parse_status) == ("undetermined", "timeout")
@@ -385,7 +385,7 @@ async def test_a_rung_asks_with_its_own_effort_and_its_exact_budget(judge: Scrip
         assert provenance.effort == (effort or "low")
         (completion,) = judge.completions[request.id]
         ids = list(completion.ids)
-        control = judge._tokenizer.control
+        control = judge._family.tokenizer.control
         assert ids.index(control.end) - ids.index(control.message) - 1 == (budget or REASONING)
         system[provenance.effort] = provenance.prompt_sha256
     assert len(set(system.values())) == 3
@@ -432,7 +432,7 @@ async def test_a_wrong_setting_is_named(random_model: Path) -> None:
         ({"dtype": "nonsense"}, r"engine\.dtype"),
         ({"model": "/no/such/model"}, r"engine\.model"),
     ):
-        wrong = VllmJudge(engine_settings(random_model, **changes))
+        wrong = VllmJudge(engine_settings(random_model, **changes), load_family)
         with pytest.raises(EngineError, match=named):
             await wrong.start(policy_set())
         await wrong.close()

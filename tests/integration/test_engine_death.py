@@ -35,9 +35,10 @@ MAIN = """
 import asyncio, pathlib, sys
 from tests.integration.test_engine import core_process, engine_settings, policy_set
 from stream_guard.judging.engine.judge import VllmJudge
+from stream_guard.judging.families.registry import load_family
 
 async def main():
-    judge = VllmJudge(engine_settings(pathlib.Path(sys.argv[1])))
+    judge = VllmJudge(engine_settings(pathlib.Path(sys.argv[1])), load_family)
     await judge.start(policy_set())
     print(core_process().pid, flush=True)
     await asyncio.Event().wait()

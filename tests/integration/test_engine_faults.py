@@ -10,7 +10,7 @@ import orjson
 import psutil
 import pytest
 
-from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
+from stream_guard.judging.families.registry import load_family
 from stream_guard.settings import EngineSettings
 from tests.integration import killing_tokens
 from tests.integration.harness import (
@@ -40,7 +40,7 @@ def deployment(
     """One policy, so that a post is one request, and an engine that is small and soon found to hang."""
     write_policy(folder, TEXT)
     (folder / "routes.yaml").write_text("default: [touting]\n", "utf-8")
-    tokens = load_tokenizer(EngineSettings(model=str(model))).encode(DEADLY)
+    tokens = load_family(EngineSettings(model=str(model))).encode(DEADLY)
     extra = {
         "logits_processors": ["tests.integration.killing_tokens:KillingTokens"],
         "async_scheduling": False,

@@ -9,7 +9,9 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from stream_guard.core.clock import SystemClock
+from stream_guard.judging.engine.judge import VllmJudge
 from stream_guard.judging.engine.supervised import supervised_vllm
+from stream_guard.judging.families.registry import load_family
 from stream_guard.telemetry.metrics import Metrics
 from tests.integration.harness import HANG_S
 from tests.integration.test_engine import (
@@ -64,7 +66,11 @@ async def test_killed_again_and_again_it_is_rebuilt_in_one_process_and_nothing_i
     watched = Watched()
     settings = engine_settings(random_model, rebuild_backoff_s_min=0)
     judge = supervised_vllm(
-        settings, clock=SystemClock(), metrics=watched.metrics, changed=watched.changed
+        settings,
+        clock=SystemClock(),
+        metrics=watched.metrics,
+        changed=watched.changed,
+        make=lambda settings: VllmJudge(settings, load_family),
     )
     await judge.start(policy_set())
     (server,) = [process for process in engine_processes() if process.children()]

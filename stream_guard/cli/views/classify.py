@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rich.text import Text
 
-    from stream_guard.judging.families.harmony.transcript import Exchange
+    from stream_guard.judging.families.family import Exchange
     from stream_guard.policies.policy import Policy
 
 __all__ = ["exchange_lines", "verdict_lines"]

@@ -1,7 +1,6 @@
-"""The archive of policies: whatever goes live is kept in it, under its digest, before its first verdict is published.
+"""The archive of policies: each policy is stored under its digest before its first verdict is published.
 
-Beside the verdicts in a compacted topic, or in a folder. What it must never do: let a
-policy go live that is not kept, or take an entry for good without looking at its digest.
+The archive is a compacted topic or a folder. A policy that cannot be stored does not go live.
 """
 
 from __future__ import annotations
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
     from stream_guard.judging.archive.entry import Entry
+    from stream_guard.judging.families.family import Template
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.settings import EngineSettings, Settings
 
@@ -35,30 +35,36 @@ __all__ = [
 
 _log = structlog.get_logger(__name__)
 TOPIC_RULES_BYTES_MAX: Final = 2 << 20
-"""Rule files of one policy that a topic's record holds, in bytes; more are kept there by their digests alone."""
+"""Largest size of one policy's rule files in a topic's record, in bytes; of larger ones only digests are stored."""
 
 
 class Kept(NamedTuple):
-    """An entry as it was found: not yet looked at."""
+    """An entry as it was found, not verified yet.
+
+    Attributes:
+        name: under which it was stored.
+        content: its bytes.
+        where: file or record, for messages.
+    """
 
     name: EntryName
     content: bytes
     where: str
 
     def read(self) -> Entry:
-        """Return the entry. Raises EvidenceError where it was altered."""
+        """Return the entry. Raises EvidenceError if it was altered."""
         return read_entry(self.name, self.content, self.where)
 
 
 class PolicyArchive(Protocol):
-    """Where entries are kept."""
+    """Stores entries."""
 
     async def keep(self, entries: Mapping[EntryName, bytes]) -> None:
-        """Return once these are kept for good.
+        """Return once these entries are stored.
 
         Raises:
-            PolicyError: they cannot be; the message names the setting.
-            BrokerError: the broker did not take them in time.
+            PolicyError: they cannot be stored; the message names the setting.
+            BrokerError: the broker did not acknowledge them in time.
         """
 
     async def load(self, wanted: frozenset[str] | None = None) -> list[Kept]:
@@ -71,19 +77,26 @@ class PolicyArchive(Protocol):
 
 
 class Keeper:
-    """Keeps what goes live, each version once.
+    """Stores each policy that goes live, each version once.
 
     Args:
-        archive: where.
+        archive: where to store.
         judging: what prompts are made of besides policies.
-        rules_bytes_max: of one policy, beyond which rule files are kept by their digests; None for no limit.
+        template: renders the prompts; None without a model.
+        rules_bytes_max: largest size of one policy's rule files, in bytes; of larger ones only digests are stored.
+            None for no limit.
     """
 
     def __init__(
-        self, archive: PolicyArchive, judging: Judging, rules_bytes_max: int | None
+        self,
+        archive: PolicyArchive,
+        judging: Judging,
+        template: Template | None,
+        rules_bytes_max: int | None,
     ) -> None:
         self._archive = archive
         self._judging = judging
+        self._template = template
         self._rules_bytes_max = rules_bytes_max
         self._kept: set[EntryName] = set()
 
@@ -91,24 +104,24 @@ class Keeper:
     async def of(
         cls, archive: PolicyArchive | None, settings: Settings, about: Mapping[str, str]
     ) -> Keeper | None:
-        """Return a keeper for an archive, or None where there is none.
+        """Return a keeper for an archive, or None if the archive is off.
 
         Args:
-            archive: the one that the settings name; None where they turn it off.
+            archive: as the settings name it; None if they turn it off.
             settings: the kind of archive, and the model.
             about: what the judge says of itself.
 
         Raises:
-            EngineError: the model's tokenizer cannot be read.
+            EngineError: the model's configuration or tokenizer cannot be read.
         """
         if archive is None:
             return None
-        judging = await asyncio.to_thread(judging_of, settings.engine, about)
+        judging, template = await asyncio.to_thread(judging_of, settings.engine, about)
         in_topic = settings.policies.archive == "topic"
-        return cls(archive, judging, TOPIC_RULES_BYTES_MAX if in_topic else None)
+        return cls(archive, judging, template, TOPIC_RULES_BYTES_MAX if in_topic else None)
 
     async def keep(self, policies: PolicySet) -> None:
-        """Return once all of these are kept. Raises as :meth:`PolicyArchive.keep`."""
+        """Return once all of these are stored. Raises as :meth:`PolicyArchive.keep`."""
         entries = await asyncio.to_thread(self._entries, policies.policies.values())
         new = {name: content for name, content in entries.items() if name not in self._kept}
         if new:
@@ -117,27 +130,37 @@ class Keeper:
             _log.info("policies_archived", count=len(new))
 
     def _entries(self, policies: Iterable[Policy]) -> dict[EntryName, bytes]:
-        limit = self._rules_bytes_max
-        return dict(write_entry(one, self._judging, rules_bytes_max=limit) for one in policies)
+        return dict(
+            write_entry(
+                policy, self._judging, self._template, rules_bytes_max=self._rules_bytes_max
+            )
+            for policy in policies
+        )
 
 
-def judging_of(settings: EngineSettings, about: Mapping[str, str]) -> Judging:
-    """Return what prompts are made of besides policies; reads the tokenizer of a judge that has a model.
+def judging_of(
+    settings: EngineSettings, about: Mapping[str, str]
+) -> tuple[Judging, Template | None]:
+    """Return what prompts are made of besides policies, and the template that renders them; None without a model.
 
     Args:
-        settings: of the model.
-        about: what the judge says of itself: it need not be the one that the settings name.
+        settings: the model. Its configuration and tokenizer are read.
+        about: what the judge says of itself. It can be another judge than the settings name.
 
     Raises:
-        EngineError: there is none.
+        EngineError: the model's configuration or tokenizer is missing or invalid.
     """
     engine = about.get("engine", "")
     if engine != "vllm":
-        return Judging(engine, about.get("model", engine), None, None, settings.prompt_date)
-    from stream_guard.judging.families.harmony.tokenizer import tokenizer_sha256
+        return Judging(engine, about.get("model", engine), None, None, settings.prompt_date), None
+    from stream_guard.judging.families.model_files import tokenizer_sha256
+    from stream_guard.judging.families.registry import family_kind
 
-    digest = tokenizer_sha256(settings)
-    return Judging("vllm", settings.model, settings.revision, digest, settings.prompt_date)
+    kind, digest = family_kind(settings), tokenizer_sha256(settings)
+    judging = Judging(
+        "vllm", settings.model, settings.revision, digest, settings.prompt_date, kind.name
+    )
+    return judging, kind.template
 
 
 class FolderArchive:
@@ -157,8 +180,8 @@ class FolderArchive:
         except OSError as error:
             message = (
                 f"policies.archive_path (STREAM_GUARD_POLICIES__ARCHIVE_PATH): {self._path} cannot be written "
-                f"({error.strerror}); no policy goes live that is not kept there: mount a volume that this user may "
-                'write, or set policies.archive to "topic" or "off"'
+                f"({error.strerror}), so no policy can go live; mount a volume that this user may write, or set "
+                'policies.archive to "topic" or "off"'
             )
             raise PolicyError(message) from error
 
@@ -166,13 +189,13 @@ class FolderArchive:
         with contextlib.suppress(FileNotFoundError):
             if file.read_bytes() != content:
                 message = (
-                    f"{file}: was altered after it was archived; move it away, keep it as evidence, and the "
-                    "policy is archived anew"
+                    f"{file}: was altered after it was archived; move it away and keep it as evidence, then Stream "
+                    "Guard archives the policy again"
                 )
                 raise PolicyError(message)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        # Written whole or not at all, also where several replicas share the volume.
+        # The file appears complete or not at all, also if several replicas share the volume.
         handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
         try:
             with os.fdopen(handle, "wb") as out:
@@ -194,7 +217,7 @@ class FolderArchive:
 
     def _load(self, wanted: frozenset[str] | None) -> Iterator[Kept]:
         if not self._path.is_dir():
-            message = f"policies.archive_path: {self._path} is no folder; name the one that the service writes"
+            message = f"policies.archive_path: {self._path} is not a folder; name the folder that the service writes"
             raise EvidenceError(message)
         try:
             for folder in sorted(self._path.iterdir()):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from stream_guard.judging.contract import FinishReason
     from stream_guard.judging.engine.core_process import EngineProcess
+    from stream_guard.judging.families.family import Constraint
     from stream_guard.settings import EngineSettings
 
 _T = TypeVar("_T")
@@ -149,7 +150,7 @@ class VllmClient:
     def sampling_params(
         self,
         *,
-        tag: str | None,
+        constraint: Constraint | None,
         tokens_max: int,
         probabilities: bool,
         extra_args: dict[str, Any] | None = None,
@@ -157,7 +158,7 @@ class VllmClient:
         """Return parameters for one kind of completion; they may serve any number of them.
 
         Args:
-            tag: a structural tag, or None for a completion without bounds but its length.
+            constraint: what the completion is held to; None for its length alone.
             tokens_max: of the completion.
             probabilities: whether to return each token's own.
             extra_args: handed to logits processors.
@@ -165,6 +166,7 @@ class VllmClient:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        bounds: dict[str, Any] = {} if constraint is None else {constraint.kind: constraint.value}
         return SamplingParams(
             max_tokens=tokens_max,
             temperature=0,
@@ -172,9 +174,7 @@ class VllmClient:
             detokenize=False,
             skip_special_tokens=False,
             skip_clone=True,
-            structured_outputs=StructuredOutputsParams(structural_tag=tag)
-            if tag is not None
-            else None,
+            structured_outputs=StructuredOutputsParams(**bounds) if bounds else None,
             # Of the token alone: named tokens (logprob_token_ids) cost the sampler a turn of a loop for each post in
             # each step.
             logprobs=0 if probabilities else None,
@@ -308,22 +308,22 @@ _DEAD: Final = (
 )
 
 
-def violation_probability(
+def label_probability(
     logprobs: Any,  # noqa: ANN401 - vLLM's, in its flat form
     position: int,
     token: int,
-    digits: tuple[int, int],
+    labels: tuple[int, int],
 ) -> float | None:
-    """Return P("1") at a position where the grammar lets through "0" and "1" alone.
+    """Return P(violates) at a position where the constraint allows the two labels alone.
 
-    The engine takes logarithms after the grammar's mask, so that the two add up to 1, and the probability of the one
-    that it chose is enough.
+    The engine computes log probabilities after the constraint's mask, so the two probabilities add up to 1. The
+    probability of the chosen token is enough.
 
     Args:
-        logprobs: of each position's token.
-        position: of the answer's digit.
-        token: the digit there.
-        digits: ids of the tokens "0" and "1".
+        logprobs: of each position's token; None if they were not requested.
+        position: of the label in the completion.
+        token: the token there.
+        labels: ids of the tokens for "safe" and "violates".
     """
     if logprobs is None or position >= len(logprobs):
         return None
@@ -331,7 +331,7 @@ def violation_probability(
     if chosen is None:
         return None
     probability = min(1.0, math.exp(chosen.logprob))
-    return probability if token == digits[1] else 1.0 - probability
+    return probability if token == labels[1] else 1.0 - probability
 
 
 def _start_message(error: BaseException) -> str:

@@ -1,69 +1,69 @@
-"""What a supervised engine owes: every request from when it is taken until it is delivered or cancelled. Pure.
+"""Records every request that a supervised engine owes, from its submission until it is delivered or cancelled. Pure.
 
-The engine has a window of them at a time. After its death those in it are suspects, and nothing else is given to the
-next one until each is judged, or found guilty. What it must never do: hand out a request's judgement twice, or lose a
-request.
+The engine holds a window of the requests at a time. After its death, the requests in the window are suspects. The next
+engine gets nothing else until each suspect is judged or rejected. No judgement is delivered twice, and no request is
+lost.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections import Counter, deque
+from typing import TYPE_CHECKING, NamedTuple
 
+from stream_guard.judging.delivery import Pending, by_caller
 from stream_guard.judging.engine.suspects import Suspects
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
     from stream_guard.judging.contract import Judgement, JudgeRequest
+    from stream_guard.judging.delivery import Deliver
 
 
-@dataclass(slots=True, eq=False)
-class Entry:
-    """A request, who waits for it, and in how many deaths of an engine it was there."""
+class Culprit(NamedTuple):
+    """A request over which engines died, and how many did."""
 
-    request: JudgeRequest
-    deliver: Callable[[Sequence[Judgement]], None]
-    deaths: int = 0
+    pending: Pending
+    deaths: int
 
 
 class Ledger:
     """The requests of one judge.
 
     Args:
-        window: how many the engine has at most.
-        deaths_max: a suspect that was there in so many deaths, and alone in the last, is guilty.
+        window: how many requests the engine holds at most.
+        deaths_max: after so many deaths, the last one alone in the engine, a request is rejected.
 
     Attributes:
-        open: by the request's id, all that is owed.
-        handed: those of them that the engine has now.
+        open: all requests that are owed, by id.
+        handed: those of them that the engine holds now, by id.
     """
 
     def __init__(self, window: int, deaths_max: int) -> None:
-        self.open: dict[str, Entry] = {}
-        self.handed: dict[str, Entry] = {}
+        self.open: dict[str, Pending] = {}
+        self.handed: dict[str, Pending] = {}
         self._window = window
         self._deaths_max = deaths_max
-        self._waiting: deque[Entry] = deque()
-        self._suspects: Suspects[Entry] = Suspects()
+        self._waiting: deque[Pending] = deque()
+        self._suspects: Suspects[Pending] = Suspects()
+        self._deaths: Counter[Pending] = Counter()  # of open requests, after a death alone
 
-    def take(
-        self, requests: Sequence[JudgeRequest], deliver: Callable[[Sequence[Judgement]], None]
-    ) -> None:
-        """Take requests; they wait."""
+    def accept(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
+        """Queue requests."""
         for request in requests:
-            entry = self.open[request.id] = Entry(request, deliver)
-            self._waiting.append(entry)
+            pending = self.open[request.id] = Pending(request, deliver)
+            self._waiting.append(pending)
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
-        """Forget these; return those that the engine has."""
+        """Forget these requests; return those that the engine holds."""
         had: list[JudgeRequest] = []
         forgotten = 0
         for request in requests:
-            if self.open.pop(request.id, None) is None:
+            pending = self.open.pop(request.id, None)
+            if pending is None:
                 continue
             forgotten += 1
+            self._deaths.pop(pending, None)
             if self.handed.pop(request.id, None) is not None:
                 had.append(request)
         if had:
@@ -72,59 +72,59 @@ class Ledger:
             self._waiting = deque(filter(self._is_open, self._waiting))
         return had
 
-    def next(self) -> list[Entry]:
-        """Note as handed, and return, what the engine may have now besides what it has; empty for nothing."""
-        entries = self._next()
-        self.handed.update((entry.request.id, entry) for entry in entries)
-        return entries
+    def next(self) -> list[Pending]:
+        """Return what the engine may have now besides what it holds, and record it as handed; empty for nothing."""
+        batch = self._next()
+        self.handed.update((pending.request.id, pending) for pending in batch)
+        return batch
 
-    def _next(self) -> list[Entry]:
+    def _next(self) -> list[Pending]:
         if self._suspects or self._suspects.on_trial:
             if self.handed:
                 return []  # a trial runs: nothing else may be in the engine
             group = self._suspects.next_group(self._is_open)
             if group:
                 return group
-        entries: list[Entry] = []
+        batch: list[Pending] = []
         room = self._window - len(self.handed)
-        while self._waiting and len(entries) < room:
-            entry = self._waiting.popleft()
-            if self._is_open(entry):
-                entries.append(entry)
-        return entries
+        while self._waiting and len(batch) < room:
+            pending = self._waiting.popleft()
+            if self._is_open(pending):
+                batch.append(pending)
+        return batch
 
-    def settle(
-        self, judgements: Sequence[Judgement]
-    ) -> dict[Callable[[Sequence[Judgement]], None], list[Judgement]]:
-        """Close what was judged; return the judgements by whom they are for, without those of requests not handed."""
-        by_caller: dict[Callable[[Sequence[Judgement]], None], list[Judgement]] = {}
+    def settle(self, judgements: Sequence[Judgement]) -> dict[Deliver, list[Judgement]]:
+        """Close what was judged; return the judgements by caller, without those of requests that were not handed."""
+        settled: list[tuple[Pending, Judgement]] = []
         for judgement in judgements:
-            entry = self.handed.get(judgement.request.id)
-            if entry is not None and entry.request is judgement.request:
-                del self.handed[entry.request.id], self.open[entry.request.id]
-                by_caller.setdefault(entry.deliver, []).append(judgement)
-        return by_caller
+            pending = self.handed.get(judgement.request.id)
+            if pending is not None and pending.request is judgement.request:
+                del self.handed[pending.request.id], self.open[pending.request.id]
+                if self._deaths:
+                    self._deaths.pop(pending, None)
+                settled.append((pending, judgement))
+        return by_caller(settled)
 
-    def take_back(self) -> Entry | None:
-        """Note that the engine is dead; return the one found guilty, which is closed, or None."""
+    def record_death(self) -> Culprit | None:
+        """Record that the engine died. Return the request to reject, which is closed, or None."""
         died_with = [*self.handed.values()]
         self.handed.clear()
-        for entry in died_with:
-            entry.deaths += 1
+        self._deaths.update(died_with)
         alone = self._suspects.split(died_with)
         if alone is None:
             return None
-        if alone.deaths < self._deaths_max:
+        if self._deaths[alone] < self._deaths_max:
             self._suspects.try_again(alone)
             return None
         del self.open[alone.request.id]
-        return alone
+        return Culprit(alone, self._deaths.pop(alone))
 
     def clear(self) -> None:
-        """Forget all."""
+        """Forget all requests."""
         self.open.clear()
         self.handed.clear()
         self._waiting.clear()
+        self._deaths.clear()
 
-    def _is_open(self, entry: Entry) -> bool:
-        return self.open.get(entry.request.id) is entry
+    def _is_open(self, pending: Pending) -> bool:
+        return self.open.get(pending.request.id) is pending

@@ -1,4 +1,4 @@
-"""Checks a model without starting its engine: configuration, tokenizer, weights and the installed build."""
+"""Checks a model without starting its engine: configuration, tokenizer, weights and the installed vLLM."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import TYPE_CHECKING
 
 from stream_guard.core.errors import EngineError
 from stream_guard.judging.engine.arguments import require_vllm
-from stream_guard.judging.families.harmony.tokenizer import load_tokenizer, read_config
+from stream_guard.judging.families.registry import supported_config
 
 if TYPE_CHECKING:
     from stream_guard.settings import EngineSettings
 
 
 def probe_model(settings: EngineSettings) -> str:
-    """Return one line about the model after checking, without the engine, what a start would need.
+    """Return one line about the model, after checking what a start of the engine needs.
 
     Raises:
-        EngineError: config, tokenizer or weights are missing or unfit, or vLLM is not installed.
+        EngineError: config, tokenizer or weights are missing or invalid, or vLLM is not installed.
     """
-    config = read_config(settings)
-    tokenizer = load_tokenizer(settings)
+    config, kind = supported_config(settings)
+    family = kind.load(settings)
     folder = Path(settings.model).expanduser()
     if (
         folder.is_dir()
@@ -32,5 +32,5 @@ def probe_model(settings: EngineSettings) -> str:
     build = require_vllm()
     return (
         f"{settings.model}: {config['architectures'][0]}, {config.get('num_hidden_layers', '?')} layers, "
-        f"{len(tokenizer.control.every)} control tokens; {build}"
+        f"{family.describe()}; {build}"
     )

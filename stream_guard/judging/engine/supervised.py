@@ -1,7 +1,4 @@
-"""vLLM under a supervisor: the parts put together, and the fork server kept over rebuilds.
-
-What it must never do: leave the fork server running once the judge is closed.
-"""
+"""Puts vLLM under a supervisor, and keeps one fork server across rebuilds. Closing the judge stops the server."""
 
 from __future__ import annotations
 
@@ -10,13 +7,13 @@ from typing import TYPE_CHECKING
 from stream_guard.judging.engine import core_process
 from stream_guard.judging.engine.arguments import prepare_environment, require_vllm
 from stream_guard.judging.engine.client import in_thread
-from stream_guard.judging.engine.judge import VllmJudge
 from stream_guard.judging.engine.supervisor import SupervisedJudge
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_guard.core.clock import Clock
+    from stream_guard.judging.engine.judge import VllmJudge
     from stream_guard.judging.engine.supervisor import EngineState
     from stream_guard.settings import EngineSettings
     from stream_guard.telemetry.metrics import Metrics
@@ -28,13 +25,21 @@ def supervised_vllm(
     clock: Clock,
     metrics: Metrics,
     changed: Callable[[EngineState], None],
-    make: Callable[[EngineSettings], VllmJudge] = VllmJudge,
+    make: Callable[[EngineSettings], VllmJudge],
 ) -> SupervisedJudge:
-    """Return a judge that rebuilds its engine; see :class:`~stream_guard.judging.engine.supervisor.SupervisedJudge`."""
+    """Return a judge that rebuilds its engine.
+
+    Args:
+        settings: the section.
+        clock: as for :class:`~stream_guard.judging.engine.supervisor.SupervisedJudge`.
+        metrics: the same.
+        changed: the same.
+        make: makes the judge of one engine, not started.
+    """
     held = False
 
     def make_held() -> VllmJudge:
-        # An engine alone stops the fork server as it closes, and the next would import vLLM once more.
+        # Otherwise the engine stops the fork server when it closes, and the next engine imports vLLM again.
         nonlocal held
         if not held:
             require_vllm()

@@ -1,7 +1,7 @@
-"""Keeps judging while engines come and go: a dead or hanging one is killed and rebuilt, and its posts are tried again.
+"""Keeps judging while engines die: kills and rebuilds an engine that is dead or hangs, and retries its posts.
 
-Every request is kept until it is delivered or cancelled (see ``ledger``). What it must never do: pass on what a dead
-engine says, rebuild without end, or end the process for one engine's death.
+Every request is kept until it is delivered or cancelled (see ``ledger``). What a dead engine delivers is ignored. The
+number of rebuilds is limited; the death of one engine does not end the process.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import structlog
 
@@ -22,42 +22,34 @@ from stream_guard.core.errors import (
     named,
 )
 from stream_guard.core.inactivity import InactivityTimer
-from stream_guard.judging.contract import Judge, Judgement
+from stream_guard.judging.contract import Judgement
 from stream_guard.judging.engine.endurance import RebuildBudget
 from stream_guard.judging.engine.ledger import Ledger
+from stream_guard.judging.engine.lifetime import Fault, Lifetime
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from stream_guard.core.clock import Clock
     from stream_guard.judging.contract import JudgeRequest
+    from stream_guard.judging.delivery import Deliver
+    from stream_guard.judging.engine.lifetime import KillableJudge
     from stream_guard.policies.policy import PolicySet
     from stream_guard.settings import EngineSettings
     from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 TICK_S: Final = 1.0
-"""How often we look whether the engine hangs."""
-CLOSE_TIMEOUT_S: Final = 30.0
-"""A killed engine that is not closed by then is left behind."""
-DEATH_NOTICE_S: Final = 5.0
-"""How long a death may take to be noticed after a call has failed by it."""
-
-
-class KillableJudge(Judge, Protocol):
-    """A judge on an engine of its own, which can be ended whatever state it is in."""
-
-    async def kill(self) -> None:
-        """End the engine's processes at once, stopped ones too; ``close`` comes after."""
+"""How often we check whether the engine hangs."""
 
 
 class EngineState(NamedTuple):
-    """What the supervisor tells of its engine.
+    """What the supervisor reports of its engine.
 
     Attributes:
         ready: whether posts are being judged.
         rebuilds: within ``engine.rebuild_window_s``.
-        last_fault: what the last engine ended by; None where none has.
+        last_fault: why the last engine ended; None if none has.
     """
 
     ready: bool
@@ -65,21 +57,16 @@ class EngineState(NamedTuple):
     last_fault: str | None
 
 
-class _Fault(NamedTuple):
-    cause: str  # died, hung, start: the metric's label
-    error: BaseException
-
-
 class SupervisedJudge:
-    """A :class:`stream_guard.judging.contract.Judge` round engines that can die.
+    """A :class:`stream_guard.judging.contract.Judge` on engines that can die.
 
     Args:
         make: makes an engine's judge, not started.
         settings: the section.
         clock, metrics: the parts.
-        changed: told whenever the engine goes down or is ready again; not of the first start, which the caller awaits.
-        closed: awaited last by :meth:`close`.
-        tick_s: how often we look whether it hangs, in s.
+        changed: called whenever the engine goes down or is ready again, except for the first start.
+        closed: awaited at the end of :meth:`close`.
+        tick_s: how often we check whether the engine hangs, in s.
         sleep: how to wait before a rebuild.
     """
 
@@ -104,127 +91,98 @@ class SupervisedJudge:
         self._tick_s = tick_s
         self._sleep = sleep
         window = settings.in_flight_requests_max or 2 * settings.max_num_seqs
-        self._inner: KillableJudge | None = None
+        self._life: Lifetime | None = None
         self._about: Mapping[str, str] = {}
-        self._policies: list[
-            PolicySet
-        ] = []  # the newest last; before it those that may be in flight
+        # The newest last; before it those by which something in flight may still be judged.
+        self._policies: list[PolicySet] = []
         self._ledger = Ledger(window, settings.deaths_per_post_max)
         self._filling = False
-        self._preparing = 0
-        self._ready = asyncio.Event()  # set, too, once we have failed: nobody is to wait for ever
+        # Also set once we have failed, so that nobody waits without end.
+        self._ready = asyncio.Event()
         self._failed: asyncio.Future[BaseException] | None = None
-        self._fault: asyncio.Future[_Fault] | None = None  # of the present engine
-        self._deliver: Callable[[Sequence[Judgement]], None]
+        self._deliver: Deliver
         self._budget = RebuildBudget(settings)
         self._inactivity = InactivityTimer(tick_s)
         self._last_fault: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._watching: asyncio.Task[None] | None = None
 
     # Life
 
     async def start(self, policies: PolicySet) -> None:
-        """Start the first engine; what it raises is raised, and not tried again: a set-up that never worked."""
+        """Start the first engine. Its error is raised without a retry, since such a set-up has never worked."""
         self._failed = asyncio.get_running_loop().create_future()
         self._policies = [policies]
-        self._inner = self._make()
-        await self._inner.start(policies)
-        self._take_up()
+        life = self._begin()
+        await life.start(policies)
+        self._adopt(life)
         self._tasks = [
             asyncio.create_task(self._supervise(), name="engine supervisor"),
-            asyncio.create_task(self._look_regularly(), name="engine hang watch"),
+            asyncio.create_task(self._check_regularly(), name="engine hang watch"),
         ]
 
     async def prepare(self, policies: PolicySet) -> None:
-        """Make ready to judge by these as well, by this engine or, should it die, by the next.
+        """Make ready to judge by these policies as well, on this engine or, if it dies, on the next.
 
         Raises:
-            PolicyError: they cannot be judged by, or the engine dies over them each time.
-            EngineError: no engine is to be had any more.
+            PolicyError: the policies cannot be used, or the engine dies each time it prepares them.
+            EngineError: the rebuild limit was reached.
         """
         for _ in range(self._settings.deaths_per_post_max):
             await self._ready.wait()
             if self._failure is not None:
                 raise self._failure
-            if await self._prepared(policies):
-                # The last set judges on until it is switched.
+            assert self._life is not None, "it is ready"
+            if await self._life.prepare(policies):
+                # The previous set stays in use until the caller switches to this one.
                 self._policies = [*self._needed_policies(), self._policies[-1], policies]
                 return
         message = (
-            f"the engine died or hung each of {self._settings.deaths_per_post_max} times that it was made ready for "
-            "these policies (engine.deaths_per_post_max)"
+            f"the engine died or hung in each of {self._settings.deaths_per_post_max} attempts to prepare these "
+            "policies (engine.deaths_per_post_max); vLLM's log says why"
         )
         raise PolicyError(message)
 
-    async def _prepared(self, policies: PolicySet) -> bool:
-        """Return whether the present engine is ready for these; False where it ended first. Raises PolicyError."""
-        inner, fault = self._inner, self._fault
-        assert inner is not None, "it is ready"
-        assert fault is not None, "it is ready"
-        work = asyncio.ensure_future(inner.prepare(policies))
-        either: set[asyncio.Future[Any]] = {work, fault}
-        self._preparing += 1
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            if not work.done():
-                return False
-            work.result()
-        except EngineError as error:
-            # An engine that dies raises it before its death is noticed; one that lives refuses these policies by it.
-            await asyncio.wait({fault}, timeout=DEATH_NOTICE_S)
-            if not fault.done():
-                raise PolicyError(str(error)) from error
-            return False
-        finally:
-            self._preparing -= 1
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
-        return not fault.done()
-
     async def wait_failed(self) -> BaseException:
-        """Return the error, once engines were rebuilt too often."""
+        """Return the error after which no engine is rebuilt."""
         assert self._failed is not None, "start() comes first"
         return await asyncio.shield(self._failed)
 
     def describe(self) -> Mapping[str, str]:
-        """Say what the engine is, or was."""
-        return self._about if self._inner is None else self._inner.describe()
+        """Describe the engine, or the last one."""
+        return self._about if self._life is None else self._life.judge.describe()
 
     async def close(self) -> None:
-        """Drop what is in flight and stop the engine, or what is being built."""
-        tasks = [*self._tasks, *([self._watching] if self._watching else [])]
-        for task in tasks:
+        """Drop what is in flight, and stop the engine, also while it starts."""
+        for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
         self._ledger.clear()
-        if self._inner is not None:
+        life, self._life = self._life, None
+        if life is not None:
+            await life.unwatch()
             if not self._ready.is_set() or self._failure is not None:
-                await self._inner.kill()
-            await self._inner.close()
-            self._inner = None
+                await life.judge.kill()
+            await life.judge.close()
         if self._closed is not None:
             await self._closed()
 
     # Requests
 
-    def submit(
-        self, requests: Sequence[JudgeRequest], deliver: Callable[[Sequence[Judgement]], None]
-    ) -> None:
-        """Take requests, also while there is no engine."""
-        self._ledger.take(requests, deliver)
+    def submit(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
+        """Accept requests, also while there is no engine."""
+        self._ledger.accept(requests, deliver)
         self._fill()
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
-        """Forget these, wherever they are; none of them is delivered any more."""
+        """Forget these requests, and do not deliver them."""
         had = self._ledger.cancel(requests)
-        if had and self._inner is not None:
-            self._inner.cancel(had)
+        if had and self._life is not None:
+            self._life.judge.cancel(had)
         self._fill()
 
     def in_flight(self) -> int:
-        """Requests taken and not yet delivered."""
+        """Return how many requests are accepted and not delivered."""
         return len(self._ledger.open)
 
     def _fill(self) -> None:
@@ -233,23 +191,20 @@ class SupervisedJudge:
             return
         self._filling = True
         try:
-            while self._is_up():
+            while (life := self._life) is not None and life.is_up:
                 idle = not self._ledger.handed
-                entries = self._ledger.next()
-                if not entries:
+                batch = self._ledger.next()
+                if not batch:
                     return
                 if idle:
                     self._inactivity.reset()
-                assert self._inner is not None, "it is up"
-                self._inner.submit([entry.request for entry in entries], self._deliver)
+                life.judge.submit([pending.request for pending in batch], self._deliver)
         finally:
             self._filling = False
 
-    def _delivered(
-        self, engine: asyncio.Future[_Fault] | None, judgements: Sequence[Judgement]
-    ) -> None:
-        """Pass on what an engine judged; one that is no longer ours says nothing any more."""
-        if engine is not self._fault or not self._is_up():
+    def _delivered(self, life: Lifetime, judgements: Sequence[Judgement]) -> None:
+        """Pass on what an engine judged, unless it was replaced or has ended."""
+        if life is not self._life or not life.is_up:
             return
         by_caller = self._ledger.settle(judgements)
         if by_caller:
@@ -259,70 +214,57 @@ class SupervisedJudge:
             deliver(delivered)
         self._fill()
 
-    # Death, hanging, and another life
+    # Death, hanging, and rebuilding
 
     @property
     def _failure(self) -> BaseException | None:
         return self._failed.result() if self._failed is not None and self._failed.done() else None
 
-    def _is_up(self) -> bool:
-        return self._fault is not None and not self._fault.done()
-
-    def look(self) -> None:
-        """Look whether the engine hangs; time in which we ourselves did not run does not count against it."""
-        busy = self._is_up() and bool(self._ledger.handed or self._preparing)
+    def check_hang(self) -> None:
+        """End the engine if it hangs. Time in which this process itself did not run does not count."""
+        life = self._life
+        up = life is not None and life.is_up
+        busy = life is not None and up and bool(self._ledger.handed or life.preparing)
         silent_s = self._inactivity.measure(self._clock.monotonic_s(), expecting=busy)
-        if silent_s > self._settings.hang_s:
+        if life is not None and silent_s > self._settings.hang_s:
             message = (
-                f"the engine hangs: it decided nothing for {self._settings.hang_s:g} s (engine.hang_timeout_s) "
-                f"of {len(self._ledger.handed)} posts in flight"
+                f"the engine hangs: it decided none of {len(self._ledger.handed)} posts in flight for "
+                f"{self._settings.hang_s:g} s (engine.hang_timeout_s)"
             )
-            assert self._fault is not None, "it is up"
-            self._report(self._fault, _Fault("hung", EngineHungError(message)))
+            life.end(Fault("hung", EngineHungError(message)))
 
-    async def _look_regularly(self) -> None:
+    async def _check_regularly(self) -> None:
         while True:
             await asyncio.sleep(self._tick_s)
-            self.look()
+            self.check_hang()
 
-    def _report(self, engine: asyncio.Future[_Fault], fault: _Fault) -> None:
-        if not engine.done():
-            engine.set_result(fault)
-            self._ready.clear()
+    def _begin(self) -> Lifetime:
+        self._life = life = Lifetime(self._make(), self._ready.clear)
+        return life
 
-    def _take_up(self) -> None:
-        """The engine is ready: give it work, and watch it."""
-        inner = self._inner
-        assert inner is not None, "it was made"
-        self._fault = fault = asyncio.get_running_loop().create_future()
-        self._deliver = partial(
-            self._delivered, fault
-        )  # one for all, so that the judge can group by it
-        self._about = inner.describe()
+    def _adopt(self, life: Lifetime) -> None:
+        """Give work to an engine that is ready, and watch it."""
+        # One function for all requests, so that the judge can group by it.
+        self._deliver = partial(self._delivered, life)
+        self._about = life.judge.describe()
         self._inactivity.reset()
-
-        async def watch() -> None:
-            error = await inner.wait_failed()
-            hung = isinstance(error, EngineHungError)  # found by the judge itself
-            self._report(fault, _Fault("hung" if hung else "died", error))
-
-        self._watching = asyncio.create_task(watch(), name="engine death watch")
+        life.watch()
         self._ready.set()
         self._fill()
 
     async def _supervise(self) -> None:
         try:
             while self._failure is None:
-                assert self._fault is not None, "an engine is up"
-                fault = await self._fault
-                self._take_back(fault)
-                self._tell(ready=False)
+                assert self._life is not None, "an engine is up"
+                fault = await self._life.wait_ended()
+                self._blame(fault)
+                self._report(ready=False)
                 await self._rebuild(fault)
-        except Exception as error:  # noqa: BLE001 - our own fault: the process has to hear of it
+        except Exception as error:  # noqa: BLE001 - a bug of ours: the process has to end with it
             self._fail(error)
 
-    def _take_back(self, fault: _Fault) -> None:
-        """Suspect what the engine had in it, and find guilty what was alone in it too often."""
+    def _blame(self, fault: Fault) -> None:
+        """Suspect the posts that were in the engine, and reject one that was alone in it too often."""
         self._last_fault = str(fault.error)
         _log.error(
             "engine_died",
@@ -331,41 +273,45 @@ class SupervisedJudge:
             posts_in_it=len(self._ledger.handed),
             in_flight=len(self._ledger.open),
         )
-        guilty = self._ledger.take_back()
-        if guilty is None:
+        culprit = self._ledger.record_death()
+        if culprit is None:
             return
-        request = guilty.request
-        _log.error("post_killed_engine", policy=request.policy.id, deaths=guilty.deaths)
+        pending, deaths = culprit
+        request = pending.request
+        _log.error("post_killed_engine", policy=request.policy.id, deaths=deaths)
         now_ns = self._clock.wall_ns()
-        error = EngineKilledError(guilty.deaths)
-        guilty.deliver([Judgement(request, error=error, started_ns=now_ns, finished_ns=now_ns)])
+        error = EngineKilledError(deaths)
+        pending.deliver([Judgement(request, error=error, started_ns=now_ns, finished_ns=now_ns)])
 
-    async def _rebuild(self, fault: _Fault) -> None:
-        """Return with an engine that is up, or having failed."""
+    async def _rebuild(self, fault: Fault) -> None:
+        """Return once an engine is up, or after the limit was reached."""
         while True:
-            await self._throw_away()
+            life = self._life
+            if life is not None:
+                await life.throw_away()
+                self._life = None
             pause_s = self._spend(fault)
             if pause_s is None:
                 return
             await self._sleep(pause_s)
             began_s = self._clock.monotonic_s()
             try:
-                await self._start_another()
+                life = await self._start_another()
             except OperatorError as error:
                 self._fail(error)
                 return
-            except Exception as error:  # noqa: BLE001 - whatever an engine fails to start by; it counts
-                fault = _Fault("start", error)
+            except Exception as error:  # noqa: BLE001 - an engine fails to start with any error; it counts
+                fault = Fault("start", error)
                 self._last_fault = named(error)
                 _log.error("engine_start_failed", error=self._last_fault)
                 continue
             _log.info("engine_ready", start_s=round(self._clock.monotonic_s() - began_s, 3))
-            self._take_up()
-            self._tell(ready=True)
+            self._adopt(life)
+            self._report(ready=True)
             return
 
-    def _spend(self, fault: _Fault) -> float | None:
-        """Count one more rebuild and return the pause before it; fail, and return None, where it is one too many."""
+    def _spend(self, fault: Fault) -> float | None:
+        """Count one more rebuild and return the pause before it in s; fail and return None above the limit."""
         settings = self._settings
         pause_s = self._budget.spend(self._clock.monotonic_s())
         if pause_s is None:
@@ -381,39 +327,21 @@ class SupervisedJudge:
         )
         return pause_s
 
-    async def _throw_away(self) -> None:
-        """Kill the engine, and free what it held in this process."""
-        if self._watching is not None:
-            self._watching.cancel()
-            await asyncio.gather(self._watching, return_exceptions=True)
-            self._watching = None
-        inner = self._inner
-        if inner is None:
-            return
-        try:
-            async with asyncio.timeout(CLOSE_TIMEOUT_S):
-                await inner.kill()
-                await inner.close()
-        except TimeoutError:
-            _log.warning("engine_close_timed_out", timeout_s=CLOSE_TIMEOUT_S)
-        self._inner = None
-
-    async def _start_another(self) -> None:
+    async def _start_another(self) -> Lifetime:
         timeout_s = self._settings.start_timeout_s
-        self._inner = inner = self._make()
+        life = self._begin()
         self._policies = [*self._needed_policies(), self._policies[-1]]
         try:
             async with asyncio.timeout(timeout_s):
-                await inner.start(self._policies[-1])
-                for older in self._policies[:-1]:
-                    await inner.prepare(older)
+                await life.start(self._policies[-1], self._policies[:-1])
         except TimeoutError as error:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
+        return life
 
     def _needed_policies(self) -> list[PolicySet]:
         """Return the older sets by which something in flight is still to be judged."""
-        asked = {entry.request.policy.sha256 for entry in self._ledger.open.values()}
+        asked = {pending.request.policy.sha256 for pending in self._ledger.open.values()}
         newest = {policy.sha256 for policy in self._policies[-1].policies.values()}
         needed: list[PolicySet] = []
         for older in self._policies[:-1]:
@@ -422,7 +350,7 @@ class SupervisedJudge:
                 needed.append(older)
         return needed
 
-    def _tell(self, *, ready: bool) -> None:
+    def _report(self, *, ready: bool) -> None:
         self._changed(EngineState(ready, len(self._budget), self._last_fault))
 
     def _fail(self, error: BaseException) -> None:

@@ -1,7 +1,4 @@
-"""Has the engine try a policy once, so that no post meets a cold start.
-
-What it must never do: let a policy go live whose prompt leaves no room for an answer.
-"""
+"""Runs each policy through the engine once before its first post, so that no post waits for a cold start."""
 
 from __future__ import annotations
 
@@ -13,7 +10,6 @@ import structlog
 
 from stream_guard.core.errors import EngineError, PolicyError
 from stream_guard.judging.engine.client import in_thread
-from stream_guard.judging.families.harmony.structure import check_structure
 from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
@@ -21,8 +17,7 @@ if TYPE_CHECKING:
 
     from stream_guard.judging.engine.client import VllmClient
     from stream_guard.judging.engine.plans import Attempt, Planner
-    from stream_guard.judging.families.harmony.prompt import PromptBuilder
-    from stream_guard.judging.families.harmony.tokens import ControlTokens
+    from stream_guard.judging.families.family import Family
     from stream_guard.judging.tiers.ladder import Rung
     from stream_guard.policies.policy import Policy
 
@@ -32,44 +27,38 @@ _numbers = itertools.count()
 
 
 class WarmUp:
-    """Compiles grammars, and puts prefixes into the engine's cache.
+    """Compiles constraints, and puts prefixes into the engine's cache.
 
     Args:
         client: a running engine.
-        planner, builder, tokens: of its model; the last are its control tokens.
-        model_len_max: the longest prompt and answer together, in tokens.
+        planner, family: of its model.
+        model_len_max: longest prompt and completion together, in tokens.
     """
 
     def __init__(
-        self,
-        client: VllmClient,
-        planner: Planner,
-        builder: PromptBuilder,
-        tokens: ControlTokens,
-        model_len_max: int,
+        self, client: VllmClient, planner: Planner, family: Family, model_len_max: int
     ) -> None:
         self._client = client
         self._planner = planner
-        self._builder = builder
-        self._tokens = tokens
+        self._family = family
         self._model_len_max = model_len_max
 
     async def run(self, policy: Policy, rungs: Sequence[Rung]) -> None:
-        """Try a policy: the first rung, which is its own, with its whole prompt; of the others, the grammars.
+        """Try a policy: its own rung with the whole prompt, the higher rungs with their constraints alone.
 
         Raises:
-            PolicyError: the prompt leaves no room for an answer.
-            EngineError: the engine cannot complete it.
+            PolicyError: the prompt leaves no room for an answer, or a hostile post can change its structure.
+            EngineError: the engine cannot complete the prompt.
         """
         plan = self._planner.plan(policy)
-        # Sixty prompts: in a thread, since posts are judged meanwhile when an edit goes live.
-        await in_thread(partial(check_structure, policy, self._builder, plan.prefix, self._tokens))
-        prompt = self._builder.build(_POST, plan.prefix)
+        # It builds sixty prompts. In a thread, since the event loop judges other posts during a reload.
+        await in_thread(partial(self._family.check_structure, policy, plan.prefix))
+        prompt = self._family.prompt(_POST, plan.prefix)
         answer_max = plan.attempts[0].tokens_max
         if len(prompt) + answer_max > self._model_len_max:
             message = (
-                f"policy {policy.id!r} takes {len(prompt)} tokens and its answer up to {answer_max}, "
-                f"over the engine's {self._model_len_max}; raise engine.max_model_len, or shorten the policy"
+                f"policy {policy.id!r}: its prompt has {len(prompt)} tokens and the answer up to {answer_max}, more "
+                f"than the engine's limit of {self._model_len_max}; raise engine.max_model_len, or shorten the policy"
             )
             raise PolicyError(message)
         for attempt in plan.attempts:
@@ -84,7 +73,7 @@ class WarmUp:
                     remedy="lower its budget in cascade.ladder, or raise engine.max_model_len",
                 )
                 continue
-            # Few posts get there: a prompt of one token compiles the grammar, and the prefix stays cold.
+            # Few posts climb: a prompt of one token compiles the constraint, and the prefix stays uncached.
             for attempt in higher.attempts:
                 await self._try(policy, prompt[:1], attempt)
 
@@ -95,6 +84,6 @@ class WarmUp:
         if completion.finish_reason not in ("length", "stop"):
             message = (
                 f"policy {policy.id!r}: the engine cannot complete its prompt "
-                f"({completion.finish_reason})"
+                f"(finish reason {completion.finish_reason}); vLLM's log says why"
             )
             raise EngineError(message)

@@ -184,20 +184,14 @@ def repeat(entry: Entry, known: Known, *, how: str, us: int, now_ns: int) -> Jud
         us: how long it took, in us.
         now_ns: Unix time in ns.
     """
-    first = known.provenance
     step = TierStep(TIER, "settled", f"{how}:{known.post_id}", us)
-    provenance = Provenance(
-        tier=TIER,
-        model=first.model,
-        revision=first.revision,
-        engine_version=first.engine_version,
-        effort=first.effort,
-        prompt_sha256=first.prompt_sha256,
-        attempts=0,
-        degraded=first.degraded,
-        trail=(*entry.steps, step),
-        prompt_ids_sha256=first.prompt_ids_sha256,
-    )
+    provenance = known.provenance.copy()
+    provenance.tier = TIER
+    provenance.trail = (*entry.steps, step)
+    # This post cost nothing.
+    provenance.prompt_tokens = provenance.cached_tokens = provenance.output_tokens = 0
+    provenance.attempts = 0
+    provenance.finish_reason = "none"
     confidence, method = known.confidence, known.confidence_method
     return Judgement(
         entry.request, known.answer, None, provenance, confidence, method, now_ns, now_ns

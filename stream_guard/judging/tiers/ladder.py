@@ -7,15 +7,14 @@ lower rung had decided and spent.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.judging.contract import Provenance, TierStep
+from stream_guard.judging.contract import TierStep
 from stream_guard.policies.calibration import calibrate
 
 if TYPE_CHECKING:
     from stream_guard.core.vocabulary import Effort
-    from stream_guard.judging.contract import Answer, Judgement, Thought
+    from stream_guard.judging.contract import Answer, Judgement, Provenance, Thought
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import CascadeSettings
 
@@ -115,14 +114,13 @@ class Climb:
         best = self.best
         assert best is not None, "take() comes first"
         if best.provenance is not None:
-            prompt, cached, output, attempts = self._spent
-            best.provenance = replace(
-                best.provenance,
-                prompt_tokens=prompt,
-                cached_tokens=cached,
-                output_tokens=output,
-                attempts=attempts,
-            )
+            best.provenance = total = best.provenance.copy()
+            (
+                total.prompt_tokens,
+                total.cached_tokens,
+                total.output_tokens,
+                total.attempts,
+            ) = self._spent
         best.thoughts = self.thoughts
         best.started_ns = self.started_ns
         best.finished_ns = last.finished_ns
@@ -156,23 +154,10 @@ def step_of(judgement: Judgement, doubt: str | None, *, climbs: bool) -> TierSte
 def with_trail(
     provenance: Provenance, trail: tuple[TierStep, ...], degraded: tuple[str, ...] = ()
 ) -> Provenance:
-    """Return a model's provenance with the way that led there; ``replace`` would take thrice as long."""
-    return Provenance(
-        provenance.tier,
-        provenance.model,
-        provenance.revision,
-        provenance.engine_version,
-        provenance.effort,
-        provenance.prompt_sha256,
-        provenance.prompt_tokens,
-        provenance.cached_tokens,
-        provenance.output_tokens,
-        provenance.finish_reason,
-        provenance.attempts,
-        degraded,
-        trail,
-        provenance.prompt_ids_sha256,
-    )
+    """Return a model's provenance with the steps that led to it, and what was left out."""
+    copy = provenance.copy()
+    copy.trail, copy.degraded = trail, degraded
+    return copy
 
 
 def _confidence(judgement: Judgement) -> float | None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from stream_guard.core.errors import EvidenceError, PolicyError, RecordError
-from stream_guard.judging.families.harmony.prompt import TEMPLATE_VERSION, PromptBuilder, hash_ids
+from stream_guard.judging.families.family import hash_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream_guard.judging.archive.archive import Kept
     from stream_guard.judging.archive.entry import Entry
     from stream_guard.judging.contract import Answer
-    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
+    from stream_guard.judging.families.family import Family
     from stream_guard.records.post import Post, PostParser
 
 Status: TypeAlias = Literal[
@@ -83,15 +83,16 @@ class Rebuilder:
 
     Args:
         parser: parses posts, with the settings of the service.
-        tokenizer, tokenizer_sha256: the tokenizer of the configured model, and its digest.
+        family: of the configured model; None if no verdict has a prompt.
+        tokenizer_sha256: digest of the model's tokenizer, or None.
     """
 
     def __init__(
-        self, parser: PostParser, tokenizer: HarmonyTokenizer | None, tokenizer_sha256: str | None
+        self, parser: PostParser, family: Family | None, tokenizer_sha256: str | None
     ) -> None:
         self._parser = parser
         self._tokenizer_sha256 = tokenizer_sha256
-        self._builder = None if tokenizer is None else PromptBuilder(tokenizer, tokenizer.control)
+        self._family = family
 
     def rebuild(
         self, verdict: dict[str, Any], record: Record, entries: Sequence[Entry]
@@ -134,13 +135,11 @@ class Rebuilder:
         verdict, post = replayed.verdict, replayed.post
         assert post is not None, "_parse() comes first"
         provenance = verdict["provenance"]
-        builder = self._require_builder(entries)
+        family = self._require_family(entries)
         found: dict[str, Entry] = {}
         for entry in entries:
             try:
-                prefix = builder.prefix_of(
-                    entry.system[provenance["effort"]], entry.developer, entry.policy_id
-                )
+                prefix = family.prefix_of(entry.messages, provenance["effort"], entry.policy_id)
             except (KeyError, PolicyError) as error:
                 raise EvidenceError(f"archive entry {entry.name}: {error}") from error
             if prefix.sha256 == wanted:
@@ -149,7 +148,7 @@ class Rebuilder:
             found[prefix.sha256] = entry
         else:
             raise EvidenceError(self._explain_prefix(wanted, found, provenance["effort"]))
-        replayed.ids = builder.build(post, prefix)
+        replayed.ids = family.prompt(post, prefix)
         whole = provenance.get("prompt_ids_sha256")
         if whole is None:
             replayed.status = "prefix_identical"
@@ -163,15 +162,16 @@ class Rebuilder:
                 f"the prompt has the digest {hash_ids(replayed.ids)[:12]}, the verdict {whole[:12]}; the policy's part "
                 "and the text are equal, so the title or the parent differs: see the settings post.*"
             )
-            if entry.template_version != TEMPLATE_VERSION:
+            now = family.template.version
+            if entry.template_version != now:
                 replayed.reason += (
-                    f" (template version {entry.template_version} archived, {TEMPLATE_VERSION} now)"
+                    f" (template version {entry.template_version} archived, {now} now)"
                 )
 
-    def _require_builder(self, entries: Sequence[Entry]) -> PromptBuilder:
+    def _require_family(self, entries: Sequence[Entry]) -> Family:
         wanted = {entry.judging.tokenizer_sha256 for entry in entries}
-        if self._builder is not None and self._tokenizer_sha256 in wanted:
-            return self._builder
+        if self._family is not None and self._tokenizer_sha256 in wanted:
+            return self._family
         judging = entries[-1].judging
         at = f"@{judging.revision}" if judging.revision else ""
         configured, archived = self._tokenizer_sha256 or "none", judging.tokenizer_sha256 or "none"

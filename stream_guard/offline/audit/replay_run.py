@@ -154,9 +154,10 @@ def _make_rebuilder(settings: Settings, verdicts: Sequence[dict[str, Any]]) -> R
     parser = PostParser(settings.post)
     if all(verdict["provenance"]["prompt_sha256"] is None for verdict in verdicts):
         return Rebuilder(parser, None, None)
-    from stream_guard.judging.families.harmony.tokenizer import load_tokenizer, tokenizer_sha256
+    from stream_guard.judging.families.model_files import tokenizer_sha256
+    from stream_guard.judging.families.registry import load_family
 
-    return Rebuilder(parser, load_tokenizer(settings.engine), tokenizer_sha256(settings.engine))
+    return Rebuilder(parser, load_family(settings.engine), tokenizer_sha256(settings.engine))
 
 
 def _rebuild_all(

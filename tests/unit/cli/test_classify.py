@@ -13,7 +13,8 @@ from stream_guard.cli.main import app
 from stream_guard.cli.views.classify import exchange_lines, verdict_lines
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
-from stream_guard.judging.families.harmony.transcript import Exchange
+from stream_guard.judging.families.family import exchange_of
+from stream_guard.judging.families.harmony.family import Harmony
 
 if TYPE_CHECKING:
     from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
@@ -143,7 +144,8 @@ def test_an_explanation_shows_markers_by_name_and_the_reasoning_apart(
         *(control.end, control.start, *encode("assistant"), control.channel, *encode("final")),
         *(control.message, *encode('{"violation":0}'), control.return_),
     ]
-    exchange = Exchange.of("1", "low", prompt, completion, full_tokenizer)
+    family = Harmony(full_tokenizer, "2025-01-01")
+    exchange = exchange_of(family, "1", "low", prompt, completion)
     assert exchange.prompt == "<|start|>user<|message|><|end|> hi<|end|>"
     assert exchange.analysis == "It is fine."
     shown = "\n".join(line.plain for line in exchange_lines([exchange]))

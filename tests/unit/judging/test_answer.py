@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from stream_guard.judging.contract import Answer
 from stream_guard.judging.families.harmony.answer import (
     RATIONALE_CHARS_MAX,
-    Reading,
+    HarmonyReading,
     read_answer,
     violation_position,
 )
@@ -273,7 +273,7 @@ def test_without_a_label_there_is_no_position(
     full_tokenizer: HarmonyTokenizer, vocabulary: list[bytes]
 ) -> None:
     digits = (vocabulary.index(b"0"), vocabulary.index(b"1"))
-    empty = Reading(Answer("undetermined", parse_status="empty"))
+    empty = HarmonyReading(Answer("undetermined", parse_status="empty"))
     assert violation_position(empty, digits, full_tokenizer) is None
     ids = ids_of(f"{FINAL}S1 is 1<|return|>", full_tokenizer, vocabulary)
     reading = read_answer(ids, TAXONOMY, full_tokenizer.control, full_tokenizer, complete=True)

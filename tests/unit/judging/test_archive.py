@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import orjson
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from stream_guard.core.errors import EvidenceError, PolicyError, SettingsError
 from stream_guard.judging.archive.archive import FolderArchive
 from stream_guard.judging.archive.entry import EntryName, Judging, read_entry, write_entry
+from stream_guard.judging.families.harmony.family import HARMONY
 from stream_guard.kafka.bounds import Bound, read_bound
 from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.settings import KafkaSettings, PoliciesSettings
@@ -19,7 +21,8 @@ from stream_guard.settings import KafkaSettings, PoliciesSettings
 if TYPE_CHECKING:
     from pathlib import Path
 
-JUDGING = Judging("vllm", "a/model", "main", "7" * 64, "2025-01-01")
+JUDGING = Judging("vllm", "a/model", "main", "7" * 64, "2025-01-01", "harmony")
+TEMPLATE = HARMONY.template
 TEXT = b"# Touting\n\nAnswer `VIOLATES` or `SAFE`.\n\n## Violates (TT1 - Price)\n\n- TT1.a asks too much\n"
 RULES = {
     "rules.yaml": b"rules: [{id: one, outcome: violates, category: TT1, terms_files: [terms.txt]}]\n",
@@ -33,25 +36,25 @@ def a_policy() -> Policy:
 
 def test_an_entry_rebuilds_its_policy_and_is_the_same_each_time() -> None:
     policy = a_policy()
-    name, content = write_entry(policy, JUDGING)
-    assert write_entry(a_policy(), JUDGING) == (name, content)
+    name, content = write_entry(policy, JUDGING, TEMPLATE)
+    assert write_entry(a_policy(), JUDGING, TEMPLATE) == (name, content)
     assert name.policy_sha256 == policy.sha256
     entry = read_entry(name, content, "here")
     assert entry.policy() == policy
     assert entry.judging == JUDGING
-    assert "Reasoning: medium" in entry.system["medium"]
-    assert policy.text in entry.developer
+    assert "Reasoning: medium" in entry.messages["system"]["medium"]
+    assert policy.text in entry.messages["developer"]
 
 
 def test_another_model_or_date_is_another_entry_of_the_same_policy() -> None:
-    first, _ = write_entry(a_policy(), JUDGING)
-    second, _ = write_entry(a_policy(), Judging("vllm", "a/model", "main", "7" * 64, "2026-01-01"))
+    first, _ = write_entry(a_policy(), JUDGING, TEMPLATE)
+    second, _ = write_entry(a_policy(), replace(JUDGING, prompt_date="2026-01-01"), TEMPLATE)
     assert first.policy_sha256 == second.policy_sha256
     assert first.entry_sha256 != second.entry_sha256
 
 
 def test_rule_files_too_large_are_kept_by_their_digests_and_the_policy_is_still_borne_out() -> None:
-    name, content = write_entry(a_policy(), JUDGING, rules_bytes_max=10)
+    name, content = write_entry(a_policy(), JUDGING, TEMPLATE, rules_bytes_max=10)
     entry = read_entry(name, content, "here")
     assert entry.left_out == {"terms.txt": hashlib.sha256(RULES["terms.txt"]).hexdigest()}
     assert b"rules.yaml" in content
@@ -64,12 +67,12 @@ def test_rule_files_too_large_are_kept_by_their_digests_and_the_policy_is_still_
     [
         (lambda d: d["files"].update({"terms.txt": ""}), "holds another policy"),
         (lambda d: d["files"].update({"policy.yaml": ""}), "holds another policy"),
-        (lambda d: d.update(format="other"), "is no entry"),
-        (lambda d: d.pop("prompt"), "is no entry"),
+        (lambda d: d.update(format="other"), "is not an entry"),
+        (lambda d: d.pop("prompt"), "is not an entry"),
     ],
 )
 def test_an_entry_that_was_put_there_by_hand_is_refused(alter: object, says: str) -> None:
-    name, content = write_entry(a_policy(), JUDGING)
+    name, content = write_entry(a_policy(), JUDGING, TEMPLATE)
     document = orjson.loads(content)
     assert callable(alter)
     alter(document)
@@ -85,7 +88,7 @@ async def test_a_folder_keeps_each_entry_once_and_does_not_write_over_an_altered
     tmp_path: Path,
 ) -> None:
     archive = FolderArchive(tmp_path / "archive")
-    name, content = write_entry(a_policy(), JUDGING)
+    name, content = write_entry(a_policy(), JUDGING, TEMPLATE)
     for _ in range(2):
         await archive.keep({name: content})
     (kept,) = await archive.load()

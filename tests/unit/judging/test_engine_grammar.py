@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 import xgrammar
 
+from stream_guard.judging.families.family import Budget
 from stream_guard.judging.families.harmony.answer import read_answer
 from stream_guard.judging.families.harmony.grammar import (
-    Limits,
     combinations,
     completion_tokens_max,
     structural_tag,
@@ -30,7 +30,7 @@ POLICIES = Path(__file__).parents[3] / "policies"
 TAXONOMY = make_policy(
     "p", (POLICIES / "age-restricted-goods-and-services" / "policy.md").read_bytes()
 ).taxonomy
-LIMITS = Limits(reasoning_tokens_max=20, rationale_tokens_max=8)
+LIMITS = Budget(reasoning_tokens_max=20, rationale_tokens_max=8)
 THOUGHT = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant"
 FINAL = "<|channel|>final<|message|>"
 

@@ -15,11 +15,8 @@ import pytest
 from stream_guard.core.errors import EngineError
 from stream_guard.judging.engine import arguments
 from stream_guard.judging.engine.probe import probe_model
-from stream_guard.judging.families.harmony.tokenizer import (
-    HarmonyTokenizer,
-    load_tokenizer,
-    read_config,
-)
+from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer, load_tokenizer
+from stream_guard.judging.families.registry import supported_config
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.random_model import main, make_random_model
 
@@ -55,7 +52,8 @@ def test_probing_imports_neither_vllm_nor_torch(random_model: Path) -> None:
         "from stream_guard.settings import EngineSettings\n"
         f"probe_model(EngineSettings(model={str(random_model)!r}))\n"
         "from stream_guard.judging.engine.judge import VllmJudge\n"
-        f"VllmJudge(EngineSettings(model={str(random_model)!r}))\n"
+        "from stream_guard.judging.families.registry import load_family\n"
+        f"VllmJudge(EngineSettings(model={str(random_model)!r}), load_family)\n"
         # The API of OpenTelemetry is light, and every span is made through it; its SDK is not.
         "heavy = {'vllm', 'torch', 'transformers', 'aiokafka', 'opentelemetry.sdk'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
@@ -83,14 +81,14 @@ def test_dummy_weights_need_no_file(copy: Path) -> None:
 def test_another_architecture_is_refused(copy: Path) -> None:
     change(copy / "config.json", architectures=["LlamaForCausalLM"])
     with pytest.raises(EngineError, match="LlamaForCausalLM; supported: GptOssForCausalLM"):
-        read_config(of(copy))
+        supported_config(of(copy))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"architectures":1}'])
 def test_a_config_that_is_none_is_refused(copy: Path, content: bytes) -> None:
     (copy / "config.json").write_bytes(content)
     with pytest.raises(EngineError, match=r"not a model's config\.json"):
-        read_config(of(copy))
+        supported_config(of(copy))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"{}", b'{"added_tokens":[{}]}'])

@@ -279,15 +279,15 @@ async def test_the_engine_has_no_more_than_its_window() -> None:
 
 async def test_silence_with_posts_in_flight_is_hanging_and_ends_it() -> None:
     world = await started(hang_timeout_s=70)
-    world.judge.look()
+    world.judge.check_hang()
     world.submit("p0", "p1")
     world.clock.advance(69)
-    world.judge.look()
+    world.judge.check_hang()
     world.engine.answer(world.engine.waiting[:1])  # a decision: it does not hang
     world.clock.advance(69)
-    world.judge.look()
+    world.judge.check_hang()
     world.clock.advance(2)
-    world.judge.look()
+    world.judge.check_hang()
     hung = world.engine
     await world.next_engine()
     assert hung.killed
@@ -310,10 +310,10 @@ async def test_silence_without_posts_is_rest() -> None:
     world = await started(hang_timeout_s=70)
     for _ in range(5):
         world.clock.advance(60)
-        world.judge.look()
+        world.judge.check_hang()
     world.submit("p0")
     world.clock.advance(60)
-    world.judge.look()
+    world.judge.check_hang()
     await world.finish()
     assert len(world.engines) == 1
     await world.judge.close()
@@ -415,7 +415,7 @@ async def test_a_death_while_policies_are_made_ready_is_made_good() -> None:
     world = await started()
     world.engine.release_prepare.clear()
     preparing = asyncio.create_task(world.judge.prepare(NEW_SET))
-    await world.until(lambda: world.judge._preparing == 1)
+    await world.until(lambda: world.judge._life is not None and world.judge._life.preparing == 1)
     await world.die()
     await preparing
     assert world.engine.prepared == [OLD_SET, NEW_SET]
@@ -427,10 +427,10 @@ async def test_policies_over_which_the_engine_hangs_each_time_are_refused() -> N
 
     async def hang_in_prepare() -> None:
         world.engine.release_prepare.clear()
-        await world.until(lambda: world.judge._preparing == 1)
-        world.judge.look()
+        await world.until(lambda: world.judge._life is not None and world.judge._life.preparing == 1)
+        world.judge.check_hang()
         world.clock.advance(1_000)
-        world.judge.look()
+        world.judge.check_hang()
         await world.next_engine()
 
     preparing = asyncio.create_task(world.judge.prepare(NEW_SET))
@@ -446,7 +446,7 @@ async def test_policies_over_which_the_engine_hangs_each_time_are_refused() -> N
 async def test_policies_that_a_living_engine_refuses_are_refused(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("stream_guard.judging.engine.supervisor.DEATH_NOTICE_S", 0)
+    monkeypatch.setattr("stream_guard.judging.engine.lifetime.DEATH_NOTICE_S", 0)
     world = await started()
     world.prepare_error = EngineError("cannot complete its prompt")
     with pytest.raises(PolicyError, match="cannot complete"):
@@ -498,13 +498,13 @@ async def play(actions: list[tuple[str, int]], killers: set[str], window: int) -
         elif what == "die":
             await world.die()
         elif what == "hang":
-            world.judge.look()
+            world.judge.check_hang()
             if world.engine.waiting:
                 world.deaths.append(
                     ([r.post.id for r in world.engine.waiting], world.engine.disturbed)
                 )
                 world.clock.advance(1_000)
-                world.judge.look()
+                world.judge.check_hang()
                 await world.next_engine()
         else:
             world.starts_failing = count

@@ -10,7 +10,8 @@ import pytest
 import torch
 import xgrammar
 
-from stream_guard.judging.families.harmony.grammar import Limits, structural_tag
+from stream_guard.judging.families.family import Budget
+from stream_guard.judging.families.harmony.grammar import structural_tag
 from stream_guard.judging.families.harmony.prompt import PromptBuilder
 from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 from stream_guard.policies.policy import make_policy as product_policy
@@ -154,7 +155,7 @@ def test_the_grammars_mask_lets_through_every_token_of_a_right_answer(
     mask = xgrammar.allocate_token_bitmask(1, size)
     for _ in range(4):
         policy = make_policy(draw, words, Size())
-        tag = structural_tag(policy.taxonomy(), product.control, Limits(96, 48))
+        tag = structural_tag(policy.taxonomy(), product.control, Budget(96, 48))
         compiled = xgrammar.GrammarCompiler(info).compile_structural_tag(tag)
         for _ in range(6):
             ids, _, begin, _ = encoder.post(policy, make_post(draw, policy, words), "high")

@@ -66,7 +66,7 @@ _BEFORE_VIOLATION: Final = re.compile(r"""["']violation["']\s*:\s*$""")
 
 
 @dataclass(slots=True, frozen=True)
-class Reading:
+class HarmonyReading:
     """What was read.
 
     Attributes:
@@ -96,7 +96,7 @@ def read_answer(
     tokenizer: Tokenizer,
     *,
     complete: bool,
-) -> Reading:
+) -> HarmonyReading:
     """Read the answer out of a completion.
 
     Args:
@@ -109,23 +109,25 @@ def read_answer(
     messages = split_messages(ids, tokens, tokenizer)
     final = _final_message(messages)
     if final is None:
-        return Reading(_undetermined("empty" if complete else "truncated"))
+        return HarmonyReading(_undetermined("empty" if complete else "truncated"))
     text = tokenizer.decode([token for token in final.ids if token not in tokens.every]).strip()
     if not text:
-        return Reading(_undetermined("empty" if complete else "truncated"))
+        return HarmonyReading(_undetermined("empty" if complete else "truncated"))
     if len(text) > ANSWER_CHARS_MAX:
-        return Reading(_undetermined("malformed" if complete else "truncated"), final)
+        return HarmonyReading(_undetermined("malformed" if complete else "truncated"), final)
     fields = _read_json(text, taxonomy)
     if fields is None and complete:
         fields = _read_text(text, taxonomy)
     if fields is None:
-        return Reading(_undetermined("malformed" if complete else "truncated"), final)
+        return HarmonyReading(_undetermined("malformed" if complete else "truncated"), final)
     as_asked = final.channel == "final" and final.whole
-    return Reading(_settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final)
+    return HarmonyReading(
+        _settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final
+    )
 
 
 def violation_position(
-    reading: Reading, digits: tuple[int, int], tokenizer: Tokenizer
+    reading: HarmonyReading, digits: tuple[int, int], tokenizer: Tokenizer
 ) -> int | None:
     """Return the position, in the completion, of the token that is the answer's 0 or 1; None if there is none.
 

@@ -1,9 +1,9 @@
-"""The grammar that one policy's completions are held to, as a structural tag for xgrammar. Pure.
+"""Writes the grammar for one policy's completions, as a structural tag for xgrammar. Pure.
 
-It spells the whole completion: the analysis channel with an exact token budget, then the final channel with
-nothing but an answer that the policy allows. What it must never do: hold an optional character before a
-character class (xgrammar 0.2.8 unmasks tokens there that it then rejects), or a bounded JSON string (seconds
-to compile against 200,000 tokens; what is used here takes tens of milliseconds).
+The tag spells out the whole completion: the analysis channel with an exact token budget, then the final channel with
+an answer that the policy allows. Two constructs are avoided. After an optional character before a character class,
+xgrammar 0.2.8 unmasks tokens that it then rejects. A bounded JSON string takes seconds to compile against 200,000
+tokens; the constructs used here take tens of milliseconds.
 """
 
 from __future__ import annotations
@@ -16,21 +16,15 @@ from stream_guard.judging.families.harmony.prompt import RULE_IDS_MAX
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.judging.families.family import Budget
     from stream_guard.judging.families.harmony.tokens import ControlTokens
     from stream_guard.policies.taxonomy import Taxonomy
 
-# The marks of a control token stand here too: xgrammar matches text, and would take a marker for its letters.
+# xgrammar matches text: without "<|" here it would accept a marker, spelled out in letters.
 _RATIONALE_EXCLUDES: Final = ('"', "\\", "\n", "\r", "\t", "<|")
 _HEADERS: Final = "analysisassistantfinal json"
 _HEADER_MARKERS: Final = 8
 """Channel, message, end, start, channel, constrain, message, return."""
-
-
-class Limits(NamedTuple):
-    """Token budgets of one completion."""
-
-    reasoning_tokens_max: int
-    rationale_tokens_max: int
 
 
 class Combination(NamedTuple):
@@ -44,7 +38,7 @@ class Combination(NamedTuple):
 def combinations(taxonomy: Taxonomy) -> list[Combination]:
     """Return every pair of label and category that the policy allows, with the category's rule ids.
 
-    A label for which the policy has no category comes without one.
+    A label without any category gets a pair with the category None.
     """
     pairs = [
         Combination(
@@ -64,14 +58,14 @@ def combinations(taxonomy: Taxonomy) -> list[Combination]:
     return pairs
 
 
-def structural_tag(taxonomy: Taxonomy, tokens: ControlTokens, limits: Limits) -> str:
+def structural_tag(taxonomy: Taxonomy, tokens: ControlTokens, budget: Budget) -> str:
     """Return the tag, as JSON, for completions under a policy with this taxonomy."""
     elements = [
         *(_token(tokens.channel), _text("analysis"), _token(tokens.message)),
         {
             "type": "any_tokens",
             "exclude_tokens": sorted(tokens.every),
-            "max_tokens": limits.reasoning_tokens_max,
+            "max_tokens": budget.reasoning_tokens_max,
         },
         *(_token(tokens.end), _token(tokens.start), _text("assistant")),
         *(_token(tokens.channel), _text("final")),
@@ -85,7 +79,7 @@ def structural_tag(taxonomy: Taxonomy, tokens: ControlTokens, limits: Limits) ->
         {
             "type": "any_text",
             "excludes": list(_RATIONALE_EXCLUDES),
-            "max_tokens": limits.rationale_tokens_max,
+            "max_tokens": budget.rationale_tokens_max,
         },
         _text('"}'),
     ]
@@ -94,12 +88,12 @@ def structural_tag(taxonomy: Taxonomy, tokens: ControlTokens, limits: Limits) ->
     )
 
 
-def completion_tokens_max(taxonomy: Taxonomy, limits: Limits) -> int:
-    """Return a bound on a completion's tokens: the budgets, and a token for each byte of all that is fixed."""
+def completion_tokens_max(taxonomy: Taxonomy, budget: Budget) -> int:
+    """Return a bound on a completion's tokens: both budgets, and one token for each byte of the fixed text."""
     fixed = max(len(_longest_head(pair, taxonomy).encode()) for pair in combinations(taxonomy))
     return (
-        limits.reasoning_tokens_max
-        + limits.rationale_tokens_max
+        budget.reasoning_tokens_max
+        + budget.rationale_tokens_max
         + fixed
         + len(',"rationale":""}')
         + len(_HEADERS)

@@ -1,24 +1,22 @@
-"""A policy and a post become harmony token ids: the policy's part once, the post's part each time.
+"""Renders a policy and a post as harmony token ids: the policy's part once, the post's part for each post.
 
-What it must never do: let text of a post, or of a policy, become a control token. All text is encoded
-by a tokenizer that knows no control tokens; ours are put between as ids, and each piece is checked.
+All text is encoded by a tokenizer that knows no control tokens. The control tokens are inserted as ids, and each
+piece of text is checked, so that no text of a post or a policy can become a control token.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from array import array
-from collections import OrderedDict
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
+
+from cachetools import LRUCache
 
 from stream_guard.core.errors import PolicyError, PromptError
+from stream_guard.core.vocabulary import Effort
+from stream_guard.judging.families.family import Prefix, hash_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from stream_guard.core.vocabulary import Effort
     from stream_guard.judging.families.harmony.tokens import ControlTokens, Tokenizer
     from stream_guard.policies.policy import Policy
     from stream_guard.policies.taxonomy import Taxonomy
@@ -54,27 +52,13 @@ TEMPLATE_SHA256: Final = hashlib.sha256(
 ).hexdigest()
 
 
-@dataclass(slots=True, frozen=True)
-class PolicyPrefix:
-    """What all prompts under one policy and effort begin with.
-
-    Attributes:
-        ids: system message, developer message and the head of the user message.
-        sha256: hex digest of these ids, each four bytes, little end first. With the post's own hash it
-            fixes the whole prompt, and it covers template, date, effort, policy and tokenizer.
-    """
-
-    ids: tuple[int, ...]
-    sha256: str
-
-
 class PromptBuilder:
     """Builds prompts for one model.
 
     Args:
         tokenizer: of the model; encodes text without control tokens.
         tokens: the model's control tokens.
-        date: ``YYYY-MM-DD`` in the system message; pinned, or every prefix goes cold at midnight.
+        date: ``YYYY-MM-DD`` in the system message. It is pinned; otherwise every cached prefix expires at midnight.
     """
 
     def __init__(
@@ -83,11 +67,11 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._date = date
-        self._prefixes: OrderedDict[tuple[str, Effort, Taxonomy], PolicyPrefix] = OrderedDict()
+        self._prefixes: LRUCache[tuple[str, Effort, Taxonomy], Prefix] = LRUCache(PREFIXES_MAX)
         assistant = self._tokenizer.encode("assistant")
         self._suffix = [tokens.end, tokens.start, *assistant]
 
-    def prefix(self, policy: Policy, effort: Effort) -> PolicyPrefix:
+    def prefix(self, policy: Policy, effort: Effort) -> Prefix:
         """Return the policy's part of the prompt, rendered once.
 
         Raises:
@@ -97,11 +81,9 @@ class PromptBuilder:
         found = self._prefixes.get(key)
         if found is None:
             found = self._prefixes[key] = self._render(policy, effort)
-            while len(self._prefixes) > PREFIXES_MAX:
-                self._prefixes.popitem(last=False)
         return found
 
-    def build(self, post: Post, prefix: PolicyPrefix) -> list[int]:
+    def build(self, post: Post, prefix: Prefix) -> list[int]:
         """Return the whole prompt's token ids.
 
         Raises:
@@ -113,15 +95,15 @@ class PromptBuilder:
             raise PromptError(message)
         return [*prefix.ids, *content, *self._suffix]
 
-    def _render(self, policy: Policy, effort: Effort) -> PolicyPrefix:
+    def _render(self, policy: Policy, effort: Effort) -> Prefix:
         return self.prefix_of(
             render_system(self._date, effort),
             render_developer(policy.text, policy.taxonomy),
             policy.id,
         )
 
-    def prefix_of(self, system_text: str, developer_text: str, policy_id: str) -> PolicyPrefix:
-        """Return the policy's part of a prompt, of its two messages: an archive keeps these, and not the template.
+    def prefix_of(self, system_text: str, developer_text: str, policy_id: str) -> Prefix:
+        """Return the policy's part of a prompt, made from its two messages.
 
         Raises:
             PolicyError: a message yields a control token.
@@ -138,12 +120,21 @@ class PromptBuilder:
             *(head, *self._tokenizer.encode("developer"), body, *developer, end),
             *(head, *self._tokenizer.encode("user"), body),
         )
-        return PolicyPrefix(ids, hash_ids(ids))
+        return Prefix(ids, hash_ids(ids))
 
 
-def hash_ids(ids: Sequence[int]) -> str:
-    """Return the hex SHA-256 of token ids, each four bytes, little end first."""
-    return hashlib.sha256(array("I", ids).tobytes()).hexdigest()
+class HarmonyTemplate:
+    """The template of all prompts; see :class:`stream_guard.judging.families.family.Template`."""
+
+    version = TEMPLATE_VERSION
+    sha256 = TEMPLATE_SHA256
+
+    def render(self, policy: Policy, date: str) -> dict[str, Any]:
+        """Return ``system``, by effort, and ``developer``."""
+        return {
+            "system": {effort: render_system(date, effort) for effort in get_args(Effort)},
+            "developer": render_developer(policy.text, policy.taxonomy),
+        }
 
 
 def render_system(date: str, effort: Effort) -> str:
@@ -152,9 +143,9 @@ def render_system(date: str, effort: Effort) -> str:
 
 
 def render_post(post: Post) -> str:
-    """Return the user message: the bare text, or JSON where there is more than a text.
+    """Return the user message: the bare text, or JSON if the post has a title or a parent.
 
-    JSON, since its quoting keeps a text from passing for another field.
+    JSON quotes each text, so that no text can imitate another field.
     """
     if post.title is None and post.parent is None:
         return post.text
@@ -165,7 +156,7 @@ def render_post(post: Post) -> str:
 
 
 def render_developer(policy_text: str, taxonomy: Taxonomy) -> str:
-    """Return the developer message: the policy as it is, then the answer that we want."""
+    """Return the developer message: the unchanged policy, then the answer format."""
     # Not str.format: a policy may hold braces.
     head, _, tail = DEVELOPER.partition("{policy}")
     example = _example(taxonomy)

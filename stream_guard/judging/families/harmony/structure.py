@@ -10,26 +10,27 @@ from stream_guard.judging.hostile_posts import ATTACKS
 from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
-    from stream_guard.judging.families.harmony.prompt import PolicyPrefix, PromptBuilder
+    from stream_guard.judging.families.family import Prefix
+    from stream_guard.judging.families.harmony.prompt import PromptBuilder
     from stream_guard.judging.families.harmony.tokens import ControlTokens
     from stream_guard.judging.hostile_posts import Attack
     from stream_guard.policies.policy import Policy
 
 
 def check_structure(
-    policy: Policy, builder: PromptBuilder, prefix: PolicyPrefix, tokens: ControlTokens
+    policy: Policy, builder: PromptBuilder, prefix: Prefix, tokens: ControlTokens
 ) -> None:
-    """Refuse a policy whose prompt can be changed in its structure by one of the hostile posts.
+    """Reject a policy if a hostile post can change the structure of its prompt.
 
-    The prompt must begin with the policy's part, token by token, end as every prompt does, and hold no control token
-    between, whatever stands in the post: in its text, its title or the text that it answers.
+    Whatever the post's text, title or parent holds, the prompt must begin with the policy's part, token by token. It
+    must end like every other prompt, and have no control token in between.
 
     Raises:
-        PolicyError: names the hostile post.
+        PolicyError: a hostile post changes the structure; names it.
     """
     plain = Post(id="", text="x", sha256="", text_bytes=1)
     head = len(prefix.ids)
-    # Of any post: the end of the user's turn and the beginning of the model's.
+    # The same for every post: the end of the user's turn and the start of the model's.
     suffix = builder.build(plain, prefix)[head:][1:]
     for attack in ATTACKS:
         hostile = attack.apply("x", policy.taxonomy)

@@ -1,43 +1,39 @@
-"""The model's own tokenizer, taken apart: one that knows no control tokens, and the control tokens' ids.
+"""Loads the model's own tokenizer, in two parts: a tokenizer without control tokens, and the control tokens' ids.
 
-What it must never do: import vLLM or transformers; fall back to a tokenizer that may be another model's.
-
-Tokenizers match control tokens in raw text, whatever ``add_special_tokens`` says. So ``tokenizer.json`` is
-read, its added tokens are taken out, and only then is a tokenizer made of it: no text can match any more.
+Tokenizers match control tokens in raw text, whatever ``add_special_tokens`` says. So this module reads
+``tokenizer.json``, removes its added tokens, and only then builds the tokenizer: no text can match a control token.
+It imports neither vLLM nor transformers.
 """
 
 from __future__ import annotations
 
-import hashlib
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from tokenizers import Tokenizer as FastTokenizer
 
 from stream_guard.core.errors import EngineError
 from stream_guard.judging.families.harmony.tokens import MARKERS, ControlTokens
+from stream_guard.judging.families.model_files import model_file
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_guard.settings import EngineSettings
 
-SUPPORTED_ARCHITECTURES: Final = ("GptOssForCausalLM",)
-
 
 class HarmonyTokenizer:
-    """A tokenizer whose text is only ever text.
+    """A tokenizer that never turns text into a control token.
 
     Attributes:
         control: ids of the control tokens.
     """
 
     def __init__(self, document: dict[str, Any]) -> None:
-        """Make it of a parsed ``tokenizer.json``, which is changed.
+        """Build it from a parsed ``tokenizer.json``, which is modified.
 
         Raises:
-            EngineError: it lacks one of harmony's control tokens, or text can still become one.
+            EngineError: a control token of harmony is missing, or text can still become one.
         """
         added = {
             str(token["content"]): int(token["id"]) for token in document.get("added_tokens", ())
@@ -45,8 +41,8 @@ class HarmonyTokenizer:
         missing = [name for name in MARKERS if name not in added]
         if missing:
             message = (
-                f"the model's tokenizer lacks {', '.join(missing)}; Stream Guard needs a model that speaks harmony, "
-                "such as openai/gpt-oss-safeguard-20b (engine.model)"
+                f"engine.model: the model's tokenizer lacks {', '.join(missing)}; choose a model that uses the harmony "
+                "format, such as openai/gpt-oss-safeguard-20b"
             )
             raise EngineError(message)
         self.control = ControlTokens(
@@ -65,16 +61,16 @@ class HarmonyTokenizer:
         document["padding"] = None
         vocabulary = document["model"]["vocab"]
         for name in added:
-            # Small vocabularies list them there too, where a merge or a whole word could reach them.
+            # Small vocabularies also list them here, where a merge or a whole word could produce them.
             vocabulary.pop(name, None)
         self._names = {token: name for name, token in added.items()}
         self._tokenizer = FastTokenizer.from_str(orjson.dumps(document).decode())
         if not self.control.every.isdisjoint(self.encode("".join(added))):
-            message = "the model's tokenizer turns text into control tokens; it is not safe to use"
+            message = "engine.model: its tokenizer turns text into control tokens, which is not safe; choose another"
             raise EngineError(message)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; a lone surrogate, which has no UTF-8, becomes a question mark."""
+        """Return the ids of a text. A lone surrogate has no UTF-8 form and becomes a question mark."""
         try:
             ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         except TypeError:
@@ -84,12 +80,12 @@ class HarmonyTokenizer:
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids; control tokens and unknown ids are left out."""
+        """Return the text of ids, without control tokens and unknown ids."""
         text: str = self._tokenizer.decode(list(ids), skip_special_tokens=False)
         return text
 
     def show(self, ids: Sequence[int]) -> str:
-        """Return the text of ids with control tokens by their names, for people; never to be encoded again."""
+        """Return the text of ids with control tokens by their names. For people; do not encode it again."""
         parts: list[str] = []
         run: list[int] = []
         for token in ids:
@@ -102,52 +98,16 @@ class HarmonyTokenizer:
         return "".join([*parts, self.decode(run)])
 
     def token_id(self, text: str) -> int | None:
-        """Return the id of a text that is one token, or None."""
+        """Return the id of a text that is exactly one token, or None."""
         ids = self.encode(text)
         return ids[0] if len(ids) == 1 else None
-
-
-def model_file(settings: EngineSettings, name: str) -> Path:
-    """Return the path of one of the model's files, fetched from the hub if it is not a folder.
-
-    Raises:
-        EngineError: it is not there, or the hub cannot be reached.
-    """
-    model = settings.model
-    folder = Path(model).expanduser()
-    if folder.is_dir():
-        path = folder / name
-        if not path.is_file():
-            message = f"engine.model: {model} has no {name}; is it a model's folder?"
-            raise EngineError(message)
-        return path
-    if model.startswith(("/", ".", "~")):
-        message = (
-            f"engine.model: {model} is not a folder; give a model's folder, or its name on a hub"
-        )
-        raise EngineError(message)
-    from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(hf_hub_download(model, name, revision=settings.revision))
-    except HFValidationError as error:
-        message = f"engine.model: {model!r} is neither a folder nor a model's name on a hub"
-        raise EngineError(message) from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        revision = f" at revision {settings.revision}" if settings.revision else ""
-        message = (
-            f"engine.model: cannot fetch {name} of {model}{revision} ({type(error).__name__}); "
-            "check the name, the network and HF_TOKEN, or give a folder"
-        )
-        raise EngineError(message) from error
 
 
 def load_tokenizer(settings: EngineSettings) -> HarmonyTokenizer:
     """Load the tokenizer of ``engine.model``.
 
     Raises:
-        EngineError: there is none, it cannot be read, or it does not speak harmony.
+        EngineError: it is missing, cannot be read, or lacks harmony's control tokens.
     """
     path = model_file(settings, "tokenizer.json")
     try:
@@ -158,30 +118,3 @@ def load_tokenizer(settings: EngineSettings) -> HarmonyTokenizer:
     except Exception as error:  # the tokenizers library raises bare Exception
         message = f"engine.model: {path} is not a tokenizer ({type(error).__name__})"
         raise EngineError(message) from error
-
-
-def tokenizer_sha256(settings: EngineSettings) -> str:
-    """Return the digest of the model's ``tokenizer.json``, in hex. Raises EngineError where there is none."""
-    return hashlib.sha256(model_file(settings, "tokenizer.json").read_bytes()).hexdigest()
-
-
-def read_config(settings: EngineSettings) -> dict[str, Any]:
-    """Return the model's ``config.json``.
-
-    Raises:
-        EngineError: it is missing, is not JSON, or names an architecture that is not supported.
-    """
-    path = model_file(settings, "config.json")
-    try:
-        config = orjson.loads(path.read_bytes())
-        architectures = list(config["architectures"])
-    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        message = f"engine.model: {path} is not a model's config.json"
-        raise EngineError(message) from error
-    if not set(architectures) & set(SUPPORTED_ARCHITECTURES):
-        message = (
-            f"engine.model: {settings.model} is a {', '.join(architectures) or 'nameless model'}; "
-            f"supported: {', '.join(SUPPORTED_ARCHITECTURES)}"
-        )
-        raise EngineError(message)
-    return dict(config)

@@ -1,0 +1,225 @@
+"""Asks the engine about one post: attempt by attempt, until an answer can be read or no attempt is left."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from stream_guard.core.errors import EngineHungError, PromptError, StreamGuardError
+from stream_guard.judging.contract import Answer, Judgement, Provenance, Thought
+from stream_guard.judging.engine.client import PROBE_TIMEOUT_S, label_probability
+from stream_guard.judging.families.family import exchange_of, hash_ids
+from stream_guard.telemetry.generations import Call, Result
+from stream_guard.telemetry.trace_context import format_traceparent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vllm import SamplingParams
+
+    from stream_guard.core.errors import RecordError
+    from stream_guard.judging.contract import FinishReason, JudgeRequest
+    from stream_guard.judging.engine.client import Completion, VllmClient
+    from stream_guard.judging.engine.plans import Attempt, Plan
+    from stream_guard.judging.families.family import Exchange, Family, Reading
+    from stream_guard.settings import EngineSettings
+    from stream_guard.telemetry.generations import GenerationTracer
+
+TIER: Final = "safeguard"
+CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
+"""P(violation) from the label's token, given this reasoning. It saturates, so calibrate it on labelled posts."""
+_RETRIED: Final = frozenset({"malformed", "empty", "truncated"})
+
+
+@dataclass(slots=True, frozen=True)
+class Observers:
+    """Who sees more of a completion than its judgement.
+
+    Attributes:
+        keep_thoughts: whether judgements carry the chain of thought, for the reasoning topic.
+        listen: called with each attempt, prompt and completion, for a person at a terminal; or None.
+        tracing: makes a span of each call for a traced post; or None.
+    """
+
+    keep_thoughts: bool = False
+    listen: Callable[[Exchange], None] | None = None
+    tracing: GenerationTracer | None = None
+
+
+@dataclass(slots=True)
+class _Spent:
+    """Tokens spent on one post, over its attempts."""
+
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    attempts: int = 0
+    finish_reason: FinishReason = "none"
+    thoughts: tuple[Thought, ...] = ()
+
+
+class Asker:
+    """Asks one model.
+
+    Args:
+        settings: model and timeout.
+        client: the running engine.
+        family: of the model.
+        params: the sampling parameters of an attempt at a request.
+        observers: see :class:`Observers`.
+    """
+
+    def __init__(
+        self,
+        settings: EngineSettings,
+        client: VllmClient,
+        family: Family,
+        *,
+        params: Callable[[JudgeRequest, Attempt], SamplingParams],
+        observers: Observers,
+    ) -> None:
+        self._settings = settings
+        self._client = client
+        self._family = family
+        self._params = params
+        self._observers = observers
+        self._ids = itertools.count()
+
+    async def ask(
+        self, request: JudgeRequest, prompt: list[int], plan: Plan, started_ns: int
+    ) -> Judgement | None:
+        """Return the judgement of one post, or None if the engine has died.
+
+        Args:
+            request: what to judge.
+            prompt: its token ids.
+            plan: how to ask.
+            started_ns: when the request was admitted, Unix time in ns.
+
+        Raises:
+            EngineHungError: the engine did not answer within the timeout, nor a probe after it.
+            EngineError: the engine is dead.
+        """
+        spent = _Spent()
+        confidence: float | None = None
+        error: RecordError | None = None
+        answer: Answer | None = None
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_s):
+                answer, confidence = await self._attempt(request, prompt, plan, spent)
+        except TimeoutError:
+            if not await self._client.answers():
+                message = (
+                    f"the engine hangs: it did not finish a post within {self._settings.request_timeout_s:g} s "
+                    f"(engine.request_timeout_s), nor answer a probe within {PROBE_TIMEOUT_S} s"
+                )
+                raise EngineHungError(message) from None
+            answer = Answer("undetermined", parse_status="timeout")
+        except PromptError as caught:
+            error = caught
+        if self._client.is_dead():
+            return None
+        return Judgement(
+            request,
+            answer=answer,
+            error=error,
+            provenance=self._provenance(plan, spent, prompt),
+            confidence=confidence,
+            confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
+            started_ns=started_ns,
+            finished_ns=time.time_ns(),
+            thoughts=spent.thoughts,
+        )
+
+    async def _attempt(
+        self, request: JudgeRequest, prompt: list[int], plan: Plan, spent: _Spent
+    ) -> tuple[Answer, float | None]:
+        """Try until an answer can be read, each time with a smaller budget."""
+        answer = Answer("undetermined", parse_status="malformed")
+        for attempt in plan.attempts:
+            spent.attempts += 1
+            spent.prompt_tokens += len(prompt)
+            completion = await self._generate(request, prompt, attempt)
+            ids = list(completion.ids)
+            spent.finish_reason = completion.finish_reason
+            spent.cached_tokens += completion.cached_tokens
+            spent.output_tokens += len(ids)
+            self._show(request, prompt, plan, ids, spent)
+            if completion.finish_reason not in ("stop", "length"):
+                # "none" is an abort that we did not request, "error" a failed grammar: neither is an answer.
+                answer = Answer("undetermined", parse_status="malformed")
+                continue
+            reading = self._family.read(
+                ids, request.policy, complete=completion.finish_reason == "stop"
+            )
+            answer = reading.answer
+            if answer.parse_status not in _RETRIED:
+                return answer, self._confidence(completion, reading)
+        return answer, None
+
+    def _show(
+        self, request: JudgeRequest, prompt: list[int], plan: Plan, ids: list[int], spent: _Spent
+    ) -> None:
+        """Pass the completion on to the observers that want it."""
+        observers = self._observers
+        if observers.keep_thoughts and (text := self._family.reasoning(ids)):
+            spent.thoughts += (Thought(plan.effort, text),)
+        if observers.listen is not None:
+            observers.listen(exchange_of(self._family, request.id, plan.effort, prompt, ids))
+
+    async def _generate(
+        self, request: JudgeRequest, prompt: list[int], attempt: Attempt
+    ) -> Completion:
+        """Ask the engine once, in a span of its own if the post is traced."""
+        params = self._params(request, attempt)
+        request_id = f"{request.id}-{next(self._ids)}"
+        tracing = self._observers.tracing
+        if request.span is None or tracing is None:
+            return await self._client.generate(prompt, params, request_id, request.trace_headers)
+        text, decode = request.post.text, self._family.decode
+        call = Call(self._settings.model, attempt.tokens_max, text=lambda: text)
+        span = tracing.generation(request.span, call)
+        headers = {"traceparent": format_traceparent(span.get_span_context())}
+        result = Result(error="cancelled")
+        try:
+            completion = await self._client.generate(prompt, params, request_id, headers)
+            failed = completion.finish_reason in ("error", "none")
+            result = Result(
+                len(prompt),
+                completion.cached_tokens,
+                len(completion.ids),
+                completion.finish_reason,
+                error=completion.finish_reason if failed else None,
+                text=lambda: decode(completion.ids),
+            )
+        except StreamGuardError as error:
+            result = Result(error=type(error).__name__)
+            raise
+        finally:
+            tracing.generated(span, result)
+        return completion
+
+    def _confidence(self, completion: Completion, reading: Reading) -> float | None:
+        labels, position = self._family.labels, reading.label_position
+        if labels is None or position is None:
+            return None
+        return label_probability(completion.logprobs, position, completion.ids[position], labels)
+
+    def _provenance(self, plan: Plan, spent: _Spent, prompt: list[int]) -> Provenance:
+        return Provenance(
+            tier=TIER,
+            model=self._settings.model,
+            revision=self._settings.revision,
+            engine_version=self._client.version,
+            effort=plan.effort,
+            prompt_sha256=plan.prefix.sha256,
+            prompt_tokens=spent.prompt_tokens,
+            cached_tokens=spent.cached_tokens,
+            output_tokens=spent.output_tokens,
+            finish_reason=spent.finish_reason,
+            attempts=max(1, spent.attempts),
+            prompt_ids_sha256=hash_ids(prompt),
+        )

@@ -1,0 +1,103 @@
+"""Harmony as a model family: gpt-oss and gpt-oss-safeguard."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from stream_guard.judging.families.family import Constraint, FamilyKind, Reading, Sampling
+from stream_guard.judging.families.harmony.answer import read_answer, violation_position
+from stream_guard.judging.families.harmony.grammar import completion_tokens_max, structural_tag
+from stream_guard.judging.families.harmony.prompt import HarmonyTemplate, PromptBuilder
+from stream_guard.judging.families.harmony.reasoning import read_reasoning
+from stream_guard.judging.families.harmony.structure import check_structure
+from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from stream_guard.core.vocabulary import Effort
+    from stream_guard.judging.families.family import Budget, Family, Prefix
+    from stream_guard.policies.policy import Policy
+    from stream_guard.settings import EngineSettings
+
+__all__ = ["HARMONY", "Harmony"]
+
+_TEMPLATE: Final = HarmonyTemplate()
+
+
+class Harmony:
+    """A :class:`stream_guard.judging.families.family.Family`.
+
+    Args:
+        tokenizer: of the model.
+        date: ``YYYY-MM-DD``, in the system message.
+
+    Attributes:
+        tokenizer: of the model.
+        labels: ids of "0" and "1", or None.
+    """
+
+    template = _TEMPLATE
+
+    def __init__(self, tokenizer: HarmonyTokenizer, date: str) -> None:
+        self.tokenizer = tokenizer
+        self._control = tokenizer.control
+        self._builder = PromptBuilder(tokenizer, tokenizer.control, date)
+        zero, one = tokenizer.token_id("0"), tokenizer.token_id("1")
+        self.labels = None if zero is None or one is None else (zero, one)
+        # Called once for each post: the builder's own method saves a call.
+        self.prompt = self._builder.build
+
+    def describe(self) -> str:
+        """Say how many control tokens the tokenizer has."""
+        return f"{len(self._control.every)} control tokens"
+
+    def encode(self, text: str) -> list[int]:
+        """Return a text's token ids, none of which is a control token."""
+        return self.tokenizer.encode(text)
+
+    def decode(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids, without control tokens."""
+        return self.tokenizer.decode(ids)
+
+    def show(self, ids: Sequence[int]) -> str:
+        """Return the text of token ids with control tokens by their names."""
+        return self.tokenizer.show(ids)
+
+    def prefix(self, policy: Policy, effort: Effort) -> Prefix:
+        """Return system message, developer message and the head of the user message. Raises PolicyError."""
+        return self._builder.prefix(policy, effort)
+
+    def prefix_of(self, messages: Mapping[str, Any], effort: Effort, policy_id: str) -> Prefix:
+        """Return the same for rendered messages. Raises PolicyError, KeyError."""
+        return self._builder.prefix_of(messages["system"][effort], messages["developer"], policy_id)
+
+    def check_structure(self, policy: Policy, prefix: Prefix) -> None:
+        """Return if no hostile post can change the prompt's structure. Raises PolicyError."""
+        check_structure(policy, self._builder, prefix, self._control)
+
+    def sampling(self, policy: Policy, budget: Budget) -> Sampling:
+        """Return a structural tag of the whole completion, and its longest length."""
+        return Sampling(
+            Constraint("structural_tag", structural_tag(policy.taxonomy, self._control, budget)),
+            completion_tokens_max(policy.taxonomy, budget),
+        )
+
+    def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:
+        """Read the answer from the final channel. Never raises."""
+        found = read_answer(ids, policy.taxonomy, self._control, self.tokenizer, complete=complete)
+        position = (
+            None if self.labels is None else violation_position(found, self.labels, self.tokenizer)
+        )
+        return Reading(found.answer, position)
+
+    def reasoning(self, ids: Sequence[int]) -> str:
+        """Return the text of the reasoning channels. Never raises."""
+        return read_reasoning(ids, self._control, self.tokenizer)
+
+
+def _load(settings: EngineSettings) -> Family:
+    return Harmony(load_tokenizer(settings), settings.prompt_date)
+
+
+HARMONY: Final = FamilyKind("harmony", ("GptOssForCausalLM",), _TEMPLATE, _load)
