@@ -108,8 +108,8 @@ def measure_rules(texts: list[str]) -> float:
     """Print and return posts/s of the rules tier, normalisation included, and the share that it settles."""
     policy, tier = _policy(), RulesTier()
     posts = [Post(str(n), text, "", len(text), language="en") for n, text in enumerate(texts)]
-    rate = len(posts) / seconds(lambda: tier.look(posts, policy))
-    settled = sum(isinstance(outcome, Settled) for outcome in tier.look(posts, policy))
+    rate = len(posts) / seconds(lambda: tier.screen(posts, policy))
+    settled = sum(isinstance(outcome, Settled) for outcome in tier.screen(posts, policy))
     print(
         f"normalise and rules  {rate:>10,.0f} posts/s a core; {settled / len(posts):.1%} settled by 2,001 terms, "
         "7 patterns, 10,000 hashes"
@@ -129,7 +129,7 @@ def measure_linearity(
             costs = []
             for size in (length, 2 * length):
                 post = Post("1", unit * (size // len(unit)), "", size, language="en")
-                costs.append(seconds(lambda post=post: tier.look([post], policy), 3))
+                costs.append(seconds(lambda post=post: tier.screen([post], policy), 3))
             ratios.append(costs[1] / costs[0])
         worst = max(worst, statistics.median(ratios))
     print(f"twice the text       {worst:>10.2f} times the cost, at worst (2 is linear)")

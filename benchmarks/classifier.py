@@ -106,12 +106,12 @@ def measure(*, count: int = 20_000, batch: int = 64, runs: int = 5) -> dict[str,
     policy = make_policy("benchmark", b"No insults.", metadata=_METADATA)
     tier.prepare(PolicySet({policy.id: policy}))
     posts = make_posts(count)
-    tier.look(posts[:batch], policy)  # warm
+    tier.screen(posts[:batch], policy)  # warm
     rates, settled = [], 0
     for _ in range(runs):
         settled, start = 0, time.process_time()
         for at in range(0, count, batch):
-            outcomes = tier.look(posts[at : at + batch], policy)
+            outcomes = tier.screen(posts[at : at + batch], policy)
             settled += sum(isinstance(outcome, Settled) for outcome in outcomes)
         rates.append(count / (time.process_time() - start))
     return {

@@ -1,35 +1,36 @@
-"""Takes posts through the tiers of their policy, cheapest first, before the model and round it.
+"""Takes posts through the tiers of their policy, cheapest first; the last tier is the model.
 
-A judge round another judge: the pipeline knows no tiers. It works on lists, with no task per post, and each verdict
-carries the trail of what every tier did. What it must never do: deliver a request twice or not at all (unless it was
-cancelled), let one post's cancellation take another's judgement along, or leave something out without saying so.
+The cascade is itself a judge, so that the pipeline knows no tiers. It works on lists, without a task for each post.
+Each verdict carries the trail of what every tier did, and of what was left out. A request is delivered once, unless it
+was cancelled; a cancelled post does not take along the judgement of an equal one.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from stream_guard.judging.contract import Answer, Judgement, Provenance, TierStep
 from stream_guard.judging.tiers.duplicates import NEW, TIER, Duplicates, InFlight, Known, repeat
-from stream_guard.judging.tiers.entry import Entry, slices
 from stream_guard.judging.tiers.ladder import Ladder
 from stream_guard.judging.tiers.model import Safeguard
 from stream_guard.judging.tiers.pressure import NAMES, Pressure
 from stream_guard.judging.tiers.tier import Settled
+from stream_guard.judging.tiers.tiered_request import TieredRequest, slices
 from stream_guard.judging.tiers.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from stream_guard.core.clock import Clock
     from stream_guard.core.vocabulary import Tier
     from stream_guard.judging.contract import Judge, JudgeRequest
+    from stream_guard.judging.delivery import Deliver
     from stream_guard.judging.tiers.tier import CheapTier, Outcome
-    from stream_guard.judging.tiers.worker import Looked
+    from stream_guard.judging.tiers.worker import Screened
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.settings import CascadeSettings
     from stream_guard.telemetry.metrics import Metrics
@@ -38,7 +39,6 @@ __all__ = ["Cascade"]
 
 _log = structlog.get_logger(__name__)
 _UNDETERMINED: Final = Answer("undetermined", parse_status="not_applicable")
-_Deliver: TypeAlias = "Callable[[Sequence[Judgement]], None]"
 _NOBODY: Final = "none"
 """The tier and model of a verdict that no tier decided."""
 
@@ -47,8 +47,8 @@ class Cascade:
     """A :class:`stream_guard.judging.contract.Judge` of several tiers; the last of them is a judge itself.
 
     Args:
-        inner: the judge that reasons.
-        tiers: those between ``duplicates`` and it, by name; see :func:`stream_guard.judging.tiers.registry.make_tiers`.
+        inner: the model's judge.
+        tiers: between ``duplicates`` and the model; see :func:`stream_guard.judging.tiers.registry.make_tiers`.
         settings: order, cache, ladder, and limits of pressure.
         clock, metrics: the parts.
     """
@@ -72,11 +72,11 @@ class Cascade:
         self._duplicates = Duplicates(
             settings.duplicates_entries_max, settings.duplicates_ttl_s, clock.monotonic_s
         )
-        self._entries: dict[str, Entry] = {}  # all that was taken, oldest first
+        self._entries: dict[str, TieredRequest] = {}  # all that was taken, oldest first
         self._shared = InFlight()
-        self._backlog: deque[list[Entry]] = deque()
+        self._backlog: deque[list[TieredRequest]] = deque()
         self._turning = False
-        self._worker: Worker[Entry] = Worker(self._looked, self._fail)
+        self._worker: Worker[TieredRequest] = Worker(self._screened, self._fail)
         self._failed: asyncio.Future[BaseException] | None = None
 
     # Life
@@ -90,20 +90,20 @@ class Cascade:
         self._duplicates.name_model(f"{about.get('model', '')}@{about.get('revision', '')}")
 
     async def prepare(self, policies: PolicySet) -> None:
-        """Make every tier ready for these as well. Raises PolicyError, EngineError."""
+        """Make every tier ready for these policies as well. Raises PolicyError, EngineError."""
         await self._prepare_tiers(policies)
         await self.inner.prepare(policies)
 
     async def _prepare_tiers(self, policies: PolicySet) -> None:
         for tier in self._tiers.values():
-            # What looks in the thread is prepared there too, between two looks.
+            # A tier that screens in the thread is prepared there as well, between two screenings.
             if tier.blocking:
                 await self._worker.run(lambda tier=tier: tier.prepare(policies))  # type: ignore[misc]
             else:
                 await asyncio.to_thread(tier.prepare, policies)
 
     async def wait_failed(self) -> BaseException:
-        """Return the error of the judge inside, or of a tier, after which nothing more is delivered."""
+        """Return the error of the model's judge or of a tier; nothing is delivered after it."""
         assert self._failed is not None, "start() comes first"
         inner = asyncio.ensure_future(self.inner.wait_failed())
         try:
@@ -113,11 +113,11 @@ class Cascade:
             inner.cancel()
 
     def describe(self) -> Mapping[str, str]:
-        """Describe the judge inside."""
+        """Describe the model's judge."""
         return self.inner.describe()
 
     async def close(self) -> None:
-        """Drop what is in flight, end the thread, and close the judge inside."""
+        """Drop what is in flight, end the thread, and close the model's judge."""
         for entry in self._entries.values():
             entry.cancelled = True
         self._entries.clear()
@@ -139,13 +139,13 @@ class Cascade:
         return self._pressure.level
 
     def oldest_s(self) -> float:
-        """Return the age of the oldest post that is not delivered, in s; 0 where there is none."""
+        """Return the age of the oldest post that is not delivered, in s; 0 if there is none."""
         for entry in self._entries.values():
             return self._clock.monotonic_s() - entry.since_s
         return 0.0
 
     def observe(self, lag_records: int | None) -> None:
-        """Look at how old posts are and how many are still to be read, and decide what to leave out from now on."""
+        """Decide what to leave out from now on, by the oldest post's age and the lag; None if the lag is unknown."""
         before, age_s = self._pressure.level, self.oldest_s()
         level = self._pressure.update(self._clock.monotonic_s(), age_s, lag_records)
         if level == before:
@@ -162,10 +162,10 @@ class Cascade:
 
     # Requests
 
-    def submit(self, requests: Sequence[JudgeRequest], deliver: _Deliver) -> None:
-        """Take requests; each comes back, once, in some call of ``deliver``."""
+    def submit(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
+        """Accept requests. Each is delivered once, in some call of ``deliver``."""
         now_s = self._clock.monotonic_s()
-        entries = [Entry(request, deliver, now_s) for request in requests]
+        entries = [TieredRequest(request, deliver, now_s) for request in requests]
         self._entries.update([(entry.request.id, entry) for entry in entries])
         waits = self._turning
         for part in slices(entries):
@@ -178,32 +178,32 @@ class Cascade:
             self._schedule()
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
-        """Stop work on these; an equal post that waited for one of them goes on in its place."""
+        """Stop work on these requests. An equal post that waited for one of them continues in its place."""
         gone = []
         for request in requests:
             entry = self._entries.pop(request.id, None)
             if entry is not None:
                 entry.cancelled = True
                 gone.append(entry)
-        asked, heirs = [], []
+        asked, successors = [], []
         for entry in gone:
             if entry.asked:
                 asked.append(entry.request)
-            heir = self._shared.bequeath(entry)
-            if heir is not None:
-                heirs.append(heir)
+            successor = self._shared.replace_leader(entry)
+            if successor is not None:
+                successors.append(successor)
         if asked:
             self.inner.cancel(asked)
-        for heir in heirs:
-            policy = heir.request.policy
-            self._walk([heir], policy, self._route(policy).index(TIER) + 1)
+        for successor in successors:
+            policy = successor.request.policy
+            self._walk([successor], policy, self._route(policy).index(TIER) + 1)
 
     def in_flight(self) -> int:
-        """Requests taken and not yet delivered."""
+        """Return how many requests are accepted and not delivered."""
         return len(self._entries)
 
-    def find(self, request_id: str) -> Entry | None:
-        """Return what is in flight by this id."""
+    def find(self, request_id: str) -> TieredRequest | None:
+        """Return the request in flight with this id; None if it was cancelled."""
         return self._entries.get(request_id)
 
     def _schedule(self) -> None:
@@ -211,7 +211,7 @@ class Cascade:
         asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
-        """Take one slice of what waits, and let the event loop have its turn."""
+        """Process one slice of the backlog; the event loop gets its turn between slices."""
         self._turning = False
         if not self._backlog:
             return
@@ -221,8 +221,8 @@ class Cascade:
         if part:
             self._walk_on(part, part[0].request.policy, 0)
 
-    def _walk_on(self, entries: list[Entry], policy: Policy, at: int) -> None:
-        """Walk where nobody is above to take an error: it ends the judge."""
+    def _walk_on(self, entries: list[TieredRequest], policy: Policy, at: int) -> None:
+        """Walk from a callback of the event loop: an error ends the judge."""
         try:
             self._walk(entries, policy, at)
         except Exception as error:  # noqa: BLE001 - wait_failed() returns it
@@ -233,8 +233,8 @@ class Cascade:
     def _route(self, policy: Policy) -> tuple[Tier, ...]:
         return policy.tiers or self._names
 
-    def _walk(self, entries: list[Entry], policy: Policy, at: int) -> None:
-        """Take posts of one policy through its tiers, from one of them on."""
+    def _walk(self, entries: list[TieredRequest], policy: Policy, at: int) -> None:
+        """Take posts of one policy through its tiers, from tier number ``at`` on."""
         route = self._route(policy)
         for index in range(at, len(route)):
             if not entries:
@@ -244,7 +244,7 @@ class Cascade:
                 self._safeguard.ask(entries, policy)
                 return
             if name == TIER:
-                entries = self._look_up(entries, policy)
+                entries = self._find_duplicates(entries, policy)
                 continue
             tier = self._tiers.get(name)
             if tier is None or not tier.wants(policy):
@@ -253,7 +253,7 @@ class Cascade:
                 self._worker.put(tier, policy, index, entries)
                 return
             began_s = self._clock.monotonic_s()
-            outcomes = tier.look([entry.request.post for entry in entries], policy)
+            outcomes = tier.screen([entry.request.post for entry in entries], policy)
             duration_us = self._share_us(began_s, len(entries))
             entries = self._sort(name, entries, outcomes, duration_us)
         if entries:
@@ -262,19 +262,23 @@ class Cascade:
     def _share_us(self, began_s: float, count: int) -> int:
         return round((self._clock.monotonic_s() - began_s) * 1e6 / count)
 
-    def _looked(self, looked: Looked[Entry]) -> None:
-        """Go on with what the thread has looked at."""
-        name = self._route(looked.policy)[looked.at]
-        entries = self._sort(name, looked.items, looked.outcomes, looked.duration_us)
-        self._walk_on(entries, looked.policy, looked.at + 1)
+    def _screened(self, screened: Screened[TieredRequest]) -> None:
+        """Continue with what the thread has screened."""
+        name = self._route(screened.policy)[screened.at]
+        entries = self._sort(name, screened.items, screened.outcomes, screened.duration_us)
+        self._walk_on(entries, screened.policy, screened.at + 1)
 
     def _sort(
-        self, name: str, entries: Sequence[Entry], outcomes: Sequence[Outcome], duration_us: int
-    ) -> list[Entry]:
-        """Deliver what a tier settled; return the rest, its step noted."""
+        self,
+        name: str,
+        entries: Sequence[TieredRequest],
+        outcomes: Sequence[Outcome],
+        duration_us: int,
+    ) -> list[TieredRequest]:
+        """Deliver what a tier settled; return the rest, with the tier's step in its trail."""
         assert len(outcomes) == len(entries), "a tier has one outcome for each post"
-        rest: list[Entry] = []
-        settled: list[tuple[Entry, Judgement]] = []
+        rest: list[TieredRequest] = []
+        settled: list[tuple[TieredRequest, Judgement]] = []
         now_ns = self._clock.wall_ns()
         before: tuple[TierStep, ...] | None = None
         trail: tuple[TierStep, ...] = ()
@@ -291,7 +295,7 @@ class Cascade:
                 judgement.confidence_method = outcome.confidence_method
                 settled.append((entry, judgement))
                 continue
-            # What is alike of a list is made once.
+            # Equal trails of a list are made once.
             if entry.steps is not before or trail[-1].reason != outcome.reason:
                 before = entry.steps
                 trail = (*before, TierStep(name, "escalated", outcome.reason, duration_us))
@@ -303,8 +307,8 @@ class Cascade:
 
     # Duplicates
 
-    def _look_up(self, entries: list[Entry], policy: Policy) -> list[Entry]:
-        """Deliver what is known, have what is in flight waited for, and return what is new."""
+    def _find_duplicates(self, entries: list[TieredRequest], policy: Policy) -> list[TieredRequest]:
+        """Deliver repeats, make posts wait for equal ones in flight, and return the new ones."""
         began_s = self._clock.monotonic_s()
         keys = self._duplicates.keys([entry.request.post for entry in entries], policy)
         found = self._duplicates.find(keys)
@@ -332,9 +336,9 @@ class Cascade:
     # Delivery
 
     def give_up(
-        self, entries: Sequence[Entry], step: TierStep | None, degraded: tuple[str, ...]
+        self, entries: Sequence[TieredRequest], step: TierStep | None, degraded: tuple[str, ...]
     ) -> None:
-        """Deliver as undetermined what no tier settled; the policy says what to do with it."""
+        """Deliver as undetermined what no tier settled. The policy says what to do with it."""
         now_ns = self._clock.wall_ns()
         settled = []
         for entry in entries:
@@ -345,13 +349,13 @@ class Cascade:
             settled.append((entry, _judgement(entry, _UNDETERMINED, provenance, now_ns)))
         self.settle(settled)
 
-    def settle(self, settled: Sequence[tuple[Entry, Judgement]]) -> None:
-        """Deliver these, and all that waited for them."""
+    def settle(self, settled: Sequence[tuple[TieredRequest, Judgement]]) -> None:
+        """Deliver these, and all posts that waited for them."""
         if not settled:
             return
-        groups: dict[_Deliver, list[Judgement]] = {}
+        groups: dict[Deliver, list[Judgement]] = {}
         pop = self._entries.pop
-        deliver: _Deliver | None = None
+        deliver: Deliver | None = None
         group: list[Judgement] = []
         for entry, judgement in settled:
             pop(entry.request.id, None)
@@ -360,7 +364,7 @@ class Cascade:
                 group = groups.setdefault(deliver, [])
             group.append(judgement)
             if entry.key is not None and self._shared.leave(entry):
-                self._duplicates.learn(entry.key, judgement)
+                self._duplicates.store(entry.key, judgement)
                 if entry.followers:
                     self._follow(entry.followers.values(), judgement, groups)
         for each, judgements in groups.items():
@@ -368,11 +372,11 @@ class Cascade:
 
     def _follow(
         self,
-        followers: Collection[Entry],
+        followers: Collection[TieredRequest],
         judgement: Judgement,
-        groups: dict[_Deliver, list[Judgement]],
+        groups: dict[Deliver, list[Judgement]],
     ) -> None:
-        """Give a leader's answer, or its error, to all that joined it."""
+        """Deliver a leader's answer, or its error, to all posts that waited for it."""
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         known = Known.of(judgement)
         for entry in followers:
@@ -388,6 +392,6 @@ class Cascade:
 
 
 def _judgement(
-    entry: Entry, answer: Answer | None, provenance: Provenance | None, now_ns: int
+    entry: TieredRequest, answer: Answer | None, provenance: Provenance | None, now_ns: int
 ) -> Judgement:
     return Judgement(entry.request, answer, None, provenance, None, None, now_ns, now_ns)

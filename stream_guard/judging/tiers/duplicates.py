@@ -1,12 +1,12 @@
-"""The first tier: a post that was judged before is not judged again, and one that is being judged is waited for.
+"""The first tier: repeats the answer to an equal post that was judged before, or waits for one in flight.
 
-What it must never do: take two posts for one that the policy could tell apart, give out an answer that was made
-under another policy or model, or keep one that decided nothing, failed, or was made with something left out.
+An answer is repeated only under the same policy and model. Answers that decided nothing, failed, or were made with
+something left out are not cached.
 
-Which posts are the same is a matter of what a reader sees, and no more: canonical Unicode composition (NFC), runs
-of white space, and white space at the ends. Case, punctuation, compatibility forms, look-alikes and characters of no
-width stay, unlike in the rules tier, since each may change a verdict: shouting, a surface number, or a word spelt so
-as to get past a filter, are what policies speak of. A miss costs one judgement; a false match is a wrong verdict.
+Two posts are equal if a reader sees no difference between them. Ignored are canonical Unicode composition (NFC), the
+length of white space, and white space at the ends. Case, punctuation, compatibility forms, look-alikes and zero-width
+characters count, unlike in the rules tier: a policy may speak of shouting, or of words spelt to evade a filter. A miss
+costs one judgement; a false match is a wrong verdict.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_guard.judging.contract import Answer
-    from stream_guard.judging.tiers.entry import Entry, Key
+    from stream_guard.judging.tiers.tiered_request import Key, TieredRequest
     from stream_guard.policies.policy import Policy
     from stream_guard.records.post import Post
 
 TIER: Final = "duplicates"
 NEW: Final = "new"
-"""The reason of a post that no known one equals."""
+"""The reason of a post without an equal one."""
 NAME_CHARACTERS_MAX: Final = 200
-"""Of the id by which a repeat names the post that it repeats; ids may be of any length, and a cache may not."""
+"""Longest stored id of the repeated post. Ids can have any length; the cache needs a bound."""
 
 
 class Known(NamedTuple):
-    """An answer, and how it came about, without the record that it was made for."""
+    """An answer and its provenance, without the record that it was made for."""
 
     post_id: str
     answer: Answer
@@ -45,7 +45,7 @@ class Known(NamedTuple):
 
     @classmethod
     def of(cls, judgement: Judgement) -> Known | None:
-        """Return what a judgement decided; None where it ended in an error."""
+        """Return what a judgement decided; None if it ended in an error."""
         answer, provenance = judgement.answer, judgement.provenance
         if answer is None or provenance is None:
             return None
@@ -54,10 +54,10 @@ class Known(NamedTuple):
 
 
 def fold(text: str) -> str:
-    """Return the text without the differences that no reader sees; idempotent."""
+    """Return the text without differences that no reader sees. Idempotent."""
     if not text.isascii():
         text = unicodedata.normalize("NFC", text)
-    # Most texts are as they should be, and that is soon seen: of all white space only U+0020 is printable.
+    # A quick check that most texts pass: of all white space only U+0020 is printable.
     if text.isprintable() and "  " not in text and text[:1] != " " and text[-1:] != " ":
         return text
     if "\n" not in text and "\r" not in text:
@@ -67,29 +67,29 @@ def fold(text: str) -> str:
 
 
 def digest(post: Post) -> bytes:
-    """Return the SHA-256 of all of a post that is judged: language (rules may be for one), title, parent and text."""
+    """Return the SHA-256 of what is judged of a post: language (rules may depend on it), title, parent and text."""
     text, language, title, parent = fold(post.text), post.language, post.title, post.parent
-    # Lengths keep a part's end from passing for the next one's beginning.
+    # The lengths make the boundaries between the parts unambiguous.
     text = f"-{text}" if language is None else f"{len(language)}:{language}{text}"
     if title is None and parent is None:
         return hashlib.sha256(text.encode()).digest()
     parts = [None if part is None else fold(part) for part in (title, parent)]
     head = "".join("-" if part is None else f"{len(part)}:{part}" for part in parts)
-    # One hash more, so that no bare text is taken for one with a title.
+    # Hashed twice, so that no bare text equals a text with a title.
     return hashlib.sha256(hashlib.sha256(f"{head}{text}".encode()).digest()).digest()
 
 
 class Duplicates:
-    """Answers by what they were made of: policy, model, and a post's digest.
+    """Caches answers by policy, model and the post's digest.
 
     Args:
-        entries_max: answers kept; the least recently used go first.
+        entries_max: most answers in the cache; the least recently used are evicted.
         ttl_s: how long an answer is kept, in s.
-        now_s: a clock that never goes back, in s.
+        now_s: a monotonic clock, in s.
     """
 
     def __init__(self, entries_max: int, ttl_s: float, now_s: Callable[[], float]) -> None:
-        # With times of our own: the cache that keeps them itself takes three times as long, on every post's path.
+        # Not cachetools.TTLCache: it takes three times as long, and every post passes here.
         self._known: LRUCache[Key, tuple[float, Known]] = LRUCache(entries_max)
         self._ttl_s = ttl_s
         self._now_s = now_s
@@ -99,7 +99,7 @@ class Duplicates:
         return len(self._known)
 
     def name_model(self, model: str) -> None:
-        """Say which model, in which revision, answers from now on; another's answers are not given out."""
+        """Set the model and revision that answer from now on; answers of other models are not repeated."""
         self._model = model
 
     def keys(self, posts: Sequence[Post], policy: Policy) -> list[Key]:
@@ -108,30 +108,30 @@ class Duplicates:
         return [(context, digest(post)) for post in posts]
 
     def find(self, keys: Sequence[Key]) -> list[Known | None]:
-        """Return what is known of each key."""
+        """Return the cached answer of each key, or None."""
         get, now_s = self._known.get, self._now_s()
         return [None if (kept := get(key)) is None or kept[0] <= now_s else kept[1] for key in keys]
 
-    def learn(self, key: Key, judgement: Judgement) -> None:
-        """Keep a judgement's answer, where it is one that later posts may have."""
+    def store(self, key: Key, judgement: Judgement) -> None:
+        """Cache a judgement's answer, if equal posts may repeat it."""
         known = Known.of(judgement)
         if known is None or known.answer.decision == "undetermined" or known.provenance.degraded:
             return
-        # One that had to be mended to be read is worth another try.
+        # An answer that was hard to read is worth another attempt.
         if known.answer.parse_status in ("ok", "not_applicable"):
             self._known[key] = (self._now_s() + self._ttl_s, known)
 
 
 class InFlight:
-    """Posts that are being judged, each the leader of those that equal it and wait for its answer."""
+    """Posts that are being judged. Each leads the equal posts that wait for its answer."""
 
     def __init__(self) -> None:
-        self._leaders: dict[Key, Entry] = {}
+        self._leaders: dict[Key, TieredRequest] = {}
 
-    def join(self, entry: Entry, key: Key) -> bool:
-        """Have a post wait for its leader; where there is none, make it one, and return False.
+    def join(self, entry: TieredRequest, key: Key) -> bool:
+        """Make a post wait for its leader and return True. Without a leader, make it one and return False.
 
-        One that is judged with something left out has no followers: an equal post goes on alone.
+        A post that is judged with something left out has no followers: an equal post continues alone.
         """
         leader = self._leaders.get(key)
         if leader is None:
@@ -146,15 +146,15 @@ class InFlight:
         entry.leader = leader
         return True
 
-    def leave(self, entry: Entry) -> bool:
-        """Take note that a post is settled; returns whether it was a leader."""
+    def leave(self, entry: TieredRequest) -> bool:
+        """Remove a settled post; return whether it was a leader."""
         if entry.key is None or self._leaders.get(entry.key) is not entry:
             return False
         del self._leaders[entry.key]
         return True
 
-    def bequeath(self, entry: Entry) -> Entry | None:
-        """Let a cancelled post go; where others waited for it, put the first in its place and return that."""
+    def replace_leader(self, entry: TieredRequest) -> TieredRequest | None:
+        """Remove a cancelled post. If others waited for it, make the first of them leader and return it."""
         if entry.leader is not None and entry.leader.followers is not None:
             entry.leader.followers.pop(entry.request.id, None)
         if not self.leave(entry) or not entry.followers:
@@ -163,24 +163,24 @@ class InFlight:
         entry.followers = None
         if not left:
             return None
-        heir = left[0]
-        heir.leader, heir.key = None, entry.key
-        heir.steps = (*heir.steps, TierStep(TIER, "escalated", NEW, 0))
-        heir.followers = {follower.request.id: follower for follower in left[1:]} or None
+        successor = left[0]
+        successor.leader, successor.key = None, entry.key
+        successor.steps = (*successor.steps, TierStep(TIER, "escalated", NEW, 0))
+        successor.followers = {follower.request.id: follower for follower in left[1:]} or None
         for follower in left[1:]:
-            follower.leader = heir
+            follower.leader = successor
         assert entry.key is not None, "a leader has a key"
-        self._leaders[entry.key] = heir
-        return heir
+        self._leaders[entry.key] = successor
+        return successor
 
 
-def repeat(entry: Entry, known: Known, *, how: str, us: int, now_ns: int) -> Judgement:
-    """Return the judgement of a post that another one equals: the same answer, and nothing spent.
+def repeat(entry: TieredRequest, known: Known, *, how: str, us: int, now_ns: int) -> Judgement:
+    """Return the judgement of a post that equals another: the same answer, and no tokens spent.
 
     Args:
         entry: the post that repeats.
         known: what was decided of the other.
-        how: ``repeats`` where the other was judged before, ``joins`` where both were in flight.
+        how: ``repeats`` if the other was judged before, ``joins`` if both were in flight.
         us: how long it took, in us.
         now_ns: Unix time in ns.
     """

@@ -1,8 +1,7 @@
-"""The last tier's ladder: the model is asked at a policy's own effort, and again, higher, only where that pays. Pure.
+"""The last tier's ladder: asks the model at a policy's own effort, and again at a higher effort where that pays. Pure.
 
-A rung is left for the next where its answer was uncertain, could not be read, or is a severe violation that one
-more look should confirm. What it must never do: climb without end, take a failed rung for an answer, or lose what a
-lower rung had decided and spent.
+A post climbs if its answer was uncertain, could not be read, or is a severe violation that needs confirmation. The
+ladder is finite. The result keeps the best answer of all rungs, and the sum of what they spent.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ if TYPE_CHECKING:
 
 _EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
 _UNREADABLE: Final = frozenset({"malformed", "empty", "truncated"})
-"""Not ``timeout``: what had no time at a low effort has none at a high one."""
+"""Not ``timeout``: a post that timed out at a low effort also times out at a high one."""
 
 
 class Rung(NamedTuple):
@@ -31,7 +30,7 @@ class Rung(NamedTuple):
 
 
 class Ladder:
-    """What the settings say of rungs, and of when to climb."""
+    """The rungs, and when to climb them, as the settings say."""
 
     def __init__(self, settings: CascadeSettings) -> None:
         self._rungs = settings.ladder
@@ -56,11 +55,11 @@ class Ladder:
         )
 
     def doubt(self, judgement: Judgement, below: Answer | None = None) -> str | None:
-        """Return why a higher rung should be asked, or None where this answer will do.
+        """Return why a higher rung should be asked, or None if this answer is good enough.
 
         Args:
             judgement: of a rung.
-            below: the answer of the rung below, if there was one: a severe violation that both found is confirmed.
+            below: the answer of the rung below, if any. A severe violation in both answers is confirmed.
         """
         answer = judgement.answer
         if answer is None:
@@ -82,9 +81,9 @@ class Climb:
     """One post on the ladder, from its second rung on.
 
     Attributes:
-        best: the latest rung's judgement that decided something, or else the latest's.
-        started_ns: when the first was begun, Unix time in ns.
-        thoughts: those of all rungs, where they are kept.
+        best: the latest judgement with a decision, or else the latest judgement.
+        started_ns: start of the first rung, Unix time in ns.
+        thoughts: of all rungs, if they are kept.
     """
 
     __slots__ = ("_spent", "best", "started_ns", "thoughts")
@@ -95,8 +94,8 @@ class Climb:
         self._spent = (0, 0, 0, 0)
         self.thoughts: tuple[Thought, ...] = ()
 
-    def take(self, judgement: Judgement) -> None:
-        """Take a rung's judgement: what it spent counts, whatever it says."""
+    def add(self, judgement: Judgement) -> None:
+        """Add a rung's judgement. Its tokens count, whatever it says."""
         provenance = judgement.provenance
         if provenance is not None:
             self._spent = _add(self._spent, provenance)
@@ -110,9 +109,9 @@ class Climb:
             self.best = judgement
 
     def end(self, last: Judgement) -> Judgement:
-        """Return the judgement with which the ladder ends: the best one's answer, and what all rungs spent."""
+        """Return the ladder's result: the best answer, and the tokens that all rungs spent."""
         best = self.best
-        assert best is not None, "take() comes first"
+        assert best is not None, "add() comes first"
         if best.provenance is not None:
             best.provenance = total = best.provenance.copy()
             (
@@ -161,7 +160,7 @@ def with_trail(
 
 
 def _confidence(judgement: Judgement) -> float | None:
-    """Return how sure an answer is, as its verdict will say: calibrated, where the policy has a curve for it."""
+    """Return the confidence that the verdict will have: calibrated, if the policy has a curve for it."""
     provenance, policy = judgement.provenance, judgement.request.policy
     if provenance is None or policy.calibration is None:
         return judgement.confidence

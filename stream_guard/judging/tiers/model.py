@@ -1,6 +1,6 @@
-"""The last tier: asks the judge that reasons, rung by rung, or leaves that out under pressure.
+"""The last tier: asks the model's judge, rung by rung, or leaves it out under pressure.
 
-What it must never do: ask a second time without a reason that the trail names, or leave a post out and not say so.
+The trail names the reason of each further rung, and of each post that is left out.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ if TYPE_CHECKING:
         Provenance,
         TierOutcome,
     )
-    from stream_guard.judging.tiers.entry import Entry
     from stream_guard.judging.tiers.ladder import Ladder
     from stream_guard.judging.tiers.pressure import Pressure
+    from stream_guard.judging.tiers.tiered_request import TieredRequest
     from stream_guard.policies.policy import Policy
     from stream_guard.telemetry.metrics import Metrics
 
 
 class Desk(Protocol):
-    """Where posts come from and go back to."""
+    """The cascade, as this tier sees it."""
 
-    def find(self, request_id: str) -> Entry | None:
-        """Return what is in flight by this id; None where it was cancelled."""
+    def find(self, request_id: str) -> TieredRequest | None:
+        """Return the request in flight with this id; None if it was cancelled."""
 
-    def settle(self, settled: Sequence[tuple[Entry, Judgement]]) -> None:
-        """Deliver these."""
+    def settle(self, settled: Sequence[tuple[TieredRequest, Judgement]]) -> None:
+        """Deliver these judgements."""
 
     def give_up(
-        self, entries: Sequence[Entry], step: TierStep | None, degraded: tuple[str, ...]
+        self, entries: Sequence[TieredRequest], step: TierStep | None, degraded: tuple[str, ...]
     ) -> None:
-        """Deliver these as undetermined: no tier settled them."""
+        """Deliver these as undetermined, since no tier settled them."""
 
 
 class Safeguard:
-    """Asks the judge inside.
+    """Asks the model's judge.
 
     Args:
-        inner: the judge.
-        ladder: how it is asked, and when again.
-        pressure: what is left out now.
+        inner: that judge.
+        ladder: how to ask, and when to ask again.
+        pressure: what to leave out now.
         metrics: counts outcomes.
-        desk: where posts go back to.
+        desk: settles posts.
     """
 
     def __init__(
@@ -64,8 +64,8 @@ class Safeguard:
         self._metrics = metrics
         self._desk = desk
 
-    def ask(self, entries: list[Entry], policy: Policy) -> None:
-        """Hand posts to the judge inside, or leave that out under pressure."""
+    def ask(self, entries: list[TieredRequest], policy: Policy) -> None:
+        """Give posts to the model's judge, or leave it out under pressure."""
         level = self._pressure.level
         if level != NORMAL:
             severe = level == SEVERE_ONLY and self._ladder.is_severe(policy)
@@ -81,21 +81,21 @@ class Safeguard:
             entry.asked = True
         self._inner.submit([entry.request for entry in entries], self._judged)
 
-    def _leave_out(self, entries: list[Entry], level: int) -> None:
+    def _leave_out(self, entries: list[TieredRequest], level: int) -> None:
         step = TierStep("safeguard", "skipped", f"pressure:{NAMES[level]}", 0)
         self._metrics.count_tier("safeguard", skipped=len(entries))
         self._desk.give_up(entries, step, ("safeguard_skipped",))
 
     def _judged(self, judgements: Sequence[Judgement]) -> None:
-        """Take what the judge inside decided; ask again, higher, where that is worth it."""
-        settled: list[tuple[Entry, Judgement]] = []
+        """Settle what the judge decided; ask again on a higher rung where that pays."""
+        settled: list[tuple[TieredRequest, Judgement]] = []
         again: list[JudgeRequest] = []
         outcomes: Counter[tuple[str, TierOutcome]] = Counter()
-        # What is alike of a list is made once: a provenance, the steps before it, the last step, and all together.
+        # Equal parts of a list are made once: the judge's provenance, the steps before it, its step, and the result.
         alike: tuple[Provenance, tuple[TierStep, ...], TierStep, Provenance] | None = None
         for judgement in judgements:
             entry = self._desk.find(judgement.request.id)
-            if entry is None:  # cancelled, and delivered all the same
+            if entry is None:  # cancelled, but delivered anyway
                 continue
             climb = entry.climb
             below = None if climb is None or climb.best is None else climb.best.answer
@@ -108,7 +108,7 @@ class Safeguard:
                 again.append(entry.request)
                 continue
             if climb is not None:
-                climb.take(judgement)
+                climb.add(judgement)
                 judgement = climb.end(judgement)  # noqa: PLW2901 - what the ladder ends with
             given = judgement.provenance
             if given is None:
@@ -127,8 +127,8 @@ class Safeguard:
         if again:
             self._inner.submit(again, self._judged)
 
-    def _climb(self, entry: Entry, judgement: Judgement) -> bool:
-        """Make a request ready for its next rung; False where there is none, or pressure spares it."""
+    def _climb(self, entry: TieredRequest, judgement: Judgement) -> bool:
+        """Prepare a request for its next rung; return False if there is none, or pressure leaves it out."""
         request = entry.request
         rungs = self._ladder.rungs(request.policy)
         if entry.rung + 1 >= len(rungs):
@@ -138,8 +138,8 @@ class Safeguard:
             return False
         if entry.climb is None:
             entry.climb = Climb()
-        entry.climb.take(judgement)
+        entry.climb.add(judgement)
         entry.rung += 1
-        entry.degraded = ()  # an effort that was lowered is made up for
+        entry.degraded = ()  # the higher rung replaces the lowered effort
         request.effort, request.reasoning_tokens_max = rungs[entry.rung]
         return True

@@ -1,11 +1,9 @@
-"""How much is left out while the judge cannot keep up. Pure: the time is an argument.
+"""Decides how much to leave out while the judge cannot keep up. Pure: the time is an argument.
 
-Theory of operation. Four levels: 0, nothing is left out; 1, posts are asked once and at low effort; 2, the model is
-asked only under policies with a severe category; 3, it is not asked, and each policy's own rule for what is
-undetermined holds. A limit that is passed raises the level at once; it falls one step at a time, after age and lag
-have been under a share of the level's limits for a hold time, so that it does not swing.
-
-What it must never do: stay up for good, or rise by itself where no limit is set.
+There are four levels. At 0, nothing is left out. At 1, each post is asked once, at low effort. At 2, the model is asked
+only under policies with a severe category. At 3, it is not asked, and each policy's own rule for undetermined posts
+applies. Exceeding a limit raises the level at once. The level falls one step at a time, after age and lag were below a
+share of its limits for a hold time; so it does not oscillate.
 """
 
 from __future__ import annotations
@@ -20,15 +18,15 @@ EFFORT: Final = 1
 SEVERE_ONLY: Final = 2
 UNDETERMINED: Final = 3
 NAMES: Final = ("normal", "effort", "severe_only", "undetermined")
-"""By level; labels of metrics and words of logs."""
+"""Names of the levels, for metrics and logs."""
 
 
 class _Limits(NamedTuple):
     age_s: float | None
     lag_records: int | None
 
-    def passed(self, age_s: float, lag_records: int | None, share: float = 1.0) -> bool:
-        """Return whether either is above this share of its limit; what is not known or not limited is not."""
+    def exceeded(self, age_s: float, lag_records: int | None, share: float = 1.0) -> bool:
+        """Return whether either is above this share of its limit. An unknown value or an unset limit does not count."""
         if self.age_s is not None and age_s > self.age_s * share:
             return True
         if self.lag_records is None or lag_records is None:
@@ -64,16 +62,16 @@ class Pressure:
         """Return the level after an observation.
 
         Args:
-            now_s: a clock that never goes back, in s.
-            age_s: of the oldest post at the judge, in s; 0 where there is none.
-            lag_records: still to be read; None where the source cannot tell.
+            now_s: on a monotonic clock, in s.
+            age_s: of the oldest post at the judge, in s; 0 if there is none.
+            lag_records: records still to be read; None if unknown.
         """
-        passed = [
+        exceeded = [
             level
             for level, limits in enumerate(self._limits, 1)
-            if limits.passed(age_s, lag_records)
+            if limits.exceeded(age_s, lag_records)
         ]
-        wanted = max(passed, default=NORMAL)
+        wanted = max(exceeded, default=NORMAL)
         if wanted > self.level:
             self.level, self._calm_since_s = wanted, None
         elif self.level > NORMAL:
@@ -81,7 +79,7 @@ class Pressure:
         return self.level
 
     def _settle(self, now_s: float, age_s: float, lag_records: int | None) -> None:
-        if self._limits[self.level - 1].passed(age_s, lag_records, self._ratio):
+        if self._limits[self.level - 1].exceeded(age_s, lag_records, self._ratio):
             self._calm_since_s = None
         elif self._calm_since_s is None:
             self._calm_since_s = now_s
@@ -90,5 +88,5 @@ class Pressure:
             while self.level > NORMAL and not any(
                 limit is not None for limit in self._limits[self.level - 1]
             ):
-                self.level -= 1  # a level without limits is none to stop at
+                self.level -= 1  # skip levels without limits
             self._calm_since_s = now_s if self.level > NORMAL else None

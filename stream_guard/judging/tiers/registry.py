@@ -1,7 +1,4 @@
-"""Which tiers there are, as the settings ask for them: the one place that names them all.
-
-What it must never do: leave out a tier that the settings or a policy names.
-"""
+"""Builds the tiers between ``duplicates`` and the model. The only module that names them all."""
 
 from __future__ import annotations
 
@@ -19,7 +16,7 @@ def make_tiers(settings: Settings) -> list[CheapTier]:
     """Return the tiers between ``duplicates`` and the model.
 
     Raises:
-        SettingsError: ``cascade.classifier`` names what cannot be used.
+        SettingsError: ``cascade.classifier`` names no usable classifier.
     """
     cascade = settings.cascade
     return [

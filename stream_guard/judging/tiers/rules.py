@@ -1,13 +1,12 @@
-"""The rules tier: what a policy's own terms, patterns and hashes settle before a model is asked.
+"""The rules tier: settles posts by a policy's own terms, patterns and hashes, before a model is asked.
 
-What it must never do: raise on account of a post, take time that grows faster than the post, or say a post's words in
-what it gives as its reason.
+No post makes it raise. Its time grows at most linearly with the post. Its reasons never quote the post.
 
-**Order.** Rules are tried in the order of their file, and the first that applies decides, whatever its outcome: as in
-``routes.yaml``, and as in a firewall. An allow-list is a rule with the outcome ``safe`` that stands first.
+**Order.** Rules are tried in the order of their file. The first that applies decides, whatever its outcome, as in
+``routes.yaml`` and in a firewall. To write an allow-list, put a rule with the outcome ``safe`` first.
 
-**What is looked at.** The text, and the title, each by itself. Never the parent: it is somebody else's words, and who
-answers a slur has not used one. Hashes are compared with the text alone.
+**Input.** The text and the title, each by itself. The parent is not screened: its words are another author's, and a
+reply to a slur does not use the slur. Hashes are compared with the text alone.
 """
 
 from __future__ import annotations
@@ -35,19 +34,19 @@ __all__ = ["Fault", "Hit", "Rule", "RuleOutcome", "RuleSet", "RulesTier", "hash_
 
 
 class RulesTier:
-    """Looks at posts by their policy's own rules; see :class:`stream_guard.judging.tiers.tier.CheapTier`."""
+    """Screens posts by their policy's own rules; see :class:`stream_guard.judging.tiers.tier.CheapTier`."""
 
     name = "rules"
     blocking = False
 
     def prepare(self, policies: PolicySet) -> None:
-        """Do nothing: rules are compiled with their policy, and refused with it."""
+        """Do nothing: rules are compiled with their policy, and rejected with it."""
 
     def wants(self, policy: Policy) -> bool:
         """Return whether the policy has rules."""
         return policy.rules is not None
 
-    def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
+    def screen(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
         """Return one outcome per post, in their order."""
         rules = policy.rules
         if rules is None:

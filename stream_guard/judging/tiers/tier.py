@@ -1,7 +1,7 @@
-"""The cheap tiers, which look at a post before the model reasons about it: what they share.
+"""The port of the cheap tiers, which screen a post before the model reasons about it.
 
-A tier settles a post or escalates it, and says why. What it must never do: raise on account of a post, or
-take a decision that the policy's own folder did not ask for.
+A tier settles a post or escalates it, and gives its reason. No post makes it raise. It decides only what the policy's
+own folder asks for.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ __all__ = ["CheapTier", "Escalated", "Outcome", "Settled"]
 
 
 class Settled(NamedTuple):
-    """A tier's decision, with which a post's way ends.
+    """A tier's decision; no further tier sees the post.
 
     Attributes:
-        answer: checked against the policy's own categories; its rationale names what matched, never the post's words.
+        answer: checked against the policy's own categories; its rationale never quotes the post.
         reason: machine-readable, from a bounded set per policy (``rule:slurs``, ``above:0.95``); no post text.
-        model: what decided: the rule file's digest, the classifier's name; ends as ``provenance.model``.
-        confidence: probability in [0, 1] that the post violates, or None where the tier has none.
+        model: what decided: the rule file's digest or the classifier's name; becomes ``provenance.model``.
+        confidence: probability in [0, 1] that the post violates, or None if the tier gives none.
         confidence_method: its name, or None.
     """
 
@@ -46,11 +46,11 @@ Outcome: TypeAlias = Settled | Escalated
 
 
 class CheapTier(Protocol):
-    """Looks at a list of posts under one policy.
+    """Screens a list of posts under one policy.
 
     Attributes:
         name: one of ``policy_meta.Tier``.
-        blocking: whether :meth:`look` takes milliseconds, and so belongs into a thread.
+        blocking: whether :meth:`screen` takes milliseconds, so that it runs in a thread.
     """
 
     @property
@@ -59,17 +59,17 @@ class CheapTier(Protocol):
 
     @property
     def blocking(self) -> bool:
-        """Whether it belongs into a thread."""
+        """Whether it runs in a thread."""
 
     def prepare(self, policies: PolicySet) -> None:
-        """Compile or load what these policies need; what other policies needed may be dropped once unused.
+        """Compile or load what these policies need; drop what only other policies needed, once it is unused.
 
         Raises:
-            PolicyError: names the file, the line and the remedy; what was prepared before still works.
+            PolicyError: names the file, the line and the remedy; earlier policies still work.
         """
 
     def wants(self, policy: Policy) -> bool:
-        """Return whether it could settle or explain anything under a policy; where not, it is passed over."""
+        """Return whether it can settle or explain anything under a policy; if not, it is skipped."""
 
-    def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
+    def screen(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
         """Return one outcome per post, in their order. Works for any policy, prepared or not."""

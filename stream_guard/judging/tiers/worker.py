@@ -1,7 +1,7 @@
 """Runs the tiers that take milliseconds in one thread, so that the event loop never waits for them.
 
-Posts that come while the thread is busy are looked at together, by policy. What it must never do: run two looks at
-once (a classifier has threads of its own), or swallow a tier's failure.
+Posts that arrive while the thread is busy are screened together, by policy. Screenings never overlap, since a
+classifier has threads of its own. A tier's error is reported.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
     from stream_guard.records.post import Post
 
-LOOKED_AT_MAX: Final = 256
-"""Posts of one look."""
+SCREENED_MAX: Final = 256
+"""Most posts of one screening."""
 
 
 class HasPost(Protocol):
-    """What waits for a look; a cancelled one is dropped before it."""
+    """An item to screen; a cancelled one is dropped before its screening."""
 
     cancelled: bool
 
     @property
     def post(self) -> Post:
-        """What is looked at."""
+        """The post to screen."""
 
 
 _Item = TypeVar("_Item", bound=HasPost)
 
 
-class Looked(NamedTuple, Generic[_Item]):
-    """What came of one look: outcomes in the items' order, and its duration in us."""
+class Screened(NamedTuple, Generic[_Item]):
+    """The result of one screening: outcomes in the items' order, and the duration per item in us."""
 
     policy: Policy
     at: int
@@ -52,26 +52,26 @@ class _Group(NamedTuple, Generic[_Item]):
 
 
 class Worker(Generic[_Item]):
-    """One thread, and what waits for it.
+    """One thread, and the items that wait for it.
 
     Args:
-        looked: told of each look, on the event loop.
-        failed: told of a tier's error, on the event loop; nothing is looked at after it.
+        looked: called with each result, on the event loop.
+        failed: called with a tier's error, on the event loop; nothing is screened after it.
     """
 
     def __init__(
         self,
-        looked: Callable[[Looked[_Item]], None],
+        screened: Callable[[Screened[_Item]], None],
         failed: Callable[[BaseException], None],
     ) -> None:
-        self._looked = looked
+        self._screened = screened
         self._failed = failed
         self._waiting: dict[tuple[str, str, int], _Group[_Item]] = {}
         self._busy = False
         self._executor: ThreadPoolExecutor | None = None
 
     def put(self, tier: CheapTier, policy: Policy, at: int, items: Sequence[_Item]) -> None:
-        """Have posts looked at; ``at`` comes back with the outcomes."""
+        """Queue items for a tier. ``at``, the tier's place in its route, is returned with the outcomes."""
         key = (policy.id, policy.sha256, at)
         group = self._waiting.get(key)
         if group is None:
@@ -81,11 +81,11 @@ class Worker(Generic[_Item]):
             self._next()
 
     async def run(self, work: Callable[[], Any]) -> None:
-        """Run something else in the thread, between two looks. Raises what it raises."""
+        """Run other work in the thread, between two screenings. Raises what the work raises."""
         await asyncio.get_running_loop().run_in_executor(self._thread(), work)
 
     def close(self) -> None:
-        """End the thread, after the look that it is at; nothing is told of it."""
+        """End the thread after its current screening, whose result is dropped."""
         self._waiting.clear()
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
@@ -101,10 +101,10 @@ class Worker(Generic[_Item]):
             del self._waiting[key]
             items = [item for item in group.items if not item.cancelled]
             if (
-                len(items) > LOOKED_AT_MAX
-            ):  # to the end of the queue, so that no policy waits for ever
-                self._waiting[key] = group._replace(items=items[LOOKED_AT_MAX:])
-                items = items[:LOOKED_AT_MAX]
+                len(items) > SCREENED_MAX
+            ):  # the rest goes to the end of the queue, so that no policy starves
+                self._waiting[key] = group._replace(items=items[SCREENED_MAX:])
+                items = items[:SCREENED_MAX]
             if items:
                 self._begin(group.tier, group.policy, key[2], items)
                 return
@@ -112,13 +112,13 @@ class Worker(Generic[_Item]):
     def _begin(self, tier: CheapTier, policy: Policy, at: int, items: list[_Item]) -> None:
         posts = [item.post for item in items]
 
-        def look() -> tuple[Sequence[Outcome], int]:
+        def screen() -> tuple[Sequence[Outcome], int]:
             began_ns = time.perf_counter_ns()
-            outcomes = tier.look(posts, policy)
+            outcomes = tier.screen(posts, policy)
             return outcomes, (time.perf_counter_ns() - began_ns) // 1_000
 
         self._busy = True
-        future = asyncio.get_running_loop().run_in_executor(self._thread(), look)
+        future = asyncio.get_running_loop().run_in_executor(self._thread(), screen)
         future.add_done_callback(lambda done: self._end(done, policy, at, items))
 
     def _end(
@@ -136,5 +136,5 @@ class Worker(Generic[_Item]):
             return
         self._busy = False
         outcomes, duration_us = done.result()
-        self._next()  # the thread works on while what it found is handed on
-        self._looked(Looked(policy, at, items, outcomes, duration_us // len(items)))
+        self._next()  # the thread works while its last result is delivered
+        self._screened(Screened(policy, at, items, outcomes, duration_us // len(items)))

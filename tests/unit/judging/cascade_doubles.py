@@ -126,7 +126,7 @@ class WordTier:
     def wants(self, policy: Policy) -> bool:  # noqa: ARG002
         return self.wanted
 
-    def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:  # noqa: ARG002
+    def screen(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:  # noqa: ARG002
         self.looks.append([post.text for post in posts])
         self.threads.add(threading.get_ident())
         assert self.gate.wait(30)

@@ -23,9 +23,9 @@ from hypothesis.stateful import (
 
 from stream_guard.core.errors import EngineError, PolicyError, PromptError
 from stream_guard.judging.contract import Answer
-from stream_guard.judging.tiers.entry import SLICE_BYTES_MAX, SLICE_POSTS_MAX
 from stream_guard.judging.tiers.registry import make_tiers
-from stream_guard.judging.tiers.worker import LOOKED_AT_MAX
+from stream_guard.judging.tiers.tiered_request import SLICE_BYTES_MAX, SLICE_POSTS_MAX
+from stream_guard.judging.tiers.worker import SCREENED_MAX
 from stream_guard.policies.policy import Policy, PolicySet, make_policy
 from stream_guard.settings import Settings
 from tests.hang import HANG_S
@@ -245,13 +245,13 @@ async def test_one_look_takes_no_more_than_so_many_posts_and_no_policy_waits_for
     many, few = scored("classifier", "safeguard"), scored("classifier", "safeguard")
     tier.gate.clear()
     rig.ask("first", policy=many)
-    requests = asks(*(f"many {n}" for n in range(LOOKED_AT_MAX + 3)), policy=many)
+    requests = asks(*(f"many {n}" for n in range(SCREENED_MAX + 3)), policy=many)
     for at in range(0, len(requests), 64):
         rig.cascade.submit(requests[at : at + 64], rig.deliver)
     rig.ask("few", policy=few)
     tier.gate.set()
-    await rig.until(waiting=LOOKED_AT_MAX + 5)
-    assert [len(look) for look in tier.looks] == [1, LOOKED_AT_MAX, 1, 3]
+    await rig.until(waiting=SCREENED_MAX + 5)
+    assert [len(look) for look in tier.looks] == [1, SCREENED_MAX, 1, 3]
     await rig.cascade.close()
 
 

@@ -310,14 +310,14 @@ def test_it_answers_for_each_post_in_order(tmp_path: Path) -> None:
     tier = ClassifierTier()
     tier.prepare(of(policy))
     texts = ["good", "bad", "unheard of", "good good good good bad", "", "good bad"] * 40
-    outcomes = tier.look([post(text) for text in texts], policy)
+    outcomes = tier.screen([post(text) for text in texts], policy)
     reasons = ["below:0.1", "above:0.9", "between", "truncated", "below:0.1", "above:0.9"] * 40
     assert [outcome.reason for outcome in outcomes] == reasons
 
 
 def test_title_and_text_are_read(tmp_path: Path) -> None:
     policy = declared(f"classifier: {write(tmp_path)}\n" + THRESHOLDS)
-    outcomes = ClassifierTier().look(
+    outcomes = ClassifierTier().screen(
         [post("good", title="bad"), post("good", title="good")], policy
     )
     assert [outcome.reason for outcome in outcomes] == ["above:0.9", "below:0.1"]
@@ -325,7 +325,7 @@ def test_title_and_text_are_read(tmp_path: Path) -> None:
 
 def test_a_policy_without_thresholds_escalates() -> None:
     tier = ClassifierTier("builtin:toxicity")
-    outcomes = tier.look([post("you idiot"), post("hello")], declared("effort: low"))
+    outcomes = tier.screen([post("you idiot"), post("hello")], declared("effort: low"))
     assert list(outcomes) == [Escalated("no_thresholds")] * 2
 
 
@@ -333,8 +333,8 @@ def test_the_default_is_for_policies_that_name_none(tmp_path: Path) -> None:
     tier = ClassifierTier(str(write(tmp_path / "words")))
     bare, own = declared(THRESHOLDS), declared("classifier: builtin:toxicity\n" + THRESHOLDS)
     tier.prepare(PolicySet({"bare": bare, "own": own}))
-    (by_default,) = tier.look([post("bad")], bare)
-    (by_own,) = tier.look([post("idiot")], own)
+    (by_default,) = tier.screen([post("bad")], bare)
+    (by_own,) = tier.screen([post("idiot")], own)
     assert isinstance(by_default, Settled)
     assert isinstance(by_own, Settled)
     assert (by_default.confidence_method, by_own.confidence_method) == (
@@ -354,7 +354,7 @@ def test_a_policy_whose_tiers_leave_it_out_needs_none() -> None:
     policy = declared("tiers: [rules, safeguard]\n" + THRESHOLDS)
     tier = ClassifierTier()
     tier.prepare(of(policy))
-    assert list(tier.look([post("x")], policy)) == [Escalated("no_classifier")]
+    assert list(tier.screen([post("x")], policy)) == [Escalated("no_classifier")]
 
 
 def test_an_unknown_builtin_is_refused() -> None:
@@ -382,7 +382,7 @@ def test_a_bad_folder_is_refused_and_the_last_good_one_works(tmp_path: Path) -> 
     with pytest.raises(PolicyError) as raised:
         tier.prepare(of(policy))
     assert str(raised.value).startswith(f"{tmp_path}/policy.yaml: classifier: {tmp_path}/words/")
-    (outcome,) = tier.look([post("bad")], policy)
+    (outcome,) = tier.screen([post("bad")], policy)
     assert outcome.reason == "above:0.9"
 
 
@@ -394,7 +394,7 @@ def test_a_bad_default_on_reload_is_the_policy_error_that_keeps_the_last_good_se
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(PolicyError, match=r"cascade.classifier: .*tokenizer.json: no such file"):
         tier.prepare(of(policy))
-    assert tier.look([post("bad")], policy)[0].reason == "above:0.9"
+    assert tier.screen([post("bad")], policy)[0].reason == "above:0.9"
 
 
 def test_a_changed_model_is_loaded_and_an_unchanged_one_is_not(
@@ -414,10 +414,10 @@ def test_a_changed_model_is_loaded_and_an_unchanged_one_is_not(
     monkeypatch.setattr("stream_guard.judging.tiers.classifier.tier.load_classifier", counted)
     tier.prepare(of(policy))
     assert loaded == []
-    before = tier.look([post("good")], policy)[0]
+    before = tier.screen([post("good")], policy)[0]
     write(tmp_path, by_table([0.5, 0.02, 0.99, 0.5, 0.0]))
     tier.prepare(of(policy))
-    after = tier.look([post("good")], policy)[0]
+    after = tier.screen([post("good")], policy)[0]
     assert loaded == [tmp_path]
     assert isinstance(before, Settled)
     assert isinstance(after, Settled)
@@ -432,14 +432,14 @@ def test_posts_in_flight_keep_the_classifier_of_the_set_before(tmp_path: Path) -
     tier.prepare(of(old))
     tier.prepare(of(new))
     shutil.rmtree(tmp_path / "old")
-    assert tier.look([post("bad")], old)[0].reason == "above:0.9"
+    assert tier.screen([post("bad")], old)[0].reason == "above:0.9"
     tier.prepare(of(new))
-    assert list(tier.look([post("bad")], old)) == [Escalated("no_classifier")]
+    assert list(tier.screen([post("bad")], old)) == [Escalated("no_classifier")]
 
 
 def test_a_policy_that_was_never_prepared_works_too(tmp_path: Path) -> None:
     policy = declared(f"classifier: {write(tmp_path)}\n" + THRESHOLDS)
-    assert ClassifierTier().look([post("bad")], policy)[0].reason == "above:0.9"
+    assert ClassifierTier().screen([post("bad")], policy)[0].reason == "above:0.9"
 
 
 # Kinds of model

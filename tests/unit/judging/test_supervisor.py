@@ -427,7 +427,9 @@ async def test_policies_over_which_the_engine_hangs_each_time_are_refused() -> N
 
     async def hang_in_prepare() -> None:
         world.engine.release_prepare.clear()
-        await world.until(lambda: world.judge._life is not None and world.judge._life.preparing == 1)
+        await world.until(
+            lambda: world.judge._life is not None and world.judge._life.preparing == 1
+        )
         world.judge.check_hang()
         world.clock.advance(1_000)
         world.judge.check_hang()

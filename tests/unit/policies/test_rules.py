@@ -35,7 +35,7 @@ def outcome(
     policy: Policy, text: str, *, title: str | None = None, language: str | None = None
 ) -> str:
     post = Post("1", text, "", len(text), title=title, parent="cheap pills", language=language)
-    (found,) = RulesTier().look([post], policy)
+    (found,) = RulesTier().screen([post], policy)
     return found.reason
 
 
@@ -45,7 +45,7 @@ def test_a_settled_post_says_what_decided_and_none_of_its_words() -> None:
     )
     post = Post("1", "Buy CHEAP\u200b  pills!", "", 9)
     assert policy.rules is not None
-    (found,) = RulesTier().look([post], policy)
+    (found,) = RulesTier().screen([post], policy)
     assert isinstance(found, Settled)
     assert found.reason == "rule:one"
     assert found.model == f"rules@{policy.rules.sha256[:12]}"
@@ -60,8 +60,8 @@ def test_a_settled_post_says_what_decided_and_none_of_its_words() -> None:
 
 def test_what_no_rule_hits_goes_on() -> None:
     policy = ruled(ONE % "terms: [cheap pills]")
-    assert RulesTier().look([Post("1", "hello", "", 5)], policy) == [Escalated("no_hit")]
-    assert RulesTier().look([Post("1", "hello", "", 5)], make_policy("spam", TEXT)) == [
+    assert RulesTier().screen([Post("1", "hello", "", 5)], policy) == [Escalated("no_hit")]
+    assert RulesTier().screen([Post("1", "hello", "", 5)], make_policy("spam", TEXT)) == [
         Escalated("no_rules")
     ]
 
@@ -69,7 +69,11 @@ def test_what_no_rule_hits_goes_on() -> None:
 def test_outcomes_come_in_the_order_of_the_posts() -> None:
     policy = ruled(ONE % "terms: [pills]")
     posts = [Post(t, t, "", 1) for t in ("pills", "tea", "pills")]
-    assert [o.reason for o in RulesTier().look(posts, policy)] == ["rule:one", "no_hit", "rule:one"]
+    assert [o.reason for o in RulesTier().screen(posts, policy)] == [
+        "rule:one",
+        "no_hit",
+        "rule:one",
+    ]
 
 
 ORDER = """rules:
@@ -87,7 +91,7 @@ def test_the_first_rule_in_the_file_decides_whatever_its_outcome(outcomes: tuple
 
 def test_a_rule_that_escalates_settles_nothing_and_names_itself() -> None:
     policy = ruled(ORDER % ("escalate", "safe"))
-    assert RulesTier().look([Post("1", "alpha", "", 5)], policy) == [Escalated("rule:first")]
+    assert RulesTier().screen([Post("1", "alpha", "", 5)], policy) == [Escalated("rule:first")]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +268,7 @@ POLICY = ruled(
     st.none() | st.text(max_size=10),
 )
 def test_no_text_makes_it_raise(text: str, title: str | None) -> None:
-    (found,) = RulesTier().look([Post("1", text, "", 1, title=title, language=title)], POLICY)
+    (found,) = RulesTier().screen([Post("1", text, "", 1, title=title, language=title)], POLICY)
     assert found.reason in {"rule:one", "rule:two", "no_hit"}
 
 
@@ -274,7 +278,7 @@ def test_no_text_makes_it_raise(text: str, title: str | None) -> None:
 )
 def test_a_megabyte_is_looked_at_whatever_it_holds(unit: str) -> None:
     text = unit * (1_000_000 // len(unit)) + "!"
-    (found,) = RulesTier().look([Post("1", text, "", 1)], POLICY)
+    (found,) = RulesTier().screen([Post("1", text, "", 1)], POLICY)
     assert found.reason in {"rule:one", "rule:two", "no_hit"}
 
 

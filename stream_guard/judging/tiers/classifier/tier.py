@@ -96,7 +96,7 @@ class ClassifierTier:
         """Return whether the policy has thresholds."""
         return policy.thresholds is not None
 
-    def look(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
+    def screen(self, posts: Sequence[Post], policy: Policy) -> Sequence[Outcome]:
         """Return one outcome per post, in their order; never raises on account of a post."""
         if policy.thresholds is None:
             return [Escalated("no_thresholds")] * len(posts)
