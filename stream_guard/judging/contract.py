@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields
-from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Generic, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -95,12 +94,15 @@ class Provenance:
 
     def copy(self) -> Provenance:
         """Return a copy with all fields, for the caller to change; faster than ``dataclasses.replace``."""
-        return type(self)(*_values_of(type(self))(self))
+        kind = type(self)
+        values_of = _VALUES_OF.get(kind)
+        if values_of is None:
+            values_of = _VALUES_OF[kind] = attrgetter(*(one.name for one in fields(kind)))
+        return kind(*values_of(self))
 
 
-@cache
-def _values_of(kind: type[Provenance]) -> Callable[[Provenance], tuple[Any, ...]]:
-    return attrgetter(*(one.name for one in fields(kind)))
+_VALUES_OF: Final[dict[type[Provenance], Callable[[Any], tuple[Any, ...]]]] = {}
+"""Reads all fields of one kind of provenance."""
 
 
 class Thought(NamedTuple):

@@ -59,6 +59,7 @@ class VllmJudge:
         rungs: efforts and budgets at which requests under a policy may ask, the policy's own first. The constraints
             of the others are compiled at the start. By default each policy has its own alone.
         observers: who sees more than the judgements; by default nobody.
+        make_client: makes the engine's client, not started.
     """
 
     def __init__(
@@ -67,12 +68,14 @@ class VllmJudge:
         load_family: Callable[[EngineSettings], Family],
         rungs: Callable[[Policy], Sequence[Rung]] | None = None,
         observers: Observers | None = None,
+        *,
+        make_client: Callable[[EngineSettings], VllmClient] = VllmClient,
     ) -> None:
         self._settings = settings
         self._load_family = load_family
         self._observers = observers or Observers()
         self._rungs = rungs or (lambda _: ())
-        self._client = VllmClient(settings)
+        self._client = make_client(settings)
         self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
         self._tokens_max = settings.in_flight_tokens_max
         self._jobs: dict[str, _Job] = {}

@@ -23,9 +23,9 @@ VIOLATIONS = {
         "core/clock.py",
         "from stream_guard.core.inactivity import __doc__ as one",
     ),
-    "Model families know nothing of one another": (
-        "judging/families/harmony/tokens.py",
-        "import stream_guard.judging.families.plain",
+    "Model families know nothing of one another, and the registry alone knows them": (
+        "judging/families/family.py",
+        "import stream_guard.judging.families.harmony.tokens",
     ),
     "The client is light: wire formats and words, no policies and no judge": (
         "client/window.py",
@@ -34,8 +34,8 @@ VIOLATIONS = {
     "aiokafka only in its rooms": ("stream/offsets.py", "import aiokafka"),
     "vLLM only in the engine's room": ("judging/tiers/ladder.py", "import vllm"),
     "OpenTelemetry only where spans are made": ("stream/pipeline.py", "import opentelemetry"),
-    "Only harmony's own folder, and what puts judges together, knows harmony": (
-        "stream/pipeline.py",
+    "Only harmony's own folder and the registry know harmony": (
+        "judging/engine/judge.py",
         "import stream_guard.judging.families.harmony",
     ),
 }
@@ -59,9 +59,6 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     copy = tmp_path_factory.mktemp("rooms")
     shutil.copytree(ROOT / "stream_guard", copy / "stream_guard", ignore=NO_CODE)
     shutil.copy(ROOT / "pyproject.toml", copy)
-    plain = copy / "stream_guard" / "judging" / "families" / "plain"
-    plain.mkdir()
-    (plain / "__init__.py").write_text('"""A family of the test\'s own."""\n')
     # The other half of a circle: alone, it is no violation.
     half = copy / "stream_guard" / "core" / "inactivity.py"
     half.write_text(half.read_text("utf-8") + "\nimport stream_guard.core.clock\n", "utf-8")

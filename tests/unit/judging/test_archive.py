@@ -100,7 +100,7 @@ async def test_a_folder_keeps_each_entry_once_and_does_not_write_over_an_altered
     with pytest.raises(PolicyError, match="was altered after it was archived"):
         await archive.keep({name: content})
     assert file.read_bytes() == b"{}", "it is evidence"
-    with pytest.raises(EvidenceError, match="is no folder"):
+    with pytest.raises(EvidenceError, match="is not a folder"):
         await FolderArchive(tmp_path / "elsewhere").load()
 
 
