@@ -1,7 +1,7 @@
-"""The chain of thought behind a verdict as a record of the reasoning topic. Pure.
+"""Builds the record of the reasoning topic: the chain of thought behind a verdict. Pure.
 
-It is raw: it quotes posts, may be wrong about the policy, and is not for end users. What it must never do: reach a
-verdict, a log, a metric or a span.
+The reasoning is raw: it quotes posts, may be wrong about the policy, and is not for end users. It goes to no verdict,
+log, metric or span.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION: Final = "1.0"
 CHARACTERS_MAX: Final = 100_000
-"""Of the thoughts on one verdict, all attempts and rungs together: a record stays below what a topic takes."""
+"""Longest text of all thoughts on one verdict, so that the record stays below the topic's limit."""
 
 
 def reasoning_record(
@@ -27,7 +27,7 @@ def reasoning_record(
 
     Args:
         verdict: as it is published.
-        thoughts: in the order in which they were thought; not empty.
+        thoughts: in their order; not empty.
         traceparent: as on the verdict.
     """
     left = CHARACTERS_MAX

@@ -1,7 +1,7 @@
-"""Verdicts: their deterministic ids, their JSON, their CloudEvents headers. Pure.
+"""Builds verdicts from judgements. Pure.
 
-What it must never do: make an id of anything but topic, partition, offset, policy id and policy sha256,
-so that the same record under the same policy always has the same verdict id.
+The id depends on topic, partition, offset, policy id and policy sha256 alone, so that the same record under the same
+policy always has the same verdict id.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def needs_review(answer: Answer) -> bool:
-    """Whether a person should look: nothing was decided, or the answer had to be mended to be read."""
+    """Return whether a person should review: nothing was decided, or the answer's form was not exact."""
     return answer.decision == "undetermined" or answer.parse_status not in ("ok", "not_applicable")
 
 
 def recommended_action(answer: Answer, policy: Policy) -> str:
-    """Return what enforcement is advised to do: ``none``, ``review``, or what the policy says.
+    """Return the action recommended to enforcement: ``none``, ``review``, or what the policy says.
 
     For a violation that is its category's action; for what could not be decided, the policy's rule: failing open
     recommends nothing, failing closed the policy's own action, and holding a review.

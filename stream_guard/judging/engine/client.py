@@ -1,7 +1,7 @@
-"""vLLM's AsyncLLM in this process, reduced to what a judge needs: token ids in, one completion out.
+"""Runs vLLM's AsyncLLM in this process, reduced to what a judge needs: token ids in, one completion out.
 
-The only module that imports vLLM, and only once an engine is built. What it must never do: read an aborted
-completion as a finished one, or block the event loop while the engine starts or stops.
+It imports vLLM only when an engine is built. The engine starts and stops in a thread, so that the event loop never
+blocks. An aborted completion is never returned as a finished one.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 PROBE_TIMEOUT_S: Final = 30
-"""An engine that answers no call for so long, while posts time out, hangs."""
+"""If posts time out and the engine answers no probe for so long, it hangs."""
 _REMEDIES: Final = (
     ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
     (
@@ -51,13 +51,13 @@ _REMEDIES: Final = (
 
 
 class Completion(NamedTuple):
-    """What the engine made of one prompt.
+    """What the engine wrote for one prompt.
 
     Attributes:
-        ids: the tokens, the stop token among them.
-        finish_reason: ``none`` where it was aborted, which is never an answer.
-        cached_tokens: tokens of the prompt that the prefix cache had.
-        logprobs: per token, where they were asked for.
+        ids: the tokens, including the stop token.
+        finish_reason: ``none`` if it was aborted, which is never an answer.
+        cached_tokens: tokens of the prompt that came from the prefix cache.
+        logprobs: of each token, if they were requested.
     """
 
     ids: Sequence[int]
@@ -122,10 +122,10 @@ class VllmClient:
         self.version = require_vllm()
         prepare_environment(self._settings)
         self._served = core_process.start_server()
-        # A task of its own: cancelled while it builds, we still learn of the engine, and can stop it.
+        # A task of its own: if start() is cancelled, close() can still wait for the engine and stop it.
         self._building = asyncio.create_task(in_thread(self._build), name="engine build")
         await asyncio.shield(self._building)
-        # Asked for inside the first request, this would never be answered by an engine killed just then.
+        # Inside the first request, an engine that is killed at this moment would never answer it.
         await self._running().get_supported_tasks()
 
     def _build(self) -> None:
@@ -138,13 +138,13 @@ class VllmClient:
             with contextlib.ExitStack() as stack:
                 if self._served:
                     self._processes = stack.enter_context(core_process.from_server())
-                # Set here, not returned: a future that outlives us would keep the engine with it.
+                # Set here, not returned: a longer-lived future would keep the engine alive.
                 self._engine = AsyncLLM.from_vllm_config(
                     config, disable_log_stats=arguments["disable_log_stats"]
                 )
         except StreamGuardError:
             raise
-        except Exception as error:  # whatever an engine fails to start by: one of many
+        except Exception as error:  # an engine fails to start with any of many errors
             raise EngineError(_start_message(error)) from error
 
     def sampling_params(
@@ -155,13 +155,13 @@ class VllmClient:
         probabilities: bool,
         extra_args: dict[str, Any] | None = None,
     ) -> SamplingParams:
-        """Return parameters for one kind of completion; they may serve any number of them.
+        """Return parameters for one kind of completion; any number of calls may share them.
 
         Args:
             constraint: what the completion is held to; None for its length alone.
             tokens_max: of the completion.
-            probabilities: whether to return each token's own.
-            extra_args: handed to logits processors.
+            probabilities: whether to return each token's log probability.
+            extra_args: for logits processors.
         """
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
@@ -175,8 +175,7 @@ class VllmClient:
             skip_special_tokens=False,
             skip_clone=True,
             structured_outputs=StructuredOutputsParams(**bounds) if bounds else None,
-            # Of the token alone: named tokens (logprob_token_ids) cost the sampler a turn of a loop for each post in
-            # each step.
+            # Of the chosen token alone: named tokens (logprob_token_ids) cost a loop over all posts in each step.
             logprobs=0 if probabilities else None,
             flat_logprobs=probabilities,
             extra_args=extra_args,
@@ -184,7 +183,7 @@ class VllmClient:
 
     @property
     def model_len_max(self) -> int:
-        """Longest prompt and completion together, in tokens, as the engine itself has it."""
+        """Longest prompt and completion together, in tokens, as the engine reports it."""
         return int(self._running().model_config.max_model_len)
 
     async def generate(
@@ -194,10 +193,10 @@ class VllmClient:
         request_id: str,
         trace_headers: dict[str, str] | None,
     ) -> Completion:
-        """Complete a prompt; cancelling it stops the engine's work on it.
+        """Complete a prompt. Cancelling the call stops the engine's work on it.
 
         Raises:
-            PromptError: the engine refuses the prompt.
+            PromptError: the engine rejects the prompt.
             EngineError: the engine is dead.
         """
         from vllm.exceptions import VLLMClientError
@@ -208,7 +207,7 @@ class VllmClient:
             tokens_input(ids),
             params,
             request_id,
-            # Without a context of ours, vLLM would begin a trace of its own for each request.
+            # Without our context, vLLM starts a trace of its own for each request.
             trace_headers=(trace_headers or _UNTRACED) if self._traced else None,
         )
         try:
@@ -221,8 +220,8 @@ class VllmClient:
                     completion.logprobs,
                 )
         except VLLMClientError as error:
-            # Its message may quote what it was given: only its kind is passed on.
-            message = f"the engine refused a prompt of {len(ids)} tokens ({type(error).__name__})"
+            # Its message can quote the post, so only its type is passed on.
+            message = f"the engine rejected a prompt of {len(ids)} tokens ({type(error).__name__})"
             raise PromptError(message) from error
         except EngineDeadError as error:
             raise EngineError(_DEAD) from error
@@ -238,7 +237,7 @@ class VllmClient:
         """Return once the engine's process has died."""
         engine = self._running()
         while not engine.errored:
-            # The handler ends with the engine; while it has not begun, or ends late, look ourselves.
+            # The handler ends with the engine. Before it starts, or if it ends late, poll.
             handler = (
                 {engine.output_handler}
                 if engine.output_handler and not engine.output_handler.done()
@@ -251,18 +250,18 @@ class VllmClient:
         return EngineError(_DEAD)
 
     async def answers(self) -> bool:
-        """Return whether the engine still answers a call; one that hangs does not."""
+        """Return whether the engine still answers a probe; a hanging engine does not."""
         try:
             async with asyncio.timeout(PROBE_TIMEOUT_S):
                 await self._running().is_sleeping()
         except TimeoutError:
             return False
-        except Exception:  # noqa: BLE001 - a dead engine raises one of many; wait_dead tells of it
+        except Exception:  # noqa: BLE001 - a dead engine raises any error; wait_dead reports it
             return not self.is_dead()
         return True
 
     async def kill(self) -> None:
-        """End the engine's processes and all below them at once, also while they start or are stopped."""
+        """Kill the engine's processes and their children at once, also while they start or are stopped."""
         await in_thread(self._kill)
 
     def _kill(self) -> None:
@@ -274,9 +273,9 @@ class VllmClient:
                 kill_process_tree(process.pid)
 
     async def close(self) -> None:
-        """Stop the engine, or what has become of it, and its fork server."""
+        """Stop the engine, dead or alive, and its fork server."""
         await self._shut_down()
-        # Cycles hold the engine; left to the interpreter's end, its finalizer would fail there and say so.
+        # Reference cycles hold the engine. At the interpreter's exit its finalizer would fail with a message.
         gc.collect()
         if self._served:
             self._served = False
@@ -298,7 +297,7 @@ class VllmClient:
 
 
 def _own_processes(engine: AsyncLLM | None) -> Sequence[BaseProcess]:
-    """Return the processes that vLLM started by a way of the operator's choice."""
+    """Return the processes that vLLM started without our fork server."""
     resources = getattr(getattr(engine, "engine_core", None), "resources", None)
     return getattr(getattr(resources, "engine_manager", None), "processes", ())
 

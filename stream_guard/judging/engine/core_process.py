@@ -30,24 +30,24 @@ _PRELOAD: Final = [
 
 
 class EngineProcess(multiprocessing.context.ForkServerProcess):
-    """A process with the environment of its maker at its start, not that of the fork server."""
+    """A process with its parent's environment at its start, not the fork server's."""
 
     _environment: dict[str, str]
 
     def start(self) -> None:
-        """Take down the environment, then start."""
+        """Record the environment, then start."""
         self._environment = dict(os.environ)
         super().start()
 
     def run(self) -> None:
-        """In the new process: take over the environment, then do the work until our maker dies."""
+        """In the new process: set the environment, then work until the parent dies."""
         os.environ.update(self._environment)
         threading.Thread(target=_die_with_maker, name="parent watch", daemon=True).start()
         super().run()
 
 
 def _die_with_maker() -> None:
-    """End this process once its maker has ended; vLLM's would otherwise outlive one that was killed."""
+    """End this process once its parent has ended. Otherwise vLLM outlives a killed parent."""
     maker = multiprocessing.parent_process()
     if maker is not None:
         maker.join()
@@ -55,7 +55,7 @@ def _die_with_maker() -> None:
 
 
 class EngineContext(multiprocessing.context.ForkServerContext):
-    """A fork server's context whose processes are :class:`EngineProcess`, and are remembered."""
+    """A fork server's context that makes :class:`EngineProcess` objects and records them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -73,13 +73,13 @@ class EngineContext(multiprocessing.context.ForkServerContext):
 
 
 class _Users:
-    """Engines that want the fork server: it cannot end before the last of its children has."""
+    """Counts the engines that use the fork server. It cannot end before its last child."""
 
     count = 0
 
 
 def start_server() -> bool:
-    """Start the fork server, which begins to import; return False where the operator wants another way."""
+    """Start the fork server, which begins to import. Return False if the operator chose another start method."""
     if METHOD_VARIABLE in os.environ:
         return False
     multiprocessing.forkserver.set_forkserver_preload(_PRELOAD)
@@ -90,7 +90,7 @@ def start_server() -> bool:
 
 @contextlib.contextmanager
 def from_server() -> Iterator[list[EngineProcess]]:
-    """Within it, vLLM starts its engine process from the fork server; gives the processes made so far."""
+    """While active, vLLM starts its engine process from the fork server. Yields the processes made so far."""
     from vllm.v1.engine import utils as vllm_utils
 
     utils: Any = vllm_utils  # it imports the function that is replaced, and does not export it
@@ -106,7 +106,7 @@ def from_server() -> Iterator[list[EngineProcess]]:
 
 
 def stop_server() -> None:
-    """Stop the fork server after its last user; a later start makes another."""
+    """Stop the fork server after its last user. A later start makes another."""
     _Users.count -= 1
     if _Users.count > 0:
         return

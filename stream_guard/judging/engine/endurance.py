@@ -1,4 +1,4 @@
-"""How often an engine may be rebuilt, and after what pause. Pure: the time is an argument."""
+"""Limits how often an engine is rebuilt, and sets the pause before a rebuild. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class RebuildBudget:
-    """Counts rebuilds within ``engine.rebuild_window_s``, and says how long to pause before the next."""
+    """Counts rebuilds within ``engine.rebuild_window_s``, and returns the pause before the next."""
 
     def __init__(self, settings: EngineSettings) -> None:
         self._settings = settings
@@ -21,11 +21,11 @@ class RebuildBudget:
         return len(self._times)
 
     def judged(self) -> None:
-        """Note that the engine has judged something: the next pause is the shortest again."""
+        """Record that the engine judged a post: the next pause is the shortest again."""
         self._fruitless = 0
 
     def spend(self, now_s: float) -> float | None:
-        """Count one rebuild more; return the pause before it in s, or None where it is one too many."""
+        """Count one rebuild more; return the pause before it in s, or None above the limit."""
         settings = self._settings
         while self._times and now_s - self._times[0] > settings.rebuild_window_s:
             self._times.popleft()

@@ -1,6 +1,6 @@
-"""A judge without a model: a fixed rule, at once. For load tests of the pipeline, and for learning the tool.
+"""A judge without a model, which decides at once by a fixed rule. For load tests, and for learning the tool.
 
-Every verdict that it makes says ``scripted`` as its tier and model. It must never be taken for moderation.
+Its verdicts name ``scripted`` as their tier and model, so that nobody takes them for moderation.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ VIOLATES_WORD: Final = "[violates]"
 
 
 class ScriptedJudge:
-    """Judges a post as violating where it has ``[violates]`` in it, as safe elsewhere."""
+    """Judges a post that contains ``[violates]`` as violating, and any other as safe."""
 
     def __init__(self) -> None:
         self._violates: dict[str, Answer] = {}
         self._failed: asyncio.Future[BaseException] | None = None
 
     async def start(self, policies: PolicySet) -> None:
-        """Make ready the answers of each policy."""
+        """Prepare the answers of each policy."""
         await self.prepare(policies)
         self._failed = asyncio.get_running_loop().create_future()
 
     async def prepare(self, policies: PolicySet) -> None:
-        """Make ready the answers of each policy; those of other policies are then made as they are asked for."""
+        """Prepare the answers of these policies; answers of other policies are made on demand."""
         self._violates = {
             policy.sha256: _violating_answer(policy) for policy in policies.policies.values()
         }
@@ -64,10 +64,10 @@ class ScriptedJudge:
         )
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
-        """Nothing is ever left to cancel."""
+        """Do nothing: every request is answered at once."""
 
     def in_flight(self) -> int:
-        """Nothing is ever in flight."""
+        """Return 0: every request is answered at once."""
         return 0
 
     async def wait_failed(self) -> BaseException:
@@ -76,11 +76,11 @@ class ScriptedJudge:
         return await asyncio.shield(self._failed)
 
     def describe(self) -> Mapping[str, str]:
-        """Say what it is."""
+        """Describe it as ``scripted``."""
         return {"engine": "scripted", "model": "scripted", "version": "1"}
 
     async def close(self) -> None:
-        """Nothing to close."""
+        """Do nothing."""
 
 
 def _violating_answer(policy: Policy) -> Answer:

@@ -1,12 +1,10 @@
-"""Which post killed the engine? What was in flight at its death is tried again in small groups, then alone. Pure.
+"""Finds the post that killed the engine: retries the posts in flight at its death in small groups, then alone. Pure.
 
-Theory of operation. Most deaths are no post's fault (memory, hardware, an operator's kill), so the trial must be short
-where nobody is guilty; and a death costs a rebuild of minutes where a batch costs seconds. One by one, n posts cost
-n steps and one death; halving costs log2(n) deaths. Groups of about the square root of n, tried one after the other,
-cost 2 * sqrt(n) steps and two deaths at worst, and are the fastest of the three at the sizes of an engine's batch.
-Only a post that was alone in the engine, for all of its trial, is ever found guilty: no neighbour can be blamed.
-
-What it must never do: blame a post for a death that it shared, or try posts that are not suspected while any are.
+Most deaths have another cause (memory, hardware, an operator's kill), so the trial must be short if no post is at
+fault. A death costs a rebuild of minutes; a batch costs seconds. One by one, n posts cost n steps and one death.
+Halving costs log2(n) deaths. Groups of about sqrt(n), tried in turn, cost 2 * sqrt(n) steps and two deaths at worst.
+They are the fastest of the three at the sizes of an engine's batch. A post is rejected only if it was alone in the
+engine during its whole trial. While there are suspects, no other post is tried.
 """
 
 from __future__ import annotations
@@ -20,11 +18,11 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 ALONE_MAX: Final = 8
-"""So few suspects are tried alone at once; groups would save no step."""
+"""Up to so many suspects are tried alone at once, since groups would save no step."""
 
 
 class Suspects(Generic[T]):
-    """Those that were in flight at a death, in the order in which they are tried again."""
+    """Posts that were in flight at a death, in the order of their retries."""
 
     def __init__(self) -> None:
         self._groups: deque[list[T]] = deque()
@@ -36,16 +34,16 @@ class Suspects(Generic[T]):
 
     @property
     def on_trial(self) -> int:
-        """How many were handed over by the last :meth:`next_group`; 0 where no trial runs."""
+        """Size of the group that the last :meth:`next_group` returned; 0 if no trial runs."""
         return self._on_trial
 
     def next_group(self, wanted: Callable[[T], bool]) -> list[T]:
-        """Return the next group to hand to the engine; nothing else may be in it meanwhile.
+        """Return the next group for the engine, which must hold nothing else during the trial.
 
         Args:
-            wanted: false for those that were given up in the meantime.
+            wanted: false for suspects that were cancelled in the meantime.
 
-        Returns: empty once none is left, and the trials are over.
+        Returns: empty once no suspect is left.
         """
         while self._groups:
             group = [suspect for suspect in self._groups.popleft() if wanted(suspect)]
@@ -56,12 +54,12 @@ class Suspects(Generic[T]):
         return []
 
     def split(self, died_with: Sequence[T]) -> T | None:
-        """Note a death.
+        """Record a death.
 
         Args:
-            died_with: those in flight that have not been given up. Where a trial ran, they were of its group.
+            died_with: the posts in flight that are not cancelled. During a trial they belong to its group.
 
-        Returns: the one that was alone in the engine; it is not put back, that is for the caller to decide.
+        Returns: the post that was alone in the engine, or None. The caller decides whether to retry it.
         """
         size, self._on_trial = self._on_trial, 0
         alone, self._disturbed = size == 1 and not self._disturbed, False
@@ -76,9 +74,9 @@ class Suspects(Generic[T]):
         return None
 
     def disturb(self) -> None:
-        """Note that something was cancelled: the engine may still be at it, so nobody is alone until it is rebuilt."""
+        """Record a cancellation: the engine may still work on that post, so no post counts as alone until a rebuild."""
         self._disturbed = True
 
     def try_again(self, suspect: T) -> None:
-        """Put back one that was alone, to be tried alone, first."""
+        """Retry a post that was alone, again alone, before all others."""
         self._groups.appendleft([suspect])
