@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_guard.core.vocabulary import Effort
+    from stream_guard.judging.contract import ParseStatus
     from stream_guard.judging.families.family import Budget
     from stream_guard.policies.policy import Policy
     from stream_guard.records.post import Post
@@ -87,7 +88,7 @@ class Plain:
     def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:  # noqa: ARG002 - the port's
         text = self.decode(ids).strip()
         if not complete or text not in ("0", "1"):
-            status = "malformed" if complete else "truncated"
+            status: ParseStatus = "malformed" if complete else "truncated"
             return Reading(Answer("undetermined", parse_status=status))
         return Reading(Answer("violates" if text == "1" else "safe"), 0)
 

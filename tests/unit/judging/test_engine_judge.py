@@ -149,7 +149,7 @@ async def world(random_model: Path) -> AsyncIterator[World]:
 async def test_another_familys_prompt_is_sent_and_its_answer_read(world: World) -> None:
     no, yes = await world.judged("0", "1")
     assert (no.answer, yes.answer) == (Answer("safe"), Answer("violates"))
-    assert (no.confidence, yes.confidence) == (pytest.approx(0.25), pytest.approx(0.75))
+    assert [no.confidence, yes.confidence] == pytest.approx([0.25, 0.75])
     assert world.client.prompts[-1].endswith("1 for yes.\n\nText: 1\nAnswer:")
     assert "<|" not in "".join(world.client.prompts)
     assert world.client.params[-1] == Params(Constraint("choice", ["0", "1"]), 4, True)  # noqa: FBT003
