@@ -140,7 +140,12 @@ def exit_codes():
         )
         lines.append(f"| {code} | {code.meaning} | {named} |")
     lines += ["", "## Reasons of dead letters", "", "| `sg_reason` | meaning |", "|---|---|"]
-    reasons = {error.reason: _summary(error) for error in _tree(errors.RecordError)[1:]}
+    known = errors.dead_letter_reasons()
+    reasons = {
+        error.reason: _summary(error)
+        for error in _tree(errors.RecordError)
+        if error.reason in known
+    }
     lines += [f"| `{reason}` | {text} |" for reason, text in sorted(reasons.items())]
     return "\n".join(lines) + "\n"
 

@@ -33,7 +33,12 @@ class SourceRef(BaseModel):
 
 
 class Content(BaseModel):
-    """The judged post without its text; ``sha256`` is the digest of the text's UTF-8 bytes."""
+    """The judged post without its text; ``sha256`` is the digest of the text's UTF-8 bytes.
+
+    Attributes:
+        repaired: whether the record had lone surrogates, which were replaced by U+FFFD.
+        nulled: names of the fields that the record has, but that could not be used.
+    """
 
     model_config = _OPEN
 
@@ -42,6 +47,8 @@ class Content(BaseModel):
     author: str | None
     tenant: str | None
     language: str | None
+    repaired: bool = False
+    nulled: tuple[str, ...] = ()
 
 
 class PolicyRef(BaseModel):

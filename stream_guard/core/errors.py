@@ -22,6 +22,7 @@
         |-- CloudEventError      an invalid CloudEvent
         |-- MissingFieldError    a required field is missing
         |-- FieldTypeError       a required field has the wrong type
+        |-- NotAPostError        not a post by ``post.where``: it is skipped instead
         |-- PromptError          the engine cannot take the prompt of this post
         `-- EngineKilledError    the engine died or hung on this post
 
@@ -166,6 +167,20 @@ class FieldTypeError(RecordError):
     reason = "field_type"
 
 
+class NotAPostError(RecordError):
+    """The record is not a post by ``post.where``. It is skipped and does not become a dead letter.
+
+    Attributes:
+        condition: the name of the condition that the record does not meet, or ``tombstone``.
+    """
+
+    reason = "not_a_post"
+
+    def __init__(self, condition: str) -> None:
+        super().__init__(f"not a post: post.where {condition}")
+        self.condition = condition
+
+
 class PromptError(RecordError):
     """The engine cannot take the prompt of this post; for example, it is too long."""
 
@@ -198,6 +213,6 @@ def dead_letter_reasons() -> tuple[str, ...]:
         kind = unseen.pop()
         unseen += kind.__subclasses__()
         # Subclasses elsewhere (of tests, for one) are not part of the tree.
-        if kind is not RecordError and kind.__module__ == __name__:
+        if kind not in (RecordError, NotAPostError) and kind.__module__ == __name__:
             found.add(kind.reason)
     return tuple(sorted(found))

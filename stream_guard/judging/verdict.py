@@ -75,6 +75,20 @@ def build_verdict(
         model=provenance.model,
         revision=provenance.revision,
     )
+    event_ms = post.created_at_ms
+    if event_ms is None:  # a record without a timestamp has -1
+        event_ms = record.timestamp if record.timestamp >= 0 else consumed_ms
+    content: dict[str, Any] = {
+        "id": post.id,
+        "sha256": post.sha256,
+        "author": post.author,
+        "tenant": post.tenant,
+        "language": post.language,
+    }
+    if post.repaired:
+        content["repaired"] = True
+    if post.nulled:
+        content["nulled"] = post.nulled
     return {
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
@@ -88,13 +102,7 @@ def build_verdict(
             "key": _key_text(record.key),
             "timestamp_ms": record.timestamp,
         },
-        "content": {
-            "id": post.id,
-            "sha256": post.sha256,
-            "author": post.author,
-            "tenant": post.tenant,
-            "language": post.language,
-        },
+        "content": content,
         "policy": {
             "id": policy.id,
             "version": policy.version,
@@ -133,7 +141,7 @@ def build_verdict(
             ],
         },
         "timing": {
-            "event": record.timestamp if post.created_at_ms is None else post.created_at_ms,
+            "event": event_ms,
             "consumed": consumed_ms,
             "judged": judgement.finished_ns // 1_000_000,
             "published": published_ms,

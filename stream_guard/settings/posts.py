@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from stream_guard.settings.section import Section
 
 _Pointer = Annotated[str, Field(pattern=r"^(/.*)?$")]
+
+
+def _listed(value: Any) -> Any:  # noqa: ANN401 - whatever the file or environment holds
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+_Place = Annotated[str, Field(pattern=r"^(/|header:).+$")]
+_Values: TypeAlias = Annotated[
+    tuple[str | int | float | bool | None, ...], BeforeValidator(_listed), Field(min_length=1)
+]
 
 
 class PostSettings(Section):
@@ -33,8 +43,16 @@ class PostSettings(Section):
     """The title."""
     parent: _Pointer = "/parent"
     """The text that the post answers."""
+    where: dict[_Place, _Values] = Field(default_factory=dict)
+    """Which records are posts: from a JSON pointer or ``header:NAME`` to the accepted values. A record must meet all;
+    others, and null values, are skipped and counted. ``*`` accepts any value, null a missing one. Empty: all records.
+    """
     max_text_bytes: int = Field(64 << 10, ge=1)
-    """Most bytes (UTF-8) of text, title and parent together; a larger post becomes a dead letter."""
+    """Most bytes (UTF-8) of text and title together; a larger post becomes a dead letter. A parent that does not fit is
+    ignored."""
+    max_field_bytes: int = Field(4 << 10, ge=1)
+    """Most bytes (UTF-8) of the id, author, tenant and language, which verdicts repeat. A larger id becomes a dead
+    letter; another larger field is ignored."""
     max_record_bytes: int = Field(1 << 20, ge=1)
     """Most bytes of a record's value; a larger record becomes a dead letter."""
     max_key_bytes: int = Field(4 << 10, ge=1)

