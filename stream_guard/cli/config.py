@@ -8,6 +8,7 @@ import typer
 
 from stream_guard.cli.options import ConfigOption
 from stream_guard.cli.terminal import write_json
+from stream_guard.core.secrets import mask_fields
 from stream_guard.settings import Settings, load_settings
 
 
@@ -19,6 +20,7 @@ def show_config(
     ] = False,
 ) -> None:
     """Print the settings in force as JSON; secrets are masked."""
-    write_json(
-        Settings.model_json_schema() if schema else load_settings(config).model_dump(mode="json")
-    )
+    if schema:
+        write_json(Settings.model_json_schema())
+    else:
+        write_json(mask_fields(load_settings(config).model_dump(mode="json")))

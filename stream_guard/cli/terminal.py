@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from stream_guard.core.secrets import mask_text
 from stream_guard.core.visible_text import visible_line
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def warn(line: Line, style: str = "") -> None:
 
 def say_error(message: str) -> None:
     """Print an error to stderr. Its further lines are indented: none can pass for a message of its own."""
-    for number, line in enumerate(message.split("\n")):
+    for number, line in enumerate(mask_text(message).split("\n")):
         warn(f"  {line}" if number else f"stream-guard: {line}")
 
 

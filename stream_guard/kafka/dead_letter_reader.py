@@ -46,6 +46,7 @@ class Survey:
         repeats: selected dead letters whose record has another one: a duplicate, or another policy.
         cut: selected dead letters that were cut, which cannot be replayed.
         foreign: records that are neither dead letters nor markers.
+        not_input: selected dead letters that name a source topic which may not be written, by that topic.
     """
 
     reasons: Counter[str] = field(default_factory=Counter)
@@ -56,6 +57,7 @@ class Survey:
     repeats: int = 0
     cut: int = 0
     foreign: int = 0
+    not_input: Counter[str] = field(default_factory=Counter)
     sent: int = 0
 
 
@@ -208,6 +210,7 @@ async def survey(
     ends: Mapping[TopicPartition, int],
     wanted: DeadLetterFilter,
     found: Callable[[DeadLetter], None] = lambda _: None,
+    may_write: Callable[[str], bool] = lambda _: True,
 ) -> Survey:
     """Read the topic and return the counts.
 
@@ -216,6 +219,7 @@ async def survey(
         ends: the offsets at which to stop.
         wanted: the filter.
         found: called with each selected dead letter.
+        may_write: returns whether records may go back to a topic. A dead letter's headers can name any topic.
     """
     seen = Survey()
     first: dict[str, tuple[int, int, str]] = {}
@@ -240,6 +244,9 @@ async def survey(
     for letter_id, (partition, offset, topic) in first.items():
         if letter_id in seen.replayed:
             seen.already += whole[letter_id]
+            continue
+        if not may_write(topic):
+            seen.not_input[topic] += whole[letter_id]
             continue
         seen.repeats += whole[letter_id] - 1
         seen.chosen[letter_id] = (partition, offset)

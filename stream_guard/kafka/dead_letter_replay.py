@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import time
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -22,7 +23,7 @@ from stream_guard.kafka.security import connection_options
 from stream_guard.records.dead_letter import DeadLetter, DeadLetterFilter, marker, replay_headers
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
     from stream_guard.kafka.dead_letter_reader import Survey
     from stream_guard.settings import KafkaSettings
@@ -38,11 +39,21 @@ def transactional_id(topic: str) -> str:
     return f"stream-guard.dlq-replay.{topic}"
 
 
+def is_input(settings: KafkaSettings, topic: str) -> bool:
+    """Return whether the settings read a topic."""
+    if topic in settings.own_topics:
+        return False
+    if settings.topic_pattern is not None:
+        return re.match(settings.topic_pattern, topic) is not None
+    return topic in settings.topics
+
+
 async def replay(
     settings: KafkaSettings,
     wanted: DeadLetterFilter,
     *,
     dry_run: bool,
+    also_to: Collection[str] = (),
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> Survey:
     """Send the records of dead letters back to their topics, each once, and say how many.
@@ -51,6 +62,7 @@ async def replay(
         settings: the broker and the topic.
         wanted: the selected dead letters.
         dry_run: send nothing.
+        also_to: topics that may be written although the settings do not read them.
         progress: called with the offsets read and their total.
 
     Raises:
@@ -63,7 +75,12 @@ async def replay(
             producer = _Replayer(settings)
             await stack.enter_async_context(producer)  # before the ends are asked for
         ends = await reader.ends()
-        seen = await survey(reader, ends, wanted)
+        seen = await survey(
+            reader,
+            ends,
+            wanted,
+            may_write=lambda topic: topic in also_to or is_input(settings, topic),
+        )
         await require_topics(settings, sorted(seen.source_topics), "the source of dead letters")
         if producer is None or not seen.chosen:
             return seen

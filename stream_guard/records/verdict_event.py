@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from datetime import UTC, datetime
 from importlib import resources
 from typing import Any, Final, Literal, TypeAlias
+from urllib.parse import quote
 
 import orjson
 
@@ -74,6 +76,21 @@ def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - any JSON value
     return document
 
 
+# CloudEvents 1.0, type system, String: no C0 or C1 controls, no noncharacters, no surrogates. The percent sign is
+# encoded as well, so that a reader can decode the whole.
+_NOT_IN_STRINGS: Final = re.compile(
+    "[%\x00-\x1f\x7f-\x9f\ud800-\udfff\ufdd0-\ufdef"
+    + "".join(
+        f"{chr(plane + 0xFFFE)}{chr(plane + 0xFFFF)}" for plane in range(0, 0x110000, 0x10000)
+    )
+    + "]"
+)
+
+
+def _percent_encoded(found: re.Match[str]) -> str:
+    return quote(found[0].encode("utf-8", "replace"), safe="")
+
+
 class VerdictEvents:
     """Encodes verdicts as CloudEvents 1.0 over Kafka, for a list that is published together.
 
@@ -105,13 +122,13 @@ class VerdictEvents:
         name = self._sources.get(place)
         if name is None:
             name = self._sources[place] = f"/stream-guard/{place[0]}/{place[1]}"
-        subject = verdict["content"]["id"]
+        subject = _NOT_IN_STRINGS.sub(_percent_encoded, verdict["content"]["id"])
         if self._binary:
             return encode_verdict(verdict), [
                 *_BINARY_HEADERS,
                 ("ce_id", verdict["id"].encode()),
                 ("ce_source", name.encode()),
-                ("ce_subject", subject.encode("utf-8", "replace")),
+                ("ce_subject", subject.encode()),
                 self._time_header,
                 ("traceparent", traceparent.encode()),
             ]

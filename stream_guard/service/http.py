@@ -12,6 +12,8 @@ import orjson
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
+from stream_guard.core.secrets import mask_fields
+
 if TYPE_CHECKING:
     from prometheus_client import CollectorRegistry
 
@@ -60,7 +62,7 @@ class ProbeServer:
     async def _healthz(self, _request: web.Request) -> web.Response:
         report = self._health.report()
         return web.Response(
-            body=orjson.dumps(report),
+            body=orjson.dumps(mask_fields(report)),
             content_type="application/json",
             status=200 if report["live"] else 503,
         )

@@ -126,6 +126,10 @@ class KafkaSettings(Section):
                 raise ValueError(
                     f"{name!r} is both read and written, so verdicts would be judged again; use two topics"
                 )
+        if self.verdict_topic == self.dead_letter_topic:
+            raise ValueError(
+                "dead_letter_topic must be a separate topic, because readers of verdicts cannot read dead letters"
+            )
         if self.shadow_topic in (self.verdict_topic, self.dead_letter_topic):
             raise ValueError(
                 "shadow_topic must be a separate topic, because no one acts on its verdicts"

@@ -15,6 +15,8 @@ import structlog
 from opentelemetry import trace
 from structlog.tracebacks import ExceptionDictTransformer
 
+from stream_guard.core.secrets import mask_fields, mask_text
+from stream_guard.core.visible_text import visible_line
 from stream_guard.telemetry.output import capture_output
 from stream_guard.telemetry.repeats import RepeatFilter
 from stream_guard.telemetry.run_context import run_context
@@ -42,14 +44,19 @@ def configure_logs(settings: TelemetrySettings, *, whole_output: bool = False) -
     ]
     final: list[structlog.typing.Processor] = (
         [
+            _mask_names,
+            _make_visible,
             structlog.dev.ConsoleRenderer(
                 colors=sys.stderr.isatty(), exception_formatter=structlog.dev.plain_traceback
-            )
+            ),
+            _mask_forms,
         ]
         if console
         else [
             structlog.processors.ExceptionRenderer(ExceptionDictTransformer(show_locals=False)),
+            _mask_names,
             structlog.processors.JSONRenderer(_dumps),
+            _mask_forms,
         ]
     )
     structlog.configure(
@@ -85,6 +92,26 @@ def _add_trace(
         line["trace_id"] = f"{known.trace_id:032x}"
         line["span_id"] = f"{known.span_id:016x}"
     return line
+
+
+def _mask_names(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    masked: structlog.typing.EventDict = mask_fields(line)
+    return masked
+
+
+def _make_visible(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    return {
+        name: visible_line(value) if isinstance(value, str) else value
+        for name, value in line.items()
+    }
+
+
+def _mask_forms(_logger: object, _method: str, line: Any) -> str:  # noqa: ANN401 - the rendered line
+    return mask_text(line)
 
 
 def _dumps(value: Any, **options: Any) -> str:  # noqa: ANN401 - structlog's own signature

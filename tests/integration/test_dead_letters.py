@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
@@ -205,10 +205,41 @@ async def test_a_source_topic_that_is_gone_stops_a_replay_before_anything_is_sen
     gone = MemoryRecord("gone-topic", 0, 1, SOURCE_MS, None, b"{", [])
     await bury(place, source(place, 1), gone)
     with pytest.raises(BrokerError, match="gone-topic"):
-        await replay(kafka(place), ALL, dry_run=False)
+        await replay(kafka(place), ALL, dry_run=False, also_to=["gone-topic"])
     seen = await replay(kafka(place), DeadLetterFilter(topic=place.posts), dry_run=False)
     assert seen.sent == 1
     assert offsets_of(await sent_back(place, 1)) == ids(place, [1])
+
+
+async def test_a_replay_writes_into_input_topics_alone_unless_it_is_told_to(
+    place: Deployment, new_topic: Callable[..., str]
+) -> None:
+    foreign = new_topic("foreign")
+    forged = MemoryRecord(foreign, 0, 1, SOURCE_MS, None, b"{", [])
+    verdicts = MemoryRecord(place.verdicts, 0, 1, SOURCE_MS, None, b"{", [])
+    await bury(place, source(place, 1), forged, verdicts)
+    result = await dlq(place, "replay")
+    assert result.exit_code == 0, result.output
+    assert f"1 dead letter from {foreign}, which kafka.topics does not read: not sent" in (
+        result.stdout
+    )
+    assert f"sent 1 record back to {place.posts}" in result.stdout
+    assert await end_of(place, foreign) == await end_of(place, place.verdicts) == 0
+    result = await dlq(place, "replay", "--to", foreign)
+    assert f"sent 1 record back to {foreign}" in result.stdout
+    assert await end_of(place, foreign) > 0
+
+
+async def end_of(place: Deployment, topic: str) -> int:
+    """Return how many offsets the first partition of a topic has given out."""
+    consumer = AIOKafkaConsumer(bootstrap_servers=place.bootstrap)
+    await consumer.start()
+    try:
+        partition = TopicPartition(topic, 0)
+        end: int = (await consumer.end_offsets([partition]))[partition]
+    finally:
+        await consumer.stop()
+    return end
 
 
 async def test_repeats_and_policies_of_one_record_send_it_once_and_cut_ones_never(
@@ -271,7 +302,7 @@ async def test_of_two_replays_at_once_the_first_ends_and_each_record_is_sent_onc
 
 _PROGRAM = """
 import asyncio, sys
-from aiokafka import AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from stream_guard.kafka import dead_letter_replay
 from stream_guard.cli import main as cli
 commit, calls = AIOKafkaProducer.commit_transaction, 0

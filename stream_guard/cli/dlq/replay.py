@@ -24,10 +24,18 @@ def replay(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would be sent; send nothing.")
     ] = False,
+    to: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--to",
+            metavar="TOPIC",
+            help="Send back to this topic although kafka.topics does not read it; may be repeated.",
+        ),
+    ] = None,
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Send the records of dead letters back to their topics.
+    """Send the records of dead letters back to the topics that the service reads.
 
     Each record is sent once, even if you run the command again.
     """
@@ -37,7 +45,9 @@ def replay(
 
     async def send() -> Survey:
         with show_progress("replaying") as progress:
-            return await send_back(settings, wanted, dry_run=dry_run, progress=progress)
+            return await send_back(
+                settings, wanted, dry_run=dry_run, also_to=frozenset(to or ()), progress=progress
+            )
 
     seen: Survey = run_quietly(send())
     if json:

@@ -40,6 +40,7 @@ def counts(seen: Survey) -> dict[str, Any]:
         "repeats": seen.repeats,
         "cut": seen.cut,
         "foreign": seen.foreign,
+        "not_input": dict(seen.not_input.most_common()),
     }
 
 
@@ -58,3 +59,8 @@ def say_counts(seen: Survey, shown: int | None = None) -> None:
     ):
         if count:
             say(f"{count_of(count, noun)} {what}")
+    for topic, count in seen.not_input.most_common():
+        say(
+            f"{count_of(count, 'dead letter')} from {topic}, which kafka.topics does not read: not sent; --to {topic} "
+            "sends them"
+        )

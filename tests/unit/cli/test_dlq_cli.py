@@ -28,6 +28,11 @@ NOBODY = {
         (("list", "--until", "2026-13-01"), "--until 2026-13-01: not a time"),
         (("replay", "--offsets", "9-1"), "--offsets 9-1: the second is below the first"),
         (("replay", "--offsets", "all"), "--offsets all: write A-B"),
+        (
+            ("list", "--reason", "bogus"),
+            "--reason bogus: there is no such reason; known: cloud_event",
+        ),
+        (("replay", "--reason", "json", "--reason", "x"), "--reason x: there is no such reason"),
     ],
 )
 def test_an_option_that_makes_no_sense_says_how_to_write_it(

@@ -318,6 +318,7 @@ def dlq_list(stage: Stage) -> None:
     stage.tries("dlq", "list")
     stage.tries("dlq", "list", "--json")
     stage.tries("dlq", "list", "--since", NAME)
+    stage.tries("dlq", "list", "--reason", NAME)
 
 
 def dlq_show(stage: Stage) -> None:
@@ -334,7 +335,9 @@ def dlq_show(stage: Stage) -> None:
 
 
 def dlq_replay(stage: Stage) -> None:
-    seen = Survey(reasons=Counter({SENT: 2}), source_topics={SENT}, sent=1)
+    seen = Survey(
+        reasons=Counter({SENT: 2}), source_topics={SENT}, sent=1, not_input=Counter({SENT: 1})
+    )
     stage.returns("stream_guard.kafka.dead_letter_replay.replay", seen)
     stage.tries("dlq", "replay")
     stage.tries("dlq", "replay", "--json")

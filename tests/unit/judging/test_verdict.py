@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import unquote
 
 import orjson
 import pytest
@@ -203,6 +204,30 @@ def test_headers_are_a_cloud_event_in_binary_mode() -> None:
         "traceparent": TRACEPARENT.encode(),
     }
     assert len(headers) == 9
+
+
+@pytest.mark.parametrize(
+    ("post_id", "subject"),
+    [
+        ("a b/c?é", "a b/c?é"),
+        ("a\r\nce_id: x", "a%0D%0Ace_id: x"),
+        ("nul\x00\x9b\ufffe", "nul%00%C2%9B%EF%BF%BE"),
+        ("100%", "100%25"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_the_subject_holds_nothing_that_cloud_events_forbids(
+    mode: Literal["binary", "structured"], post_id: str, subject: str
+) -> None:
+    verdict = make()
+    verdict["content"]["id"] = post_id
+    value, headers = VerdictEvents(MS_1970, mode).encode(verdict, TRACEPARENT)
+    if mode == "binary":
+        assert dict(headers)["ce_subject"] == subject.encode()
+    else:
+        assert orjson.loads(value)["subject"] == subject
+    assert decode_verdict(value)["content"]["id"] == post_id
+    assert unquote(subject) == post_id
 
 
 def test_headers_of_one_moment_keep_their_places_apart() -> None:

@@ -244,6 +244,10 @@ def test_security_that_is_not(values: dict[str, Any], says: str) -> None:
     ("values", "says"),
     [
         ({"KAFKA__TOPICS": '["a"]', "KAFKA__TOPIC_PATTERN": "a"}, "exclude each other"),
+        (
+            {"KAFKA__VERDICT_TOPIC": "a", "KAFKA__DEAD_LETTER_TOPIC": "a"},
+            "dead_letter_topic must be a separate topic",
+        ),
         ({"KAFKA__HEARTBEAT_INTERVAL_MS": "15001"}, "third of session_timeout_ms"),
         ({"KAFKA__TOPICS": '["stream-guard.verdicts"]'}, "read and written"),
         ({"KAFKA__TOPICS": '["stream-guard.dead-letters"]'}, "read and written"),
