@@ -60,7 +60,7 @@ class TierStep(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """What was decided, checked against the policy's own categories and rule ids."""
+    """The decision, checked against the policy's own categories and rule ids."""
 
     decision: Decision
     category: str | None = None

@@ -94,7 +94,7 @@ class Ledger:
         return batch
 
     def settle(self, judgements: Sequence[Judgement]) -> dict[Deliver, list[Judgement]]:
-        """Close what was judged; return the judgements by caller, without those of requests that were not handed."""
+        """Close judged requests; return the judgements by caller, without those of requests that were not handed."""
         settled: list[tuple[Pending, Judgement]] = []
         for judgement in judgements:
             pending = self.handed.get(judgement.request.id)

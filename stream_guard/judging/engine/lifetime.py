@@ -36,7 +36,7 @@ class Fault(NamedTuple):
 
     Attributes:
         cause: ``died``, ``hung`` or ``start``; the label of the metric.
-        error: what was raised or seen.
+        error: the error that was raised or observed.
     """
 
     cause: str

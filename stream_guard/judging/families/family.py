@@ -81,7 +81,7 @@ class Sampling(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Reading:
-    """What was read from a completion.
+    """The result of reading a completion.
 
     Attributes:
         answer: ``undetermined``, with the reason as its parse status, where no answer could be read.

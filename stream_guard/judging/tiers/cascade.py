@@ -1,7 +1,7 @@
 """Takes posts through the tiers of their policy, cheapest first; the last tier is the model.
 
 The cascade is itself a judge, so that the pipeline knows no tiers. It works on lists, without a task for each post.
-Each verdict carries the trail of what every tier did, and of what was left out. A request is delivered once, unless it
+Each verdict carries the trail of every tier's work, and the skipped work. A request is delivered once, unless it
 was cancelled; a cancelled post does not take along the judgement of an equal one.
 """
 

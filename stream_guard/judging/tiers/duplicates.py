@@ -179,7 +179,7 @@ def repeat(entry: TieredRequest, known: Known, *, how: str, us: int, now_ns: int
 
     Args:
         entry: the post that repeats.
-        known: what was decided of the other.
+        known: the decision about the other post.
         how: ``repeats`` if the other was judged before, ``joins`` if both were in flight.
         us: how long it took, in us.
         now_ns: Unix time in ns.

@@ -153,7 +153,7 @@ def step_of(judgement: Judgement, doubt: str | None, *, climbs: bool) -> TierSte
 def with_trail(
     provenance: Provenance, trail: tuple[TierStep, ...], degraded: tuple[str, ...] = ()
 ) -> Provenance:
-    """Return a model's provenance with the steps that led to it, and what was left out."""
+    """Return a model's provenance with the steps that led to it, and the skipped work."""
     copy = provenance.copy()
     copy.trail, copy.degraded = trail, degraded
     return copy

@@ -34,7 +34,7 @@ class TieredRequest(Pending):
         cancelled: whether the next tier drops it.
         rung: of the ladder, from 0; -1 below the policy's own effort.
         climb: the results of lower rungs; None on its first.
-        degraded: what was left out for it so far.
+        degraded: the work skipped for it so far.
     """
 
     # Defaults of the class: most posts need few of them, and each assignment costs time.

@@ -67,7 +67,7 @@ _BEFORE_VIOLATION: Final = re.compile(r"""["']violation["']\s*:\s*$""")
 
 @dataclass(slots=True, frozen=True)
 class HarmonyReading:
-    """What was read.
+    """The result of reading.
 
     Attributes:
         answer: ``undetermined``, with why as its status, where none could be read.
@@ -290,7 +290,7 @@ def _text(value: object) -> str | None:
 
 
 def _settle(fields: _Fields, taxonomy: Taxonomy, *, exact: bool) -> Answer:
-    """Check what was found against the policy; ``undetermined`` where it contradicts itself."""
+    """Check the findings against the policy; ``undetermined`` if they contradict each other."""
     category, dropped = None, False
     if fields.category is not None:
         code, _, rule = fields.category.partition(".")

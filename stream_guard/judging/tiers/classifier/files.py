@@ -51,7 +51,7 @@ class ClassifierManifest(BaseModel):
         name: of the classifier; on verdicts, in front of the model's digest.
         version: for people.
         model: the ONNX file, in the same folder.
-        sha256: hex digest of that file: what was evaluated is what runs.
+        sha256: hex digest of that file, so that only the evaluated model runs.
         input: ``tokens``: the model takes ``input_ids`` of a tokenizer; ``text``: it takes the text itself, as models
             exported from scikit-learn do.
         tokenizer: the file of the tokenizers library, in the same folder; for ``tokens``.

@@ -234,7 +234,7 @@ class ClassifierModel:
             raise self._files.document.error(("output",), message)
         index = self._manifest.index
         if index is None and columns > 1:
-            message = f"index is missing: {self._output} has {columns} columns; say which is the one that violates"
+            message = f"index is missing: {self._output} has {columns} columns; set it to the violating label's column"
             raise self._files.document.error(("output",), message)
         if index is not None and index >= columns:
             message = f"is {index}, and {self._output} has {columns} columns, counted from 0"

@@ -124,7 +124,7 @@ class ClassifierTier:
         return classifier_folder(self._default, Path())
 
     def _load(self, folder: Path) -> ClassifierModel:
-        """Return the folder's classifier, loaded anew where its files are others. Raises PolicyError."""
+        """Return the folder's classifier; load it again if its files changed. Raises PolicyError."""
         loaded = self._models.get(folder)
         if loaded is not None and loaded.identity == read_classifier_files(folder).identity:
             return loaded
