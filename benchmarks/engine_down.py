@@ -106,7 +106,7 @@ def total(app: Any, name: str) -> float:
 
 async def finished(app: Any, task: asyncio.Task[None], records: int) -> None:
     """Return once so many records were finished and none is in flight."""
-    while app._consumer is None or app._consumer._pipeline.finished < records:  # noqa: SLF001
+    while app._poll_loop is None or app._poll_loop._pipeline.finished < records:  # noqa: SLF001
         if task.done():
             task.result()
         await asyncio.sleep(0.1)
@@ -136,7 +136,7 @@ async def measure(settings: Any, seconds: float, rate_max: int) -> int:
         await asyncio.wait([talking], timeout=1)
     sent = int((await talking)[0])
     taken = total(app, "stream_guard_records_total") - taken
-    away_turns = app._consumer.turns  # noqa: SLF001
+    away_turns = app._poll_loop.turns  # noqa: SLF001
     began = time.monotonic()
     may_start.set()
     await finished(app, running, _WARM_UP + sent)

@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+import stamina
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
+from stamina.instrumentation import set_on_retry_hooks
 
 from stream_guard.core.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
 from stream_guard.judging.archive.archive import FolderArchive, Kept
@@ -33,7 +35,12 @@ _log = structlog.get_logger(__name__)
 RECORD_BYTES_MAX: Final = 8 << 20
 """``max.message.bytes`` of a created topic: room for a policy's text, rules and messages, as base64."""
 _REPLICAS_MAX: Final = 3
-_BACKOFF_S: Final = 0.5
+# The log says what failed; stamina's own hooks would also count it in the process's default registry.
+set_on_retry_hooks(())
+
+
+class _AwayError(Exception):
+    """The broker does not answer; a retry may succeed."""
 
 
 class TopicArchive:
@@ -46,11 +53,15 @@ class TopicArchive:
         self._checked = False
 
     async def keep(self, entries: Mapping[EntryName, bytes]) -> None:
-        """See :meth:`PolicyArchive.keep`; tried until ``delivery.publish_timeout_s``."""
+        """See :meth:`PolicyArchive.keep`; retried until ``delivery.publish_timeout_s``."""
         try:
+            # stamina's own timeout would not interrupt a try that hangs.
             async with asyncio.timeout(self._delivery.publish_timeout_s):
-                while not await self._try(entries):  # noqa: ASYNC110 - nobody could set an event
-                    await asyncio.sleep(_BACKOFF_S)
+                async for attempt in stamina.retry_context(
+                    on=_AwayError, attempts=None, timeout=None, wait_initial=0.5
+                ):
+                    with attempt:
+                        await self._try(entries)
         except TimeoutError as error:
             message = (
                 f"policies could not be archived in {self._topic!r} (kafka.archive_topic) for "
@@ -58,7 +69,7 @@ class TopicArchive:
             )
             raise BrokerError(message) from error
 
-    async def _try(self, entries: Mapping[EntryName, bytes]) -> bool:
+    async def _try(self, entries: Mapping[EntryName, bytes]) -> None:
         try:
             if not self._checked:
                 await ensure_compacted(self._settings, self._topic)
@@ -76,8 +87,7 @@ class TopicArchive:
                 message = f"{self._topic!r} (kafka.archive_topic) cannot be written: {named(error)}"
                 raise BrokerError(message) from error
             _log.warning("archive_failed", error=type(error).__name__)
-            return False
-        return True
+            raise _AwayError from error
 
     async def _send(self, entries: Mapping[EntryName, bytes]) -> None:
         producer = make_producer(self._settings, request_bytes_max=2 * RECORD_BYTES_MAX)

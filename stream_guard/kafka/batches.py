@@ -1,6 +1,6 @@
-"""What both kinds of producer share: how one is made and thrown away, and how records become batches.
+"""Shared by both kinds of producer: how one is made and discarded, and how records become batches.
 
-What it must never do: leave a producer's tasks behind, or wait for one without a deadline.
+A discarded producer leaves no task behind, and every wait has a deadline.
 """
 
 from __future__ import annotations
@@ -8,36 +8,48 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import zlib
+from collections import deque
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import structlog
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import (
     ClusterAuthorizationFailedError,
+    InvalidTopicError,
     MessageSizeTooLargeError,
+    PolicyViolationError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
 )
 from aiokafka.partitioner import murmur2
 
+from stream_guard.kafka.protocol_errors import InvalidRecordError
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from aiokafka.producer.message_accumulator import BatchBuilder
+
     from stream_guard.settings import KafkaSettings
     from stream_guard.stream.in_flight import Outgoing
 
+_Item = TypeVar("_Item", bound="tuple[Outgoing, Any]")
 _log = structlog.get_logger(__name__)
 _LOOK_S: Final = 0.05
 _HASHED_BYTES_MAX: Final = 64 << 10
 # No retry helps against these: the broker's or the topic's settings must change.
 FATAL: Final = (
     ClusterAuthorizationFailedError,
+    InvalidRecordError,
+    InvalidTopicError,
     MessageSizeTooLargeError,
+    PolicyViolationError,
     RecordListTooLargeError,
     TopicAuthorizationFailedError,
+    UnsupportedForMessageFormatError,
 )
 
 
@@ -118,41 +130,37 @@ def _hash(key: bytes) -> int:
     return int(murmur2(key)) & 0x7FFFFFFF
 
 
+def partition_of(key: bytes | None, keyless: int, count: int) -> int:
+    """Return a record's partition of ``count``: that of its key's hash (Kafka's default), or that of ``keyless``."""
+    return (keyless if key is None else _hash(key)) % count
+
+
 async def by_partition(
-    producer: AIOKafkaProducer, items: Iterable[tuple[Outgoing, Any]], keyless: int
-) -> list[tuple[str, int, list[Any]]]:
-    """Sort items by topic and partition: that of the key's hash (Kafka's default), or that of ``keyless``."""
+    producer: AIOKafkaProducer, outgoing: Iterable[Outgoing], keyless: int
+) -> list[tuple[str, int, deque[tuple[Outgoing, None]]]]:
+    """Sort records by topic and partition."""
     counts: dict[str, int] = {}
-    groups: dict[tuple[str, int], list[Any]] = {}
-    for item in items:
-        record = item[0]
+    groups: dict[tuple[str, int], deque[tuple[Outgoing, None]]] = {}
+    for record in outgoing:
         count = counts.get(record.topic)
         if count is None:
             count = counts[record.topic] = len(await producer.partitions_for(record.topic))
-        partition = (keyless if record.key is None else _hash(record.key)) % count
-        groups.setdefault((record.topic, partition), []).append(item)
+        place = record.topic, partition_of(record.key, keyless, count)
+        groups.setdefault(place, deque()).append((record, None))
     return [(topic, partition, members) for (topic, partition), members in groups.items()]
 
 
-async def send_to_partition(
-    producer: AIOKafkaProducer,
-    topic: str,
-    partition: int,
-    items: list[Any],
-    waiting: list[tuple[asyncio.Future[Any], list[Any]]],
-) -> None:
-    """Hand items over in batches as large as they may be; adds each one's future and members to ``waiting``."""
-    batch = producer.create_batch()
-    members: list[Any] = []
-    for item in items:
-        record = item[0]
-        while (
+def fill_batch(batch: BatchBuilder, queue: deque[_Item]) -> list[_Item]:
+    """Move records from a queue's head into a batch, as many as it takes; close it, and return what moved."""
+    members: list[_Item] = []
+    while queue:
+        record = queue[0][0]
+        if (
             batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
             is None
         ):
             assert members, "an empty batch takes any record"
-            waiting.append((await producer.send_batch(batch, topic, partition=partition), members))
-            batch, members = producer.create_batch(), []
-        members.append(item)
+            break
+        members.append(queue.popleft())
     batch.close()  # so that it does not linger
-    waiting.append((await producer.send_batch(batch, topic, partition=partition), members))
+    return members

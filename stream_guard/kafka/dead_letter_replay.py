@@ -18,8 +18,9 @@ from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
 from stream_guard.core.errors import BrokerError, named
-from stream_guard.kafka.dead_letter_reader import DeadLetterReader, require_topics, survey
+from stream_guard.kafka.dead_letter_reader import DeadLetterReader, survey
 from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.topics import require_topics
 from stream_guard.records.dead_letter import DeadLetter, DeadLetterFilter, marker, replay_headers
 
 if TYPE_CHECKING:
@@ -81,7 +82,9 @@ async def replay(
             wanted,
             may_write=lambda topic: topic in also_to or is_input(settings, topic),
         )
-        await require_topics(settings, sorted(seen.source_topics), "the source of dead letters")
+        await require_topics(
+            settings, *sorted(seen.source_topics), named_by="the source of dead letters"
+        )
         if producer is None or not seen.chosen:
             return seen
         places = set(seen.chosen.values())

@@ -1,13 +1,13 @@
 """Records in, positions out: a member of a consumer group, on aiokafka.
 
-Theory of operation. aiokafka calls its listener from its own task while our ``getmany`` may be under way, returns
-records of a new assignment before the listener has heard of it, and swallows what the listener raises. So every
-poll notes the *generation* that it began in; a revocation ends the generation; records of an ended one are thrown
-away, and after each assignment every partition is sought to its committed position before anything is polled.
-What was thrown away is thereby read again, and nothing is read twice within a generation.
+aiokafka calls its listener from its own task while our ``getmany`` may be under way. It returns records of a new
+assignment before the listener has heard of it, and it swallows what the listener raises. So every poll notes the
+*generation* in which it began, and a revocation ends the generation. Records of an ended generation are dropped. After
+an assignment a partition is paused until :meth:`KafkaSource.seek` says where to read. So what was dropped is read
+again, and nothing is read twice within a generation.
 
-What it must never do: cancel ``getmany`` (aiokafka then stops watching ``max_poll_interval_ms``), or raise inside
-the listener, where nobody would hear of it.
+The listener returns at once: aiokafka sends no heartbeat before it does. ``getmany`` is never cancelled, since aiokafka
+then stops watching ``max_poll_interval_ms``.
 """
 
 from __future__ import annotations
@@ -28,11 +28,13 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.connection_failure import find_cause
 from stream_guard.kafka.permissions import forbidden_topics, principal
 from stream_guard.kafka.positions import committed_positions
+from stream_guard.kafka.protocol_errors import FencedInstanceIdError
 from stream_guard.kafka.record_decoding import tolerate_header_names
 from stream_guard.kafka.security import connection_options
+from stream_guard.kafka.static_membership import refuse_twins
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.settings import DeliverySettings, KafkaSettings
@@ -142,8 +144,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         self._listener: RebalanceListener | None = None
         self._generation = 0
         self._assigned: tuple[Partition, ...] = ()
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._sought: set[Partition] = set()
         self._failure: BaseException | None = None
 
     async def start(self, listener: RebalanceListener) -> None:
@@ -181,7 +182,11 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         try:
             async with asyncio.timeout(settings.rebalance_timeout_ms / 1_000):
                 await consumer.start()
+            if settings.group_instance_id is not None:
+                refuse_twins(consumer, settings.group_id, settings.group_instance_id)
         except (KafkaError, OSError, TimeoutError) as error:
+            if _is_fenced(error):
+                raise self._twin() from error
             message = f"cannot join the group {settings.group_id!r}: {named(error)}"
             raise BrokerError(message) from error
 
@@ -204,6 +209,21 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                 ends[partition] = end
         return ends
 
+    def positions(self) -> Mapping[Partition, int]:
+        """Return the next offsets to read; see :meth:`stream_guard.stream.ports.Source.positions`."""
+        if self._consumer is None:
+            return {}
+        # aiokafka's public position() waits for one, and this must not.
+        subscription = self._consumer._subscription.subscription  # noqa: SLF001
+        assignment = None if subscription is None else subscription.assignment
+        found: dict[Partition, int] = {}
+        if assignment is not None:
+            for partition in self._sought:
+                state = assignment.state_value(TopicPartition(*partition))
+                if state is not None and state.has_valid_position:
+                    found[partition] = state.position
+        return found
+
     async def poll(
         self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
     ) -> Mapping[Partition, Sequence[Record]]:
@@ -217,30 +237,37 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             message = f"an assignment could not be taken up: {named(self._failure)}"
             raise BrokerError(message) from self._failure
         generation = self._generation
-        wanted = [TopicPartition(*partition) for partition in partitions] or (_NOBODY,)
-        self._idle.clear()
+        sought = self._sought
+        wanted = [TopicPartition(*p) for p in partitions if p in sought] or (_NOBODY,)
         try:
             polled = await self._consumer.getmany(
                 *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
             )
         except KafkaError as error:
+            if _is_fenced(error):
+                raise self._twin() from error
             if not error.retriable:
                 message = f"reading failed: {named(error)}"
                 raise BrokerError(message) from error
             _log.warning("poll_failed", error=type(error).__name__)
             await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
             return {}
-        finally:
-            self._idle.set()
         if generation != self._generation:
             return {}
         return {Partition(tp.topic, tp.partition): records for tp, records in polled.items()}
+
+    def _twin(self) -> BrokerError:
+        return BrokerError(
+            "kafka.group_instance_id (STREAM_GUARD_KAFKA__GROUP_INSTANCE_ID): another process has joined the group "
+            f"{self._settings.group_id!r} as {self._settings.group_instance_id!r} and has taken over; give each "
+            "process an id of its own"
+        )
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions within ``delivery.commit_timeout_s``. Raises BrokerError."""
         assert self._consumer is not None, "start() comes first"
         try:
-            # aiokafka retries for ever, so the deadline has to be ours.
+            # aiokafka retries without end, so the deadline has to be ours.
             async with asyncio.timeout(self._delivery.commit_timeout_s):
                 await self._consumer.commit(
                     {TopicPartition(*p): offset for p, offset in positions.items()}
@@ -265,58 +292,70 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Aiokafka calls this before it joins the group again."""
         self._generation += 1
         self._assigned = ()
+        self._sought = set()
         if revoked:  # on the first join nothing is lost
             await self._tell("on_revoked", revoked)
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
         """Aiokafka calls this once it has joined."""
+        assert self._consumer is not None, "only a started consumer is assigned anything"
         try:
-            await self._idle.wait()  # a poll of the last generation; it returns within its time-out
-            await self._seek_to_committed(assigned)
+            self._consumer.pause(*assigned)
         except IllegalStateError:
-            return  # a rebalance that came in between; the next assignment seeks again
-        except Exception as error:  # noqa: BLE001 - aiokafka would swallow it: poll() raises it instead
-            self._failure = error
-            return
+            return  # another rebalance has begun; the next assignment follows
         self._assigned = tuple(sorted(Partition(tp.topic, tp.partition) for tp in assigned))
         await self._tell("on_assigned", assigned)
 
-    async def committed(self, partition: Partition) -> int:
-        """Return where reading begins; see :meth:`stream_guard.stream.ports.Source.committed`."""
-        tp = TopicPartition(*partition)
+    async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
+        """Return where reading begins, within ``delivery.publish_timeout_s``.
+
+        See :meth:`stream_guard.stream.ports.Source.committed`.
+        """
+        assert self._consumer is not None, "start() comes first"
+        wanted = [TopicPartition(*partition) for partition in partitions]
+        if not wanted:
+            return {}
         try:
-            return (await self._positions({tp}))[tp]
+            # A coordinator may be away as long as verdicts may wait for their broker.
+            async with asyncio.timeout(self._delivery.publish_timeout_s):
+                found = await committed_positions(self._consumer, self._settings.group_id, wanted)
+                fresh = [tp for tp in wanted if tp not in found]
+                if fresh:
+                    found.update(await self._beginnings(fresh))
         except (KafkaError, IllegalStateError, TimeoutError) as error:
+            first = f"{wanted[0].topic}/{wanted[0].partition}"
             message = (
-                f"the committed position of {partition.topic}/{partition.partition} could not be read: "
-                f"{named(error)}"
+                f"the committed positions of {len(wanted)} partitions ({first} first) could not be read within "
+                f"{self._delivery.publish_timeout_s:g} s (delivery.publish_timeout_s): {named(error)}"
             )
             raise BrokerError(message) from error
+        return {Partition(tp.topic, tp.partition): at for tp, at in found.items()}
+
+    async def _beginnings(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Return where the logs of partitions begin; retried while their leaders are away."""
+        assert self._consumer is not None, "start() comes first"
+        while True:
+            try:
+                found: dict[TopicPartition, int] = await self._consumer.beginning_offsets(
+                    partitions
+                )
+            except KafkaError as error:
+                if not error.retriable:
+                    raise
+                await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
+            else:
+                return found
 
     def seek(self, partition: Partition, position: int) -> None:
         """Read on from here; see :meth:`stream_guard.stream.ports.Source.seek`."""
         assert self._consumer is not None, "start() comes first"
-        with contextlib.suppress(
-            IllegalStateError
-        ):  # a rebalance has begun: the next assignment seeks
-            self._consumer.seek(TopicPartition(*partition), position)
-
-    async def _seek_to_committed(self, assigned: set[TopicPartition]) -> None:
-        assert self._consumer is not None, "only a started consumer is assigned anything"
-        for tp, position in (await self._positions(assigned)).items():
+        if partition not in self._assigned:
+            return
+        tp = TopicPartition(*partition)
+        with contextlib.suppress(IllegalStateError):  # a rebalance has begun
             self._consumer.seek(tp, position)
-
-    async def _positions(self, partitions: set[TopicPartition]) -> dict[TopicPartition, int]:
-        """Return committed positions, or the log's start, within ``kafka.rebalance_timeout_ms``."""
-        assert self._consumer is not None, "only a started consumer is assigned anything"
-        if not partitions:
-            return {}
-        async with asyncio.timeout(self._settings.rebalance_timeout_ms / 1_000):
-            found = await committed_positions(self._consumer, self._settings.group_id, partitions)
-            fresh = [tp for tp in partitions if tp not in found]
-            if fresh:
-                found.update(await self._consumer.beginning_offsets(fresh))
-            return found
+            self._consumer.resume(tp)
+            self._sought.add(partition)
 
     async def _tell(self, what: str, partitions: set[Any]) -> None:
         assert self._listener is not None, "start() comes first"
@@ -325,3 +364,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             await getattr(self._listener, what)(ordered)
         except Exception as error:  # noqa: BLE001 - aiokafka would swallow it: poll() raises it instead
             self._failure = error
+
+
+def _is_fenced(error: BaseException) -> bool:
+    # aiokafka wraps what it does not expect in a KafkaError that holds its text.
+    return FencedInstanceIdError.__name__ in f"{error!r}"

@@ -23,15 +23,18 @@ if TYPE_CHECKING:
     from stream_guard.settings import KafkaSettings
 
 
-async def require_topics(settings: KafkaSettings, *topics: str) -> None:
-    """Raise BrokerError if one of these topics does not exist."""
-    there = await existing_topics(settings)
-    for topic in topics:
-        if topic not in there:
-            message = (
-                f"topic {topic!r} does not exist on {settings.bootstrap_servers}; create it first"
-            )
-            raise BrokerError(message)
+async def require_topics(
+    settings: KafkaSettings, *topics: str, named_by: str | None = None
+) -> None:
+    """Raise BrokerError where one of these topics does not exist; ``named_by`` says which setting or data names it."""
+    there = await existing_topics(settings, settings.request_timeout_ms / 1_000)
+    missing = [topic for topic in topics if topic not in there]
+    if missing:
+        names = " and ".join(map(repr, missing))
+        source = "" if named_by is None else f" ({named_by})"
+        verb = "does" if len(missing) == 1 else "do"
+        message = f"topic {names}{source} {verb} not exist on {settings.bootstrap_servers}; create it first"
+        raise BrokerError(message)
 
 
 async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: str) -> int:

@@ -1,6 +1,6 @@
 """Sessions on aiokafka: a transactional producer for each input partition.
 
-Theory of operation. The transactional id is ``<group>/<topic>/<partition>``, so that whoever owns the partition next
+The transactional id is ``<group>/<topic>/<partition>``, so that the next owner of the partition
 uses the same one: when its producer starts, the broker raises the id's epoch, aborts what the last owner left open,
 and refuses everything that the last owner still sends. That fences by partition and needs nothing of the group:
 aiokafka 0.14 sends TxnOffsetCommit version 0, which does not say which member or generation it comes from (KIP-447),
@@ -34,8 +34,8 @@ from stream_guard.kafka.batches import (
     FATAL,
     by_partition,
     discard_producer,
+    fill_batch,
     make_producer,
-    send_to_partition,
     start_producer,
 )
 
@@ -129,12 +129,14 @@ class KafkaSession:
         producer = self._producer
         await producer.begin_transaction()
         self._open = True
-        waiting: list[tuple[asyncio.Future[Any], list[Any]]] = []
+        waiting: list[asyncio.Future[Any]] = []
         self._keyless += 1
-        items = [(record, None) for record in outgoing]
-        for group in await by_partition(producer, items, self._keyless):
-            await send_to_partition(producer, *group, waiting)
-        outcomes = await asyncio.gather(*(future for future, _ in waiting), return_exceptions=True)
+        for topic, number, queue in await by_partition(producer, outgoing, self._keyless):
+            while queue:
+                batch = producer.create_batch()
+                fill_batch(batch, queue)
+                waiting.append(await producer.send_batch(batch, topic, partition=number))
+        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -146,7 +148,7 @@ class KafkaSession:
     async def close(self) -> None:
         """Abort what is open and throw the producer away, each within ``delivery.stop_timeout_s``.
 
-        Whoever reads committed records waits for a transaction that stays open; where the abort does not succeed, the
+        Readers of committed records wait for a transaction that stays open; where the abort does not succeed, the
         next claim or the transaction's time-out ends it.
         """
         timeout_s = self._delivery.stop_timeout_s

@@ -1,7 +1,4 @@
-"""The composition root: build the parts, run them, drain them.
-
-What it must never do: exit zero after a part has failed.
-"""
+"""The composition root: build the parts, run them in one task group, drain them."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ import contextlib
 import gc
 import signal
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import structlog
 
@@ -23,43 +20,43 @@ from stream_guard.kafka.archive import make_archive
 from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.source import KafkaSource, check_topics
 from stream_guard.kafka.transactions import KafkaTransactor
-from stream_guard.policies.reload import PolicyReloader
 from stream_guard.records.post import PostParser
 from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
 from stream_guard.service.health.watchdog import LoopWatchdog
 from stream_guard.service.http import ProbeServer
-from stream_guard.service.policies import check_routes, read_policies
+from stream_guard.service.policies import check_routes, make_reloader, read_policies, versions
+from stream_guard.stream.delivery import AtLeastOnce, ExactlyOnce
 from stream_guard.stream.exactly_once import TransactionalPublisher
 from stream_guard.stream.pipeline import Pipeline
-from stream_guard.stream.poll_loop import POLL_TIMEOUT_MS, Consumer
+from stream_guard.stream.poll_loop import POLL_TIMEOUT_MS, PollLoop
 from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Awaitable, Iterator
 
     from stream_guard.judging.contract import Judge
     from stream_guard.judging.engine.supervisor import EngineState
     from stream_guard.policies.policy import PolicySet
-    from stream_guard.policies.reload import ReloadOutcome
+    from stream_guard.policies.reload import PolicyReloader
     from stream_guard.settings import Settings
     from stream_guard.stream.dead_letter_gate import DeadLetterGate
-    from stream_guard.stream.ports import Publisher
+    from stream_guard.stream.delivery import Delivery
     from stream_guard.telemetry.export import SpanExporter
 
 _log = structlog.get_logger(__name__)
 
 
 class App:
-    """One consumer, from its start to its stop.
+    """The service, from its start to its stop.
 
     Args:
         settings: all sections.
-        judge: the one that reasons, instead of the one that the settings name.
-        exporter: instead of the endpoint that the settings name.
-        metrics: instead of the process's own registry.
+        judge: used instead of the judge that the settings name.
+        exporter: used instead of the endpoint that the settings name.
+        metrics: used instead of the process's own registry.
     """
 
     def __init__(
@@ -72,7 +69,7 @@ class App:
     ) -> None:
         self.settings = settings
         self.metrics = metrics or Metrics()
-        clock = SystemClock()
+        self._clock = clock = SystemClock()
         self.tracing = Tracing(
             settings.telemetry,
             group=settings.kafka.group_id,
@@ -84,7 +81,7 @@ class App:
             settings, clock, self.metrics, self.engine_changed, tracing=self.tracing
         )
         self.judge = make_cascade(settings, clock, self.metrics, inner)
-        self._consumer: Consumer | None = None
+        self._poll_loop: PollLoop | None = None
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
         self._stop = asyncio.Event()
@@ -103,11 +100,11 @@ class App:
             tune_garbage_collector()
         else:
             gc.unfreeze()  # or nothing of the dead engine would ever be freed
-        if self._consumer is not None:
+        if self._poll_loop is not None:
             if state.ready:
-                self._consumer.release()
+                self._poll_loop.release()
             else:
-                self._consumer.hold()
+                self._poll_loop.hold()
 
     async def run(self) -> None:
         """Run until :meth:`stop`, SIGTERM or SIGINT, then drain.
@@ -131,59 +128,63 @@ class App:
             version=package_version(),
             model=settings.engine.model,
             engine=settings.engine.kind,
-            policies=_versions(policies),
+            policies=versions(policies),
             topics=list(settings.kafka.topics) or settings.kafka.topic_pattern,
             group=settings.kafka.group_id,
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
         topics = await check_topics(settings.kafka)
-        check_routes(policies, topics, settings)
-        transactions = self._make_transactions()
-        publisher: Publisher = transactions or KafkaPublisher(
-            settings.kafka, settings.delivery, self.metrics
-        )
+        # A topic that the pattern catches waits for its route; it must not stop the others.
+        check_routes(policies, settings.kafka.topics, settings)
         source = KafkaSource(settings.kafka, settings.delivery)
-        clock = SystemClock()
-        pipeline = Pipeline(
-            settings,
-            policies,
-            parser=PostParser(settings.post),
-            judge=self.judge,
-            publisher=publisher,
-            clock=clock,
-            metrics=self.metrics,
-            tracing=self.tracing,
-        )
-        consumer = Consumer(
-            source,
-            pipeline,
-            settings.delivery,
-            clock=clock,
-            metrics=self.metrics,
-            transactions=transactions,
-        )
-        self._consumer = consumer
-        self.health.turns = lambda: consumer.turns
-        reloader = self._make_reloader(policies, pipeline, consumer, topics)
+        delivery = self._make_delivery(source)
+        pipeline, poll_loop = self._make_stream(policies, source, delivery)
+        self._poll_loop = poll_loop
+        self.health.turns = lambda: poll_loop.turns
+        reloader = self._make_reloader(policies, pipeline, poll_loop, topics)
         async with LoopWatchdog(settings.delivery.loop_timeout_s) as watchdog:
             monitor = Monitor(
                 settings,
-                consumer,
+                poll_loop,
                 health=self.health,
                 metrics=self.metrics,
-                clock=clock,
+                clock=self._clock,
                 watchdog=watchdog,
             )
             with self._signals():
                 try:
                     await self._listen()
-                    await publisher.start()
-                    await source.start(consumer)
+                    await delivery.publisher.start()
+                    await source.start(poll_loop)
                     self.health.joined = True
-                    await self._watch(consumer, publisher, reloader, monitor, pipeline.dead_letters)
+                    await self._serve(poll_loop, delivery, reloader, monitor, pipeline.dead_letters)
                 finally:
                     self.health.stopping = True
-                    await self._close(source, publisher)
+                    await self._close(source, delivery)
+
+    def _make_stream(
+        self, policies: PolicySet, source: KafkaSource, delivery: Delivery
+    ) -> tuple[Pipeline, PollLoop]:
+        settings = self.settings
+        pipeline = Pipeline(
+            settings,
+            policies,
+            parser=PostParser(settings.post),
+            judge=self.judge,
+            publisher=delivery.publisher,
+            clock=self._clock,
+            metrics=self.metrics,
+            tracing=self.tracing,
+        )
+        poll_loop = PollLoop(
+            source,
+            pipeline,
+            delivery,
+            settings.delivery,
+            clock=self._clock,
+            metrics=self.metrics,
+        )
+        return pipeline, poll_loop
 
     def _begin_traces(self) -> None:
         if self.settings.telemetry.trace_engine:
@@ -195,18 +196,20 @@ class App:
                 remedy="spans carry the text of posts and of the model (telemetry.trace_content); see who reads them",
             )
 
-    def _make_transactions(self) -> TransactionalPublisher | None:
-        """Return who writes and commits in exactly-once mode."""
+    def _make_delivery(self, source: KafkaSource) -> Delivery:
+        """Return the delivery mode that the settings name."""
         kafka, delivery = self.settings.kafka, self.settings.delivery
         if delivery.mode == "at_least_once":
-            return None
-        return TransactionalPublisher(
+            publisher = KafkaPublisher(kafka, delivery, self.metrics)
+            return AtLeastOnce(source, publisher, delivery, self.metrics)
+        transactions = TransactionalPublisher(
             KafkaTransactor(kafka, delivery),
             delivery,
             self.metrics,
             # The second heartbeat from now at the latest says whether the partition is ours.
             fenced_pause_s=2 * kafka.heartbeat_interval_ms / 1_000,
         )
+        return ExactlyOnce(source, transactions)
 
     async def _listen(self) -> None:
         http = self.settings.http
@@ -219,68 +222,90 @@ class App:
             )
             raise SettingsError(message) from error
 
-    async def _watch(
+    async def _serve(
         self,
-        consumer: Consumer,
-        publisher: Publisher,
+        poll_loop: PollLoop,
+        delivery: Delivery,
         reloader: PolicyReloader,
         monitor: Monitor,
         dead_letters: DeadLetterGate,
     ) -> None:
-        """Run the parts until a stop is asked for or one of them fails; then drain."""
-        tasks: dict[str, asyncio.Task[Any]] = {}
+        """Run the parts until a stop is asked for, a limit is passed or a part fails; drain unless a part failed."""
+        tasks: dict[str, asyncio.Task[None]] = {}
 
-        def begin(name: str, work: Coroutine[Any, Any, Any]) -> None:
-            tasks[name] = asyncio.create_task(work, name=name)
+        def begin(name: str, running: Awaitable[BaseException | None]) -> None:
+            tasks[name] = group.create_task(self._part(running), name=name)
 
-        begin("stop", self._stop.wait())
-        begin("consumer", consumer.run())
-        begin("publisher", publisher.wait_failed())
-        begin("limits", dead_letters.wait_tripped())
-        begin("monitor", monitor.run())
-        begin("engine", self._start_judge(reloader.live))
+        async def bring_up() -> None:
+            await self._start_judge(reloader.live)
+            self._report_ready()
+            poll_loop.release()
+            begin("judge", self.judge.wait_failed())
+            begin("pressure", self._feel_pressure(poll_loop))
+            if self.settings.policies.reload:
+                begin("policies", reloader.run())
+
         try:
-            while True:
-                done, _ = await asyncio.wait(tasks.values(), return_when=asyncio.FIRST_COMPLETED)
-                engine = tasks.get("engine")
-                if done == {engine} and engine is not None and not engine.exception():
-                    self._report_ready()
-                    consumer.release()
-                    del tasks["engine"]
-                    begin("judge", self.judge.wait_failed())
-                    begin("pressure", self._feel_pressure(consumer))
-                    if self.settings.policies.reload:
-                        begin("policies", reloader.run())
-                    continue
-                break
-            self.health.stopping = True
-            failure = _failure_of(tasks)
-            if isinstance(failure, LimitError) and dead_letters.trip is not None:
-                # The parts are well: what was read before the limit gets its verdicts and is committed.
-                _log.error("dead_letter_limit", **asdict(dead_letters.trip), error=str(failure))
-            elif failure is not None:
-                raise failure
-            _log.info(
-                "draining",
-                in_flight=self.judge.in_flight(),
-                drain_timeout_s=self.settings.delivery.drain_timeout_s,
-            )
-            consumer.stop()
-            # A poll that hangs in a rebalance does not keep us: the drain has the deadline.
-            await asyncio.wait([tasks["consumer"]], timeout=2 * POLL_TIMEOUT_MS / 1_000)
-            abandoned = await consumer.drain()
-            _log.info("stopped", abandoned=abandoned)
-            if failure is not None:
-                raise failure
-        finally:
-            for task in tasks.values():
-                task.cancel()
-            await asyncio.gather(*tasks.values(), return_exceptions=True)
+            async with asyncio.TaskGroup() as group:
+                begin("poll loop", poll_loop.run())
+                begin("publisher", delivery.publisher.wait_failed())
+                begin("monitor", monitor.run())
+                begin("engine", bring_up())
+                limit = await self._stop_or_limit(dead_letters)
+                self.health.stopping = True
+                await self._drain(poll_loop, tasks["poll loop"])
+                for task in tasks.values():
+                    task.cancel()
+        except BaseExceptionGroup as failed:
+            error = failed.exceptions[
+                0
+            ]  # the first failure; the group has cancelled the other parts
+            raise error from error.__cause__
+        if limit is not None:
+            raise limit
 
-    async def _feel_pressure(self, consumer: Consumer) -> None:
+    async def _part(self, running: Awaitable[BaseException | None]) -> None:
+        """Run a part, and raise the error that it raises or returns; a drain goes on without it."""
+        try:
+            error = await running
+        except Exception as raised:  # noqa: BLE001 - raised again below
+            error = raised
+        if error is not None and not self.health.stopping:
+            raise error
+
+    async def _stop_or_limit(self, dead_letters: DeadLetterGate) -> LimitError | None:
+        """Return once a stop is asked for (None), or a limit on dead letters was passed (its error)."""
+        stop = asyncio.create_task(self._stop.wait(), name="stop")
+        tripped = asyncio.create_task(dead_letters.wait_tripped(), name="limits")
+        try:
+            await asyncio.wait([stop, tripped], return_when=asyncio.FIRST_COMPLETED)
+            if not tripped.done():
+                return None
+            limit = tripped.result()
+        finally:
+            stop.cancel()
+            tripped.cancel()
+        # The parts are well: what was read before the limit gets its verdicts and is committed.
+        assert dead_letters.trip is not None, "it has tripped"
+        _log.error("dead_letter_limit", **asdict(dead_letters.trip), error=str(limit))
+        return limit
+
+    async def _drain(self, poll_loop: PollLoop, polling: asyncio.Task[None]) -> None:
+        _log.info(
+            "draining",
+            in_flight=self.judge.in_flight(),
+            drain_timeout_s=self.settings.delivery.drain_timeout_s,
+        )
+        poll_loop.stop()
+        # A poll that hangs in a rebalance does not keep us: the drain has the deadline.
+        await asyncio.wait([polling], timeout=2 * POLL_TIMEOUT_MS / 1_000)
+        abandoned = await poll_loop.drain()
+        _log.info("stopped", abandoned=abandoned)
+
+    async def _feel_pressure(self, poll_loop: PollLoop) -> None:
         while True:
             await asyncio.sleep(self.settings.cascade.pressure_interval_s)
-            self.judge.observe(consumer.lag_records())
+            self.judge.observe(poll_loop.lag_records())
 
     async def _start_judge(self, policies: PolicySet) -> None:
         timeout_s = self.settings.engine.start_timeout_s
@@ -298,51 +323,27 @@ class App:
             await self._keeper.keep(policies)
 
     def _make_reloader(
-        self, policies: PolicySet, pipeline: Pipeline, consumer: Consumer, topics: set[str]
+        self, policies: PolicySet, pipeline: Pipeline, poll_loop: PollLoop, topics: set[str]
     ) -> PolicyReloader:
         """Return what takes edits of the policies live; ``topics`` are those of the start."""
         settings = self.settings
 
         async def prepare(edited: PolicySet) -> None:
-            assigned = {partition.topic for partition in consumer.assigned}
-            check_routes(edited, sorted(topics | assigned), settings)
+            assigned = {partition.topic for partition in poll_loop.assigned}
+            judged = sorted(filter(pipeline.has_route, topics | assigned))
+            check_routes(edited, judged, settings)  # an edit takes no topic's route away
             await self.judge.prepare(edited)
             if self._keeper is not None:
                 await self._keeper.keep(edited)
 
-        def switch(edited: PolicySet) -> None:
-            pipeline.switch(edited)
-            self._show_policies(edited, None)
-
-        def report(outcome: ReloadOutcome) -> None:
-            self.metrics.policy_reloads.labels(outcome.kind).inc()
-            self._show_policies(reloader.live, outcome.message or None)
-            if outcome.kind == "refused":
-                _log.warning(
-                    "policies_refused", error=outcome.message, live=_versions(reloader.live)
-                )
-            elif outcome.kind == "switched":
-                _log.info(
-                    "policies_switched", changed=outcome.changed, live=_versions(reloader.live)
-                )
-            else:
-                _log.info("policies_restored", live=_versions(reloader.live))
-
-        self._show_policies(policies, None)
-        reloader = PolicyReloader(
-            settings.policies.path,
+        return make_reloader(
+            settings,
             policies,
             prepare=prepare,
-            switch=switch,
-            report=report,
-            effort=settings.engine.effort,
-            reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+            switch=pipeline.switch,
+            health=self.health,
+            metrics=self.metrics,
         )
-        return reloader
-
-    def _show_policies(self, live: PolicySet, refused: str | None) -> None:
-        self.health.details["policies"] = _versions(live)
-        self.health.details["policies_refused"] = refused
 
     def _report_ready(self) -> None:
         tune_garbage_collector()
@@ -354,16 +355,16 @@ class App:
         ).set(1)
         _log.info("ready", http_port=self.probes.port, **about)
 
-    async def _close(self, source: KafkaSource, publisher: Publisher) -> None:
+    async def _close(self, source: KafkaSource, delivery: Delivery) -> None:
         await source.stop()
-        await publisher.stop()
+        await delivery.publisher.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.delivery.stop_timeout_s):
                 await self.judge.close()
         await self.probes.stop()
 
     @contextlib.contextmanager
-    def _signals(self) -> Any:  # noqa: ANN401 - a generator made a context manager
+    def _signals(self) -> Iterator[None]:
         loop = asyncio.get_running_loop()
         caught = (signal.SIGTERM, signal.SIGINT)
         try:
@@ -377,20 +378,3 @@ class App:
         finally:
             for number in caught:
                 loop.remove_signal_handler(number)
-
-
-def _versions(policies: PolicySet) -> dict[str, str]:
-    return {policy.id: policy.version for policy in policies.policies.values()}
-
-
-def _failure_of(tasks: dict[str, asyncio.Task[Any]]) -> BaseException | None:
-    for name, task in tasks.items():
-        if not task.done() or task.cancelled():
-            continue
-        error = task.exception()
-        if error is not None:
-            return error
-        if name in ("publisher", "judge", "limits", "monitor"):
-            failure: BaseException = task.result()
-            return failure
-    return None

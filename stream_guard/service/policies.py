@@ -1,17 +1,25 @@
-"""The policies of the running service: read at the start, and checked against its topics."""
+"""The policies of the running service: read at the start, checked against its topics, and reloaded after edits."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import structlog
+
 from stream_guard.core.errors import PolicyError
+from stream_guard.policies.reload import PolicyReloader
 from stream_guard.policies.store import load_policies
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from stream_guard.policies.policy import PolicySet
+    from stream_guard.policies.reload import ReloadOutcome
+    from stream_guard.service.health.state import Health
     from stream_guard.settings import Settings
+    from stream_guard.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
 
 
 def read_policies(settings: Settings) -> PolicySet:
@@ -33,3 +41,60 @@ def check_routes(policies: PolicySet, topics: Iterable[str], settings: Settings)
         raise PolicyError(message)
     for topic in topics:
         policies.route(topic)
+
+
+def versions(policies: PolicySet) -> dict[str, str]:
+    """Return the version of each policy, by its id."""
+    return {policy.id: policy.version for policy in policies.policies.values()}
+
+
+def make_reloader(
+    settings: Settings,
+    policies: PolicySet,
+    *,
+    prepare: Callable[[PolicySet], Awaitable[None]],
+    switch: Callable[[PolicySet], None],
+    health: Health,
+    metrics: Metrics,
+) -> PolicyReloader:
+    """Return a reloader that shows the live versions, and what was refused, in health, metrics and log.
+
+    Args:
+        settings: the path, and what policies leave open.
+        policies: what is live.
+        prepare: makes ready to judge by edited policies; raises where that cannot be.
+        switch: judges by them from now on.
+        health: shows the live versions, and why an edit was refused.
+        metrics: counts the outcomes.
+    """
+
+    def show(live: PolicySet, refused: str | None) -> None:
+        health.details["policies"] = versions(live)
+        health.details["policies_refused"] = refused
+
+    def switch_and_show(edited: PolicySet) -> None:
+        switch(edited)
+        show(edited, None)
+
+    def report(outcome: ReloadOutcome) -> None:
+        metrics.policy_reloads.labels(outcome.kind).inc()
+        show(reloader.live, outcome.message or None)
+        live = versions(reloader.live)
+        if outcome.kind == "refused":
+            _log.warning("policies_refused", error=outcome.message, live=live)
+        elif outcome.kind == "switched":
+            _log.info("policies_switched", changed=outcome.changed, live=live)
+        else:
+            _log.info("policies_restored", live=live)
+
+    show(policies, None)
+    reloader = PolicyReloader(
+        settings.policies.path,
+        policies,
+        prepare=prepare,
+        switch=switch_and_show,
+        report=report,
+        effort=settings.engine.effort,
+        reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+    )
+    return reloader

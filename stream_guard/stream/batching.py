@@ -1,7 +1,6 @@
 """Micro-batching: posts of one policy text are gathered up to a size or an age. Pure: the time is an argument.
 
-What it must never do: hold a post longer than the age, make one policy's posts wait for another's, or mix two
-versions of a policy in one batch.
+A post never waits longer than the age, nor for posts of another policy. A batch never mixes two versions of a policy.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Where dead letters pass on their way to the publisher: counted, held while they look like a flood, or stopped.
 
-Theory of operation. In a row of failures the first few are written at once, so that there is something to look at.
+In a row of failures the first few are written at once, so that an operator can read some.
 The others wait until a record passes, or for ``dead_letters.hold_ms``. Where the row reaches a limit, what is held is
 given up: its records are not finished, no position passes them, and the next start reads them again. A start
 over a backlog of nothing but malformed records therefore writes a few dead letters, and not the backlog.
 
-What it must never do: let a dead letter pass after a limit was, or forget one that it holds.
+After a limit was passed, no dead letter passes. One that is held is never forgotten.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """When dead letters say that the deployment is wrong and not the posts. Pure: the time is an argument.
 
-Theory of operation. Two limits, asked before a dead letter is written: how many records may fail in a row, and
+Two limits, asked before a dead letter is written: how many records may fail in a row, and
 what share of the last ones may. Parsing and judging are counted apart, each by limits of its own, since a record
 fails to parse at once while a verdict takes seconds: counted together, the failures would be seen first and look
 like a row. Each counts a record, or a post under a policy, once, in the order in which outcomes come.
 
-What it must never do: let the dead letter pass that is over a limit, or hold more than its window.
+A dead letter over a limit does not pass. Memory is bounded by the window.
 """
 
 from __future__ import annotations

@@ -1,17 +1,14 @@
 """Exactly once: what the records of a partition owe, and the partition's position, in one transaction each.
 
-Theory of operation. Each partition that is ours has a *session*: a claim that fences whoever claimed the partition
-before us. Judgements come in any order, but a position can only say "all before this one are done". So what is
-ready is held until everything before it is ready as well, and the run of ready records at the partition's head
-goes into one transaction, together with the position after it; there is one transaction at a time per partition.
-Nothing is acknowledged before its transaction is, so what is held counts as in flight, and the limits on records,
-bytes, tokens and span in flight bound it.
+Each assigned partition has a *session*: a claim that fences the partition's earlier owner. Judgements come in any
+order, but a position can only say "all before this one are done". So an output is held until everything before it is
+ready as well. The run of ready records at the partition's head goes into one transaction, together with the position
+after it. There is one transaction at a time per partition. Nothing is acknowledged before its transaction is, so what
+is held counts as in flight, and the limits on records, bytes, tokens and span bound it.
 
-When a transaction fails, or nobody knows whether it did, the session is void. The *epoch* of the partition ends:
-whatever else its records owe is dropped here, the partition is claimed anew, which settles the doubt at the broker,
-and is read again from its committed position.
-
-What it must never do: write anything of an epoch that has ended, or go on with a session after a doubt.
+When a transaction fails, or nobody knows whether it did, the session is void and the *epoch* of the partition ends.
+What else its records owe is dropped. The partition is claimed again, which settles the doubt at the broker, and it is
+read again from its committed position. Nothing of an ended epoch is written.
 """
 
 from __future__ import annotations
@@ -19,29 +16,28 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import random
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import structlog
 
+from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerError, DoubtError, LimitError
+from stream_guard.stream.in_flight import acknowledge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from stream_guard.core.kafka_types import Partition
     from stream_guard.settings import DeliverySettings
-    from stream_guard.stream.in_flight import Outgoing
+    from stream_guard.stream.in_flight import Acknowledged, Outgoing, Queued
     from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.stream.ports import Session, Transactor
     from stream_guard.telemetry.metrics import Metrics
 
-    _Acknowledged = Callable[[Sequence[Outgoing]], None]
-    _Held = list[tuple[Outgoing, _Acknowledged]]
+    _Held = list[Queued]
 
 _log = structlog.get_logger(__name__)
-_BACKOFF_S: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class _Lane:
@@ -77,7 +73,7 @@ class TransactionalPublisher:
         delivery: intervals, sizes and deadlines.
         metrics: where transactions are counted.
         fenced_pause_s: how long a partition is left alone after somebody else has claimed it: long enough for the
-            group to tell us that it is not ours any more, so that a member that was away does not fence its heir.
+            group to revoke it, so that a returning member does not fence the new owner.
     """
 
     def __init__(
@@ -131,8 +127,7 @@ class TransactionalPublisher:
             try:
                 session = await self._transactor.claim(partition)
             except DoubtError as error:
-                pause_s = _BACKOFF_S[min(attempt, len(_BACKOFF_S) - 1)]
-                await asyncio.sleep(pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter
+                await asyncio.sleep(pause_s(attempt))
                 self._spend(partition, began_s, error)
                 _log.warning("claim_failed", partition=_name(partition), error=str(error))
             else:
@@ -167,7 +162,7 @@ class TransactionalPublisher:
 
     # Publisher
 
-    def publish(self, outgoing: Sequence[Outgoing], acknowledged: _Acknowledged) -> None:
+    def publish(self, outgoing: Sequence[Outgoing], acknowledged: Acknowledged) -> None:
         """Hold what records owe until it can be written; what an ended epoch owes is dropped."""
         for sent in outgoing:
             origin = sent.origin
@@ -218,7 +213,7 @@ class TransactionalPublisher:
                 "transaction_in_doubt", partition=_name(offsets.partition), error=str(error)
             )
             self._end(lane, offsets, error)
-        except Exception as error:  # noqa: BLE001 - handed to whoever waits for a failure
+        except Exception as error:  # noqa: BLE001 - returned by wait_failed()
             self._fail(error)
 
     async def _write_ready(self, lane: _Lane, offsets: PartitionOffsets) -> None:
@@ -247,7 +242,7 @@ class TransactionalPublisher:
             # Before the acknowledgements, so that no one takes the new position for one to be committed.
             offsets.committed = position
             self._let_go(len(items))
-            _acknowledge(items)
+            acknowledge(items)
 
     async def _write_skipped(self, lane: _Lane, offsets: PartitionOffsets) -> None:
         """Commit the position that skipped records have moved."""
@@ -317,15 +312,6 @@ class TransactionalPublisher:
     def _fail(self, error: BaseException) -> None:
         if not self._failed.done():
             self._failed.set_result(error)
-
-
-def _acknowledge(items: _Held) -> None:
-    start = 0
-    # Neighbours nearly always share their callback, so they are told together.
-    for end in range(1, len(items) + 1):
-        if end == len(items) or items[end][1] is not items[start][1]:
-            items[start][1]([sent for sent, _ in items[start:end]])
-            start = end
 
 
 def _name(partition: Partition) -> str:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from stream_guard.stream.admission import record_bytes
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from stream_guard.core.kafka_types import Record
     from stream_guard.core.vocabulary import Mode
     from stream_guard.judging.contract import Judgement, JudgeRequest
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
     PostRequest: TypeAlias = JudgeRequest["InFlightRecord"]
     PostJudgement: TypeAlias = Judgement["InFlightRecord"]
+    Acknowledged: TypeAlias = Callable[[Sequence["Outgoing"]], None]
+    Queued: TypeAlias = tuple["Outgoing", Acknowledged]
 
 
 class InFlightRecord:
@@ -98,3 +102,12 @@ class Outgoing:
         self.label = label
         self.built_ns = built_ns
         self.span = span
+
+
+def acknowledge(items: Sequence[Queued]) -> None:
+    """Call each output's callback, with lists: neighbours nearly always share theirs."""
+    start = 0
+    for end in range(1, len(items) + 1):
+        if end == len(items) or items[end][1] is not items[start][1]:
+            items[start][1]([sent for sent, _ in items[start:end]])
+            start = end

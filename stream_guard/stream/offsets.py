@@ -1,11 +1,11 @@
 """Which offset of a partition may be committed. Pure: no clock, no I/O.
 
-Theory of operation. Records are *received* in offset order, with gaps (compaction, transaction markers),
+Records are *received* in offset order, with gaps (compaction, transaction markers),
 and *finished* in any order. The position that may be committed is the lowest received offset that is not
 finished, or one past the last received where all are. A partition that is lost and gained again starts a
 new *epoch* with a new tracker, and what belongs to an old one can no longer move any position.
 
-What it must never do: let a position pass a record that still owes something.
+A position never passes a record that still owes something.
 """
 
 from __future__ import annotations
@@ -29,7 +29,16 @@ class PartitionOffsets:
         committed: the position last committed in this epoch, at first where reading began; None before.
     """
 
-    __slots__ = ("_finished", "_last", "_pending", "committed", "epoch", "partition", "revoked")
+    __slots__ = (
+        "_finished",
+        "_last",
+        "_next",
+        "_pending",
+        "committed",
+        "epoch",
+        "partition",
+        "revoked",
+    )
 
     def __init__(self, partition: Partition, epoch: int) -> None:
         self.partition = partition
@@ -39,6 +48,7 @@ class PartitionOffsets:
         self._pending: deque[int] = deque()
         self._finished: set[int] = set()
         self._last: int | None = None
+        self._next: int | None = None  # past ``_last``, and past what holds no records after it
 
     def receive(self, offsets: Iterable[int]) -> None:
         """Note records received, in offset order.
@@ -57,6 +67,20 @@ class PartitionOffsets:
             pending.append(offset)
             last = offset
         self._last = last
+        self._next = None if last is None else last + 1
+
+    def pass_to(self, position: int) -> None:
+        """Note that everything below was read: between the last record received and here there is none.
+
+        Brokers keep offsets without records: transaction markers, aborted records, and compacted ones.
+
+        Args:
+            position: the next offset to read; one that is not ahead changes nothing.
+        """
+        if self.committed is None:
+            self.committed = position  # where reading began
+        if self._next is None or position > self._next:
+            self._next = position
 
     def finish(self, offset: int) -> None:
         """Note that a record owes nothing any more: all its verdicts, or its dead letter, are acknowledged."""
@@ -70,7 +94,7 @@ class PartitionOffsets:
         """Return the next offset to read that may be committed; None where nothing was received yet."""
         if self._pending:
             return self._pending[0]
-        return None if self._last is None else self._last + 1
+        return self._next
 
     def committable(self) -> int | None:
         """Return a position that is worth a commit: new, and of a partition that is still ours."""
@@ -92,8 +116,8 @@ class PartitionOffsets:
         """Return what :meth:`position` will be once the first ``count`` pending offsets are finished."""
         if count < len(self._pending):
             return self._pending[count]
-        assert self._last is not None, "something was received"
-        return self._last + 1
+        assert self._next is not None, "something was received"
+        return self._next
 
     @property
     def last(self) -> int | None:
@@ -102,8 +126,8 @@ class PartitionOffsets:
 
     @property
     def next_offset(self) -> int | None:
-        """One past the last record received; None where none was."""
-        return None if self._last is None else self._last + 1
+        """The next offset to read; None where nothing was read."""
+        return self._next
 
     @property
     def unfinished(self) -> int:

@@ -53,15 +53,14 @@ class OutgoingBuilder:
         span = None
         if self._tracing.keeping is not None:
             severity = verdict["policy"]["severity"]
-            self._tracing.look(in_flight, judgement, now_ns, severity=severity)
+            self._tracing.keep_verdict(in_flight, judgement, now_ns, severity=severity)
             if in_flight.trace.span is not None:
                 span = self._tracing.sending(in_flight.trace, topic, policy_id, now_ns)
                 traceparent = format_traceparent(span.get_span_context())
         value, headers = events.encode(verdict, traceparent)
         label = (policy_id, verdict["decision"], verdict["provenance"]["tier"], mode)
-        return verdict, Outgoing(
-            topic, in_flight.record.key, value, headers, in_flight, label, now_ns, span
-        )
+        key = _key_of(in_flight, verdict)
+        return verdict, Outgoing(topic, key, value, headers, in_flight, label, now_ns, span)
 
     def reasoning(
         self,
@@ -75,7 +74,8 @@ class OutgoingBuilder:
         assert topic is not None, "asked for only where there is one"
         value, headers = reasoning_record(verdict, judgement.thoughts, in_flight.trace.traceparent)
         in_flight.owed += 1
-        return Outgoing(topic, in_flight.record.key, value, headers, in_flight, None, now_ns)
+        key = _key_of(in_flight, verdict)
+        return Outgoing(topic, key, value, headers, in_flight, None, now_ns)
 
     def dead_letter(
         self,
@@ -105,3 +105,9 @@ class OutgoingBuilder:
         topic = self._kafka.shadow_topic
         assert topic is not None, "check_routes refuses shadows without a topic of their own"
         return topic
+
+
+def _key_of(in_flight: InFlightRecord, verdict: dict[str, Any]) -> bytes:
+    """Return the record's key, or the content's id where it has none: a compacted topic refuses records without."""
+    key = in_flight.record.key
+    return verdict["content"]["id"].encode() if key is None else key

@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_guard.core.errors import NotAPostError, RecordError, TooLargeError
+from stream_guard.core.errors import NotAPostError, PolicyError, RecordError, TooLargeError
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.policies.routing import RouteFacts
 from stream_guard.records.verdict_event import VerdictEvents
@@ -50,7 +50,7 @@ class Pipeline:
     Attributes:
         admission: what is in flight.
         dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
-        progress: set whenever a record was finished; whoever waits clears it first.
+        progress: set whenever a record was finished; a caller that waits clears it first.
         finished: how many records were finished or given up, since the start.
     """
 
@@ -70,6 +70,7 @@ class Pipeline:
         self._policies = policies
         # By topic: the policies of all its posts, all live; None where they depend on the post.
         self._routes: dict[str, tuple[Policy, ...] | None] = {}
+        self._routed: dict[str, bool] = {}
         self._parser = parser
         self._judge = judge
         self._publisher = publisher
@@ -155,6 +156,21 @@ class Pipeline:
         """Judge by these from the next record on; what was accepted keeps the policies that it began with."""
         self._policies = policies
         self._routes = {}
+        self._routed = {}
+        self.progress.set()  # a topic may have a route now
+
+    def has_route(self, topic: str) -> bool:
+        """Return whether any policy judges this topic's posts; without one, none of its records may be accepted."""
+        known = self._routed.get(topic)
+        if known is None:
+            try:
+                self._policies.route_topic(topic)
+            except PolicyError:
+                known = False
+            else:
+                known = True
+            self._routed[topic] = known
+        return known
 
     def _fix_route(self, topic: str) -> tuple[Policy, ...] | None:
         routed = self._policies.route_topic(topic)
@@ -379,4 +395,4 @@ class Pipeline:
         if letters:
             self._publisher.publish(letters, self._acknowledged)
         elif self.dead_letters.next_due_s() is not None:
-            self.progress.set()  # whoever drains has it flushed
+            self.progress.set()  # a drain flushes it

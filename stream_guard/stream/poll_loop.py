@@ -1,11 +1,10 @@
-"""The loop round the pipeline: poll, accept, dispatch, commit; rebalance, rewind and drain.
+"""The poll loop: poll, accept, dispatch; rebalance, rewind and drain.
 
-Theory of operation. A partition that is ours either has an *epoch*, and is polled, or is being *rewound*: nothing of
-it is asked for while, in a task of its own, its committed position is read (in exactly-once mode once the partition
-has been claimed). The poll loop then seeks there between two polls, so that no record of an old position can come
-after it, and begins the next epoch.
+An assigned partition either has an *epoch* and is polled, or it is being *rewound* and is not polled. A task finds the
+committed position of a rewound partition, while polls and heartbeats go on. The poll loop then seeks there between two
+polls, so that no record of the old position can come after it, and begins the next epoch.
 
-What it must never do: commit for a partition that was lost, or leave a drain without a deadline.
+It never commits for a partition that was lost. A drain always has a deadline.
 """
 
 from __future__ import annotations
@@ -16,18 +15,18 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stream_guard.core.errors import BrokerError
 from stream_guard.stream.offsets import PartitionOffsets
 from stream_guard.stream.progress import Head, Progress, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Collection, Sequence
 
     from stream_guard.core.clock import Clock
     from stream_guard.core.kafka_types import Partition, Record
     from stream_guard.settings import DeliverySettings
+    from stream_guard.stream.delivery import Delivery
     from stream_guard.stream.pipeline import Pipeline
-    from stream_guard.stream.ports import Source, Transactions
+    from stream_guard.stream.ports import Source
     from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -36,54 +35,51 @@ POLL_TIMEOUT_MS: Final = 500
 _KEEP_ALIVE_S: Final = 5.0
 
 
-class Consumer:
+class PollLoop:
     """Drives one pipeline from one source; it is the source's rebalance listener.
 
     Args:
         source, pipeline: what it stands between.
-        delivery: intervals and deadlines.
+        delivery: the delivery mode.
+        settings: intervals and deadlines.
         clock, metrics: the parts.
-        transactions: who writes and commits in exactly-once mode; without it, positions are committed here.
 
     Attributes:
-        turns: how often the poll loop has turned, for liveness.
-        commits: how many have succeeded.
+        turns: how often the loop has turned, for liveness.
     """
 
     def __init__(
         self,
         source: Source,
         pipeline: Pipeline,
-        delivery: DeliverySettings,
+        delivery: Delivery,
+        settings: DeliverySettings,
         *,
         clock: Clock,
         metrics: Metrics,
-        transactions: Transactions | None = None,
     ) -> None:
         self._source = source
         self._pipeline = pipeline
         self._delivery = delivery
+        self._settings = settings
         self._clock = clock
         self._metrics = metrics
         self._offsets: dict[Partition, PartitionOffsets] = {}
         self._epoch = 0
         self._stopping = asyncio.Event()
         self._held = asyncio.Event()
-        self._committing = asyncio.Lock()
-        self._transactions = transactions
-        if transactions is not None:
-            transactions.listen(self._end_epoch)
+        delivery.listen(self._end_epoch)
         self._rewinding: dict[Partition, asyncio.Task[None]] = {}
-        # Partitions whose position is known, and why they were rewound: they wait for the poll loop.
+        # Partitions whose position was found, and why they were rewound: they wait for the poll loop.
         self._rewound: dict[Partition, tuple[int, str]] = {}
         self._failure: BaseException | None = None
+        self._draining: asyncio.Task[int] | None = None
         # By partition, the highest offset that this process has received in any epoch: at or below it, it is a repeat.
         self._received: dict[Partition, int] = {}
         self._causes: dict[Partition, str] = {}
         # How long the last turn took, its waiting left out, in s: about when the next one can hand posts over.
         self._turn_s = 0.0
         self.turns = 0
-        self.commits = 0
 
     @property
     def assigned(self) -> Sequence[Partition]:
@@ -95,10 +91,20 @@ class Consumer:
         ends = self._source.ends()
         behind = [
             end - offsets.next_offset
-            for partition, offsets in self._offsets.items()
-            if (end := ends.get(partition)) is not None and offsets.next_offset is not None
+            for offsets in self._judged()
+            if (end := ends.get(offsets.partition)) is not None and offsets.next_offset is not None
         ]
         return max(0, sum(behind)) if behind else None
+
+    def topics_without_route(self) -> list[str]:
+        """Return the assigned topics that no policy judges, which ``kafka.topic_pattern`` may catch."""
+        topics = {partition.topic for partition in self._offsets}
+        return sorted(topic for topic in topics if not self._pipeline.has_route(topic))
+
+    def _judged(self) -> list[PartitionOffsets]:
+        """Return the partitions whose topic has a route; the others are left alone, and no position of theirs moves."""
+        has_route = self._pipeline.has_route
+        return [one for one in self._offsets.values() if has_route(one.partition.topic)]
 
     def hold(self) -> None:
         """Keep the membership, and take no records, until :meth:`release`: the engine is not ready."""
@@ -126,7 +132,8 @@ class Consumer:
         """Return how far behind each partition is whose records are being read."""
         ends = self._source.ends()
         standings = []
-        for partition, offsets in self._offsets.items():
+        for offsets in self._judged():
+            partition = offsets.partition
             position, end = offsets.position(), ends.get(partition)
             known = position is not None and end is not None
             behind = max(0, end - position) if known else None  # type: ignore[operator]
@@ -139,7 +146,7 @@ class Consumer:
         return Progress(
             turns=self.turns,
             finished=self._pipeline.finished,
-            committed=self.commits,
+            committed=self._delivery.commits,
             in_flight=self._pipeline.admission.records,
             uncommitted=any(o.committable() is not None for o in self._offsets.values()),
             oldest_s=max((head.age_s for head in heads), default=0.0),
@@ -153,7 +160,9 @@ class Consumer:
 
     async def run(self) -> None:
         """Poll until :meth:`stop`; raises BrokerError where reading cannot go on."""
-        committer = asyncio.create_task(self._commit_regularly(), name="committer")
+        committer = asyncio.create_task(
+            self._delivery.commit_regularly(lambda: [*self._offsets.values()]), name="committer"
+        )
         try:
             while not self._stopping.is_set():
                 await self._turn()
@@ -172,7 +181,7 @@ class Consumer:
         pipeline.dispatch(ahead_s=self._turn_s)
         self._metrics.in_flight.set(pipeline.admission.records)
         room = pipeline.admission.room() if self._held.is_set() else 0
-        pollable = pipeline.admission.pollable(self._offsets.values()) if room else []
+        pollable = pipeline.admission.pollable(self._judged()) if room else []
         if not pollable:
             await self._wait_for_room()
             # Nothing is asked for, so nothing comes: it only counts as a poll.
@@ -182,6 +191,7 @@ class Consumer:
         polled_s = self._clock.monotonic_s()
         for partition, batch in records.items():
             self._accept(partition, batch)
+        self._pass_gaps(pollable)
         # A poll that finds prefetched records does not suspend, and publishing has to get its turn.
         await asyncio.sleep(0)
         self._turn_s = self._clock.monotonic_s() - polled_s
@@ -190,13 +200,13 @@ class Consumer:
         offsets = self._offsets.get(partition)
         if offsets is None or not batch:
             return  # its epoch ended during the poll: it is read again
-        first = batch[0].offset
-        if offsets.last is not None and first <= offsets.last:
+        first, expected = batch[0].offset, offsets.next_offset
+        if expected is not None and first < expected:
             # The log begins again, or was cut: what was read of the old one can move no position of the new.
             _log.warning(
                 "log_went_back",
                 partition=f"{partition.topic}/{partition.partition}",
-                received=offsets.last,
+                expected=expected,
                 now=first,
             )
             self._end_epoch(offsets, "reset")
@@ -206,6 +216,16 @@ class Consumer:
             count = sum(record.offset <= seen for record in batch)
             self._metrics.repeats.labels(self._causes[partition]).inc(count)
         self._pipeline.accept(offsets, batch)
+
+    def _pass_gaps(self, polled: Sequence[Partition]) -> None:
+        """Move past offsets without records: transaction markers, aborted records, compacted ones."""
+        if self._pipeline.dead_letters.trip is not None:
+            return  # what was polled since was not accepted
+        positions = self._source.positions()
+        for partition in polled:
+            offsets, position = self._offsets.get(partition), positions.get(partition)
+            if offsets is not None and position is not None:
+                offsets.pass_to(position)
 
     def _timeout_ms(self) -> int:
         due_s = self._pipeline.next_due_s()
@@ -230,7 +250,7 @@ class Consumer:
     # Rebalance
 
     async def on_assigned(self, partitions: Sequence[Partition]) -> None:
-        """Begin an epoch for each partition, once it is claimed where transactions need that."""
+        """Find the position of each partition; its epoch begins then. This returns at once, so heartbeats go on."""
         self._metrics.rebalances.inc()
         self._metrics.partitions.set(len(partitions))
         _log.info(
@@ -238,12 +258,7 @@ class Consumer:
             epoch=self._epoch + 1,
             partitions=[f"{p.topic}/{p.partition}" for p in partitions],
         )
-        for partition in partitions:
-            if self._transactions is None:  # the source has gone to the committed position
-                self._begin_epoch(partition, "rebalance")
-            else:
-                self._rewind(partition, "rebalance")
-        self._pipeline.progress.set()
+        self._rewind(partitions, "rebalance")
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:
         """Finish what is in flight until the drain's deadline, commit, and give up the rest."""
@@ -254,12 +269,12 @@ class Consumer:
 
     # Epochs
 
-    def _begin_epoch(self, partition: Partition, cause: str) -> None:
+    def _begin_epoch(self, partition: Partition, position: int, cause: str) -> None:
         self._epoch += 1
         offsets = self._offsets[partition] = PartitionOffsets(partition, self._epoch)
+        offsets.pass_to(position)
         self._causes[partition] = cause
-        if self._transactions is not None:
-            self._transactions.begin(offsets)
+        self._delivery.begin(offsets)
 
     def _end_epoch(self, offsets: PartitionOffsets, cause: str) -> None:
         """Give up what is unfinished of an epoch, and have its partition read again from where it is committed."""
@@ -276,44 +291,41 @@ class Consumer:
                 cause=cause,
                 abandoned=abandoned,
             )
-            self._rewind(partition, cause)
+            self._rewind([partition], cause)
 
     def _note_received(self, offsets: PartitionOffsets) -> None:
         if offsets.last is not None:
             seen = self._received.get(offsets.partition, -1)
             self._received[offsets.partition] = max(seen, offsets.last)
 
-    def _rewind(self, partition: Partition, cause: str) -> None:
-        self._rewinding[partition] = asyncio.create_task(
-            self._find_position(partition, cause), name=f"rewind-{partition.partition}"
-        )
+    def _rewind(self, partitions: Collection[Partition], cause: str) -> None:
+        task = asyncio.create_task(self._find_positions(partitions, cause), name=f"rewind-{cause}")
+        self._rewinding.update(dict.fromkeys(partitions, task))
 
-    async def _find_position(self, partition: Partition, cause: str) -> None:
-        try:
-            if self._transactions is not None:
-                if cause == "reset":
-                    await self._transactions.release([partition])
-                await self._transactions.claim(partition, cause)
-            position = await self._source.committed(partition)
-        except Exception as error:  # noqa: BLE001 - raised by the poll loop
-            self._failure = error
-        else:
+    async def _find_positions(self, partitions: Collection[Partition], cause: str) -> None:
+        def found(partition: Partition, position: int) -> None:
             if cause == "reset":
                 self._received.pop(partition, None)  # other records have these offsets now
+            self._rewinding.pop(partition, None)
             self._rewound[partition] = (position, cause)
-        self._rewinding.pop(partition, None)
-        self._pipeline.progress.set()
+            self._pipeline.progress.set()
+
+        try:
+            await self._delivery.find_positions(partitions, cause, found)
+        except Exception as error:  # noqa: BLE001 - raised by the poll loop
+            self._failure = error
+            self._pipeline.progress.set()
 
     def _seek_rewound(self) -> None:
         """Between two polls: read on from the positions that were found."""
         for partition, (position, cause) in self._rewound.items():
             self._source.seek(partition, position)
             known = cause in ("rebalance", "reset")
-            self._begin_epoch(partition, cause if known else "rewind")
+            self._begin_epoch(partition, position, cause if known else "rewind")
         self._rewound.clear()
 
     async def _stop_rewinding(self) -> None:
-        tasks = [*self._rewinding.values()]
+        tasks = {*self._rewinding.values()}
         self._rewinding.clear()
         self._rewound.clear()
         for task in tasks:
@@ -322,56 +334,30 @@ class Consumer:
             await asyncio.wait(tasks)
 
     async def drain(self) -> int:
-        """Finish what is in flight until ``delivery.drain_timeout_s``, commit; return the records given up."""
+        """Finish what is in flight until ``delivery.drain_timeout_s``, commit; return the records given up.
+
+        A stop during a rebalance asks a second time. Both then wait for one drain, which has one deadline.
+        """
+        if self._draining is None or self._draining.done():
+            self._draining = asyncio.create_task(self._drain(), name="drain")
+        return await asyncio.shield(self._draining)
+
+    async def _drain(self) -> int:
         owned = self.assigned
         draining, self._offsets = self._offsets, {}
         await self._stop_rewinding()
         pipeline = self._pipeline
-        if self._transactions is not None:
-            self._transactions.hurry()
+        self._delivery.hurry()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._delivery.drain_timeout_s):
+            async with asyncio.timeout(self._settings.drain_timeout_s):
                 while pipeline.unfinished(draining):
                     pipeline.progress.clear()
                     pipeline.dispatch(flush=True)
                     await pipeline.progress.wait()
-        await self._commit(draining.values())
+        await self._delivery.commit(draining.values())
         for offsets in draining.values():
             offsets.revoked = True
             self._note_received(offsets)
         abandoned = pipeline.abandon(draining)
-        if self._transactions is not None:
-            await self._transactions.release(owned)
+        await self._delivery.release(owned)
         return abandoned
-
-    # Commit
-
-    async def _commit_regularly(self) -> None:
-        while self._transactions is None:
-            await asyncio.sleep(self._delivery.commit_interval_ms / 1_000)
-            await self._commit(self._offsets.values())
-
-    async def _commit(self, partitions: Iterable[PartitionOffsets]) -> None:
-        if self._transactions is not None:
-            return  # positions travel with what their records owe
-        async with self._committing:  # one at a time, so that positions never go back
-            positions: dict[Partition, int] = {}
-            trackers = list(partitions)
-            for offsets in trackers:
-                position = offsets.committable()
-                if position is not None:
-                    positions[offsets.partition] = position
-            if not positions:
-                return
-            try:
-                await self._source.commit(positions)
-            except BrokerError as error:
-                # Nothing is lost: the position stays, and is committed next time or read again.
-                self._metrics.commits.labels("failed").inc()
-                _log.warning("commit_failed", error=str(error))
-                return
-            self._metrics.commits.labels("ok").inc()
-            self.commits += 1
-            for offsets in trackers:
-                if offsets.partition in positions:
-                    offsets.committed = positions[offsets.partition]

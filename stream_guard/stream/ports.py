@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Partition, Record
     from stream_guard.stream.in_flight import Outgoing
@@ -38,6 +38,8 @@ class Source(Protocol):
     ) -> Mapping[Partition, Sequence[Record]]:
         """Records of these partitions, in offset order, as soon as there are any.
 
+        After an assignment, a partition yields records once :meth:`seek` has said from where.
+
         With no partitions: nothing is taken; the membership is kept and the time waited out.
         """
 
@@ -53,7 +55,13 @@ class Source(Protocol):
     def ends(self) -> Mapping[Partition, int]:
         """The offset after the newest record of each assigned partition, as of the last fetch, where one is known."""
 
-    async def committed(self, partition: Partition) -> int:
+    def positions(self) -> Mapping[Partition, int]:
+        """The next offset that :meth:`poll` reads, of each partition that was sought.
+
+        It passes offsets without records: transaction markers, aborted records, and compacted ones.
+        """
+
+    async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         """Return where reading begins: the committed position, with no transaction open on it, or the log's start.
 
         Raises:
@@ -101,7 +109,7 @@ class Transactions(Publisher, Protocol):
         """Have ``doubted`` called, with the epoch and the cause, when an epoch can no longer be written."""
 
     async def claim(self, partition: Partition, cause: str) -> None:
-        """Take a partition over from whoever had it; retried, with pauses, until it succeeds.
+        """Take a partition over from its earlier owner; retried, with pauses, until it succeeds.
 
         Args:
             partition: which.
@@ -140,7 +148,7 @@ class Transactor(Protocol):
     """Opens sessions."""
 
     async def claim(self, partition: Partition) -> Session:
-        """Fence whoever claimed the partition before, and abort what they left open.
+        """Fence the earlier owner of the partition, and abort the transaction that it left open.
 
         Raises:
             DoubtError: not this time.

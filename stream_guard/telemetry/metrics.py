@@ -110,6 +110,10 @@ class Metrics:
     partitions = _Metric(
         Gauge, "stream_guard_assigned_partitions", "Partitions assigned to this member."
     )
+    topics_without_route = _Metric(
+        Gauge, "stream_guard_topics_without_route",
+        "Assigned topics that kafka.topic_pattern catches and no policy judges; they are not read.",
+    )  # fmt: skip
     repeats = _Metric(
         Counter, "stream_guard_repeats",
         "Records read again (rebalance, rewind, reset), and verdicts and dead letters sent again because nobody "

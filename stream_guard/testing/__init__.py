@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_guard.testing.doubles import ManualClock, ManualJudge
-from stream_guard.testing.memory import MemoryBroker, MemoryPublisher, MemoryRecord, MemorySource
+from stream_guard.testing.memory import MemoryBroker, MemoryRecord, MemorySource
+from stream_guard.testing.memory_publisher import MemoryPublisher
 from stream_guard.testing.memory_transactions import MemoryTransactor
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Kafka in memory: a broker, a source and a publisher for tests that need no guarantee of a real one.
+"""Kafka in memory: a broker and a source for tests that need no guarantee of a real one.
 
 They keep the contract of :mod:`stream_guard.stream.ports` - order per partition, groups, committed positions, one
 acknowledgement for each record - and the same suite of tests runs over them and over a real broker. What they must
@@ -19,7 +19,7 @@ from stream_guard.core.errors import BrokerError, DoubtError
 from stream_guard.core.kafka_types import Partition
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.stream.in_flight import Outgoing
@@ -150,11 +150,11 @@ class MemoryBroker:
         """Append records and move the group's position of a partition: both, or neither.
 
         Raises:
-            DoubtError: the partition was claimed anew.
+            DoubtError: the partition was claimed again.
             BrokerError: there is no such topic.
         """
         if claim != self._claims[group_id, partition]:
-            raise DoubtError("fenced", f"{partition} was claimed anew")
+            raise DoubtError("fenced", f"{partition} was claimed again")
         for sent in outgoing:
             self._logs(sent.topic)
         for sent in outgoing:
@@ -171,11 +171,16 @@ class MemoryBroker:
             known = ", ".join(sorted(self._topics)) or "none"
             raise BrokerError(f"there is no topic {topic!r} (known: {known})") from None
 
-    def _read(self, partition: Partition, position: int, count: int) -> list[MemoryRecord]:
+    def _read(
+        self, partition: Partition, position: int, count: int
+    ) -> tuple[list[MemoryRecord], int]:
+        """Return records from a position on, and the position after them and after the gap behind the last."""
         log = self._logs(partition.topic)[partition.partition]
         if position >= log.end:
-            return []
-        return [record for record in log.records if record.offset >= position][:count]
+            return [], position
+        ahead = [record for record in log.records if record.offset >= position]
+        taken = ahead[:count]
+        return taken, taken[-1].offset + 1 if len(taken) < len(ahead) else log.end
 
     def _wake(self) -> None:
         for event in self._waiting:
@@ -223,7 +228,7 @@ class _Group:
                 for partition in self.broker.partitions(topic):
                     shares[takers[partition.partition % len(takers)]].append(partition)
             for member, share in zip(self.members, shares, strict=True):
-                await member._gain(tuple(share), self.positions)  # noqa: SLF001
+                await member._gain(tuple(share))  # noqa: SLF001
 
 
 class MemorySource:
@@ -286,13 +291,17 @@ class MemorySource:
         logs = self._broker._logs  # noqa: SLF001 - one mechanism in two classes
         return {p: logs(p.topic)[p.partition].end for p in self._assigned}
 
-    async def committed(self, partition: Partition) -> int:
+    def positions(self) -> Mapping[Partition, int]:
+        """Return the next offsets to read of the partitions that were sought."""
+        return self._next
+
+    async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
         """Return where reading begins."""
-        return self._group.positions.get(partition, 0)
+        return {partition: self._group.positions.get(partition, 0) for partition in partitions}
 
     def seek(self, partition: Partition, position: int) -> None:
         """Read on from here, where the partition is ours."""
-        if partition in self._next:
+        if partition in self._assigned:
             self._next[partition] = position
 
     async def stop(self) -> None:
@@ -305,107 +314,27 @@ class MemorySource:
         taken: dict[Partition, list[MemoryRecord]] = {}
         room = records_max
         for partition in partitions:
-            if room <= 0 or partition not in self._assigned:
+            if room <= 0 or partition not in self._next:
                 continue
-            records = self._broker._read(partition, self._next[partition], room)  # noqa: SLF001
+            records, self._next[partition] = self._broker._read(  # noqa: SLF001
+                partition, self._next[partition], room
+            )
             if records:
                 taken[partition] = records
-                self._next[partition] = records[-1].offset + 1
                 room -= len(records)
         return taken
 
     async def _lose(self) -> None:
         self._generation += 1
         lost, self._assigned = self._assigned, ()
+        self._next = {}
         self._broker._wake()  # noqa: SLF001
         if lost and self._listener is not None:
             await self._listener.on_revoked(lost)
         self._owned = ()
 
-    async def _gain(self, share: tuple[Partition, ...], positions: Mapping[Partition, int]) -> None:
-        self._next = {partition: positions.get(partition, 0) for partition in share}
+    async def _gain(self, share: tuple[Partition, ...]) -> None:
         self._assigned = self._owned = share
         assert self._listener is not None, "a member has started"
         await self._listener.on_assigned(share)
         self._broker._wake()  # noqa: SLF001
-
-
-class MemoryPublisher:
-    """A :class:`stream_guard.stream.ports.Publisher` that writes to a :class:`MemoryBroker`.
-
-    Args:
-        broker: where to.
-        manual: records wait in ``pending`` until :meth:`acknowledge`; otherwise they are written and acknowledged
-            on the event loop's next turn.
-
-    Attributes:
-        pending: queued and not acknowledged, in order.
-    """
-
-    def __init__(self, broker: MemoryBroker, *, manual: bool = False) -> None:
-        self.pending: list[Outgoing] = []
-        self._broker = broker
-        self._manual = manual
-        self._callbacks: dict[int, Callable[[Sequence[Outgoing]], None]] = {}
-        self._empty = asyncio.Event()
-        self._empty.set()
-        self._failed = asyncio.Event()
-        self._failure: BaseException | None = None
-
-    async def start(self) -> None:
-        """Do nothing: there is nothing to connect to."""
-
-    def publish(
-        self, outgoing: Sequence[Outgoing], acknowledged: Callable[[Sequence[Outgoing]], None]
-    ) -> None:
-        """Queue records; see :meth:`stream_guard.stream.ports.Publisher.publish`."""
-        if not outgoing:
-            return
-        self.pending.extend(outgoing)
-        self._callbacks.update((id(record), acknowledged) for record in outgoing)
-        self._empty.clear()
-        if not self._manual:
-            asyncio.get_running_loop().call_soon(self._write, list(outgoing))
-
-    def acknowledge(self, outgoing: Sequence[Outgoing] | None = None) -> None:
-        """Write these pending records, or all, to their topics, and acknowledge them in one list per caller."""
-        self._write([*self.pending] if outgoing is None else outgoing)
-
-    def fail(self, error: BaseException) -> None:
-        """Send nothing more; :meth:`wait_failed` returns the error."""
-        self._failure = error
-        self._failed.set()
-
-    async def flush(self) -> None:
-        """Return once everything queued is acknowledged."""
-        await self._empty.wait()
-
-    async def wait_failed(self) -> BaseException:
-        """Return the error, once there is one."""
-        await self._failed.wait()
-        assert self._failure is not None, "fail() sets both"
-        return self._failure
-
-    async def stop(self) -> None:
-        """Do nothing: what is pending stays so."""
-
-    def _write(self, outgoing: Sequence[Outgoing]) -> None:
-        by_caller: dict[Callable[[Sequence[Outgoing]], None], list[Outgoing]] = {}
-        written: set[int] = set()
-        for record in outgoing:
-            if self._failure is not None:
-                break
-            try:
-                self._broker.produce(
-                    record.topic, record.value, key=record.key, headers=record.headers
-                )
-            except BrokerError as error:
-                self.fail(error)
-                break
-            written.add(id(record))
-            by_caller.setdefault(self._callbacks.pop(id(record)), []).append(record)
-        self.pending = [record for record in self.pending if id(record) not in written]
-        for acknowledged, records in by_caller.items():
-            acknowledged(records)
-        if not self.pending:
-            self._empty.set()

@@ -115,9 +115,16 @@ async def reading(rig: Rig, topic: str, group: str) -> AsyncIterator[tuple[Sourc
         async with asyncio.timeout(HANG_S):
             await source.start(listener)
             await listener.assigned.wait()
+            await go_on(source)
             yield source, listener
     finally:
         await source.stop()
+
+
+async def go_on(source: Source) -> None:
+    """Read on from the committed positions, which is the listener's duty after each assignment."""
+    for partition, position in (await source.committed(source.assigned())).items():
+        source.seek(partition, position)
 
 
 async def take(source: Source, count: int) -> list[Record]:
@@ -238,6 +245,35 @@ async def test_where_partitions_end_is_known_once_they_were_read(rig: Rig) -> No
             assert ends[partition] == max(own) + 1
 
 
+async def test_the_position_is_past_what_was_read(rig: Rig) -> None:
+    topic = rig.create_topic(1)
+    partition = Partition(topic, 0)
+    await publish(rig, posts(topic, 10))
+    async with reading(rig, topic, topic) as (source, _):
+        assert len(await take(source, 10)) == 10
+        assert source.positions()[partition] == 10
+        source.seek(partition, 4)
+        assert source.positions()[partition] == 4
+        assert [record.offset for record in await take(source, 6)] == [4, 5, 6, 7, 8, 9]
+
+
+async def test_nothing_is_read_before_it_is_said_from_where(rig: Rig) -> None:
+    topic = rig.create_topic(1)
+    await publish(rig, posts(topic, 5))
+    source, listener = rig.source(topic, topic), Listener()
+    try:
+        async with asyncio.timeout(HANG_S):
+            await source.start(listener)
+            await listener.assigned.wait()
+            for _turn in range(3):
+                assert not await source.poll(source.assigned(), records_max=10, timeout_ms=50)
+            assert not source.positions()
+            source.seek(Partition(topic, 0), 3)
+            assert [record.offset for record in await take(source, 2)] == [3, 4]
+    finally:
+        await source.stop()
+
+
 async def test_the_next_member_resumes_at_what_was_committed(rig: Rig) -> None:
     topic = rig.create_topic(1)
     partition = Partition(topic, 0)
@@ -263,6 +299,7 @@ async def test_two_members_share_and_what_was_not_committed_is_read_again(rig: R
         told_first.assigned.clear()
         async with reading(rig, topic, topic) as (second, _):
             await told_first.assigned.wait()
+            await go_on(first)
             assert {*first.assigned(), *second.assigned()} == {(topic, 0), (topic, 1)}
             assert len(first.assigned()) == len(second.assigned()) == 1
             mine: list[Record] = []

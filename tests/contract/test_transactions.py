@@ -63,8 +63,8 @@ async def test_records_and_position_are_written_together(rig: Rig) -> None:
         await session.write(out(verdicts, b"c"), 7)
         await session.close()
         async with reading(rig, posts, posts) as (source, _):
-            assert await source.committed(partition) == 7
-            assert await source.committed(Partition(posts, 0)) == 0
+            assert await source.committed([partition]) == {partition: 7}
+            assert await source.committed([Partition(posts, 0)]) == {Partition(posts, 0): 0}
         assert await seen(rig, verdicts, 3) == [b"a", b"b", b"c"]
 
 
@@ -84,7 +84,7 @@ async def test_a_claim_fences_the_one_before_it(rig: Rig) -> None:
         for session in (old, new, neighbour):
             await session.close()
         async with reading(rig, posts, posts) as (source, _):
-            assert [await source.committed(p) for p in (partition, other)] == [2, 5]
+            assert await source.committed([partition, other]) == {partition: 2, other: 5}
         assert await seen(rig, verdicts, 3) == [b"by the old", b"by the new", b"by the neighbour"]
 
 
@@ -151,14 +151,15 @@ async def test_what_is_ready_waits_for_all_before_it(rig: Rig) -> None:
         rigged.publish(offsets, 0, out(verdicts, b"first, of policy a"), owed=2)
         await asyncio.sleep(0)
         assert rigged.acknowledged == []
-        assert await source.committed(rigged.partition) == 0
+        assert await source.committed([rigged.partition]) == {rigged.partition: 0}
         rigged.publish(offsets, 0, out(verdicts, b"first, of policy b"), owed=2)
         await rigged.publisher.flush()
         # The record at 5 still owes, so that this is where reading would begin: the gap is passed.
-        assert await source.committed(rigged.partition) == 5 == offsets.committed
+        assert await source.committed([rigged.partition]) == {rigged.partition: 5}
+        assert offsets.committed == 5
         rigged.publish(offsets, 5, out(verdicts, b"third"))
         await rigged.publisher.flush()
-        assert await source.committed(rigged.partition) == 6
+        assert await source.committed([rigged.partition]) == {rigged.partition: 6}
         await rigged.publisher.stop()
     assert rigged.acknowledged[-1] == b"third"
     assert (await seen(rig, verdicts, 4))[:3] == [

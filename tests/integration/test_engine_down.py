@@ -111,7 +111,7 @@ async def test_down_it_keeps_its_membership_takes_nothing_and_then_drains(
         await service.engines[0].kill()
         await service.until(lambda: not service.app.health.engine_ready)
         await produce(place.bootstrap, place.posts, (post(n) for n in range(100, 3_100)))
-        consumer = service.app._consumer
+        consumer = service.app._poll_loop
         assert consumer is not None
         # A turn lasts half a second while there is nothing to do: twice the time after which we would be put out.
         turns = consumer.turns + 4 * MAX_POLL_INTERVAL_S

@@ -104,7 +104,7 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
         faults.stand_before(producer)
         return producer
 
-    for module in ("publisher", "transactions"):
+    for module in ("producers", "transactions"):
         monkeypatch.setattr(f"stream_guard.kafka.{module}.make_producer", made)
     return faults
 
@@ -216,7 +216,7 @@ async def committed(settings: KafkaSettings, partition: Partition) -> int:
     try:
         await source.start(listener)
         await listener.assigned.wait()
-        return await source.committed(partition)
+        return (await source.committed([partition]))[partition]
     finally:
         await source.stop()
 

@@ -1,14 +1,16 @@
-"""A consumer and its pipeline over parts in memory, put together as the program does it."""
+"""A poll loop and its pipeline over parts in memory, put together as the program does it."""
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 from stream_guard.records.post import PostParser
 from stream_guard.settings import TelemetrySettings
+from stream_guard.stream.delivery import AtLeastOnce, ExactlyOnce
 from stream_guard.stream.exactly_once import TransactionalPublisher
 from stream_guard.stream.pipeline import Pipeline
-from stream_guard.stream.poll_loop import Consumer
+from stream_guard.stream.poll_loop import PollLoop
 from stream_guard.stream.tracing.record_tracer import Tracing
 
 if TYPE_CHECKING:
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from stream_guard.telemetry.metrics import Metrics
 
 
-def make_consumer(
+def make_poll_loop(
     settings: Settings,
     policies: PolicySet,
     *,
@@ -30,8 +32,8 @@ def make_consumer(
     clock: Clock,
     metrics: Metrics,
     parser: PostParser | None = None,
-) -> Consumer:
-    """Return a consumer that takes records from its first assignment on; a transactional publisher commits as well."""
+) -> PollLoop:
+    """Return a poll loop that takes records from its first assignment on; a transactional publisher commits as well."""
     pipeline = Pipeline(
         settings,
         policies,
@@ -42,13 +44,19 @@ def make_consumer(
         metrics=metrics,
         tracing=Tracing(TelemetrySettings(), group="g"),
     )
-    consumer = Consumer(
-        source,
-        pipeline,
-        settings.delivery,
-        clock=clock,
-        metrics=metrics,
-        transactions=publisher if isinstance(publisher, TransactionalPublisher) else None,
+    delivery = (
+        ExactlyOnce(source, publisher)
+        if isinstance(publisher, TransactionalPublisher)
+        else AtLeastOnce(source, publisher, settings.delivery, metrics)
     )
-    consumer.release()
-    return consumer
+    poll_loop = PollLoop(
+        source, pipeline, delivery, settings.delivery, clock=clock, metrics=metrics
+    )
+    poll_loop.release()
+    return poll_loop
+
+
+async def take_up(poll_loop: PollLoop) -> None:
+    """Begin the epochs of what was assigned, as the loop does between two polls."""
+    await asyncio.gather(*{*poll_loop._rewinding.values()})
+    poll_loop._seek_rewound()

@@ -24,7 +24,7 @@ from stream_guard.testing import (
     MemoryTransactor,
 )
 from tests.hang import HANG_S
-from tests.simulation.assembly import make_consumer
+from tests.simulation.assembly import make_poll_loop
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,8 +53,8 @@ class Member:
         clock = ManualClock()
         self.broker = MemoryBroker()
         kafka, delivery = self.settings.kafka, self.settings.delivery
-        self.broker.create_topics("posts", kafka.verdict_topic, kafka.dead_letter_topic)
-        self.source = MemorySource(self.broker, ["posts"], "g")
+        self.broker.create_topics("posts", "strange", kafka.verdict_topic, kafka.dead_letter_topic)
+        self.source = MemorySource(self.broker, ["posts", "strange"], "g")
         self.judge = ManualJudge(clock)
         self.metrics = Metrics(CollectorRegistry())
         self.transactor = MemoryTransactor(self.broker, "g")
@@ -63,7 +63,7 @@ class Member:
             if mode == "exactly_once"
             else None
         )
-        self.consumer = make_consumer(
+        self.poll_loop = make_poll_loop(
             self.settings,
             SET,
             source=self.source,
@@ -105,13 +105,13 @@ async def member(
 ) -> AsyncIterator[Member]:
     monkeypatch.setattr("stream_guard.stream.poll_loop.POLL_TIMEOUT_MS", 2)
     member = Member(request.param)
-    await member.source.start(member.consumer)
-    task = asyncio.create_task(member.consumer.run())
+    await member.source.start(member.poll_loop)
+    task = asyncio.create_task(member.poll_loop.run())
     yield member
-    member.consumer.stop()
+    member.poll_loop.stop()
     with contextlib.suppress(asyncio.CancelledError):
         await task
-    await member.consumer.drain()
+    await member.poll_loop.drain()
     await member.source.stop()
 
 
@@ -148,3 +148,56 @@ async def test_what_is_read_again_is_counted_by_its_cause(member: Member) -> Non
         await member.until("a", "b", "c", "d", position=4)
         # The first fault left it unwritten, and it was read again; the second had written it.
         assert member.repeats() == {"rebalance": 2, "rewind": 1}
+
+
+async def test_offsets_without_records_are_no_lag_and_are_passed(member: Member) -> None:
+    member.produce("a")
+    await member.until("a", position=1)
+    member.broker.skip(POSTS, 1_002)
+    async with asyncio.timeout(HANG_S):
+        while member.poll_loop.lag_records() != 0:  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(0.001)
+        if member.settings.delivery.mode == "at_least_once":
+            await member.until("a", position=1_003)
+    member.produce("b")
+    await member.until("a", "b", position=1_004)
+
+
+async def test_a_topic_without_a_route_is_left_alone_until_it_has_one(member: Member) -> None:
+    member.broker.produce("strange", orjson.dumps({"id": "s", "text": "t"}))
+    member.produce("a")
+    await member.until("a", position=1)
+    assert member.poll_loop.topics_without_route() == ["strange"]
+    assert member.poll_loop.lag_records() == 0, "nobody waits for its records"
+    assert Partition("strange", 0) not in member.broker.committed("g")
+    both = PolicySet(SET.policies, {"posts": ("a",), "strange": ("a",)})
+    member.poll_loop._pipeline.switch(both)
+    member.produce("b")
+    async with asyncio.timeout(HANG_S):
+        while sorted(member.published()) != ["a", "b", "s"]:
+            member.judge.answer()
+            await asyncio.sleep(0.001)
+    assert member.poll_loop.topics_without_route() == []
+
+
+async def test_a_stop_during_a_rebalance_waits_for_the_one_drain(member: Member) -> None:
+    patient = member.settings.delivery.model_copy(update={"drain_timeout_s": 60})
+    member.poll_loop._settings = patient
+    member.held = {"a"}
+    member.produce("a")
+    async with asyncio.timeout(HANG_S):
+        while not member.judge.waiting:  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(0.001)
+        rebalance = asyncio.create_task(member.broker.rebalance("g"))
+        while not member.poll_loop._draining:  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(0)
+        member.poll_loop.stop()
+        stop = asyncio.create_task(member.poll_loop.drain())
+        for _ in range(20):
+            await asyncio.sleep(0.001)
+        assert not stop.done(), "what is in flight is not finished"
+        member.judge.answer()
+        assert await stop == 0
+        await rebalance
+    assert member.published() == ["a"]
+    assert member.broker.committed("g")[POSTS] == 1

@@ -36,7 +36,7 @@ from stream_guard.testing import (
     MemoryTransactor,
 )
 from tests.hang import HANG_S
-from tests.simulation.assembly import make_consumer
+from tests.simulation.assembly import make_poll_loop
 
 HISTORIES: Final = 120
 SHARDS: Final = 6  # so that a failure names few seeds, and each test is short
@@ -68,7 +68,7 @@ class Member:
         self.publisher = TransactionalPublisher(
             self.transactor, SETTINGS.delivery, _metrics, fenced_pause_s=0
         )
-        self.consumer = make_consumer(
+        self.poll_loop = make_poll_loop(
             SETTINGS,
             SET,
             source=self.source,
@@ -80,15 +80,15 @@ class Member:
         self.task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        await self.source.start(self.consumer)
-        self.task = asyncio.create_task(self.consumer.run())
+        await self.source.start(self.poll_loop)
+        self.task = asyncio.create_task(self.poll_loop.run())
 
     async def end(self) -> None:
         """Stop in good order."""
         assert self.task is not None
-        self.consumer.stop()
+        self.poll_loop.stop()
         await self.task
-        await self.consumer.drain()
+        await self.poll_loop.drain()
         await self.source.stop()
         await self.publisher.stop()
 

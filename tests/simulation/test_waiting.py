@@ -20,7 +20,7 @@ from stream_guard.testing import (
     MemorySource,
 )
 from tests.hang import HANG_S
-from tests.simulation.assembly import make_consumer
+from tests.simulation.assembly import make_poll_loop
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -80,7 +80,7 @@ async def waits_ms(takes_ms: float, age_max_ms: int, posts: int) -> list[int]:
         broker.produce("posts", orjson.dumps({"id": str(number), "text": "t"}))
     source, metrics = MemorySource(broker, ["posts"], "g"), Metrics(CollectorRegistry())
     parser, judge = SlowParser(settings, clock, takes_ms / 1_000), TimedJudge(clock)
-    consumer = make_consumer(
+    consumer = make_poll_loop(
         settings,
         SET,
         source=source,

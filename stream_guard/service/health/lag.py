@@ -20,7 +20,7 @@ class LagWatch:
     def __init__(self) -> None:
         self._waiting_since_ns: dict[Partition, int] = {}
 
-    def look(self, standings: Iterable[Standing], now_ns: int) -> dict[Partition, float]:
+    def ages_s(self, standings: Iterable[Standing], now_ns: int) -> dict[Partition, float]:
         """Return the age of each partition's oldest unjudged record, in s.
 
         If no record is in flight and some are unread, their own age is unknown. The time since this state began is then

@@ -1,6 +1,6 @@
-"""Looks once a second whether all moves, and tells metrics, probes and the log; its end is that of the service.
+"""Checks once a second whether the stream moves, and updates metrics, probes and the log. A stall ends the service.
 
-What it must never do: name more of a record than where it is.
+Of a record it shows only the place: topic, partition and offset.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from stream_guard.service.health.state import Health
     from stream_guard.service.health.watchdog import LoopWatchdog
     from stream_guard.settings import Settings
-    from stream_guard.stream.poll_loop import Consumer
+    from stream_guard.stream.poll_loop import PollLoop
     from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -35,19 +35,19 @@ STOP_S: Final = 30.0
 
 
 class Monitor:
-    """Watches one consumer.
+    """Watches one poll loop.
 
     Args:
         settings: all sections; ``delivery`` is used, and what it must exceed.
-        consumer, health, metrics, clock: the parts.
+        poll_loop, health, metrics, clock: the parts.
         watchdog: ends the process where a stall keeps it from stopping, too.
-        tick_s: how often we look, in s.
+        tick_s: how often it checks, in s.
     """
 
     def __init__(
         self,
         settings: Settings,
-        consumer: Consumer,
+        poll_loop: PollLoop,
         *,
         health: Health,
         metrics: Metrics,
@@ -56,7 +56,7 @@ class Monitor:
         tick_s: float = TICK_S,
     ) -> None:
         delivery = settings.delivery
-        self._consumer = consumer
+        self._poll_loop = poll_loop
         self._health = health
         self._metrics = metrics
         self._clock = clock
@@ -65,16 +65,17 @@ class Monitor:
         limits = StallLimits(health.stall_s_max, settings.stall_s, delivery.record_age_s_max)
         self._stalls = StallDetector(limits, tick_s)
         self._lag = LagWatch()
+        self._said: set[str] = set()  # topics without a route that were warned about
         self._heads = HeadOfLine(delivery.head_of_line_age_s_max, delivery.head_of_line_records_max)
 
     async def run(self) -> StreamGuardError:
-        """Return what stands still, once something does, with every stack in the log."""
+        """Return an error once something stands still; every stack is in the log then."""
         while True:
             begun_s = self._clock.monotonic_s()
             await asyncio.sleep(self._tick_s)
             late_s = self._clock.monotonic_s() - begun_s - self._tick_s
             self._metrics.loop_lag.observe(max(0.0, late_s))
-            stalled = self.look()
+            stalled = self.check()
             if stalled is not None:
                 _log.critical("stalled", error=str(stalled), tasks=task_stacks())
                 dump_threads()
@@ -83,20 +84,35 @@ class Monitor:
                 return stalled
 
     def _show_lag(self) -> None:
-        standings = self._consumer.standings()
-        ages_s = self._lag.look(standings, self._clock.wall_ns())
+        standings = self._poll_loop.standings()
+        ages_s = self._lag.ages_s(standings, self._clock.wall_ns())
         behind = {one.partition: one.behind for one in standings if one.behind is not None}
         self._metrics.show_lag(behind, ages_s)
 
-    def look(self) -> StreamGuardError | None:
-        """Look once."""
+    def _show_topics_without_route(self) -> None:
+        topics = self._poll_loop.topics_without_route()
+        self._metrics.topics_without_route.set(len(topics))
+        self._health.details["topics_without_route"] = topics
+        for topic in topics:
+            if topic not in self._said:
+                _log.warning(
+                    "topic_without_route",
+                    topic=topic,
+                    remedy="kafka.topic_pattern catches it and no policy judges it, so it is not read; add it to "
+                    "routes.yaml, or narrow the pattern",
+                )
+        self._said = set(topics)
+
+    def check(self) -> StreamGuardError | None:
+        """Update metrics and health once; return an error where something stands still."""
         now_s = self._clock.monotonic_s()
-        heads = self._consumer.heads()
-        progress = self._consumer.progress(heads, engine_ready=self._health.engine_ready)
+        heads = self._poll_loop.heads()
+        progress = self._poll_loop.progress(heads, engine_ready=self._health.engine_ready)
         self._metrics.head_of_line_age.set(progress.oldest_s)
         self._show_lag()
+        self._show_topics_without_route()
         # Without an engine every head waits, and the log says so already.
-        for head in self._heads.look(heads if progress.engine_ready else [], now_s):
+        for head in self._heads.update(heads if progress.engine_ready else [], now_s):
             _log.warning(
                 "head_of_line",
                 partition=f"{head.partition.topic}/{head.partition.partition}",
@@ -110,7 +126,7 @@ class Monitor:
             {**head._asdict(), "partition": f"{head.partition.topic}/{head.partition.partition}"}
             for head in self._heads.hindering
         ]
-        stalled = self._stalls.look(progress, now_s)
+        stalled = self._stalls.check(progress, now_s)
         if stalled is not None:
             self._health.stalled = str(stalled)
         return stalled

@@ -39,7 +39,7 @@ class StallDetector:
 
     Args:
         limits: how long each may stand still.
-        tick_s: how often :meth:`look` is called, in s.
+        tick_s: how often :meth:`check` is called, in s.
     """
 
     def __init__(self, limits: StallLimits, tick_s: float) -> None:
@@ -50,7 +50,7 @@ class StallDetector:
         self._committing = InactivityTimer(tick_s)
         self._up = InactivityTimer(tick_s)
 
-    def look(self, now: Progress, now_s: float) -> StreamGuardError | None:
+    def check(self, now: Progress, now_s: float) -> StreamGuardError | None:
         """Return an error if something stands still, or None.
 
         Args:
@@ -109,7 +109,7 @@ class HeadOfLine:
         self._said_s: dict[Partition, float] = {}
         self.hindering: list[Head] = []
 
-    def look(self, heads: list[Head], now_s: float) -> list[Head]:
+    def update(self, heads: list[Head], now_s: float) -> list[Head]:
         """Store the heads over a limit in :attr:`hindering`, and return those that are due for a report."""
         self.hindering = [
             head

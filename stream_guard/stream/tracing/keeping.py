@@ -1,6 +1,6 @@
 """Decides which records are traced although nobody sampled them: those that somebody will ask about. Pure.
 
-What it must never do: keep more of them a second than the settings allow, so that a bad hour floods no collector.
+It keeps no more of them a second than the settings allow, so that a bad hour floods no collector.
 """
 
 from __future__ import annotations

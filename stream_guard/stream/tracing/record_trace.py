@@ -1,6 +1,6 @@
 """What is known of a record's trace, and of the poll that brought it.
 
-What it must never do: open a span for a poll of which no record is traced.
+A poll of which no record is traced gets no span.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Traced(Protocol):
-    """The slice of a record on its way that is looked at."""
+    """The slice of a record in flight that tracing reads."""
 
     @property
     def record(self) -> Record:
@@ -33,7 +33,7 @@ class RecordTrace:
     """What is known of one record's trace.
 
     Attributes:
-        traceparent: the header to hand on, save where a span of its own sends the verdict.
+        traceparent: the header to pass on, unless the sending of the verdict has a span of its own.
         span: the ``process`` span; None where the record is not traced.
         sends: the open spans of what is being sent.
     """

@@ -4,7 +4,7 @@ Sampling is decided here and not by the SDK, because a record that is not sample
 incoming ``traceparent`` is handed on as it is, or a new unsampled one is made. What turns out worth keeping is traced
 all the same, from the times that are known of it anyway (:meth:`Tracing.look`).
 Formats: W3C Trace Context (level 1); span names and attributes: OpenTelemetry's messaging conventions.
-What it must never do: put text of a post into a span, save where ``telemetry.trace_content`` asks for it.
+No span holds text of a post, unless ``telemetry.trace_content`` asks for it.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Tracing:
             trace.get_tracer_provider(), trace.ProxyTracerProvider
         ):
             trace.set_tracer_provider(self._provider)
-            # vLLM sets its own later, which changes nothing and is told of as a fault.
+            # vLLM sets its own later, which changes nothing, and logs an error.
             logging.getLogger("opentelemetry.trace").addFilter(_is_no_override)
 
     @contextlib.contextmanager
@@ -192,63 +192,63 @@ class Tracing:
 
     # What is kept after all
 
-    def look(
-        self, work: Traced, judgement: Judgement, now_ns: int, *, severity: str | None
+    def keep_verdict(
+        self, in_flight: Traced, judgement: Judgement, now_ns: int, *, severity: str | None
     ) -> None:
-        """Keep the record of a verdict that somebody will ask about, and make the spans of how it was judged.
+        """Trace the record of a verdict that is worth keeping, and add the spans of how it was judged.
 
         Args:
-            work: the record.
+            in_flight: the record.
             judgement: with an answer.
             now_ns: Unix time in ns.
             severity: of the answer's category; None for none.
         """
-        answer, known = judgement.answer, work.trace
+        answer, known = judgement.answer, in_flight.trace
         assert answer is not None, "a judgement with an error has no verdict"
         assert self.keeping is not None, "asked only where there is somewhere to send spans"
         if known.span is None:
-            why = self.keeping.verdict(answer.decision, severity, now_ns - work.consumed_ns)
-            if why is None or not self._keep(work, why, now_ns):
+            why = self.keeping.verdict(answer.decision, severity, now_ns - in_flight.consumed_ns)
+            if why is None or not self._keep(in_flight, why, now_ns):
                 return
         if judgement.request.span is None and known.span is not None:
-            self._judged_late(known.span, judgement, work.consumed_ns)
+            self._judged_late(known.span, judgement, in_flight.consumed_ns)
 
     def failed(
-        self, work: Traced, reason: str, judgement: Judgement | None, topic: str, now_ns: int
+        self, in_flight: Traced, reason: str, judgement: Judgement | None, topic: str, now_ns: int
     ) -> Span | None:
         """Keep a record that becomes a dead letter, and open the span that sends it, where it is traced.
 
         Args:
-            work: the record.
+            in_flight: the record.
             reason: of its error.
             judgement: the one that failed; None where it failed before any.
             topic: of dead letters.
             now_ns: Unix time in ns.
         """
-        known = work.trace
+        known = in_flight.trace
         assert self.keeping is not None, "asked only where there is somewhere to send spans"
         if known.span is None:
             why = self.keeping.dead_letter()
-            if why is None or not self._keep(work, why, now_ns):
+            if why is None or not self._keep(in_flight, why, now_ns):
                 return None
         if known.span is None:
             return None
         if judgement is not None and judgement.request.span is None:
-            self._judged_late(known.span, judgement, work.consumed_ns)
+            self._judged_late(known.span, judgement, in_flight.consumed_ns)
         known.span.set_attribute("error.type", reason)
         known.span.set_status(Status(StatusCode.ERROR, reason))
         policy_id = "" if judgement is None else judgement.request.policy.id
         return self.sending(known, topic, policy_id, now_ns)
 
     def sent(
-        self, work: Traced, span: Span | None, now_ns: int, *, topic: str, built_ns: int
+        self, in_flight: Traced, span: Span | None, now_ns: int, *, topic: str, built_ns: int
     ) -> None:
         """Close the span of what was acknowledged; keep its record where that took long."""
         assert self.keeping is not None, "asked only where there is somewhere to send spans"
-        if span is None and work.trace.span is None:
-            why = self.keeping.age(now_ns - work.consumed_ns)
-            if why is not None and self._keep(work, why, now_ns):
-                span = self.sending(work.trace, topic, "", built_ns)
+        if span is None and in_flight.trace.span is None:
+            why = self.keeping.age(now_ns - in_flight.consumed_ns)
+            if why is not None and self._keep(in_flight, why, now_ns):
+                span = self.sending(in_flight.trace, topic, "", built_ns)
         if span is not None and span.is_recording():
             span.end(now_ns)
 
@@ -262,9 +262,9 @@ class Tracing:
         known.span.set_attribute("stream_guard.abandoned", value=True)
         known.span.end()
 
-    def _keep(self, work: Traced, why: str, now_ns: int) -> bool:
+    def _keep(self, in_flight: Traced, why: str, now_ns: int) -> bool:
         """Trace a record that was not sampled, from when it was read on; False where the limit forbids it."""
-        known, record, consumed_ns = work.trace, work.record, work.consumed_ns
+        known, record, consumed_ns = in_flight.trace, in_flight.record, in_flight.consumed_ns
         if self._tracer is None or self.keeping is None:
             return False
         if not self.keeping.allows(now_ns):

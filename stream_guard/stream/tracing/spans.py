@@ -1,6 +1,6 @@
 """Each kind of span that a record has, by OpenTelemetry's messaging conventions: names, kinds, attributes.
 
-What it must never do: take an attribute from a post or from a record's key.
+No attribute comes from a post or from a record's key.
 """
 
 from __future__ import annotations

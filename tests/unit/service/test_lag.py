@@ -13,9 +13,11 @@ from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.judging.tiers.cascade import Cascade
 from stream_guard.service.app import App
 from stream_guard.settings import CascadeSettings, DeliverySettings, Settings
-from stream_guard.stream.poll_loop import Consumer
+from stream_guard.stream.delivery import AtLeastOnce
+from stream_guard.stream.poll_loop import PollLoop
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.testing import ManualClock, MemoryBroker, MemorySource
+from stream_guard.testing import ManualClock, MemoryBroker, MemoryPublisher, MemorySource
+from tests.simulation.assembly import take_up
 
 if TYPE_CHECKING:
     import pytest
@@ -23,8 +25,8 @@ if TYPE_CHECKING:
 ONE, TWO = Partition("posts", 0), Partition("posts", 1)
 
 
-async def consumer_of(*read: tuple[Partition, int], produced: int = 10) -> Consumer:
-    """Return a consumer that has read so far in partitions of ten records each."""
+async def loop_of(*read: tuple[Partition, int], produced: int = 10) -> PollLoop:
+    """Return a poll loop that has read so far in partitions of ten records each."""
     broker = MemoryBroker()
     broker.create_topics("posts", partitions=2)
     for partition in (ONE, TWO):
@@ -32,25 +34,28 @@ async def consumer_of(*read: tuple[Partition, int], produced: int = 10) -> Consu
             broker.produce("posts", b"{}", partition=partition.partition)
     metrics = Metrics(CollectorRegistry())
     source = MemorySource(broker, ["posts"])
-    pipeline: Any = SimpleNamespace(progress=asyncio.Event())
-    consumer = Consumer(source, pipeline, DeliverySettings(), clock=ManualClock(), metrics=metrics)
-    await source.start(consumer)
+    pipeline: Any = SimpleNamespace(progress=asyncio.Event(), has_route=lambda _: True)
+    settings = DeliverySettings()
+    delivery = AtLeastOnce(source, MemoryPublisher(broker), settings, metrics)
+    poll_loop = PollLoop(source, pipeline, delivery, settings, clock=ManualClock(), metrics=metrics)
+    await source.start(poll_loop)
+    await take_up(poll_loop)
     for partition, count in read:
-        consumer._offsets[partition].receive(range(count))
-    return consumer
+        poll_loop._offsets[partition].receive(range(count))
+    return poll_loop
 
 
 async def test_lag_is_what_is_still_to_be_read_where_that_is_known() -> None:
-    assert (await consumer_of()).lag_records() is None
-    assert (await consumer_of((ONE, 4))).lag_records() == 6
-    assert (await consumer_of((ONE, 4), (TWO, 10))).lag_records() == 6
-    assert (await consumer_of((ONE, 4), (TWO, 1))).lag_records() == 15
+    assert (await loop_of()).lag_records() == 20
+    assert (await loop_of((ONE, 4))).lag_records() == 16
+    assert (await loop_of((ONE, 4), (TWO, 10))).lag_records() == 6
+    assert (await loop_of((ONE, 4), (TWO, 1))).lag_records() == 15
 
 
 async def test_an_end_that_is_older_than_our_position_is_no_lag() -> None:
-    consumer = await consumer_of((ONE, 10))
-    consumer._offsets[ONE].receive([10, 11, 12])
-    assert consumer.lag_records() == 0
+    poll_loop = await loop_of((ONE, 10), (TWO, 10))
+    poll_loop._offsets[ONE].receive([10, 11, 12])
+    assert poll_loop.lag_records() == 0
 
 
 async def test_the_app_puts_its_tiers_round_the_judge_and_tells_them_of_lag(
@@ -63,8 +68,8 @@ async def test_the_app_puts_its_tiers_round_the_judge_and_tells_them_of_lag(
     assert app.judge.inner is inner
     told: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
     monkeypatch.setattr(app.judge, "observe", lambda lag: told.done() or told.set_result(lag))
-    task = asyncio.create_task(app._feel_pressure(await consumer_of((ONE, 4))))
-    assert await told == 6
+    task = asyncio.create_task(app._feel_pressure(await loop_of((ONE, 4))))
+    assert await told == 16
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     app.tracing.close()

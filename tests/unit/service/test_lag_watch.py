@@ -17,22 +17,22 @@ S = 1_000_000_000
 def test_the_age_is_that_of_the_oldest_in_flight_by_its_own_timestamp() -> None:
     watch = LagWatch()
     standings = [Standing(ONE, 9, 3 * S), Standing(TWO, 0, None)]
-    assert watch.look(standings, 10 * S) == {ONE: 7, TWO: 0}
+    assert watch.ages_s(standings, 10 * S) == {ONE: 7, TWO: 0}
 
 
 def test_what_nobody_has_read_ages_from_when_it_was_seen_and_never_falls() -> None:
     watch = LagWatch()
-    assert watch.look([Standing(ONE, 5, None)], 10 * S) == {ONE: 0}
-    assert watch.look([Standing(ONE, 6, None)], 14 * S) == {ONE: 4}
+    assert watch.ages_s([Standing(ONE, 5, None)], 10 * S) == {ONE: 0}
+    assert watch.ages_s([Standing(ONE, 6, None)], 14 * S) == {ONE: 4}
     # Read at last, and given up again by a rewind: it is as old as it was.
-    assert watch.look([Standing(ONE, 6, 2 * S)], 15 * S) == {ONE: 13}
-    assert watch.look([Standing(ONE, 6, None)], 16 * S) == {ONE: 14}
-    assert watch.look([Standing(ONE, 0, None)], 17 * S) == {ONE: 0}
-    assert watch.look([Standing(ONE, 1, None)], 18 * S) == {ONE: 0}
+    assert watch.ages_s([Standing(ONE, 6, 2 * S)], 15 * S) == {ONE: 13}
+    assert watch.ages_s([Standing(ONE, 6, None)], 16 * S) == {ONE: 14}
+    assert watch.ages_s([Standing(ONE, 0, None)], 17 * S) == {ONE: 0}
+    assert watch.ages_s([Standing(ONE, 1, None)], 18 * S) == {ONE: 0}
 
 
 def test_a_clock_that_goes_back_makes_no_negative_age() -> None:
-    assert LagWatch().look([Standing(ONE, 1, 9 * S)], 5 * S) == {ONE: 0}
+    assert LagWatch().ages_s([Standing(ONE, 1, 9 * S)], 5 * S) == {ONE: 0}
 
 
 def test_a_partition_that_is_lost_is_shown_no_more() -> None:

@@ -15,8 +15,9 @@ from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
 from stream_guard.service.http import ProbeServer
 from stream_guard.settings import Settings
+from stream_guard.stream.delivery import AtLeastOnce
 from stream_guard.stream.pipeline import Pipeline
-from stream_guard.stream.poll_loop import Consumer
+from stream_guard.stream.poll_loop import PollLoop
 from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import (
@@ -27,6 +28,7 @@ from stream_guard.testing import (
     MemoryRecord,
     MemorySource,
 )
+from tests.simulation.assembly import take_up
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -63,23 +65,26 @@ class Service:
             metrics=self.metrics,
             tracing=Tracing(settings.telemetry, group="g"),
         )
-        self.consumer = Consumer(
-            MemorySource(broker, ["posts"]),
+        source = MemorySource(broker, ["posts"])
+        self.poll_loop = PollLoop(
+            source,
             self.pipeline,
+            AtLeastOnce(source, MemoryPublisher(broker), settings.delivery, self.metrics),
             settings.delivery,
             clock=self.clock,
             metrics=self.metrics,
         )
-        self.health = Health(turns=lambda: self.consumer.turns, stall_s_max=120)
+        self.health = Health(turns=lambda: self.poll_loop.turns, stall_s_max=120)
         self.health.engine_ready = self.health.joined = True
         self.monitor = Monitor(
-            settings, self.consumer, health=self.health, metrics=self.metrics, clock=self.clock
+            settings, self.poll_loop, health=self.health, metrics=self.metrics, clock=self.clock
         )
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
 
     async def accept(self, *values: bytes) -> PartitionOffsets:
-        await self.consumer.on_assigned([PLACE])
-        offsets = self.consumer._offsets[PLACE]
+        await self.poll_loop.on_assigned([PLACE])
+        await take_up(self.poll_loop)
+        offsets = self.poll_loop._offsets[PLACE]
         records = [MemoryRecord("posts", 0, n, value=value) for n, value in enumerate(values)]
         self.pipeline.accept(offsets, records)
         self.pipeline.dispatch()
@@ -106,16 +111,16 @@ async def test_without_an_engine_it_lives_and_is_not_ready(service: Service) -> 
     assert (await service.get("/readyz"))[0] == 503
     assert (await service.get("/livez"))[0] == 200
     await service.accept(b'{"id":"1","text":"x"}')
-    service.consumer.turns = 0
+    service.poll_loop.turns = 0
     for _ in range(100):
         service.clock.advance(1)
-        assert service.monitor.look() is None
+        assert service.monitor.check() is None
 
 
 async def test_a_stall_is_the_end_of_its_life_and_says_why(service: Service) -> None:
     for _ in range(122):
         service.clock.advance(1)
-        service.monitor.look()
+        service.monitor.check()
     status, report = await service.get("/healthz")
     assert status == 503
     assert "poll loop" in report["stalled"]
@@ -125,7 +130,7 @@ async def test_a_stall_is_the_end_of_its_life_and_says_why(service: Service) -> 
 async def test_a_head_of_line_is_named_without_its_text(service: Service) -> None:
     await service.accept(b'{"id":"1","text":"secret"}', b"not JSON", b"not JSON either")
     service.clock.advance(11)
-    service.monitor.look()
+    service.monitor.check()
     _, report = await service.get("/healthz")
     assert len(report["head_of_line"][0].pop("trace_id")) == 32
     assert report["head_of_line"] == [
@@ -136,12 +141,12 @@ async def test_a_head_of_line_is_named_without_its_text(service: Service) -> Non
     _, metrics = await service.get("/metrics")
     assert "stream_guard_head_of_line_age_seconds 11.0" in metrics
     service.judge.answer()
-    service.monitor.look()
+    service.monitor.check()
 
 
 async def test_what_a_head_holds_back_is_counted(service: Service) -> None:
     offsets = await service.accept(*(b'{"id":"%d","text":"x"}' % n for n in range(3)))
     offsets.finish(1)
     offsets.finish(2)
-    (head,) = service.consumer.heads()
+    (head,) = service.poll_loop.heads()
     assert (head.offset, head.held_back) == (0, 2)

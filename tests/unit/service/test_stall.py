@@ -42,7 +42,7 @@ def seconds_until_stalled(
     detector = StallDetector(LIMITS, tick_s=1)
     for now_s in range(last_s):
         counts = {name: now_s for name in ("turns", "finished", "committed") if name not in still}
-        found = detector.look(MOVING._replace(**counts, **fixed), now_s)
+        found = detector.check(MOVING._replace(**counts, **fixed), now_s)
         if found is not None:
             return now_s, found
     return last_s, None
@@ -92,8 +92,8 @@ def test_a_record_too_long_in_flight_is_a_stall() -> None:
 
 def test_time_in_which_the_process_was_stopped_does_not_count() -> None:
     detector = StallDetector(LIMITS, tick_s=1)
-    assert detector.look(MOVING, 0) is None
-    assert detector.look(MOVING, 5_000) is None
+    assert detector.check(MOVING, 0) is None
+    assert detector.check(MOVING, 5_000) is None
 
 
 def test_a_stall_time_below_that_of_the_parts_is_refused() -> None:
@@ -109,12 +109,12 @@ def head(partition: int, age_s: float, held_back: int = 0) -> Head:
 def test_a_head_that_is_old_or_holds_back_many_is_told_of_now_and_then() -> None:
     heads = HeadOfLine(age_s_max=10, held_back_max=100, repeat_s=60)
     fine, old, wide = head(0, 10, 100), head(1, 11), head(2, 1, 101)
-    assert heads.look([fine, old, wide], 0) == [old, wide]
+    assert heads.update([fine, old, wide], 0) == [old, wide]
     assert heads.hindering == [old, wide]
-    assert heads.look([fine, old, wide], 59) == []
+    assert heads.update([fine, old, wide], 59) == []
     assert heads.hindering == [old, wide]
-    assert heads.look([fine, old], 60) == [old]
-    assert heads.look([fine, old, wide], 61) == [wide], "it had gone in between"
+    assert heads.update([fine, old], 60) == [old]
+    assert heads.update([fine, old, wide], 61) == [wide], "it had gone in between"
 
 
 async def test_stacks_show_where_each_task_waits_down_to_the_innermost() -> None:

@@ -144,7 +144,7 @@ async def test_a_verdict_that_is_built_twice_is_found(monkeypatch: pytest.Monkey
 
 
 async def test_traces_that_work_twice_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    make_dear(monkeypatch, Tracing, "begin", "look", "sent")
+    make_dear(monkeypatch, Tracing, "begin", "keep_verdict", "sent")
     assert (await calls_above("traced")).startswith("trace: ")
 
 
