@@ -4,7 +4,7 @@
 
 ``BROKER_ADDRESS`` is an address of this machine that the cluster's pods reach (kind: the gateway of its network). A
 Kafka broker is started there. ``IMAGE`` is the CPU image, by a name that the nodes have or can pull. ``PREVIOUS`` is
-the commit whose chart is upgraded from; the parent of this one by default.
+the commit whose chart is upgraded from; the parent of this one by default. ``ONLY=engine`` runs the part with vLLM.
 
 Everything is in one namespace, which is deleted at the end.
 """
@@ -16,7 +16,6 @@ import os
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -24,7 +23,7 @@ import yaml
 from stream_guard.testing.broker.java import KAFKA_VERSION
 from tools.machines import records
 from tools.machines.broker import PASSWORD, USER, LiveBroker
-from tools.machines.cluster import CHART, Release, chart_of, crds, helm, kubectl, read
+from tools.machines.cluster import CHART, KILL_ENGINE, Release, chart_of, crds, helm, kubectl, read
 from tools.machines.containers import ROOT
 from tools.machines.steps import Steps, need, until
 
@@ -38,15 +37,6 @@ GAP_S_MAX = 10.0
 SESSION_TIMEOUT_MS = 30_000
 TOUTING = (
     "# Spam\n\nAnswer `VIOLATES` or `SAFE`.\n\n## Violates (SP1 - Spam)\n\n- SP1.a advertises\n"
-)
-# Ends the engine's process of the container that it runs in.
-KILL_ENGINE = (
-    "import os, signal\n"
-    "for pid in filter(str.isdigit, os.listdir('/proc')):\n"
-    "    name = open(f'/proc/{pid}/cmdline', 'rb').read()\n"
-    "    if b'EngineCore' in name and int(pid) != os.getpid():\n"
-    "        os.kill(int(pid), signal.SIGKILL)\n"
-    "        print(pid)\n"
 )
 
 
@@ -102,6 +92,18 @@ class Live:
         """Return the account of some traffic, all of which must be judged."""
         traffic.finish()
         return self.reader.settled(traffic, OUT, timeout_s)
+
+    def without_engine(self, previous: str) -> None:
+        """All that the scripted engine suffices for."""
+        self.dry_run()
+        self.install(previous)
+        self.edit_policy()
+        self.scale()
+        self.change_fixed_field()
+        self.roll()
+        self.break_pods()
+        self.blue_and_green()
+        self.uninstall()
 
     def dry_run(self) -> None:
         """Every values file is accepted by the API server, KEDA's and Prometheus' resources too."""
@@ -381,24 +383,14 @@ def main() -> None:
             vllm = ["vllm.posts", "vllm.verdicts", "vllm.dead-letters"]
             records.create_topics(broker.plain, vllm, PARTITIONS)
             live = Live(steps, broker, image)
-            live.dry_run()
-            live.install(previous)
-            live.edit_policy()
-            live.scale()
-            live.change_fixed_field()
-            live.roll()
-            live.break_pods()
-            live.blue_and_green()
-            live.uninstall()
+            if os.environ.get("ONLY") != "engine":
+                live.without_engine(previous)
             live.secured_engine()
     finally:
         kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", check=False)
         for file in files:
             kubectl("delete", "-f", file, check=False)
-    print(steps.table())
-    output = os.environ.get("TABLE")
-    if output:
-        Path(output).write_text(steps.table() + "\n")
+    steps.show()
 
 
 if __name__ == "__main__":

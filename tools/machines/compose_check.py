@@ -17,7 +17,6 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -206,10 +205,7 @@ def main() -> None:
         check_down_and_up(steps, project, names, check_traffic(steps, project, names))
     finally:
         project.remove(volumes=True)
-    print(steps.table())
-    output = os.environ.get("TABLE")
-    if output:
-        Path(output).write_text(steps.table() + "\n")
+    steps.show()
 
 
 if __name__ == "__main__":

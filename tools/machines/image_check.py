@@ -13,7 +13,6 @@ import os
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 from stream_guard.testing import start_broker
 from stream_guard.testing.broker.java import KAFKA_VERSION
@@ -232,10 +231,7 @@ def main() -> None:
             container.remove()
         check_arbitrary_user(steps, engine, bootstrap)
         execute(engine, "volume", "rm", "--force", VOLUME, check=False)
-    print(steps.table())
-    output = os.environ.get("TABLE")
-    if output:
-        Path(output).write_text(steps.table() + "\n")
+    steps.show()
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime as dt
 import json
+import os
 import subprocess
 import sys
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -56,6 +58,12 @@ class Steps:
         row.duration_s = time.monotonic() - begun_s
         self.rows.append(row)
         print(f"    {row.seen} ({row.duration_s:.0f} s)", file=sys.stderr, flush=True)
+
+    def show(self) -> None:
+        """Print the table; write it into the file that ``TABLE`` names, too."""
+        print(self.table())
+        if os.environ.get("TABLE"):
+            Path(os.environ["TABLE"]).write_text(self.table() + "\n")
 
     def table(self) -> str:
         """Return the rows as Markdown, below the date and the versions."""
