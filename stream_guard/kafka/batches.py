@@ -91,7 +91,7 @@ async def discard_producer(producer: AIOKafkaProducer, *, timeout_s: float) -> N
     """Throw a producer away with all that it has not sent; never raises.
 
     ``stop()`` would try to send first, and where that takes too long it leaves the sending task behind, which goes on
-    trying: what was given up would be written later.
+    trying: it would write records that were given up.
     """
     producer._closed = True  # noqa: SLF001 - or it warns that it was never closed
     sender = producer._sender  # noqa: SLF001

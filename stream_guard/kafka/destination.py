@@ -137,7 +137,7 @@ class Destination:
 
     async def _recover(self, error: BaseException) -> None:
         """Put back what failed, wait, and go on with another producer; raise where that cannot help."""
-        # Those after the one that failed would be out of order: they settle first.
+        # Batches after the failed one would be out of order: they settle first.
         open_ = [future for future, _, late_s in self._sent if not future.done()]
         if open_:
             left_s = max(0.0, self._sent[-1][2] - time.monotonic())

@@ -3,7 +3,7 @@
 aiokafka calls its listener from its own task while our ``getmany`` may be under way. It returns records of a new
 assignment before the listener has heard of it, and it swallows what the listener raises. So every poll notes the
 *generation* in which it began, and a revocation ends the generation. Records of an ended generation are dropped. After
-an assignment a partition is paused until :meth:`KafkaSource.seek` says where to read. So what was dropped is read
+an assignment a partition is paused until :meth:`KafkaSource.seek` says where to read. So dropped records are read
 again, and nothing is read twice within a generation.
 
 The listener returns at once: aiokafka sends no heartbeat before it does. ``getmany`` is never cancelled, since aiokafka

@@ -110,7 +110,7 @@ class App:
         """Run until :meth:`stop`, SIGTERM or SIGINT, then drain.
 
         Raises:
-            StreamGuardError: a part failed; what was not committed is read again after a restart.
+            StreamGuardError: a part failed; uncommitted records are read again after a restart.
         """
         try:
             with self.tracing.run():
@@ -285,7 +285,7 @@ class App:
         finally:
             stop.cancel()
             tripped.cancel()
-        # The parts are well: what was read before the limit gets its verdicts and is committed.
+        # The parts work: records that were read before the limit get their verdicts and are committed.
         assert dead_letters.trip is not None, "it has tripped"
         _log.error("dead_letter_limit", **asdict(dead_letters.trip), error=str(limit))
         return limit

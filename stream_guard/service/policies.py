@@ -57,7 +57,7 @@ def make_reloader(
     health: Health,
     metrics: Metrics,
 ) -> PolicyReloader:
-    """Return a reloader that shows the live versions, and what was refused, in health, metrics and log.
+    """Return a reloader that shows live versions and rejected edits in health, metrics and log.
 
     Args:
         settings: the path, and what policies leave open.

@@ -49,7 +49,7 @@ class DeadLetterGate:
         self._tripped = asyncio.Event()
 
     def passed(self, stage: Stage, count: int, now_s: float) -> None:
-        """Count successes, which end a row; what was held of it may go.
+        """Count successes, which end a row; its held dead letters may be written.
 
         Args:
             stage: where.

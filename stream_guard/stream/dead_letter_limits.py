@@ -33,10 +33,10 @@ class LimitTrip:
     """Which limit was passed, and by what.
 
     Attributes:
-        stage: what was counted.
+        stage: the counted stage.
         setting: the limit's name.
         limit: its value.
-        consecutive: failures in a row, with the one that was not written any more.
+        consecutive: failures in a row, including the last, which was not written.
         records: outcomes in the window.
         failures: those of them that are failures, by reason.
     """

@@ -45,7 +45,7 @@ class _Lane:
 
     Attributes:
         offsets: the epoch; None until it begins.
-        held: by offset, what was handed in for a record.
+        held: by offset, the outputs of a record.
         ready: offsets of records for which all that they owe is held.
         wake: something became ready.
         full: there is no use in waiting for company.
@@ -90,7 +90,7 @@ class TransactionalPublisher:
         self._fenced_pause_s = fenced_pause_s
         self._lanes: dict[Partition, _Lane] = {}
         self._claims: set[Partition] = set()
-        # What was spent on failing since the last transaction that was written.
+        # Time spent on failures since the last written transaction.
         self._spent_s: dict[Partition, float] = {}
         self._closing: set[asyncio.Task[None]] = set()
         self._unwritten = 0

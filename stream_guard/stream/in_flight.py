@@ -39,7 +39,7 @@ class InFlightRecord:
         tokens: estimated tokens of all its requests.
         abandoned: whether it was given up; then it never finishes in this epoch.
         modes: by policy id, how the policy judges it; None where all are live.
-        requests: what was asked of the judge.
+        requests: its requests to the judge.
     """
 
     __slots__ = (

@@ -92,7 +92,7 @@ class Pipeline:
     def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
         """Take a partition's records, in offset order: parse, route, and hand to the batcher.
 
-        Once a limit on dead letters was passed, nothing is taken: what was polled is read again.
+        After a limit on dead letters was exceeded, nothing is accepted: polled records are read again.
         """
         gate = self.dead_letters
         if not records or gate.trip is not None:
@@ -153,7 +153,7 @@ class Pipeline:
         self._write_dead_letters(now_s)
 
     def switch(self, policies: PolicySet) -> None:
-        """Judge by these from the next record on; what was accepted keeps the policies that it began with."""
+        """Judge by these from the next record on; accepted records keep the policies that they began with."""
         self._policies = policies
         self._routes = {}
         self._routed = {}
@@ -265,8 +265,9 @@ class Pipeline:
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
-        What was already handed to the publisher may still be produced, unless it writes transactions: its id is the
-        same next time.
+        Records that the publisher already has may still be produced, unless it writes transactions. Their ids are the
+        same
+        next time.
         """
         given_up = [in_flight for p in partitions for in_flight in self._live.get(p, {}).values()]
         self._give_up(given_up)

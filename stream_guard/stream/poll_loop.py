@@ -202,7 +202,7 @@ class PollLoop:
             return  # its epoch ended during the poll: it is read again
         first, expected = batch[0].offset, offsets.next_offset
         if expected is not None and first < expected:
-            # The log begins again, or was cut: what was read of the old one can move no position of the new.
+            # The log begins again, or was cut: records of the old log move no position of the new one.
             _log.warning(
                 "log_went_back",
                 partition=f"{partition.topic}/{partition.partition}",
@@ -220,7 +220,7 @@ class PollLoop:
     def _pass_gaps(self, polled: Sequence[Partition]) -> None:
         """Move past offsets without records: transaction markers, aborted records, compacted ones."""
         if self._pipeline.dead_letters.trip is not None:
-            return  # what was polled since was not accepted
+            return  # records polled since were not accepted
         positions = self._source.positions()
         for partition in polled:
             offsets, position = self._offsets.get(partition), positions.get(partition)

@@ -126,7 +126,7 @@ class Transactions(Publisher, Protocol):
         """Let nothing wait for company any more, in the epochs that are open: a drain is under way."""
 
     async def release(self, partitions: Iterable[Partition]) -> None:
-        """End the epochs of these partitions and give them up; what was not written is dropped."""
+        """End the epochs of these partitions and give them up; unwritten outputs are dropped."""
 
 
 class Session(Protocol):

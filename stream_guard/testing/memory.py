@@ -53,7 +53,7 @@ class MemoryBroker:
     """Topics, partitions and groups in memory.
 
     Topics have to be created before they are written or read, as on a broker that a platform runs. Equal keys go to
-    one partition, though not to the one that Kafka's own hash would choose.
+    one partition, but not always to Kafka's choice.
     """
 
     def __init__(self) -> None:
@@ -305,7 +305,7 @@ class MemorySource:
             self._next[partition] = position
 
     async def stop(self) -> None:
-        """Leave the group; its other members share what was ours."""
+        """Leave the group; its other members share this member's partitions."""
         await self._group.leave(self)
 
     def _take(

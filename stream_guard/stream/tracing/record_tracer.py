@@ -221,7 +221,7 @@ class Tracing:
         Args:
             in_flight: the record.
             reason: of its error.
-            judgement: the one that failed; None where it failed before any.
+            judgement: the failed one; None if it failed before any.
             topic: of dead letters.
             now_ns: Unix time in ns.
         """
@@ -243,7 +243,7 @@ class Tracing:
     def sent(
         self, in_flight: Traced, span: Span | None, now_ns: int, *, topic: str, built_ns: int
     ) -> None:
-        """Close the span of what was acknowledged; keep its record where that took long."""
+        """Close the span of an acknowledged output; keep its record if that took long."""
         assert self.keeping is not None, "asked only where there is somewhere to send spans"
         if span is None and in_flight.trace.span is None:
             why = self.keeping.age(now_ns - in_flight.consumed_ns)

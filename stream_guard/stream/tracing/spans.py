@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
 
 NOBODY: Final = Context()
-"""The context of spans without a parent: not the one that happens to be current."""
+"""The context of spans without a parent, instead of the current context."""
 
 
 def under(span: Span) -> Context:
