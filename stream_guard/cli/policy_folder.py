@@ -17,9 +17,15 @@ __all__ = ["find_policy", "load_folder"]
 
 
 def load_folder(
-    path: Path | None, config: Path | None, *, lenient: bool = False
+    path: Path | None, config: Path | None, *, lenient: bool = False, routes_needed: bool = False
 ) -> tuple[Path, PolicySet]:
-    """Return the folder and its policies. ``lenient`` accepts policies in which the linter finds errors.
+    """Return the folder and its policies.
+
+    Args:
+        path: the folder; None for that of the settings.
+        config: the settings file.
+        lenient: accept policies in which the linter finds errors.
+        routes_needed: refuse several policies without ``routes.yaml``, which nothing but routing needs.
 
     Raises:
         PolicyError: a policy cannot be read, or holds an error.
@@ -30,6 +36,7 @@ def load_folder(
         read_policy_files(folder),
         effort=settings.engine.effort,
         reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+        routes_needed=routes_needed,
     )
     if not lenient:
         refuse_errors(policies, folder)

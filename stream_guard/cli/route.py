@@ -32,7 +32,7 @@ def route(
     """Show which policies judge each post of a file, and which routing rule decides that."""
     parser = PostParser(load_settings(config).post)
     headers = [read_header(text) for text in header or ()]
-    _, policies = load_folder(path, config)
+    _, policies = load_folder(path, config, routes_needed=True)
     for number, line in read_lines(file):
         try:
             post, document = parser.parse_document(line, headers)

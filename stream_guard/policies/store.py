@@ -249,9 +249,20 @@ def _read(path: Path, bytes_max: int) -> bytes | None:
 
 
 def build_policies(
-    files: PolicyFiles, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+    files: PolicyFiles,
+    *,
+    effort: Effort = "low",
+    reasoning_tokens_max: int = 512,
+    routes_needed: bool = True,
 ) -> PolicySet:
     """Parse the files of one reading. Pure.
+
+    Args:
+        files: of one reading.
+        effort: for policies that state none.
+        reasoning_tokens_max: for policies that state none.
+        routes_needed: whether several policies without ``routes.yaml`` are an error. Without routes no topic has a
+            policy.
 
     Raises:
         PolicyError: as :func:`load_policies`.
@@ -275,7 +286,8 @@ def build_policies(
     }
     _check_golden_sets(files, policies)
     if files.routes is None:
-        routing = Routing(default=_only(files, policies))
+        several = len(policies) > 1 and not routes_needed
+        routing = Routing(default=() if several else _only(files, policies))
         return PolicySet.of(policies, routing, files.sha256)
     document = read_yaml(files.routes, str(files.path / _ROUTES_FILE))
     return PolicySet.of(policies, read_routes(document, policies), files.sha256)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from stream_guard.core.vocabulary import Severity, Tier
 from stream_guard.settings.section import Section
 
+_MODELS: Final = {"demo": Path(__file__).parents[1] / "cli" / "demo" / "model"}
+"""Models that come with this package, by the name that ``engine.model`` gives them."""
 _Share = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -19,7 +22,7 @@ class EngineSettings(Section):
     kind: Literal["vllm", "scripted"] = "vllm"
     """``vllm`` runs the model. ``scripted`` judges by a fixed rule, without a model, for load tests of the pipeline."""
     model: str = "openai/gpt-oss-safeguard-20b"
-    """The model: a folder, or a name on the Hugging Face hub."""
+    """The model: a folder, a name on the Hugging Face hub, or ``demo`` for the tiny model in this package."""
     revision: str | None = None
     """The model's revision; pin it to keep the same weights and tokenizer."""
     dtype: str = "auto"
@@ -72,6 +75,11 @@ class EngineSettings(Section):
     """Most prompt tokens in vLLM, running or queued; no limit where unset."""
     prompt_date: str = Field("2025-01-01", pattern=r"^\d{4}-\d{2}-\d{2}$")
     """The date in harmony's system message, fixed, so that prefixes stay cached and a prompt can be rebuilt."""
+
+    @field_validator("model")
+    @classmethod
+    def _named(cls, model: str) -> str:
+        return str(_MODELS.get(model, model))
 
     @model_validator(mode="after")
     def _ordered(self) -> EngineSettings:

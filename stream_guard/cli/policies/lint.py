@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
@@ -9,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 import orjson
 import typer
 
-from stream_guard.cli.options import ConfigOption, PathOption
-from stream_guard.cli.policy_folder import load_folder
+from stream_guard.cli.options import ConfigOption, PathOption, complete_policy
+from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.terminal import count_of, say, write_json
 from stream_guard.core.errors import PolicyError
 from stream_guard.core.exit_codes import ExitCode
@@ -34,6 +35,14 @@ class LintFormat(StrEnum):
 
 
 def lint(
+    slug: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[POLICY]",
+            help="Only this policy. Default: all policies and the routes.",
+            autocompletion=complete_policy,
+        ),
+    ] = None,
     path: PathOption = None,
     config: ConfigOption = None,
     *,
@@ -49,6 +58,9 @@ def lint(
     try:
         folder, policies = load_folder(path, config, lenient=True)
         findings = lint_policies(policies, folder=str(folder), count_tokens=token_counter())
+        if slug is not None:
+            inside = str(folder / find_policy(policies, slug).id) + os.sep
+            findings = [finding for finding in findings if finding.file.startswith(inside)]
     except PolicyError as error:
         findings = _unreadable(str(error))
     if output is LintFormat.text:

@@ -130,3 +130,11 @@ def test_the_edit_changes_one_line_and_the_policys_version(tmp_path: Path) -> No
     changed = [slug for slug in before.policies if before.policies[slug] != after.policies[slug]]
     assert changed == [EDIT.policy]
     assert not list(folder.rglob("*.draft"))
+
+
+def test_the_demo_model_has_a_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    from stream_guard.settings import load_settings
+
+    monkeypatch.setenv("STREAM_GUARD_ENGINE__MODEL", "demo")
+    assert load_settings().engine.model == str(MODEL)
+    assert (MODEL / "config.json").is_file()

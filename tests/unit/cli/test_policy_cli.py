@@ -106,3 +106,31 @@ def test_the_commands_about_policies_are_part_of_the_program() -> None:
     runner = CliRunner()
     for arguments in (["policies", "lint", "--help"], ["route", "--help"]):
         assert runner.invoke(app, arguments).exit_code == 0
+
+
+def test_lint_of_one_policy_reports_that_one_alone() -> None:
+    stdout = run("lint", "dangerous-content").stdout
+    assert "dangerous-content" in stdout
+    assert ARS not in stdout
+    assert run("lint", "nonsense").exit_code == ExitCode.USAGE
+
+
+def test_a_folder_without_routes_is_linted_listed_shown_and_judged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "policy.md").write_text("# Spam\n\nNo advertising.\n")
+    monkeypatch.setenv("STREAM_GUARD_ENGINE__KIND", "scripted")
+    for words in (("lint",), ("list",), ("show", "two")):
+        assert run(*words, path=tmp_path).exit_code == ExitCode.CLEAN
+    judged = CliRunner().invoke(app, ["classify", "a post", "--path", str(tmp_path)])
+    assert judged.exit_code == ExitCode.CLEAN, judged.output
+    assert [line.split()[1][:4] for line in judged.stdout.splitlines() if "@" in line[:20]] == [
+        "one@",
+        "two@",
+    ]
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"id": "1", "text": "a"}\n')
+    routed = CliRunner().invoke(app, ["route", str(posts), "-t", "t", "--path", str(tmp_path)])
+    assert "routes.yaml: missing, but there are 2 policies" in str(routed.exception)
