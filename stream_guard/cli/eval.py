@@ -107,6 +107,7 @@ TextsOption = Annotated[
 ]
 
 
+# Over 60 lines: a third of them is the list of options.
 def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     policy: PolicyOption,
     data: DataArgument = None,
