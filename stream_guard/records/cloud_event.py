@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_guard.core.errors import CloudEventError
@@ -63,9 +62,10 @@ def _data(event: dict[str, Any], load: Callable[[bytes], Any]) -> Any:  # noqa: 
     if not isinstance(encoded, str):
         raise CloudEventError("the CloudEvent has neither data nor data_base64")
     try:
-        return load(base64.b64decode(encoded, validate=True))
-    except binascii.Error:
+        data = base64.b64decode(encoded, validate=True)
+    except ValueError:  # of the alphabet or the padding, and of characters beyond ASCII
         raise CloudEventError("the CloudEvent's data_base64 is not base64") from None
+    return load(data)
 
 
 def _check(attributes: dict[str, Any]) -> None:

@@ -197,6 +197,7 @@ def test_a_structured_cloud_event_is_read(kind: str) -> None:
         (structured(type=7), STRUCTURED, {}),
         (structured(data=...), STRUCTURED, {}),
         (structured(data=..., data_base64="*"), STRUCTURED, {}),
+        (structured(data=..., data_base64="ü"), STRUCTURED, {}),
         (post(), CE[1:], {}),
         (post(), CE[:3], {}),
         (post(), [*CE[:3], ("ce_type", None)], {}),
