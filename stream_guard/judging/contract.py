@@ -1,4 +1,4 @@
-"""What a judge is asked, and what it answers: plain data, shared by every judge. Pure."""
+"""Defines what a judge is asked and what it answers: plain data, shared by every judge. Pure."""
 
 from __future__ import annotations
 

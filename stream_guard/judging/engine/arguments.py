@@ -1,6 +1,6 @@
-"""The settings as vLLM's engine arguments, and the environment that vLLM reads when it is imported.
+"""Translates the settings to vLLM's engine arguments, and sets the environment that vLLM reads at import.
 
-What it must never do: override what the operator has set, in ``engine.extra`` or in the environment.
+What the operator has set, in ``engine.extra`` or in the environment, is never overridden.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""A completion's token ids become an answer, or how it was malformed. Pure.
+"""Reads the answer from a completion's token ids, or says how it is malformed. Pure.
 
-Read leniently: a model that was not held to a grammar forgets markers, quotes with the wrong quotes, or
-wraps its JSON in words. What it must never do: raise, whatever the tokens; guess between two answers; take
-an answer from the reasoning; or pass on a category or rule id that the policy does not have.
+Reading is lenient: without a grammar, a model forgets markers, uses the wrong quotes, or wraps its JSON in words. No
+tokens make it raise. Two contradicting answers are malformed. The reasoning is never read as an answer. Categories and
+rule ids that the policy does not have are dropped.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 RATIONALE_CHARS_MAX: Final = 1_000
 ANSWER_CHARS_MAX: Final = 20_000
-"""More text than this in the final channel is no answer."""
+"""A longer text in the final channel is not an answer."""
 RULE_IDS_READ_MAX: Final = 32
 BARE_WORDS_MAX: Final = 3
 _VIOLATION_KEYS: Final = (
@@ -46,7 +46,7 @@ _ONE_WORDS: Final = frozenset(
 )
 _ZERO_WORDS: Final = frozenset({"0", "false", "no", "safe", "valid", "allowed"})
 _NO_CATEGORY: Final = frozenset({"", "none", "null", "n/a"})
-# A field by hand, where the text is not JSON. No nested repetition: linear in the text's length.
+# Finds a field in a text that is not JSON. No nested repetition: linear in the text's length.
 _WORD: Final = r"""["']?([A-Za-z0-9_.\-/]{1,64})(?![A-Za-z0-9_.\-/])"""
 _FIELD: Final = r"""["']?\b(?:%s)\b["']?\s{0,8}[:=]\s{0,8}"""
 _VIOLATION: Final = re.compile(_FIELD % "|".join(_VIOLATION_KEYS) + _WORD, re.IGNORECASE)
@@ -70,7 +70,7 @@ class HarmonyReading:
     """The result of reading.
 
     Attributes:
-        answer: ``undetermined``, with why as its status, where none could be read.
+        answer: ``undetermined``, with the reason as its parse status, if none could be read.
         final: the message that the answer was read from, or None.
     """
 
@@ -80,7 +80,7 @@ class HarmonyReading:
 
 @dataclass(slots=True)
 class _Fields:
-    """An answer's fields as they were found, before they are checked against the policy."""
+    """An answer's fields as found, before they are checked against the policy."""
 
     violation: bool | None = None
     category: str | None = None
@@ -104,7 +104,7 @@ def read_answer(
         taxonomy: what the answer may name.
         tokens: the model's control tokens.
         tokenizer: of the model.
-        complete: whether the model ended by itself; an answer that was cut off is read only if its JSON is whole.
+        complete: whether the model ended by itself. A cut answer is read only if its JSON is complete.
     """
     messages = split_messages(ids, tokens, tokenizer)
     final = _final_message(messages)
@@ -193,7 +193,7 @@ def _loads(text: str) -> Any:  # noqa: ANN401 - whatever JSON there is
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of pairs; a field given twice is two answers."""
+    """Return an object of these pairs; raise ValueError for a repeated field, which would be two answers."""
     document = dict(pairs)
     if len(document) < len(pairs):
         message = "a field is given twice"
@@ -202,7 +202,7 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _embedded(text: str) -> str:
-    """Return from the first brace to the last: what is left of words and fences around JSON."""
+    """Return the text from the first brace to the last, without words and fences around the JSON."""
     begin, end = text.find("{"), text.rfind("}")
     return text[begin : end + 1] if 0 <= begin < end else ""
 
@@ -212,7 +212,7 @@ def _first(document: dict[str, Any], keys: tuple[str, ...]) -> Any:  # noqa: ANN
 
 
 def _read_text(text: str, taxonomy: Taxonomy) -> _Fields | None:
-    """Read fields by hand, or a bare label or category code; None where there is none, or more than one."""
+    """Read fields, or a bare label or category code; None if there is none, or more than one."""
     violations = {_truth(word, taxonomy) for word in _VIOLATION.findall(text)} - {None}
     categories = {word.rstrip(".") for word in _CATEGORY.findall(text)}
     if len(violations) > 1 or len(categories) > 1:
@@ -229,7 +229,7 @@ def _read_text(text: str, taxonomy: Taxonomy) -> _Fields | None:
             ],
             rationale=_text(rationale[1] or rationale[2]) if rationale else None,
         )
-    # A label that is there and cannot be read is not to be found elsewhere in the text.
+    # If a labelled field cannot be read, the label is not guessed from the rest of the text.
     return None if _LABELLED.search(text) else _read_bare(text, taxonomy)
 
 
@@ -239,7 +239,7 @@ def _read_bare(text: str, taxonomy: Taxonomy) -> _Fields | None:
     if len(codes) == 1:
         rules = [word for word in words if word in taxonomy.rule_ids]
         return _Fields(category=codes.pop(), rule_ids=rules)
-    # Prose holds "no" and "safe" in passing: a label counts only where it stands nearly alone.
+    # Prose contains "no" and "safe" in passing, so a label counts only if it is nearly alone.
     if codes or not words or len(words) > BARE_WORDS_MAX:
         return None
     labels = {_truth(word, taxonomy) for word in words} - {None}
@@ -247,7 +247,7 @@ def _read_bare(text: str, taxonomy: Taxonomy) -> _Fields | None:
 
 
 def _truth(value: object, taxonomy: Taxonomy) -> bool | None:
-    """Return whether a label says that the post violates; None where it says neither."""
+    """Return whether a label says that the post violates; None if it says neither."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool | int | float):
@@ -255,7 +255,7 @@ def _truth(value: object, taxonomy: Taxonomy) -> bool | None:
     if not isinstance(value, str):
         return None
     word = value.strip().strip(".").casefold()
-    # The policy's own words first: one policy's "allowed" may be another's label for a violation.
+    # The policy's own words come first: "allowed" can be a policy's label for a violation.
     if word == taxonomy.violates_label.casefold():
         return True
     if word == taxonomy.safe_label.casefold():
@@ -290,7 +290,7 @@ def _text(value: object) -> str | None:
 
 
 def _settle(fields: _Fields, taxonomy: Taxonomy, *, exact: bool) -> Answer:
-    """Check the findings against the policy; ``undetermined`` if they contradict each other."""
+    """Check the fields against the policy; ``undetermined`` if they contradict each other."""
     category, dropped = None, False
     if fields.category is not None:
         code, _, rule = fields.category.partition(".")

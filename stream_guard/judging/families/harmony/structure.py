@@ -1,4 +1,4 @@
-"""Checks that no hostile post changes the structure of a policy's prompt, on token ids. Pure."""
+"""Checks, on token ids, that no hostile post changes the structure of a policy's prompt. Pure."""
 
 from __future__ import annotations
 

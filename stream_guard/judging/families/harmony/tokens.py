@@ -1,8 +1,7 @@
-"""Harmony, the format that gpt-oss models read and write, at the level of token ids. Pure.
+"""Splits completions in harmony, the format of gpt-oss models, at the level of token ids. Pure.
 
-What it must never do: take a marker's id from anywhere but the model's own tokenizer, or look for
-markers in text. Source of the format: OpenAI's ``harmony`` documentation; the system message's
-words are those of the official renderer.
+Ids of markers come from the model's own tokenizer alone, and markers are never looked for in text. Source of the
+format: OpenAI's ``harmony`` documentation. The words of the system message are those of the official renderer.
 """
 
 from __future__ import annotations
@@ -26,13 +25,13 @@ CHANNELS: Final = ("analysis", "commentary", "final")
 
 
 class Tokenizer(Protocol):
-    """The slice of a tokenizer that is used."""
+    """The part of a tokenizer that is used."""
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text; no text in it ever becomes a marker."""
+        """Return the ids of a text. No text becomes a marker."""
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Return the text of ids, with replacement characters where the bytes are not UTF-8."""
+        """Return the text of ids, with replacement characters for bytes that are not UTF-8."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -41,8 +40,8 @@ class ControlTokens:
 
     Attributes:
         start, message, channel, constrain, end, return_, call: one id each.
-        every: ids of all the vocabulary's control tokens, these and the rest.
-        closing: those that end a message; ``<|endoftext|>``, which has no place here, among them.
+        every: ids of all the vocabulary's control tokens.
+        closing: those that end a message, including ``<|endoftext|>``.
     """
 
     start: int
@@ -64,10 +63,10 @@ class Message(NamedTuple):
     """One message of a completion.
 
     Attributes:
-        channel: first word after the channel marker, or "" where there is none.
+        channel: first word after the channel marker, or "".
         first: position of the content's first token in the completion.
         ids: the content's tokens.
-        whole: whether its header is as it should be and an end marker closes it.
+        whole: whether its header is well-formed and an end marker closes it.
     """
 
     channel: str
@@ -79,7 +78,7 @@ class Message(NamedTuple):
 def split_messages(
     ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokenizer
 ) -> list[Message]:
-    """Split a completion, which begins behind ``<|start|>assistant``, into its messages; never raises."""
+    """Split a completion, which begins after ``<|start|>assistant``, into its messages. Never raises."""
     messages: list[Message] = []
     begin = 0
     for position, token in enumerate([*ids, tokens.start]):
@@ -104,13 +103,13 @@ def _read_message(
     tokens: ControlTokens,
     tokenizer: Tokenizer,
 ) -> Message | None:
-    """Read one message of ``ids[begin:end]``; None for a header with nothing behind it."""
+    """Read one message from ``ids[begin:end]``; None for a header without content."""
     part = list(ids[begin:end])
     if tokens.message in part:
         at = part.index(tokens.message)
         header = part[:at]
         content = part[at + 1 :]
-        # A marker inside the content is another header without its start: the last one counts.
+        # A marker inside the content starts another header, whose start marker is missing. The last header counts.
         while (
             tokens.channel in content and tokens.message in content[content.index(tokens.channel) :]
         ):
@@ -122,10 +121,10 @@ def _read_message(
         channel = words[0] if words else ""
         return Message(channel, end - len(content), content, closed and channel in CHANNELS)
     if tokens.channel not in part:
-        # No marker at all: text behind ``assistant``, or a bare role name between messages.
+        # No marker: text after ``assistant``, or a bare role name between messages.
         text = tokenizer.decode(part).strip()
         return None if text in ("", "assistant") else Message("", begin, part, whole=False)
-    # The message marker was forgotten: the channel's name runs into the text.
+    # The message marker is missing: the channel's name runs into the text.
     content = part[part.index(tokens.channel) + 1 :]
     text = tokenizer.decode(content).lstrip()
     channel = next((name for name in CHANNELS if text.startswith(name)), "")
