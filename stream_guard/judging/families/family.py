@@ -101,7 +101,7 @@ class Exchange:
         effort: at which the model was asked.
         prompt, completion: as text, with control tokens by their names.
         prompt_tokens, completion_tokens: their lengths in tokens.
-        analysis: the reasoning in the completion, without markers; empty where there is none.
+        analysis: the reasoning in the completion, without markers; empty if there is none.
     """
 
     request_id: str
@@ -203,7 +203,7 @@ class Family(Protocol):
         """
 
     def reasoning(self, ids: Sequence[int]) -> str:
-        """Return the reasoning in a completion, without markers; empty where there is none. Never raises."""
+        """Return the reasoning in a completion, without markers; empty if there is none. Never raises."""
 
 
 @dataclass(slots=True, frozen=True)

@@ -15,7 +15,7 @@ _THINKING: Final = ("analysis", "commentary")
 
 
 def read_reasoning(ids: Sequence[int], tokens: ControlTokens, tokenizer: Tokenizer) -> str:
-    """Return the text of a completion's reasoning channels; empty where there is none. Never raises."""
+    """Return the text of a completion's reasoning channels; empty if there is none. Never raises."""
     parts = [
         tokenizer.decode([token for token in message.ids if token not in tokens.every])
         for message in split_messages(ids, tokens, tokenizer)

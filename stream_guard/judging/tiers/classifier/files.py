@@ -1,11 +1,11 @@
-"""A classifier's folder: where a name leads, and what ``classifier.yaml`` declares. Reads files; runs nothing.
+"""Finds a classifier's folder, and reads its ``classifier.yaml``. Reads files; runs nothing.
 
     my-classifier/
       classifier.yaml     the manifest
-      model.onnx          the model, whole in itself
-      tokenizer.json      where the model takes token ids
+      model.onnx          the complete model
+      tokenizer.json      for a model that takes token ids
 
-What it must never do: take a file whose digest is not the manifest's, or a name that leads out of the folder.
+A file whose digest differs from the manifest's is rejected, and so is a name that leads out of the folder.
 """
 
 from __future__ import annotations

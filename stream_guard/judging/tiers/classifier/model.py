@@ -1,8 +1,8 @@
-"""A classifier that runs: texts in, the probability that each violates out.
+"""Runs a classifier: returns, for each text, the probability that it violates.
 
-ONNX Runtime on the CPU, in batches of like length. What it must never do: run code that a model brings along (no
-library of operators is ever registered, and weights are read from the model's own bytes), let one text's fault
-spoil the others' scores, or pretend to have read what it cut off.
+It uses ONNX Runtime on the CPU, in batches of texts of similar length. It runs no code of the model: no library of
+operators is registered, and weights come from the model's own bytes. One bad text does not change the scores of the
+others. A score says whether the text was cut.
 """
 
 from __future__ import annotations

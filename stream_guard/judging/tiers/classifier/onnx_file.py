@@ -1,7 +1,7 @@
-"""Looks into an ONNX file before ONNX Runtime does, at what could reach outside of it. Pure.
+"""Checks an ONNX file, before ONNX Runtime opens it, for parts that reach outside of it. Pure.
 
-Reads the protocol buffer's outline and nothing else: operator domains, and tensors that point to other files. What it
-must never do: open a file, or follow a message deeper than a bound.
+It reads the outline of the protocol buffer alone: operator domains, and tensors that point to other files. It opens no
+file, and limits the depth of messages.
 
 The numbers are those of ``onnx.proto`` (https://github.com/onnx/onnx/blob/main/onnx/onnx.proto) and of the wire format
 (https://protobuf.dev/programming-guides/encoding/).

@@ -1,8 +1,8 @@
-"""The classifier tier: a small model's probability, and the two thresholds that a policy declares for it.
+"""The classifier tier: compares a small model's probability with the two thresholds that a policy declares.
 
-Below the first a post is safe, above the second it violates, between them (and at them) the next tier decides. What
-it must never do: settle a post of a policy that declared no thresholds, settle one as safe whose end was cut off, or
-name a category that the policy did not choose.
+Below the first threshold a post is safe, above the second it violates. Between them, ends included, the next tier
+decides. A policy without thresholds is not screened. A text that was cut is never settled as safe. The category is the
+one that the policy declares.
 """
 
 from __future__ import annotations
