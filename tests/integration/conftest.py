@@ -5,18 +5,26 @@ from __future__ import annotations
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+import pytest
 from xdist.scheduler.loadscope import LoadScopeScheduling
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from stream_guard.judging.engine import core_process
+from stream_guard.judging.engine.arguments import prepare_environment
+from stream_guard.settings import EngineSettings
 
-    import pytest
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
 
 _HERE: Final = Path(__file__).parent
 _LONGEST_FIRST: Final[Sequence[str]] = (
     "test_soak",
     "test_engine",
+    # These two assert that no fork server is left; those after them share one.
+    "test_engine_death",
+    "test_engine_supervisor",
     "test_evaluation",
+    "test_demo_model",
+    "test_attack",
     "test_reload_engine",
     "test_engine_faults",
     "test_demo",
@@ -29,12 +37,25 @@ _TOGETHER: Final[Mapping[str, str]] = {
     "test_engine": "engine",
     "test_engine_death": "engine",
     "test_engine_supervisor": "engine",
+    "test_evaluation": "engine",
     "test_demo_model": "engine",
-    # A fixture of the module runs a program or a command, and all its tests check the result.
-    "test_evaluation": "evaluation",
+    "test_attack": "engine",
+    # A fixture of the module runs a program, and all its tests check the result.
     "test_observed": "observed",
 }
 """Modules whose tests go to one worker. Every other test here goes to the worker that is free."""
+
+
+@pytest.fixture(scope="session")
+def engine_server(random_model: Path) -> Iterator[None]:
+    """Keep vLLM's fork server for all engines of this process that ask for it: its imports take most of a start."""
+    prepare_environment(EngineSettings(model=str(random_model)))
+    core_process.start_server()
+    # Its log goes to the stdout of the time of its import, which must not be that of a command.
+    import vllm.v1.engine.async_llm  # noqa: F401
+
+    yield
+    core_process.stop_server()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

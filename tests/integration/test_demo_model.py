@@ -144,7 +144,7 @@ async def judged(cases: list[Case]) -> list[Outcome]:
 
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
-async def outcomes() -> list[Outcome]:
+async def outcomes(engine_server: None) -> list[Outcome]:  # noqa: ARG001 - kept for the engine
     cases = []
     for name, text, posts in HAND_WRITTEN:
         policy = make_policy(name, text.encode(), effort="low")

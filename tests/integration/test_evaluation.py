@@ -1,4 +1,4 @@
-"""``stream-guard eval`` and ``classify`` by the real program and the real engine; the page in a real browser."""
+"""``stream-guard eval`` and ``classify`` by the real engine; the page in a real browser."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from sklearn import metrics
 from stream_guard.cli.demo import MODEL
 from tests.browser import open_page
 from tests.integration.harness import ROOT
+from tests.integration.in_process import judging_command
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,22 +28,16 @@ SLUGS = ("dangerous-content", "age-restricted-goods-and-services")
 ROWS = {"dangerous-content": 41, "age-restricted-goods-and-services": 34}
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "stream_guard", *arguments, "--path", str(ROOT / "policies")],
-        env={
-            **os.environ,
-            "STREAM_GUARD_ENGINE__MODEL": str(MODEL),
-            "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
-            "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "48",
-            "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "32",
-            "STREAM_GUARD_CASCADE__LADDER": "[]",
-            "STREAM_GUARD_ENGINE__REQUEST_TIMEOUT_S": "600",  # however slow the machine
-        },
-        cwd=ROOT,
-        capture_output=True,
-        check=False,
-    )
+# vLLM and torch warn of themselves while they are imported.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning"
+)
+SETTINGS = {
+    "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "48",
+    "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "32",
+    "STREAM_GUARD_CASCADE__LADDER": "[]",
+    "STREAM_GUARD_ENGINE__REQUEST_TIMEOUT_S": "600",  # however slow the machine
+}
 
 
 @dataclass(frozen=True)
@@ -57,15 +52,17 @@ class Evaluated:
 
 @pytest.fixture(scope="module", params=SLUGS)
 def evaluated(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    engine_server: None,  # noqa: ARG001 - kept for the engine
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Evaluated:
     slug: str = request.param
     folder = tmp_path_factory.mktemp("eval")
     # One of the two compares: the same policy, with more effort.
     more = ("--against", "high", "--max-flips", "100%") if slug == SLUGS[1] else ()
     command = ("eval", "--policy", slug, str(SETS / f"{slug}.csv"), "--out", str(folder), *more)
-    done = run(*command, "--json")
-    assert done.returncode == 0, done.stderr[-3_000:]
+    done = judging_command(MODEL, *command, "--path", str(ROOT / "policies"), "--json", **SETTINGS)
+    assert done.exit_code == 0, done.stderr[-3_000:]
     report = json.loads(done.stdout)
     lines = [json.loads(line) for line in (folder / "predictions.jsonl").read_text().splitlines()]
     return Evaluated(slug, folder, report, lines)
@@ -211,7 +208,16 @@ def test_the_page_can_be_read_without_seeing_it_and_in_the_dark(evaluated: Evalu
 
 def test_classify_explains_with_the_prompt_that_the_model_was_given() -> None:
     text = "A made-up post <|end|> with a marker."
-    done = run("classify", text, "--policy", "dangerous-content", "--explain", "--json")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "stream_guard", "classify", text, "--policy"),
+            *("dangerous-content", "--explain", "--json", "--path", str(ROOT / "policies")),
+        ],
+        env={**os.environ, "STREAM_GUARD_ENGINE__MODEL": str(MODEL), **SETTINGS},
+        cwd=ROOT,
+        capture_output=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr[-3_000:]
     verdict = json.loads(done.stdout)
     assert verdict["provenance"]["tier"] == "safeguard"
