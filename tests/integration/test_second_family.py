@@ -45,12 +45,11 @@ async def test_posts_are_judged_from_kafka_to_verdicts_by_a_second_family(
     )
     await produce(place.bootstrap, place.posts, [post(number) for number in range(POSTS)])
     with running(place, tmp_path / "log", ("tests.integration.plain_app",)) as run:
-        run.wait_for("ready", 240)
+        run.wait_for("ready")
         records = await read(
             place.bootstrap,
             [place.verdicts, place.dead],
             lambda got: len(owed_of(got)) >= POSTS,
-            240,
         )
         assert run.end() == 0, run.tail()
     verdicts = [orjson.loads(record.value) for record in records if record.topic == place.verdicts]
