@@ -36,6 +36,7 @@ _STRUCTURAL: Final = re.compile(
     r"interpret|example|edge[- ]case|\bpolicy\b|criteria|\binput|content to|appendix|reference|version|changelog|"
     r"how to|procedure|decision|context|taxonomy|categories|\brules\b|exception|exclu|includ|requirement|"
     r"encouragement|allowed|exempt|tie[- ]?break|general|principle|reminder|summary|severity|language|conflict|"
+    r"\btasks?\b|\bremarks?\b|\bfaq\b|disclaimer|audience|"
     r"anweisung|aufgabe|einleitung|begriff|beispiel|ziel|zweck|ausgabe|antwort|ausnahme|hinweis|einführung|vorrang|zweifel|format|"
     r"règle|objectif|exemple|réponse|remarque|objetivo|ejemplo|respuesta|definici|nota|"
     r"定義|例|出力|目的|备注|定义|输出|определен|пример|ответ|цель",
