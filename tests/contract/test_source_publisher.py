@@ -61,7 +61,8 @@ class KafkaRig:
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.written = self.create_topic(1)  # a source insists that its outputs exist
+        # A source insists that its outputs exist.
+        self.written, self.dead = self.create_topic(1), self.create_topic(1)
 
     def create_topic(self, partitions: int) -> str:
         name = f"contract-{uuid.uuid4().hex[:12]}"
@@ -74,7 +75,7 @@ class KafkaRig:
             topics=(topic,),
             group_id=group,
             verdict_topic=self.written,
-            dead_letter_topic=self.written,
+            dead_letter_topic=self.dead,
             heartbeat_interval_ms=300,
         )
 

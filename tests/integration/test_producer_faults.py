@@ -109,14 +109,16 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> Faults:
     return faults
 
 
-def settings_of(broker: Broker, topic: str, written: str = "verdicts") -> KafkaSettings:
+def settings_of(
+    broker: Broker, topic: str, written: str = "verdicts", dead: str = "dead-letters"
+) -> KafkaSettings:
     return KafkaSettings(
         bootstrap_servers=broker.bootstrap_servers,
         topics=(topic,),
         group_id=topic,
         request_timeout_ms=1_000,
         verdict_topic=written,
-        dead_letter_topic=written,
+        dead_letter_topic=dead,
     )
 
 
@@ -183,7 +185,7 @@ async def test_after_a_doubt_all_is_written_or_nothing(
 ) -> None:
     posts, verdicts = new_topic("posts", partitions=1), new_topic("verdicts", partitions=1)
     partition = Partition(posts, 0)
-    settings = settings_of(broker, posts, verdicts)
+    settings = settings_of(broker, posts, verdicts, new_topic("dead", partitions=1))
     claims = KafkaTransactor(settings, DELIVERY)
     async with asyncio.timeout(HANG_S):
         session = await claims.claim(partition)

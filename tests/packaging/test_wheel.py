@@ -128,7 +128,7 @@ def test_the_shipped_classifier_works_without_an_engine(installed: Path, place: 
     command = [
         installed / "stream-guard",
         "policies",
-        "classify",
+        "score",
         "builtin:toxicity",
         "posts.jsonl",
     ]

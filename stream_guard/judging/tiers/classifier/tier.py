@@ -1,8 +1,8 @@
 """The classifier tier: compares a small model's probability with the two thresholds that a policy declares.
 
 Below the first threshold a post is safe, above the second it violates. Between them, ends included, the next tier
-decides. A policy without thresholds is not screened. A text that was cut is never settled as safe. The category is the
-one that the policy declares.
+decides. A policy without thresholds is not screened. A text that was cut is never settled as safe. The policy declares
+the category.
 """
 
 from __future__ import annotations
