@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from tests.hang import HANG_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,6 +57,37 @@ def deploy(bootstrap: str, new_topic: Callable[..., str], **extra: str) -> Deplo
     """Make topics for one test."""
     return Deployment(
         bootstrap, new_topic("posts"), new_topic("verdicts"), new_topic("dead"), extra
+    )
+
+
+def deploy_engine(
+    bootstrap: str, new_topic: Callable[..., str], model: Path, policies: Path, **extra: str
+) -> Deployment:
+    """Make topics for one test with the real engine, small and quick, without a ladder of effort."""
+    settings = {
+        "STREAM_GUARD_POLICIES__PATH": str(policies),
+        "STREAM_GUARD_ENGINE__KIND": "vllm",
+        "STREAM_GUARD_ENGINE__MODEL": str(model),
+        "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
+        "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "4",
+        "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "4",
+        "STREAM_GUARD_CASCADE__LADDER": "[]",
+        "OMP_NUM_THREADS": "1",
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    }
+    return deploy(bootstrap, new_topic, **settings | extra)
+
+
+def run_command(environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one command of the program to its end, and return what it printed."""
+    return subprocess.run(
+        [sys.executable, "-m", "stream_guard", *words],
+        env=dict(environment),
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
     )
 
 

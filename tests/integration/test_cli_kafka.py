@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import orjson
 import pytest
 
 from stream_guard.records.verdict_event import VerdictEvents
-from tests.integration.harness import HANG_S, ROOT, read
+from tests.integration.harness import read, run_command
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -24,20 +23,13 @@ TRACEPARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 
 
 def guard(broker: Broker, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stream_guard", *arguments],
-        env={
-            **{k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")},
-            "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-            "COLUMNS": "200",
-            **settings,
-        },
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=HANG_S,
-    )
+    environment = {
+        **{k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")},
+        "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
+        "COLUMNS": "200",
+        **settings,
+    }
+    return run_command(environment, *arguments)
 
 
 async def test_lines_of_a_file_become_records_with_their_keys(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-import subprocess
-import sys
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +11,15 @@ import orjson
 import pytest
 
 from stream_guard.records.verdict_event import verdict_id, verdict_schema
-from tests.integration.harness import HANG_S, ROOT, deploy, owed_of, post, produce, read, running
+from tests.integration.harness import (
+    deploy,
+    owed_of,
+    post,
+    produce,
+    read,
+    run_command,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,15 +129,7 @@ def test_a_start_that_cannot_work_says_why_in_one_line_and_its_exit_code(
     broker: Broker, new_topic: Callable[..., str], name: str, value: str, code: int, says: str
 ) -> None:
     place = deploy(broker.bootstrap_servers, new_topic, **{name: value})
-    done = subprocess.run(
-        [sys.executable, "-m", "stream_guard", "run"],
-        env=place.environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
+    done = run_command(place.environment(), "run")
     assert done.returncode == code, done.stderr
     assert says in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr

@@ -12,7 +12,17 @@ import jsonschema
 import orjson
 import pytest
 
-from tests.integration.harness import HANG_S, ROOT, deploy, owed_of, post, produce, read, running
+from tests.integration.harness import (
+    HANG_S,
+    ROOT,
+    deploy,
+    deploy_engine,
+    owed_of,
+    post,
+    produce,
+    read,
+    running,
+)
 from tests.integration.test_replay import TEXT, write_policy
 
 if TYPE_CHECKING:
@@ -44,18 +54,13 @@ async def test_what_the_model_thinks_goes_with_its_verdicts_and_nowhere_else(
 ) -> None:
     folder = tmp_path / "policies"
     write_policy(folder, TEXT)
-    place = deploy(
+    place = deploy_engine(
         broker.bootstrap_servers,
         new_topic,
-        STREAM_GUARD_POLICIES__PATH=str(folder),
-        STREAM_GUARD_ENGINE__KIND="vllm",
-        STREAM_GUARD_ENGINE__MODEL=str(random_model),
-        STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
+        random_model,
+        folder,
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="24",
-        STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="4",
         STREAM_GUARD_CASCADE__LADDER='[{"effort": "high", "reasoning_tokens_max": 24}]',
-        OMP_NUM_THREADS="1",
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
     )
     topic = place.extra["STREAM_GUARD_KAFKA__REASONING_TOPIC"] = new_topic("reasoning")
     await produce(place.bootstrap, place.posts, [post(n) for n in range(POSTS)])

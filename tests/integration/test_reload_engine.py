@@ -10,7 +10,15 @@ import orjson
 
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.policy import make_policy
-from tests.integration.harness import HANG_S, deploy, owed_of, post, produce, read, running
+from tests.integration.harness import (
+    HANG_S,
+    deploy_engine,
+    owed_of,
+    post,
+    produce,
+    read,
+    running,
+)
 from tests.integration.test_reload import health, logged, write_policy
 
 if TYPE_CHECKING:
@@ -49,16 +57,13 @@ async def test_two_hundred_edits_under_load_lose_and_mix_nothing(
     draw = random.Random(7)  # noqa: S311 - seeded, so that a failure can be run again
     folder = tmp_path / "policies"
     write_policy(folder, text_of(0).decode())
-    place = deploy(
+    place = deploy_engine(
         broker.bootstrap_servers,
         new_topic,
-        STREAM_GUARD_POLICIES__PATH=str(folder),
-        STREAM_GUARD_ENGINE__KIND="vllm",
-        STREAM_GUARD_ENGINE__MODEL=str(random_model),
-        STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
+        random_model,
+        folder,
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="16",
         STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="16",
-        STREAM_GUARD_CASCADE__LADDER="[]",
     )
     made = {make_policy("touting", text_of(0)).sha256: "TT0"}
     sent, finished = 0, asyncio.Event()

@@ -13,7 +13,17 @@ import orjson
 from aiokafka import TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 
-from tests.integration.harness import HANG_S, deploy, owed_of, post, produce, read, running, until
+from tests.integration.harness import (
+    HANG_S,
+    deploy,
+    deploy_engine,
+    owed_of,
+    post,
+    produce,
+    read,
+    running,
+    until,
+)
 from tests.integration.test_cli_kafka import guard
 
 if TYPE_CHECKING:
@@ -74,20 +84,13 @@ async def test_a_hundred_verdicts_are_rebuilt_after_two_edits_and_none_after_tam
 ) -> None:
     folder, archive = tmp_path / "policies", tmp_path / "archive"
     write_policy(folder, TEXT)
-    place = deploy(
+    place = deploy_engine(
         broker.bootstrap_servers,
         new_topic,
-        STREAM_GUARD_POLICIES__PATH=str(folder),
+        random_model,
+        folder,
         STREAM_GUARD_POLICIES__ARCHIVE="folder",
         STREAM_GUARD_POLICIES__ARCHIVE_PATH=str(archive),
-        STREAM_GUARD_ENGINE__KIND="vllm",
-        STREAM_GUARD_ENGINE__MODEL=str(random_model),
-        STREAM_GUARD_ENGINE__MAX_NUM_SEQS="16",
-        STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="4",
-        STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="4",
-        STREAM_GUARD_CASCADE__LADDER="[]",
-        OMP_NUM_THREADS="1",
-        VLLM_CPU_OMP_THREADS_BIND="nobind",
     )
     verdicts = await run_with_edits(place, folder, tmp_path / "log")
     assert len({verdict["policy"]["sha256"] for verdict in verdicts}) == 3

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import orjson
 
-from tests.integration.harness import HANG_S, ROOT, Deployment, deploy, running
+from tests.integration.harness import Deployment, deploy, run_command, running
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -19,15 +18,7 @@ if TYPE_CHECKING:
 
 
 def round_trip(place: Deployment, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stream_guard", "round-trip", place.posts, *options],
-        env=place.environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
+    return run_command(place.environment(), "round-trip", place.posts, *options)
 
 
 async def test_it_shows_the_verdict_of_its_own_post_also_where_fields_lie_deep(

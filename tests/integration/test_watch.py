@@ -16,7 +16,7 @@ import orjson
 import pytest
 
 from stream_guard.records.verdict_event import VerdictEvents
-from tests.integration.harness import HANG_S, ROOT, produce
+from tests.integration.harness import HANG_S, ROOT, produce, run_command
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -38,15 +38,7 @@ def environment(bootstrap: str, **settings: str) -> dict[str, str]:
 
 
 def guard(bootstrap: str, *arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "stream_guard", *arguments],
-        env=environment(bootstrap, **settings),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=HANG_S,
-    )
+    return run_command(environment(bootstrap, **settings), *arguments)
 
 
 def deployment(broker: Broker, **configs: str) -> dict[str, str]:
