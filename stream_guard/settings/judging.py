@@ -117,6 +117,8 @@ class CascadeSettings(Section):
     """Most answers kept for duplicate posts, about 1 kB each; the least recently used are dropped first."""
     duplicates_ttl_s: float = Field(3_600, gt=0)
     """How long an answer is kept, in s."""
+    duplicates_across_tenants: bool = False
+    """Whether equal posts of different tenants share an answer. The trail then names another tenant's post."""
     classifier: str | None = Field(None, min_length=1)
     """The classifier of policies that have ``thresholds`` but name no classifier: ``builtin:NAME``, or a folder."""
     classifier_threads: int = Field(1, ge=1, le=64)

@@ -70,7 +70,10 @@ class Cascade:
         self._pressure = Pressure(settings)
         self._safeguard = Safeguard(inner, Ladder(settings), self._pressure, metrics, self)
         self._duplicates = Duplicates(
-            settings.duplicates_entries_max, settings.duplicates_ttl_s, clock.monotonic_s
+            settings.duplicates_entries_max,
+            settings.duplicates_ttl_s,
+            clock.monotonic_s,
+            across_tenants=settings.duplicates_across_tenants,
         )
         self._entries: dict[str, TieredRequest] = {}  # all that was taken, oldest first
         self._shared = InFlight()

@@ -1,6 +1,7 @@
 """The first tier: repeats the answer to an equal post that was judged before, or waits for one in flight.
 
-An answer is repeated only under the same policy and model. Answers that decided nothing, failed, or were made with
+An answer is repeated only under the same policy and model, and within one tenant: the trail names the repeated post,
+and no tenant may learn of another's. Answers that decided nothing, failed, or were made with
 something left out are not cached.
 
 Two posts are equal if a reader sees no difference between them. Ignored are canonical Unicode composition (NFC), the
@@ -80,19 +81,28 @@ def digest(post: Post) -> bytes:
 
 
 class Duplicates:
-    """Caches answers by policy, model and the post's digest.
+    """Caches answers by policy, model, tenant and the post's digest.
 
     Args:
         entries_max: most answers in the cache; the least recently used are evicted.
         ttl_s: how long an answer is kept, in s.
         now_s: a monotonic clock, in s.
+        across_tenants: whether tenants share answers.
     """
 
-    def __init__(self, entries_max: int, ttl_s: float, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        entries_max: int,
+        ttl_s: float,
+        now_s: Callable[[], float],
+        *,
+        across_tenants: bool = False,
+    ) -> None:
         # Not cachetools.TTLCache: it takes three times as long, and every post passes here.
         self._known: LRUCache[Key, tuple[float, Known]] = LRUCache(entries_max)
         self._ttl_s = ttl_s
         self._now_s = now_s
+        self._across_tenants = across_tenants
         self._model = ""
 
     def __len__(self) -> int:
@@ -105,7 +115,9 @@ class Duplicates:
     def keys(self, posts: Sequence[Post], policy: Policy) -> list[Key]:
         """Return one key per post, all under one policy."""
         context = f"{policy.id}\n{policy.sha256}\n{self._model}"
-        return [(context, digest(post)) for post in posts]
+        if self._across_tenants:
+            return [(context, None, digest(post)) for post in posts]
+        return [(context, post.tenant, digest(post)) for post in posts]
 
     def find(self, keys: Sequence[Key]) -> list[Known | None]:
         """Return the cached answer of each key, or None."""

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from stream_guard.judging.tiers.ladder import Climb
     from stream_guard.records.post import Post
 
-Key: TypeAlias = tuple[str, bytes]
-"""Equal for equal posts: the policy with its model, and the digest of all fields of the post that are judged."""
+Key: TypeAlias = tuple[str, str | None, bytes]
+"""Equal for equal posts: the policy with its model, the tenant (None for posts without one, or if tenants share), and
+the digest of all fields of the post that are judged."""
 SLICE_POSTS_MAX: Final = 256
 SLICE_BYTES_MAX: Final = 128 << 10
 """A slice ends with the post that reaches this size. One turn of the event loop screens a slice in a few ms."""

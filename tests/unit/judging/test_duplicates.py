@@ -115,6 +115,52 @@ def test_another_policy_has_answers_of_its_own(policy: object) -> None:
     assert rig.waiting == ["buy now"]
 
 
+@pytest.mark.parametrize("other", ["green", None, ""])
+def test_another_tenant_has_answers_of_its_own(other: str | None) -> None:
+    rig = Rig()
+    (first,) = rig.ask("buy now", tenant="blue")
+    rig.inner.say(VIOLATES, 0.99)
+    (foreign,) = rig.ask("buy now", tenant=other)
+    assert rig.waiting == ["buy now"]
+    rig.inner.say(VIOLATES, 0.99)
+    (own,) = rig.ask("buy now", tenant="blue")
+    assert rig.trail(foreign)[0] == ("duplicates", "escalated", "new")
+    assert rig.trail(own) == [("duplicates", "settled", f"repeats:{first.post.id}")]
+
+
+def test_equal_posts_in_flight_of_two_tenants_are_both_judged() -> None:
+    rig = Rig()
+    requests = asks("buy now", "buy now", "buy now", "buy now")
+    for request, tenant in zip(requests, ("blue", "green", "blue", None), strict=True):
+        request.post.tenant = tenant
+    rig.cascade.submit(requests, rig.deliver)
+    assert [r.post.tenant for r in rig.inner.waiting] == ["blue", "green", None]
+    rig.cascade.cancel(requests[:1])
+    assert [r.post.tenant for r in rig.inner.waiting] == ["green", None, "blue"]
+    rig.inner.say(SAFE)
+    named = [reason for request in requests[1:] for _, _, reason in rig.trail(request)]
+    assert not any(reason.startswith(("repeats:", "joins:")) for reason in named)
+
+
+def test_posts_without_a_tenant_share_answers() -> None:
+    rig = Rig()
+    (first,) = rig.ask("buy now", tenant=None)
+    rig.inner.say()
+    (second,) = rig.ask("buy now", tenant=None)
+    assert rig.trail(second) == [("duplicates", "settled", f"repeats:{first.post.id}")]
+
+
+def test_tenants_share_answers_where_that_is_set() -> None:
+    rig = Rig(duplicates_across_tenants=True)
+    first, joined = asks("buy now", "buy now")
+    first.post.tenant, joined.post.tenant = "blue", "green"
+    rig.cascade.submit([first, joined], rig.deliver)
+    rig.inner.say()
+    (repeated,) = rig.ask("buy now", tenant="red")
+    assert rig.trail(joined) == [("duplicates", "settled", f"joins:{first.post.id}")]
+    assert rig.trail(repeated) == [("duplicates", "settled", f"repeats:{first.post.id}")]
+
+
 async def test_another_model_has_answers_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     from stream_guard.policies.policy import PolicySet
 
