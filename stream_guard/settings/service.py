@@ -137,3 +137,5 @@ class HttpSettings(Section):
     """The address to listen on."""
     port: int = Field(8080, ge=0, le=65_535)
     """The port; 0 picks a free one and logs it."""
+    connections_max: int = Field(256, ge=1)
+    """Most open connections. A further one closes the connection that has been longest without a request."""
