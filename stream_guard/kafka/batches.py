@@ -20,16 +20,18 @@ from aiokafka.errors import (
     MessageSizeTooLargeError,
     PolicyViolationError,
     RecordListTooLargeError,
+    RecordTooLargeError,
     TopicAuthorizationFailedError,
     UnsupportedForMessageFormatError,
 )
 from aiokafka.partitioner import murmur2
 
+from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.protocol_errors import InvalidRecordError
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from aiokafka.producer.message_accumulator import BatchBuilder
 
@@ -40,16 +42,17 @@ _Item = TypeVar("_Item", bound="tuple[Outgoing, Any]")
 _log = structlog.get_logger(__name__)
 _LOOK_S: Final = 0.05
 _HASHED_BYTES_MAX: Final = 64 << 10
+# A batch is over the topic's max.message.bytes, or its one record is.
+TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError, RecordTooLargeError)
 # No retry helps against these: the broker's or the topic's settings must change.
 FATAL: Final = (
     ClusterAuthorizationFailedError,
     InvalidRecordError,
     InvalidTopicError,
-    MessageSizeTooLargeError,
     PolicyViolationError,
-    RecordListTooLargeError,
     TopicAuthorizationFailedError,
     UnsupportedForMessageFormatError,
+    *TOO_LARGE,
 )
 
 
@@ -150,11 +153,18 @@ async def by_partition(
     return [(topic, partition, members) for (topic, partition), members in groups.items()]
 
 
-def fill_batch(batch: BatchBuilder, queue: deque[_Item]) -> list[_Item]:
-    """Move records from a queue's head into a batch, as many as it takes; close it, and return what moved."""
+def fill_batch(
+    batch: BatchBuilder, queue: deque[_Item], alone: Collection[Outgoing] = ()
+) -> list[_Item]:
+    """Move records from a queue's head into a batch, as many as it takes; close it, and return what moved.
+
+    Each record in ``alone`` gets a batch of its own.
+    """
     members: list[_Item] = []
     while queue:
         record = queue[0][0]
+        if alone and members and (record in alone or members[-1][0] in alone):
+            break
         if (
             batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
             is None
@@ -164,3 +174,21 @@ def fill_batch(batch: BatchBuilder, queue: deque[_Item]) -> list[_Item]:
         members.append(queue.popleft())
     batch.close()  # so that it does not linger
     return members
+
+
+def shrink_refused(record: Outgoing, error: BaseException) -> None:
+    """Make a record smaller that its topic refused, alone in its batch, as too large.
+
+    Raises:
+        BrokerError: it has no smaller form, or that was refused as well.
+    """
+    size_bytes = len(record.key or b"") + len(record.value or b"")
+    if record.shrink():
+        _log.warning("record_cut_for_topic", topic=record.topic, size_bytes=size_bytes)
+        return
+    message = (
+        f"{record.topic}: the broker refuses a record of {size_bytes} bytes (key and value) as larger than the topic's "
+        f"max.message.bytes: {named(error)}; raise max.message.bytes of {record.topic}, for dead letters above "
+        "kafka.dead_letter_bytes_max (STREAM_GUARD_KAFKA__DEAD_LETTER_BYTES_MAX)"
+    )
+    raise BrokerError(message) from error

@@ -5,6 +5,9 @@ the queue, and the destination moves to a producer on which it has not failed: a
 doubt for that partition after a failure, and for that partition alone. The deadline, ``delivery.publish_timeout_s``,
 counts from the destination's first failure since its last acknowledgement.
 
+The records of a batch that the topic refuses as too large are sent again, each alone. One that is refused alone is sent
+in its smaller form, once.
+
 Records are acknowledged only after the broker has them. A batch that was written although its answer was lost is
 written twice, with the same verdict ids.
 """
@@ -21,14 +24,14 @@ from aiokafka.errors import KafkaError, ProducerClosed
 
 from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerError, named
-from stream_guard.kafka.batches import FATAL, fill_batch
+from stream_guard.kafka.batches import FATAL, TOO_LARGE, fill_batch, shrink_refused
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_guard.kafka.producers import Lease, Producers
     from stream_guard.settings import DeliverySettings
-    from stream_guard.stream.in_flight import Queued
+    from stream_guard.stream.in_flight import Outgoing, Queued
     from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
@@ -72,6 +75,7 @@ class Destination:
         self._sent: deque[tuple[asyncio.Future[Any], list[Queued], float]] = deque()
         self._failing_since_s: float | None = None
         self._failures = 0
+        self._alone: set[Outgoing] = set()  # they were in a batch that was too large
 
     async def run(self) -> None:
         """Send until cancelled.
@@ -83,7 +87,8 @@ class Destination:
             await self._wait()
             try:
                 self._settle()
-                while self.queue and len(self._sent) < _BATCHES_MAX:
+                # Records that are sent alone may be refused: one at a time keeps their order.
+                while self.queue and len(self._sent) < (1 if self._alone else _BATCHES_MAX):
                     await self._send()
             except (KafkaError, OSError, TimeoutError, ProducerClosed) as error:
                 await self._recover(error)
@@ -116,7 +121,12 @@ class Destination:
             self._sent.popleft()
             self._failing_since_s = None
             self._failures = 0
-            self._acknowledge(members)
+            self._finish(members)
+
+    def _finish(self, members: list[Queued]) -> None:
+        if self._alone:
+            self._alone.difference_update(record for record, _ in members)
+        self._acknowledge(members)
 
     async def _send(self) -> None:
         """Hand one batch to the producer, which waits until it has taken up the last one."""
@@ -124,7 +134,7 @@ class Destination:
             self._lease = self._producers.lease()
         producer = self._lease.producer
         batch = producer.create_batch()
-        members = fill_batch(batch, self.queue)
+        members = fill_batch(batch, self.queue, self._alone)
         late_s = time.monotonic() + self._timeout_s
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -145,8 +155,9 @@ class Destination:
         again: list[Queued] = []
         for future, members, _ in self._sent:
             if future.done() and not future.cancelled() and future.exception() is None:
-                self._acknowledge(members)
+                self._finish(members)
             else:
+                self._prepare_refused(future, members)
                 future.cancel()
                 again.extend(members)
         self._sent.clear()
@@ -177,10 +188,20 @@ class Destination:
                 self.wake.set()
                 return
 
+    def _prepare_refused(self, future: asyncio.Future[Any], members: list[Queued]) -> None:
+        """Where a batch was too large, have its records sent alone, or a single one in its smaller form."""
+        error = future.exception() if future.done() and not future.cancelled() else None
+        if not isinstance(error, TOO_LARGE):
+            return
+        if len(members) == 1:
+            shrink_refused(members[0][0], error)
+        self._alone.update(record for record, _ in members)
+
     def _check_deadline(self, error: BaseException, count: int) -> None:
         assert self._failing_since_s is not None, "it is failing"
         spent_s = time.monotonic() - self._failing_since_s
-        if isinstance(error, FATAL):
+        # What is too large is sent in another way.
+        if isinstance(error, FATAL) and not isinstance(error, TOO_LARGE):
             message = (
                 f"{self._topic}/{self._partition}: the broker refuses verdicts or dead letters: {named(error)}; "
                 "change the topic or its permissions"

@@ -9,13 +9,17 @@ so that one id for the whole process would let a member that has lost a partitio
 What it must never do: put a position into a transaction before everything else in it is acknowledged (aiokafka's
 commit returns normally although a record of the transaction failed), or use a producer again after a doubt (its end of
 a transaction may arrive later, and does not say which transaction it means).
+
+A batch that its topic refuses as too large voids the session too. What it held is remembered for the partition's next
+session: its records are written each alone, and one that was refused alone is written in its smaller form.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from typing import TYPE_CHECKING, Any
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from aiokafka import TopicPartition
 from aiokafka.errors import (
@@ -32,10 +36,12 @@ from aiokafka.structs import OffsetAndMetadata
 from stream_guard.core.errors import BrokerError, DoubtError, SettingsError, named
 from stream_guard.kafka.batches import (
     FATAL,
+    TOO_LARGE,
     by_partition,
     discard_producer,
     fill_batch,
     make_producer,
+    shrink_refused,
     start_producer,
 )
 
@@ -48,6 +54,9 @@ if TYPE_CHECKING:
     from stream_guard.settings import DeliverySettings, KafkaSettings
     from stream_guard.stream.in_flight import Outgoing
 
+    # The offset of the record that owes an output, its topic, and the policy or reason in its label.
+    _Owed: TypeAlias = tuple[int, str, str | None]
+
 _NEVER = (*FATAL, GroupAuthorizationFailedError, TransactionalIdAuthorizationFailed)
 
 
@@ -56,12 +65,56 @@ def transactional_id(group: str, partition: Partition) -> str:
     return f"{group}/{partition.topic}/{partition.partition}"
 
 
+class RefusedOutputs:
+    """What topics refused of one partition's outputs as too large, until it is written.
+
+    Attributes:
+        alone: outputs of refused batches, which are written each alone.
+        cut: outputs that were refused alone, which are written in their smaller form.
+    """
+
+    def __init__(self) -> None:
+        self.alone: set[_Owed] = set()
+        self.cut: set[_Owed] = set()
+
+    def prepare(self, outgoing: Sequence[Outgoing]) -> set[Outgoing]:
+        """Shrink the outputs that were refused alone; return those that are to be written alone."""
+        if not self.alone:
+            return set()
+        alone = {record for record in outgoing if _owed(record) in self.alone}
+        for record in alone:
+            if _owed(record) in self.cut:
+                record.shrink()
+        return alone
+
+    def add(self, members: Sequence[Outgoing], error: BaseException) -> None:
+        """Remember a refused batch. Raises BrokerError where its one record has no smaller form."""
+        if len(members) == 1:
+            shrink_refused(members[0], error)
+            self.cut.add(_owed(members[0]))
+        self.alone.update(map(_owed, members))
+
+    def forget(self, position: int) -> None:
+        """Forget what records before a written position owed."""
+        if self.alone:
+            self.alone = {owed for owed in self.alone if owed[0] >= position}
+            self.cut &= self.alone
+
+
+def _owed(record: Outgoing) -> _Owed:
+    label = (
+        record.label if record.label is None or isinstance(record.label, str) else record.label[0]
+    )
+    return record.origin.record.offset, record.topic, label
+
+
 class KafkaTransactor:
     """A :class:`stream_guard.stream.ports.Transactor`."""
 
     def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
         self._settings = settings
         self._delivery = delivery
+        self._refused: dict[Partition, RefusedOutputs] = defaultdict(RefusedOutputs)
 
     async def claim(self, partition: Partition) -> KafkaSession:
         """Start a producer under the partition's transactional id, within ``kafka.request_timeout_ms``.
@@ -87,7 +140,14 @@ class KafkaTransactor:
             raise SettingsError(message) from error
         except (KafkaError, OSError, TimeoutError) as error:
             raise _explain(error, name, "claimed") from error
-        return KafkaSession(producer, name, partition, self._settings.group_id, self._delivery)
+        return KafkaSession(
+            producer,
+            name,
+            partition,
+            self._settings.group_id,
+            self._delivery,
+            self._refused[partition],
+        )
 
 
 class KafkaSession:
@@ -100,12 +160,14 @@ class KafkaSession:
         partition: Partition,
         group: str,
         delivery: DeliverySettings,
+        refused: RefusedOutputs,
     ) -> None:
         self._producer = producer
         self._name = name
         self._partition = TopicPartition(*partition)
         self._group = group
         self._delivery = delivery
+        self._refused = refused
         self._open = False
         self._keyless = random.randrange(1 << 16)  # noqa: S311 - only spreads records without a key
 
@@ -114,7 +176,7 @@ class KafkaSession:
 
         Raises:
             DoubtError: it was not written, or nobody knows.
-            BrokerError: a topic, the group or the transactional id is refused.
+            BrokerError: a topic, the group or the transactional id is refused, or even the smaller form of a record.
         """
         try:
             async with asyncio.timeout(self._delivery.transaction_timeout_ms / 1_000):
@@ -127,16 +189,30 @@ class KafkaSession:
 
     async def _write(self, outgoing: Sequence[Outgoing], position: int) -> None:
         producer = self._producer
+        alone = self._refused.prepare(outgoing)
         await producer.begin_transaction()
         self._open = True
         waiting: list[asyncio.Future[Any]] = []
+        sent: list[list[Outgoing]] = []
         self._keyless += 1
         for topic, number, queue in await by_partition(producer, outgoing, self._keyless):
             while queue:
                 batch = producer.create_batch()
-                fill_batch(batch, queue)
+                sent.append([record for record, _ in fill_batch(batch, queue, alone)])
                 waiting.append(await producer.send_batch(batch, topic, partition=number))
         outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        # Batches behind one that was too large fail with another error: the sequence has a gap.
+        too_large = [
+            (members, outcome)
+            for members, outcome in zip(sent, outcomes, strict=True)
+            if isinstance(outcome, TOO_LARGE)
+        ]
+        for members, outcome in too_large:
+            self._refused.add(members, outcome)
+        if too_large:
+            topics = ", ".join(sorted({members[0].topic for members, _ in too_large}))
+            message = f"{self._name}: {topics}: a batch is too large; it is written again in smaller parts"
+            raise DoubtError("error", message)
         for outcome in outcomes:
             if isinstance(outcome, BaseException):
                 raise outcome
@@ -144,6 +220,7 @@ class KafkaSession:
         await producer.send_offsets_to_transaction(offsets, self._group)
         await producer.commit_transaction()
         self._open = False
+        self._refused.forget(position)
 
     async def close(self) -> None:
         """Abort what is open and throw the producer away, each within ``delivery.stop_timeout_s``.

@@ -22,6 +22,8 @@ FIRST_HEADER: Final = "sg_reason"
 # The space for key and headers beside a value of bytes_max, within a topic's default limit of 1 MiB.
 _ASIDE_BYTES_MAX: Final = 64 << 10
 _KEY_BYTES_MAX: Final = _ASIDE_BYTES_MAX // 2
+# Of the value, of the key and of the record's own headers, where the topic refuses the dead letter as too large.
+_SMALLER_BYTES_MAX: Final = 256
 
 
 class DeadLetterEvent(NamedTuple):
@@ -98,6 +100,30 @@ def build_dead_letter(
             headers = kept
     headers += [(name, text.encode("utf-8", "backslashreplace")) for name, text in about]
     return DeadLetterEvent(key, value, headers)
+
+
+def smaller_dead_letter(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes]]
+) -> DeadLetterEvent:
+    """Return a dead letter cut to 256 bytes each of value, key and the record's headers, for a topic that refuses it.
+
+    The ``sg_cut_*`` headers describe the record before this cut. Those of an earlier cut stay, so that they describe
+    the original.
+    """
+    begin = max(number for number, (name, _) in enumerate(headers) if name == FIRST_HEADER)
+    own, block = headers[:begin], dict(headers[begin:])
+    if value is not None and len(value) > _SMALLER_BYTES_MAX:
+        block.setdefault("sg_cut_from_bytes", b"%d" % len(value))
+        block.setdefault("sg_cut_sha256", hashlib.sha256(value).hexdigest().encode())
+        value = value[:_SMALLER_BYTES_MAX]
+    if key is not None and len(key) > _SMALLER_BYTES_MAX:
+        block.setdefault("sg_cut_key_from_bytes", b"%d" % len(key))
+        key = key[:_SMALLER_BYTES_MAX]
+    kept = _largest_dropped(own, _SMALLER_BYTES_MAX)
+    if len(kept) < len(own):
+        dropped = int(block.get("sg_cut_headers", b"0")) + len(own) - len(kept)
+        block["sg_cut_headers"] = b"%d" % dropped
+    return DeadLetterEvent(key, value, [*kept, *block.items()])
 
 
 def _size_bytes(headers: Sequence[tuple[str, bytes]]) -> int:

@@ -28,6 +28,10 @@ _BINARY_HEADERS: Final = (
 )
 
 
+TOO_LARGE_FOR_TOPIC: Final = "too_large_for_topic"
+"""In ``provenance.degraded`` of a verdict that was cut because its topic refused it."""
+
+
 STRUCTURED_CONTENT_TYPE: Final = "application/cloudevents+json; charset=UTF-8"
 
 
@@ -74,6 +78,23 @@ def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(document, dict) and "specversion" in document and "data" in document:
         return document["data"]
     return document
+
+
+def smaller_verdict(
+    key: bytes | None, value: bytes | None, headers: Headers
+) -> tuple[bytes | None, bytes | None, Headers]:
+    """Return a verdict's record without rationale and trail, for a topic that refuses it as too large.
+
+    The id, the key and the headers stay. ``provenance.degraded`` has the word ``too_large_for_topic``.
+    """
+    assert value is not None, "a verdict has a value"
+    document = orjson.loads(value)
+    verdict = document["data"] if "specversion" in document else document
+    verdict["policy"]["rationale"] = None
+    provenance = verdict["provenance"]
+    provenance["trail"] = []
+    provenance["degraded"] = [*provenance["degraded"], TOO_LARGE_FOR_TOPIC]
+    return key, _fitted(orjson.dumps(document)), headers
 
 
 # CloudEvents 1.0, type system, String: no C0 or C1 controls, no noncharacters, no surrogates. The percent sign is

@@ -43,6 +43,17 @@ def check_routes(policies: PolicySet, topics: Iterable[str], settings: Settings)
         policies.route(topic)
 
 
+def topics_without_route(policies: PolicySet, topics: Iterable[str]) -> list[str]:
+    """Return, sorted, the topics that no policy judges."""
+    found = []
+    for topic in sorted(topics):
+        try:
+            policies.route_topic(topic)
+        except PolicyError:
+            found.append(topic)
+    return found
+
+
 def versions(policies: PolicySet) -> dict[str, str]:
     """Return the version of each policy, by its id."""
     return {policy.id: policy.version for policy in policies.policies.values()}

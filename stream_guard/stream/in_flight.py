@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     PostJudgement: TypeAlias = Judgement["InFlightRecord"]
     Acknowledged: TypeAlias = Callable[[Sequence["Outgoing"]], None]
     Queued: TypeAlias = tuple["Outgoing", Acknowledged]
+    Content: TypeAlias = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
+    Smaller: TypeAlias = Callable[[bytes | None, bytes | None, list[tuple[str, bytes]]], Content]
 
 
 class InFlightRecord:
@@ -79,9 +81,20 @@ class Outgoing:
         label: (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None for a chain of thought.
         built_ns: when it was built, Unix time in ns.
         span: the span of its sending, where the record is traced.
+        smaller: returns a smaller key, value and headers for those given; None where there is no smaller form.
     """
 
-    __slots__ = ("built_ns", "headers", "key", "label", "origin", "span", "topic", "value")
+    __slots__ = (
+        "built_ns",
+        "headers",
+        "key",
+        "label",
+        "origin",
+        "smaller",
+        "span",
+        "topic",
+        "value",
+    )
 
     def __init__(
         self,
@@ -102,6 +115,15 @@ class Outgoing:
         self.label = label
         self.built_ns = built_ns
         self.span = span
+        self.smaller: Smaller | None = None
+
+    def shrink(self) -> bool:
+        """Take the smaller form, for a topic that refuses this one; return whether there was one. It works once."""
+        if self.smaller is None:
+            return False
+        self.key, self.value, self.headers = self.smaller(self.key, self.value, self.headers)
+        self.smaller = None
+        return True
 
 
 def acknowledge(items: Sequence[Queued]) -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from stream_guard.judging.reasoning_event import reasoning_record
 from stream_guard.judging.verdict import build_verdict
-from stream_guard.records.dead_letter_event import build_dead_letter
+from stream_guard.records.dead_letter_event import build_dead_letter, smaller_dead_letter
+from stream_guard.records.verdict_event import smaller_verdict
 from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.trace_context import format_traceparent
 
@@ -60,7 +61,9 @@ class OutgoingBuilder:
         value, headers = events.encode(verdict, traceparent)
         label = (policy_id, verdict["decision"], verdict["provenance"]["tier"], mode)
         key = _key_of(in_flight, verdict)
-        return verdict, Outgoing(topic, key, value, headers, in_flight, label, now_ns, span)
+        sending = Outgoing(topic, key, value, headers, in_flight, label, now_ns, span)
+        sending.smaller = smaller_verdict
+        return verdict, sending
 
     def reasoning(
         self,
@@ -98,7 +101,9 @@ class OutgoingBuilder:
             policy_id=None if judgement is None else judgement.request.policy.id,
             attempts=1 if provenance is None else provenance.attempts,
         )
-        return Outgoing(topic, key, value, headers, in_flight, error.reason, now_ns, span)
+        sending = Outgoing(topic, key, value, headers, in_flight, error.reason, now_ns, span)
+        sending.smaller = smaller_dead_letter
+        return sending
 
     @property
     def _shadow_topic(self) -> str:

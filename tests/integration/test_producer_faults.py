@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import uuid
 from typing import TYPE_CHECKING, Any
 
 import aiokafka.errors as kafka_errors
+import orjson
 import pytest
 from aiokafka.protocol.produce import ProduceRequest
 from aiokafka.protocol.transaction import (
@@ -17,18 +20,22 @@ from aiokafka.protocol.transaction import (
 )
 from prometheus_client import CollectorRegistry
 
-from stream_guard.core.errors import BrokerError, DoubtError
+from stream_guard.core.errors import BrokerError, DoubtError, JsonError
 from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka import batches
 from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.source import KafkaSource
 from stream_guard.kafka.transactions import KafkaTransactor
+from stream_guard.records.dead_letter_event import build_dead_letter, smaller_dead_letter
+from stream_guard.records.verdict_event import VerdictEvents, smaller_verdict
 from stream_guard.settings import DeliverySettings, KafkaSettings
 from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.metrics import Metrics
+from stream_guard.testing import MemoryRecord
 from tests.contract.test_source_publisher import Listener
 from tests.in_flight import in_flight
 from tests.integration.harness import HANG_S, read
+from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -209,6 +216,63 @@ async def test_after_a_doubt_all_is_written_or_nothing(
         await session.close()
     records = await read(broker.bootstrap_servers, [verdicts], lambda got: len(got) >= 4)
     assert [r.value for r in records] == [b"before", b"in doubt", b"in doubt too", b"after"]
+
+
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+async def test_what_the_topic_refuses_as_too_large_is_written_smaller(
+    broker: Broker, new_topic: Callable[..., str], mode: str
+) -> None:
+    posts, name = new_topic("posts", partitions=1), f"small-{uuid.uuid4().hex[:12]}"
+    broker.create_topics(name, configs={"max.message.bytes": "2000"})
+    settings = settings_of(broker, posts)
+    noise = os.urandom(5_000)  # it cannot be compressed
+    verdict = make_verdict()
+    verdict["policy"]["rationale"] = noise.hex()
+    value, headers = VerdictEvents(0).encode(verdict, "00-0-0-00")
+    letter = build_dead_letter(
+        MemoryRecord(posts, 0, 2, key=b"k", value=noise),
+        JsonError("line 1: not JSON"),
+        kafka=settings,
+        failed_ms=0,
+        policy_id=None,
+        attempts=1,
+    )
+
+    def outgoing() -> list[Outgoing]:
+        first, last = out(name, b"before", b"after")
+        large = Outgoing(name, b"k", value, headers, in_flight(), ("p", "safe", "t", "live"))
+        large.smaller = smaller_verdict
+        dead = Outgoing(name, *letter, in_flight(), "json")
+        dead.smaller = smaller_dead_letter
+        return [first, large, dead, last]
+
+    async with asyncio.timeout(HANG_S):
+        if mode == "at_least_once":
+            publisher = KafkaPublisher(settings, DELIVERY, Metrics(CollectorRegistry()))
+            await publisher.start()
+            publisher.publish(outgoing(), lambda _: None)
+            await publisher.flush()
+            await publisher.stop()
+        else:
+            claims, doubts, written = KafkaTransactor(settings, DELIVERY), 0, False
+            while not written:
+                session = await claims.claim(Partition(posts, 0))
+                try:
+                    await session.write(outgoing(), 1)
+                    written = True
+                except DoubtError:
+                    doubts += 1
+                await session.close()
+            assert doubts == 2, "first all together, then each alone"
+    records = await read(broker.bootstrap_servers, [name], lambda got: len(got) >= 4)
+    assert [record.value for record in (records[0], records[-1])] == [b"before", b"after"]
+    _, large, dead, _ = records
+    found = orjson.loads(large.value)
+    assert found["id"] == verdict["id"]
+    assert found["provenance"]["degraded"] == ["too_large_for_topic"]
+    assert list(large.headers) == headers
+    assert dead.value == noise[:256]
+    assert dict(dead.headers)["sg_cut_from_bytes"] == b"5000"
 
 
 async def committed(settings: KafkaSettings, partition: Partition) -> int:

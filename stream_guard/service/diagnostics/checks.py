@@ -101,9 +101,13 @@ def _permissions(settings: Settings) -> str:
 
 
 def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
-    from stream_guard.service.policies import check_routes
+    from stream_guard.service.policies import check_routes, topics_without_route
 
-    check_routes(policies, topics, settings)
+    # As at a start: a topic that only the pattern catches waits for its route, and stops nothing.
+    check_routes(policies, settings.kafka.topics, settings)
+    waiting = topics_without_route(policies, topics)
+    if waiting:
+        return f"not read, because no policy judges them: {', '.join(waiting)}"
     return "every topic has policies"
 
 

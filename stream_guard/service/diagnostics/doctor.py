@@ -83,6 +83,7 @@ class Doctor:
                 inputs = asyncio.run(check_topics(settings.kafka))
             except StreamGuardError:
                 inputs = set()  # reported already
+            yield from _without_route(settings, inputs)
             try:
                 roles = _roles(settings, inputs)
                 state = asyncio.run(inspect_cluster(settings.kafka, roles))
@@ -108,6 +109,25 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
     if settings.policies.archive == "topic":
         roles[settings.kafka.archive_topic] = "archive"
     return roles
+
+
+def _without_route(settings: Settings, inputs: set[str]) -> Iterator[Advice]:
+    """Yield a finding for each topic that ``kafka.topic_pattern`` catches and no policy judges."""
+    from stream_guard.service.policies import read_policies, topics_without_route
+
+    if settings.kafka.topic_pattern is None:
+        return  # a topic that is named must have a route, and the checks report it
+    try:
+        policies = read_policies(settings)
+    except StreamGuardError:
+        return  # reported already
+    for topic in topics_without_route(policies, inputs):
+        yield Advice(
+            f"topic {topic}",
+            "warning",
+            "kafka.topic_pattern catches it and no policy judges it, so it is not read",
+            f"add {topic} to {settings.policies.path / 'routes.yaml'}, or narrow kafka.topic_pattern",
+        )
 
 
 def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> Iterator[Advice]:

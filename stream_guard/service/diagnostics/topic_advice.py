@@ -172,7 +172,7 @@ def _sizes(topic: Topic, role: Role, batch_bytes_max: int) -> _Found:
         what = f"max.message.bytes is {taken}, and Stream Guard writes batches of up to {batch_bytes_max} bytes"
         yield (
             "error",
-            f"{what}: a larger batch stops the service",
+            f"{what}: a larger batch is sent again record by record; a larger record loses detail or stops the service",
             f"raise max.message.bytes to {batch_bytes_max}, or lower {lower}",
         )
 

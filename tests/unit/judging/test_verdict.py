@@ -17,6 +17,7 @@ from stream_guard.records.verdict_event import (
     VerdictEvents,
     decode_verdict,
     encode_verdict,
+    smaller_verdict,
     verdict_id,
     verdict_schema,
 )
@@ -267,3 +268,26 @@ def test_a_structured_event_holds_the_verdict_and_the_same_attributes() -> None:
         "content-type": b"application/cloudevents+json; charset=UTF-8",
         "traceparent": TRACEPARENT.encode(),
     }
+
+
+@pytest.mark.parametrize("mode", ["binary", "structured"])
+def test_the_smaller_form_has_the_decision_and_the_id_and_says_what_it_is(
+    mode: Literal["binary", "structured"],
+) -> None:
+    provenance = Provenance(
+        tier="model",
+        model="m",
+        effort="low",
+        degraded=("ladder_cut",),
+        trail=(TierStep("model", "settled", "answered", 5, "low"),),
+    )
+    verdict = make(Answer("safe", rationale="because"), provenance=provenance)
+    value, headers = VerdictEvents(MS_2099, mode).encode(verdict, TRACEPARENT)
+    key, smaller, same_headers = smaller_verdict(b"k", value, headers)
+    assert (key, same_headers) == (b"k", headers)
+    assert smaller is not None
+    expected = make(Answer("safe"), provenance=Provenance(tier="model", model="m", effort="low"))
+    expected["provenance"]["degraded"] = ["ladder_cut", "too_large_for_topic"]
+    found = decode_verdict(smaller)
+    SCHEMA.validate(found)
+    assert found == expected

@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 import pytest_asyncio
-from aiokafka.errors import NotLeaderForPartitionError
+from aiokafka.errors import MessageSizeTooLargeError, NotLeaderForPartitionError
 from prometheus_client import CollectorRegistry
 
-from stream_guard.core.errors import BrokerError
+from stream_guard.core.errors import BrokerError, DoubtError
+from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka import batches
 from stream_guard.kafka.protocol_errors import InvalidRecordError
 from stream_guard.kafka.publisher import KafkaPublisher
+from stream_guard.kafka.transactions import KafkaTransactor
 from stream_guard.settings import DeliverySettings, KafkaSettings
 from stream_guard.stream.in_flight import Outgoing
 from stream_guard.telemetry.metrics import Metrics
@@ -22,7 +24,9 @@ from tests.hang import HANG_S
 from tests.in_flight import in_flight
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
+
+    from aiokafka.structs import OffsetAndMetadata
 
 
 class Batch:
@@ -47,6 +51,8 @@ class Cluster:
     Attributes:
         errors: by topic, what each of its batches fails with.
         silent: topics whose batches are never answered.
+        bytes_max: by topic, the largest sum of a batch's values that it takes.
+        committed: positions that transactions have written.
         written: values, by topic.
         producers: those that were made, in order.
         by_topic: the producers that wrote to a topic.
@@ -55,6 +61,8 @@ class Cluster:
     def __init__(self) -> None:
         self.errors: dict[str, type[Exception]] = {}
         self.silent: set[str] = set()
+        self.bytes_max: dict[str, int] = {}
+        self.committed: list[int] = []
         self.written: dict[str, list[bytes | None]] = {}
         self.producers: list[Producer] = []
         self.by_topic: dict[str, set[int]] = {}
@@ -81,6 +89,18 @@ class Producer:
         del topic
         return {0}
 
+    async def begin_transaction(self) -> None:
+        """As aiokafka's."""
+
+    async def send_offsets_to_transaction(
+        self, offsets: Mapping[object, OffsetAndMetadata], group: str
+    ) -> None:
+        del group
+        self._cluster.committed += [one.offset for one in offsets.values()]
+
+    async def commit_transaction(self) -> None:
+        """As aiokafka's."""
+
     def create_batch(self) -> Batch:
         return Batch()
 
@@ -90,6 +110,9 @@ class Producer:
         del partition
         future: asyncio.Future[object] = asyncio.get_running_loop().create_future()
         error = self._cluster.errors.get(topic)
+        size_bytes = sum(len(value or b"") for value in batch.values)
+        if size_bytes > self._cluster.bytes_max.get(topic, size_bytes):
+            error = MessageSizeTooLargeError
         if error is not None:
             future.set_exception(error())
         elif topic not in self._cluster.silent:
@@ -199,3 +222,79 @@ def test_every_code_that_brokers_send_has_a_name() -> None:
     assert [code for code in range(134) if for_code(code) is UnknownError] == []
     assert for_code(82).__name__ == "FencedInstanceIdError"
     assert not for_code(87).retriable
+
+
+def verdicts(topic: str, *values: bytes) -> list[Outgoing]:
+    """Return outputs that become ``s`` and their value's first letter where they are refused."""
+    made = [Outgoing(topic, b"k", value, [], in_flight()) for value in values]
+    for one in made:
+        one.smaller = lambda key, value, headers: (key, b"s" + (value or b"")[:1], headers)
+    return made
+
+
+async def test_a_record_that_its_topic_refuses_is_written_smaller_and_in_its_place(
+    cluster: Cluster, publisher: KafkaPublisher
+) -> None:
+    cluster.bytes_max["verdicts"] = 4
+    acknowledged: list[Outgoing] = []
+    outgoing = verdicts("verdicts", b"a", b"b", b"c too large", b"d", b"e too large", b"f")
+    async with asyncio.timeout(HANG_S):
+        publisher.publish(outgoing, acknowledged.extend)
+        await publisher.flush()
+    assert cluster.written["verdicts"] == [b"a", b"b", b"sc", b"d", b"se", b"f"]
+    assert acknowledged == outgoing, "each once, in order"
+
+
+@pytest.mark.parametrize("smaller", [True, False])
+async def test_where_even_the_smaller_record_is_refused_the_topic_and_its_setting_are_named(
+    cluster: Cluster, publisher: KafkaPublisher, *, smaller: bool
+) -> None:
+    cluster.bytes_max["verdicts"] = 1
+    outgoing = verdicts("verdicts", b"a", b"too large")
+    if not smaller:
+        outgoing[1].smaller = None
+    publisher.publish(outgoing, lambda _: None)
+    async with asyncio.timeout(HANG_S):
+        error = await publisher.wait_failed()
+    assert isinstance(error, BrokerError)
+    for word in ("verdicts", "max.message.bytes", "STREAM_GUARD_KAFKA__DEAD_LETTER_BYTES_MAX"):
+        assert word in str(error)
+    assert f"{3 if smaller else 10} bytes" in str(error)
+
+
+async def write(claims: KafkaTransactor, *values: bytes, position: int = 1) -> list[Outgoing]:
+    """Write one record's outputs in a session of their own, as after a doubt."""
+    session = await claims.claim(Partition("posts", 0))
+    outgoing = verdicts("verdicts", *values)
+    for number, one in enumerate(outgoing):
+        one.label = (f"policy-{number}", "safe", "scripted", "live")
+    await session.write(outgoing, position)
+    return outgoing
+
+
+async def test_a_transaction_with_a_refused_record_is_written_again_with_a_smaller_one(
+    cluster: Cluster,
+) -> None:
+    claims = KafkaTransactor(KafkaSettings(), DeliverySettings())
+    cluster.bytes_max["verdicts"] = 4
+    for _ in range(2):  # first in a batch, then alone
+        with pytest.raises(DoubtError, match="verdicts: a batch is too large"):
+            await write(claims, b"a", b"b too large", b"c")
+        assert not cluster.committed
+    await write(claims, b"a", b"b too large", b"c")
+    assert cluster.written["verdicts"][-3:] == [b"a", b"sb", b"c"]
+    assert cluster.committed == [1]
+    cluster.bytes_max["verdicts"] = 100
+    await write(claims, b"b too large", position=2)
+    assert cluster.written["verdicts"][-1] == b"b too large", "what is written is forgotten"
+
+
+async def test_a_transaction_whose_smaller_record_is_refused_ends_by_name(cluster: Cluster) -> None:
+    claims = KafkaTransactor(KafkaSettings(), DeliverySettings())
+    cluster.bytes_max["verdicts"] = 1
+    with pytest.raises(DoubtError):
+        await write(claims, b"too large")
+    with pytest.raises(BrokerError, match=r"raise max\.message\.bytes of verdicts") as caught:
+        await write(claims, b"too large")
+    assert not isinstance(caught.value, DoubtError)
+    assert not cluster.committed

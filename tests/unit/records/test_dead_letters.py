@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_guard.core.errors import JsonError, PromptError, RecordError
-from stream_guard.records.dead_letter_event import build_dead_letter, source_id
+from stream_guard.records.dead_letter_event import (
+    build_dead_letter,
+    smaller_dead_letter,
+    source_id,
+)
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
 
@@ -113,3 +117,34 @@ def test_key_and_headers_may_take_what_the_value_leaves() -> None:
 def test_an_id_names_one_record_of_one_topic() -> None:
     places = [("a", 1, 1, 1), ("b", 1, 1, 1), ("a", 2, 1, 1), ("a", 1, 2, 1), ("a", 1, 1, 2)]
     assert len({source_id(*place) for place in places}) == len(places)
+
+
+def test_the_smaller_form_is_cut_further_and_says_so() -> None:
+    whole, original = b"v" * 1_000, [("a", b"1"), ("huge", b"x" * 900), *ORIGINAL[3:]]
+    letter = build(whole, key=b"k" * 900, original=original)
+    key, value, headers = smaller_dead_letter(*letter)
+    assert (key, value) == (b"k" * 256, b"v" * 256)
+    assert headers[: 2 + 12] == [original[0], original[2], *letter.headers[3:]]
+    assert headers[2 + 12 :] == [
+        ("sg_cut_from_bytes", b"1000"),
+        ("sg_cut_sha256", hashlib.sha256(whole).hexdigest().encode()),
+        ("sg_cut_key_from_bytes", b"900"),
+        ("sg_cut_headers", b"1"),
+    ]
+
+
+def test_the_smaller_form_of_a_cut_dead_letter_still_describes_the_original() -> None:
+    whole = b"v" * 5_000
+    original = [("huge", b"x" * 90_000), ("large", b"x" * 1_000)]
+    letter = build(whole, key=b"k" * 40_000, original=original)
+    headers = dict(smaller_dead_letter(*letter).headers)
+    assert headers["sg_cut_from_bytes"] == b"5000"
+    assert headers["sg_cut_sha256"] == hashlib.sha256(whole).hexdigest().encode()
+    assert headers["sg_cut_key_from_bytes"] == b"40000"
+    assert headers["sg_cut_headers"] == b"2"
+
+
+@pytest.mark.parametrize("value", [None, b"", b"v" * 256])
+def test_what_is_small_already_is_not_cut(value: bytes | None) -> None:
+    letter = build(value)
+    assert smaller_dead_letter(*letter) == letter

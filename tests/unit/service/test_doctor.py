@@ -11,8 +11,10 @@ import pytest
 
 from stream_guard.kafka.cluster import ClusterState
 from stream_guard.service.diagnostics import host
-from stream_guard.service.diagnostics.doctor import _roles, look_at
+from stream_guard.service.diagnostics.checks import _routes
+from stream_guard.service.diagnostics.doctor import _roles, _without_route, look_at
 from stream_guard.service.diagnostics.topic_advice import Role, Topic, advise
+from stream_guard.service.policies import read_policies
 from stream_guard.settings import (
     DeliverySettings,
     EngineSettings,
@@ -98,6 +100,23 @@ def test_every_topic_of_the_settings_has_its_role() -> None:
     missing = list(look_at(settings, ClusterState(3, {}, 1.0), roles))
     told = {one.name for one in missing if one.level == "error"}
     assert told == {f"topic {name}" for name in kafka.written_topics}
+
+
+def test_a_topic_that_the_pattern_catches_and_nobody_judges_is_named(tmp_path: Path) -> None:
+    (tmp_path / "spam").mkdir()
+    (tmp_path / "spam" / "policy.md").write_text("Answer `VIOLATES` or `SAFE`. Judge spam.")
+    (tmp_path / "routes.yaml").write_text("topics:\n  posts.known: [spam]\n")
+    settings = Settings(
+        kafka=KafkaSettings(topic_pattern="posts.*"), policies=PoliciesSettings(path=tmp_path)
+    )
+    (found,) = _without_route(settings, {"posts.known", "posts.new"})
+    assert (found.name, found.level) == ("topic posts.new", "warning")
+    assert "not read" in found.detail
+    assert "add posts.new to" in found.remedy
+    assert "routes.yaml" in found.remedy
+    assert not list(_without_route(settings, {"posts.known"}))
+    told = _routes(read_policies(settings), {"posts.known", "posts.new"}, settings)
+    assert told == "not read, because no policy judges them: posts.new"
 
 
 def test_settings_that_nobody_tells_are_taken_for_kafkas_own() -> None:

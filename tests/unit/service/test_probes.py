@@ -9,6 +9,7 @@ import pytest_asyncio
 from prometheus_client import CollectorRegistry
 
 from stream_guard.core.kafka_types import Partition
+from stream_guard.core.secrets import MASK
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import PostParser
 from stream_guard.service.health.monitor import Monitor
@@ -142,6 +143,19 @@ async def test_a_head_of_line_is_named_without_its_text(service: Service) -> Non
     assert "stream_guard_head_of_line_age_seconds 11.0" in metrics
     service.judge.answer()
     service.monitor.check()
+
+
+async def test_health_shows_no_secret(service: Service) -> None:
+    service.health.stalled = "kafka://guard:url-secret@broker:9092 does not answer"
+    service.health.details |= {
+        "engine_fault": {"hf_token": "field-secret", "model": "m"},
+        "policies_refused": "fetching failed: Authorization: Bearer bearer-secret-value",
+    }
+    status, report = await service.get("/healthz")
+    assert status == 503
+    assert "secret" not in str(report)
+    assert report["engine_fault"] == {"hf_token": MASK, "model": "m"}
+    assert report["stalled"] == f"kafka://{MASK}@broker:9092 does not answer"
 
 
 async def test_what_a_head_holds_back_is_counted(service: Service) -> None:
