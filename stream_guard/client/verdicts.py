@@ -92,6 +92,7 @@ class Provenance(BaseModel):
     attempts: int
     degraded: tuple[str, ...]
     trail: tuple[dict[str, Any], ...] = ()
+    reasoning_cut: bool = False
 
 
 class Timing(BaseModel):

@@ -74,7 +74,8 @@ class Provenance:
     """How the answer came about. Counts are tokens, summed over all attempts.
 
     ``prompt_sha256`` is the digest of the token ids of the policy's part of the prompt, ``prompt_ids_sha256`` of the
-    whole prompt. Treat it as immutable; it is not frozen, since freezing triples the cost of making one.
+    whole prompt. ``reasoning_cut`` says that the answer's reasoning used its whole budget. Treat it as immutable; it is
+    not frozen, since freezing triples the cost of making one.
     """
 
     tier: str
@@ -91,6 +92,7 @@ class Provenance:
     degraded: tuple[str, ...] = ()
     trail: tuple[TierStep, ...] = ()
     prompt_ids_sha256: str | None = None
+    reasoning_cut: bool = False
 
     def copy(self) -> Provenance:
         """Return a copy with all fields, for the caller to change; faster than ``dataclasses.replace``."""

@@ -17,13 +17,20 @@ from stream_guard.records.verdict_event import (
 if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.core.vocabulary import Mode
-    from stream_guard.judging.contract import Answer, Judgement
+    from stream_guard.judging.contract import Answer, Judgement, Provenance
     from stream_guard.policies.policy import Policy
 
 
-def needs_review(answer: Answer) -> bool:
-    """Return whether a person should review: nothing was decided, or the answer's form was not exact."""
-    return answer.decision == "undetermined" or answer.parse_status not in ("ok", "not_applicable")
+def needs_review(answer: Answer, provenance: Provenance) -> bool:
+    """Return whether a person should review a post.
+
+    It should if nothing was decided, the answer's form was not exact, or its reasoning was cut at the budget.
+    """
+    return (
+        provenance.reasoning_cut
+        or answer.decision == "undetermined"
+        or answer.parse_status not in ("ok", "not_applicable")
+    )
 
 
 def recommended_action(answer: Answer, policy: Policy) -> str:
@@ -95,7 +102,7 @@ def build_verdict(
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
         "decision": answer.decision,
         "action": "none" if route_mode == "shadow" else recommended_action(answer, policy),
-        "needs_review": route_mode != "shadow" and needs_review(answer),
+        "needs_review": route_mode != "shadow" and needs_review(answer, provenance),
         "source": {
             "topic": record.topic,
             "partition": record.partition,
@@ -128,6 +135,7 @@ def build_verdict(
             "output_tokens": provenance.output_tokens,
             "finish_reason": provenance.finish_reason,
             "parse_status": answer.parse_status,
+            "reasoning_cut": provenance.reasoning_cut,
             "attempts": provenance.attempts,
             "degraded": provenance.degraded,
             "trail": [

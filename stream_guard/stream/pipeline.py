@@ -266,9 +266,7 @@ class Pipeline:
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
-        Records that the publisher already has may still be produced, unless it writes transactions. Their ids are the
-        same
-        next time.
+        What the publisher already has may still be produced, unless it writes transactions; its ids stay the same.
         """
         given_up = [in_flight for p in partitions for in_flight in self._live.get(p, {}).values()]
         self._give_up(given_up)
@@ -315,6 +313,8 @@ class Pipeline:
             provenance = verdict["provenance"]
             if provenance["degraded"]:
                 degraded.update(provenance["degraded"])
+            if provenance["reasoning_cut"]:
+                self._metrics.reasoning_cuts.labels(verdict["policy"]["id"]).inc()
             if provenance["output_tokens"]:
                 prompt_tokens += provenance["prompt_tokens"]
                 cached_tokens += provenance["cached_tokens"]
@@ -326,8 +326,7 @@ class Pipeline:
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
         self._metrics.count_degraded(degraded)
-        if output_tokens:
-            self._metrics.count_tokens(prompt_tokens, cached_tokens, output_tokens)
+        self._metrics.count_tokens(prompt_tokens, cached_tokens, output_tokens)
         self.dead_letters.passed("judge", passed, now_s)
         if outgoing:
             self._publisher.publish(outgoing, self._acknowledged)

@@ -174,6 +174,11 @@ class Metrics:
         "Verdicts with skipped work, by kind of skipped work; a verdict with two kinds counts twice.",
         ("what",), values=("effort_lowered", "ladder_cut", "safeguard_skipped"),
     )  # fmt: skip
+    reasoning_cuts = _Metric(
+        Counter, "stream_guard_reasoning_cuts",
+        "Verdicts whose reasoning used its whole budget and was cut there, by policy.",
+        ("policy",),
+    )  # fmt: skip
     engine_rebuilds = _Metric(
         Counter, "stream_guard_engine_rebuilds",
         "Engines rebuilt; start means that a rebuilt engine did not become ready.",
@@ -265,7 +270,9 @@ class Metrics:
         )
 
     def count_tokens(self, prompt: int, cached: int, output: int) -> None:
-        """Add tokens by kind."""
+        """Add tokens by kind; does nothing where none was made."""
+        if not output:
+            return
         for kind, count in (("prompt", prompt), ("cached", cached), ("output", output)):
             self.tokens.labels(kind).inc(count)
 

@@ -246,6 +246,22 @@ async def test_confidence_is_what_both_digits_probabilities_say(
         assert judgement.confidence == pytest.approx(yes, abs=1e-4)
 
 
+async def test_reasoning_that_the_grammar_ends_is_cut_and_reasoning_that_ends_itself_is_not(
+    judge: Scripted,
+) -> None:
+    (word,) = judge._family.encode(" the")
+    for context, cut in ((word, True), ([judge.ids_of(GOOD)], False)):
+        (request,) = requests(1, context=context)
+        if cut:  # a tiny budget, which the model never leaves by itself
+            request.reasoning_tokens_max = 3
+        (judgement,) = await judged(judge, [request])
+        assert judgement.answer is not None
+        assert judgement.answer.parse_status == "ok"
+        assert judgement.provenance is not None
+        assert judgement.provenance.finish_reason == "stop"
+        assert judgement.provenance.reasoning_cut is cut
+
+
 async def test_reasoning_and_rationale_take_their_budgets_and_no_more(judge: Scripted) -> None:
     (word,) = judge._family.encode(" the")
     (request,) = requests(1, context=word)

@@ -51,13 +51,14 @@ class Observers:
 
 @dataclass(slots=True)
 class _Spent:
-    """Tokens spent on one post, over its attempts."""
+    """Tokens spent on one post, over its attempts, and how the last attempt ended."""
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
     attempts: int = 0
     finish_reason: FinishReason = "none"
+    reasoning_cut: bool = False
     thoughts: tuple[Thought, ...] = ()
 
 
@@ -142,6 +143,7 @@ class Asker:
         for attempt in plan.attempts:
             spent.attempts += 1
             spent.prompt_tokens += len(prompt)
+            spent.reasoning_cut = False
             completion = await self._generate(request, prompt, attempt)
             ids = list(completion.ids)
             spent.finish_reason = completion.finish_reason
@@ -156,6 +158,8 @@ class Asker:
                 ids, request.policy, complete=completion.finish_reason == "stop"
             )
             answer = reading.answer
+            # At its budget the grammar ends the reasoning, and the model answers with an unfinished thought.
+            spent.reasoning_cut = reading.reasoning_tokens >= attempt.reasoning_tokens_max
             if answer.parse_status not in _RETRIED:
                 return answer, self._confidence(completion, reading)
         return answer, None
@@ -222,4 +226,5 @@ class Asker:
             finish_reason=spent.finish_reason,
             attempts=max(1, spent.attempts),
             prompt_ids_sha256=hash_ids(prompt),
+            reasoning_cut=spent.reasoning_cut,
         )

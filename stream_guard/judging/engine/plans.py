@@ -25,10 +25,17 @@ PLANS_MAX: Final = 512
 
 @dataclass(slots=True, frozen=True)
 class Attempt:
-    """How one attempt is made: its sampling parameters, and the longest completion in tokens."""
+    """How one attempt is made.
+
+    Attributes:
+        params: its sampling parameters.
+        tokens_max: longest completion, in tokens.
+        reasoning_tokens_max: its reasoning budget, in tokens.
+    """
 
     params: SamplingParams
     tokens_max: int
+    reasoning_tokens_max: int
 
 
 @dataclass(slots=True, frozen=True)
@@ -84,6 +91,7 @@ class Planner:
         for _ in range(self._settings.attempts_max):
             budget = Budget(reasoning_tokens_max, self._settings.rationale_tokens_max)
             sampling = self._family.sampling(policy, budget)
-            attempts.append(Attempt(self._make_params(sampling), sampling.tokens_max))
+            params = self._make_params(sampling)
+            attempts.append(Attempt(params, sampling.tokens_max, reasoning_tokens_max))
             reasoning_tokens_max = max(1, reasoning_tokens_max // 2)
         return Plan(effort, self._family.prefix(policy, effort), tuple(attempts))

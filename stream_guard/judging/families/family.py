@@ -86,10 +86,12 @@ class Reading:
     Attributes:
         answer: ``undetermined``, with the reason as its parse status, where no answer could be read.
         label_position: position in the completion of the token whose probability is the confidence, or None.
+        reasoning_tokens: how many tokens of the completion are reasoning that its budget bounds.
     """
 
     answer: Answer
     label_position: int | None = None
+    reasoning_tokens: int = 0
 
 
 @dataclass(slots=True, frozen=True)

@@ -1,8 +1,8 @@
 """The first tier: repeats the answer to an equal post that was judged before, or waits for one in flight.
 
 An answer is repeated only under the same policy and model, and within one tenant: the trail names the repeated post,
-and no tenant may learn of another's. Answers that decided nothing, failed, or were made with
-something left out are not cached.
+and no tenant may learn of another's. Answers that decided nothing, failed, were made with something left out, or
+followed reasoning that was cut are not cached.
 
 Two posts are equal if a reader sees no difference between them. Ignored are canonical Unicode composition (NFC), the
 length of white space, and white space at the ends. Case, punctuation, compatibility forms, look-alikes and zero-width
@@ -127,7 +127,9 @@ class Duplicates:
     def store(self, key: Key, judgement: Judgement) -> None:
         """Cache a judgement's answer, if equal posts may repeat it."""
         known = Known.of(judgement)
-        if known is None or known.answer.decision == "undetermined" or known.provenance.degraded:
+        if known is None or known.answer.decision == "undetermined":
+            return
+        if known.provenance.degraded or known.provenance.reasoning_cut:
             return
         # An answer that was hard to read is worth another attempt.
         if known.answer.parse_status in ("ok", "not_applicable"):

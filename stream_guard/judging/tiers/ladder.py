@@ -1,7 +1,8 @@
 """The last tier's ladder: asks the model at a policy's own effort, and again at a higher effort where that pays. Pure.
 
-A post climbs if its answer was uncertain, could not be read, or is a severe violation that needs confirmation. The
-ladder is finite. The result keeps the best answer of all rungs, and the sum of what they spent.
+A post climbs if its answer was uncertain, could not be read, followed reasoning that was cut at its budget, or is a
+severe violation that needs confirmation. The ladder is finite. The result keeps the best answer of all rungs, and the
+sum of what they spent.
 """
 
 from __future__ import annotations
@@ -66,6 +67,9 @@ class Ladder:
             return None
         if answer.decision == "undetermined":
             return answer.parse_status if answer.parse_status in _UNREADABLE else None
+        provenance = judgement.provenance
+        if provenance is not None and provenance.reasoning_cut:
+            return "reasoning_cut"
         confidence = _confidence(judgement)
         if confidence is not None and self._low <= confidence <= self._high:
             return "uncertain"

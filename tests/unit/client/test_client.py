@@ -43,6 +43,14 @@ def test_what_the_product_publishes_can_be_read() -> None:
     assert verdict.timing.model_dump() == made["timing"]
 
 
+def test_a_verdict_of_an_older_version_says_nothing_of_a_cut() -> None:
+    made = make_verdict()
+    made["provenance"]["reasoning_cut"] = True
+    assert parse_verdict(encode_verdict(made)).provenance.reasoning_cut
+    del made["provenance"]["reasoning_cut"]
+    assert not parse_verdict(encode_verdict(made)).provenance.reasoning_cut
+
+
 def test_fields_of_a_later_minor_version_are_passed_over() -> None:
     made = make_verdict() | {"schema_version": "1.7", "novelty": {"a": 1}}
     assert parse_verdict(encode_verdict(made)).schema_version == "1.7"

@@ -72,6 +72,7 @@ class Reasoner(ManualJudge):
         answer: Answer = SAFE,
         confidence: float | None = None,
         *,
+        cut: bool = False,
         error: RecordError | None = None,
         requests: Sequence[JudgeRequest] | None = None,
     ) -> None:
@@ -88,6 +89,7 @@ class Reasoner(ManualJudge):
                 cached_tokens=90,
                 output_tokens=10,
                 finish_reason="stop",
+                reasoning_cut=cut,
             )
             judgement = Judgement(
                 request,

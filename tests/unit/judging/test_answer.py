@@ -269,6 +269,37 @@ def test_the_position_of_the_label_is_found(
     assert full_tokenizer.decode(ids[:position]).endswith('{"violation":')
 
 
+@pytest.mark.parametrize(
+    ("after", "complete"),
+    [
+        (f"{FINAL}{WHOLE}<|return|>", True),
+        (f"{FINAL}I cannot say.<|return|>", True),
+        (f"{FINAL}<|return|>", True),
+        (f"{FINAL}{'x ' * 30_000}", False),
+        ("", False),
+    ],
+)
+def test_the_tokens_of_the_reasoning_are_counted(
+    full_tokenizer: HarmonyTokenizer,
+    vocabulary: list[bytes],
+    after: str,
+    complete: bool,
+) -> None:
+    thought = "It asks for money, and for a password."
+    text = f"<|channel|>analysis<|message|>{thought}<|end|><|start|>assistant{after}"
+    ids = ids_of(text, full_tokenizer, vocabulary)
+    reading = read_answer(ids, TAXONOMY, full_tokenizer.control, full_tokenizer, complete=complete)
+    assert reading.reasoning_tokens == len(full_tokenizer.encode(thought))
+
+
+def test_without_reasoning_no_token_is_counted(
+    full_tokenizer: HarmonyTokenizer, vocabulary: list[bytes]
+) -> None:
+    ids = ids_of(f"{FINAL}{WHOLE}<|return|>", full_tokenizer, vocabulary)
+    reading = read_answer(ids, TAXONOMY, full_tokenizer.control, full_tokenizer, complete=True)
+    assert reading.reasoning_tokens == 0
+
+
 def test_without_a_label_there_is_no_position(
     full_tokenizer: HarmonyTokenizer, vocabulary: list[bytes]
 ) -> None:

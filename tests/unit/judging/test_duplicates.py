@@ -190,6 +190,19 @@ def test_what_was_not_decided_or_not_read_exactly_is_not_kept(answer: Answer) ->
     assert rig.waiting == ["buy now"]
 
 
+def test_an_answer_after_cut_reasoning_is_not_kept_and_those_who_waited_for_it_say_so() -> None:
+    rig = Rig(ladder=())
+    posts = [*rig.ask("buy now"), *rig.ask("buy  now")]
+    rig.inner.say(VIOLATES, 0.99, cut=True)
+    provenances = [rig.of(one).provenance for one in posts]
+    assert [p is not None and p.reasoning_cut for p in provenances] == [True, True]
+    rig.ask("buy now")
+    assert rig.waiting == ["buy now"]
+    rig.inner.say(VIOLATES, 0.99)
+    rig.ask("buy now")
+    assert rig.waiting == []
+
+
 def test_an_error_is_not_kept() -> None:
     rig = Rig()
     rig.ask("buy now")

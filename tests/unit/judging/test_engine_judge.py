@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +16,18 @@ from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
 from stream_guard.judging.engine.client import Completion, VllmClient
 from stream_guard.judging.engine.judge import Observers, VllmJudge
-from stream_guard.judging.families.family import Constraint, Exchange
+from stream_guard.judging.families.family import Constraint, Exchange, Reading
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
-from tests.plain_family import load_plain
+from tests.plain_family import Plain, load_plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
     from stream_guard.judging.contract import FinishReason
+    from stream_guard.policies.policy import Policy
 
 POLICY = make_policy("cats", b"Posts about cats are not allowed.")
 POLICIES = PolicySet({"cats": POLICY})
@@ -82,10 +83,10 @@ class ScriptedClient(VllmClient):
         request = request_id.rpartition("-")[0]
         attempt = self.tries[request] = self.tries.get(request, -1) + 1
         word = words[min(attempt, len(words) - 1)]
-        reason: FinishReason = "length" if word == "endless" else "stop"
+        ends: dict[str, FinishReason] = {"endless": "length", "broken": "error"}
         written = self.plain.encode(word)
         logprobs = [{token: SimpleNamespace(logprob=math.log(0.75))} for token in written]
-        return Completion(written, reason, 7, logprobs)
+        return Completion(written, ends.get(word, "stop"), 7, logprobs)
 
     async def wait_dead(self) -> EngineError:
         assert self.dead is not None
@@ -115,10 +116,10 @@ class World:
         self.delivered.extend(judgements)
         self.more.set()
 
-    async def judged(self, *texts: str) -> list[Judgement]:
+    async def judged(self, *texts: str, policy: Policy = POLICY) -> list[Judgement]:
         """Return the judgements of these posts, in their order."""
         requests = [
-            JudgeRequest(text, Post(text, text, "", len(text)), POLICY, context=number)
+            JudgeRequest(text, Post(text, text, "", len(text)), policy, context=number)
             for number, text in enumerate(texts)
         ]
         self.judge.submit(requests, self.deliver)
@@ -171,6 +172,37 @@ async def test_what_another_family_cannot_read_is_retried_and_then_undetermined(
     for judgement in (again, never, endless):
         assert isinstance(judgement.provenance, Provenance)
         assert judgement.provenance.attempts == 2
+
+
+class Thinker(Plain):
+    """The same family with a thought before a slash; each of its characters counts as a token."""
+
+    def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:
+        thought, _, said = self.decode(ids).strip().rpartition("/")
+        reading = super().read(self.encode(said), policy, complete=complete)
+        return replace(reading, label_position=None, reasoning_tokens=len(thought))
+
+
+async def test_reasoning_that_used_its_whole_budget_is_told_of_the_attempt_that_answered(
+    world: World,
+) -> None:
+    # The first attempt may reason for four tokens, the second for half of that.
+    policy = replace(POLICY, reasoning_tokens_max=4)
+    plain = world.client.plain
+    world.judge._asker._family = Thinker(plain._tokenizer, plain._date)
+    told = {
+        "hmm/1": False,
+        "hmmm/1": True,
+        "hmmm/maybe h/1": False,
+        "hmmm/maybe hm/1": True,
+        "h/maybe h/maybe": False,
+        "hmmm/maybe endless": False,
+        "hmmm/maybe broken": False,
+    }
+    judgements = await world.judged(*told, policy=policy)
+    for judgement, cut in zip(judgements, told.values(), strict=True):
+        assert judgement.provenance is not None
+        assert judgement.provenance.reasoning_cut is cut, judgement.request.id
 
 
 async def test_a_post_too_long_for_another_familys_prompt_is_rejected(world: World) -> None:

@@ -117,6 +117,48 @@ def test_the_next_rung_is_asked(answer: Answer, confidence: float | None, reason
     assert r.counts() == {("safeguard", "escalated"): 1, ("safeguard", "settled"): 1}
 
 
+def test_an_answer_after_cut_reasoning_climbs_to_an_answer_that_is_not() -> None:
+    r = rig()
+    (request,) = r.ask("post")
+    r.inner.say(SAFE, 0.01, cut=True)
+    r.inner.say(VIOLATES, 0.99)
+    assert r.trail(request) == [
+        ("safeguard", "escalated", "reasoning_cut"),
+        ("safeguard", "settled", "answered"),
+    ]
+    judgement = r.of(request)
+    assert judgement.answer is VIOLATES
+    assert judgement.provenance is not None
+    assert not judgement.provenance.reasoning_cut
+
+
+def test_a_cut_on_the_last_rung_stays_with_the_answer() -> None:
+    r = rig()
+    (request,) = r.ask("post")
+    for _ in range(3):
+        r.inner.say(SAFE, 0.01, cut=True)
+    assert r.trail(request)[-1] == ("safeguard", "settled", "last_rung:reasoning_cut")
+    judgement = r.of(request)
+    assert judgement.answer is SAFE
+    assert judgement.provenance is not None
+    assert judgement.provenance.reasoning_cut
+    assert r.waiting == []
+
+
+def test_whether_the_published_answer_was_cut_is_what_counts() -> None:
+    r = rig()
+    cut_below, cut_above = r.ask("cut below", "cut above")
+    r.inner.say(VIOLATES, 0.99, cut=True, requests=[cut_below])
+    r.inner.say(VIOLATES, 0.5, requests=[cut_above])
+    for _ in range(2):  # no higher rung decides
+        r.inner.say(TRUNCATED, cut=True, requests=[cut_above])
+        r.inner.say(TRUNCATED, requests=[cut_below])
+    for request, cut in ((cut_below, True), (cut_above, False)):
+        provenance = r.of(request).provenance
+        assert provenance is not None
+        assert (provenance.effort, provenance.reasoning_cut) == ("low", cut)
+
+
 def test_how_sure_an_answer_is_is_read_off_the_policys_curve_where_it_has_one_for_it() -> None:
     # Everything up to 0.9 is worth 0.5; of another model it would say nothing.
     points = ((0.9, 0.5), (0.95, 0.99))

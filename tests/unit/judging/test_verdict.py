@@ -62,6 +62,7 @@ def make(
 
 ADDED = {
     "prompt_ids_sha256",
+    "reasoning_cut",
     "repaired",
     "nulled",
 }  # after the schema was first released: older verdicts do without
@@ -112,6 +113,14 @@ def test_decisions_carry_the_advice(answer: Answer, action: str, review: bool) -
     )
     assert verdict["policy"]["rule_ids"] == list(answer.rule_ids)
     assert verdict["policy"]["category"] == answer.category
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_cut_is_in_the_verdict_and_asks_for_a_person(cut: bool) -> None:  # noqa: FBT001 - a case
+    verdict = make(provenance=Provenance("safeguard", "m", reasoning_cut=cut))
+    assert verdict["provenance"]["reasoning_cut"] is cut
+    assert verdict["needs_review"] is cut
+    assert (verdict["decision"], verdict["action"]) == ("safe", "none")
 
 
 @pytest.mark.parametrize(

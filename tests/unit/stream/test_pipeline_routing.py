@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from stream_guard.core.errors import PolicyError
 from stream_guard.core.kafka_types import Partition
-from stream_guard.judging.contract import JudgeRequest
+from stream_guard.judging.contract import JudgeRequest, Provenance
 from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.policies.routing import Canary, Condition, RouteRule, Routing, Shadow
@@ -24,10 +24,12 @@ from stream_guard.stream.offsets import PartitionOffsets
 from stream_guard.stream.pipeline import Pipeline
 from stream_guard.stream.tracing.record_tracer import Tracing
 from stream_guard.telemetry.metrics import Metrics
+from stream_guard.testing import ManualJudge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from stream_guard.judging.contract import Judge
     from stream_guard.stream.in_flight import Outgoing
 
 PLACE = Partition("posts", 0)
@@ -77,7 +79,7 @@ def policy_set(routing: Routing, *slugs: str, text: bytes = TEXT) -> PolicySet:
 class Harness:
     """A pipeline with a judge that answers at once and a broker that takes everything."""
 
-    def __init__(self, tracing: Tracing, policies: PolicySet) -> None:
+    def __init__(self, tracing: Tracing, policies: PolicySet, judge: Judge | None = None) -> None:
         settings = Settings(kafka={"shadow_topic": "shadows", "topics": ["posts"]})  # type: ignore[arg-type]
         self.publisher = FakePublisher()
         self.registry = CollectorRegistry()
@@ -87,7 +89,7 @@ class Harness:
             settings,
             policies,
             parser=PostParser(settings.post),
-            judge=ScriptedJudge(),
+            judge=judge or ScriptedJudge(),
             publisher=self.publisher,  # type: ignore[arg-type] # the slice of it that is used
             clock=FakeClock(),
             metrics=Metrics(self.registry),
@@ -180,6 +182,24 @@ def test_a_shadow_goes_to_its_own_topic_and_recommends_nothing(tracing: Tracing)
     assert harness.offsets.position() == 1, "the record owes its shadow's verdict as well"
     labels = {"policy": "b", "decision": "violates", "tier": "scripted", "mode": "shadow"}
     assert harness.registry.get_sample_value("stream_guard_verdicts_total", labels) == 1
+
+
+def test_cut_reasoning_is_counted_by_policy(tracing: Tracing) -> None:
+    judge = ManualJudge()
+    harness = Harness(tracing, policy_set(Routing(default=("a", "b")), "a", "b"), judge)
+    harness.accept({"id": "1"}, {"id": "2"})
+    harness.pipeline.dispatch(flush=True)
+    for cut in (True, False):
+        wanted = [one for one in judge.waiting if one.policy.id == ("a" if cut else "b")]
+        judge.answer(wanted, provenance=Provenance("safeguard", "model", reasoning_cut=cut))
+    assert [
+        (one["policy"]["id"], one["provenance"]["reasoning_cut"], one["needs_review"])
+        for one in harness.verdicts()
+    ] == [("a", True, True), ("a", True, True), ("b", False, False), ("b", False, False)]
+    for policy, count in (("a", 2), ("b", None)):
+        labels = {"policy": policy}
+        found = harness.registry.get_sample_value("stream_guard_reasoning_cuts_total", labels)
+        assert found == count
 
 
 def test_posts_in_flight_keep_the_version_that_they_began_with(tracing: Tracing) -> None:

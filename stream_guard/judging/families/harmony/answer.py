@@ -72,10 +72,12 @@ class HarmonyReading:
     Attributes:
         answer: ``undetermined``, with the reason as its parse status, if none could be read.
         final: the message that the answer was read from, or None.
+        reasoning_tokens: length of the analysis channel, in tokens.
     """
 
     answer: Answer
     final: Message | None = None
+    reasoning_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -108,21 +110,26 @@ def read_answer(
     """
     messages = split_messages(ids, tokens, tokenizer)
     final = _final_message(messages)
+    reasoning = sum(len(message.ids) for message in messages if message.channel == "analysis")
     if final is None:
-        return HarmonyReading(_undetermined("empty" if complete else "truncated"))
+        return HarmonyReading(_undetermined("empty" if complete else "truncated"), None, reasoning)
     text = tokenizer.decode([token for token in final.ids if token not in tokens.every]).strip()
     if not text:
-        return HarmonyReading(_undetermined("empty" if complete else "truncated"))
+        return HarmonyReading(_undetermined("empty" if complete else "truncated"), None, reasoning)
     if len(text) > ANSWER_CHARS_MAX:
-        return HarmonyReading(_undetermined("malformed" if complete else "truncated"), final)
+        return HarmonyReading(
+            _undetermined("malformed" if complete else "truncated"), final, reasoning
+        )
     fields = _read_json(text, taxonomy)
     if fields is None and complete:
         fields = _read_text(text, taxonomy)
     if fields is None:
-        return HarmonyReading(_undetermined("malformed" if complete else "truncated"), final)
+        return HarmonyReading(
+            _undetermined("malformed" if complete else "truncated"), final, reasoning
+        )
     as_asked = final.channel == "final" and final.whole
     return HarmonyReading(
-        _settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final
+        _settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final, reasoning
     )
 
 

@@ -89,7 +89,7 @@ class Harmony:
         position = (
             None if self.labels is None else violation_position(found, self.labels, self.tokenizer)
         )
-        return Reading(found.answer, position)
+        return Reading(found.answer, position, found.reasoning_tokens)
 
     def reasoning(self, ids: Sequence[int]) -> str:
         """Return the text of the reasoning channels. Never raises."""
