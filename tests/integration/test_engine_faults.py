@@ -56,6 +56,8 @@ def deployment(
         STREAM_GUARD_ENGINE__MAX_MODEL_LEN="2048",
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="8",
         STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="8",
+        # The random model never ends its reasoning, so every post would climb.
+        STREAM_GUARD_CASCADE__LADDER="[]",
         STREAM_GUARD_ENGINE__REQUEST_TIMEOUT_S="20",
         STREAM_GUARD_ENGINE__HANG_TIMEOUT_S="21",
         STREAM_GUARD_ENGINE__EXTRA=orjson.dumps(extra).decode(),
