@@ -4,8 +4,8 @@ Only a complete, checked and prepared set goes live. A bad set is rejected once,
 last good set stays live and the folder is still watched.
 
 Edits are plain writes, ``git pull``, or the swap of a symlink (``..data`` of a Kubernetes
-ConfigMap). File notifications report most edits at once. Network file systems and symlinks to other
-places send none, so a regular scan of sizes and times finds the rest.
+ConfigMap). File notifications report most edits at once. Network file systems and hard links to files
+elsewhere send none, so a regular scan of sizes and times finds the rest.
 """
 
 from __future__ import annotations

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 from stream_guard.core.errors import PolicyError
 from stream_guard.core.visible_text import visible_line
 from stream_guard.policies.calibration import CALIBRATION_BYTES_MAX
+from stream_guard.policies.files import read_policy_file
 from stream_guard.policies.lint import lint_policies
 from stream_guard.policies.policy import POLICY_BYTES_MAX, Policy, PolicySet, make_policy
 from stream_guard.policies.routes_file import read_routes
 from stream_guard.policies.routing import Routing
-from stream_guard.policies.rules.compile import BANK_BYTES_MAX
-from stream_guard.policies.rules.spec import RULES_FILE, named_files
+from stream_guard.policies.rules.compile import BANK_BYTES_MAX, BANKS_BYTES_MAX
+from stream_guard.policies.rules.spec import RULES_BYTES_MAX, RULES_FILE, named_files
 from stream_guard.policies.yaml_document import YAML_BYTES_MAX, read_yaml
 
 if TYPE_CHECKING:
@@ -154,7 +155,8 @@ def read_policy_files(path: Path) -> PolicyFiles:
     Folders that begin with ``.`` or ``_`` are ignored (``..data`` of a ConfigMap, ``.git``).
 
     Raises:
-        PolicyError: the folder or a ``policy.md`` is missing, unreadable or too large.
+        PolicyError: the folder or a ``policy.md`` is missing, or a file is unreadable, too large, no regular file or
+            outside the folder.
     """
     try:
         entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
@@ -174,7 +176,7 @@ def read_policy_files(path: Path) -> PolicyFiles:
             "set policies.path to one set"
         )
         raise PolicyError(message)
-    return _read_slugs(path, slugs, _read(path / _ROUTES_FILE, YAML_BYTES_MAX))
+    return _read_slugs(path, slugs, read_policy_file(path / _ROUTES_FILE, path, YAML_BYTES_MAX))
 
 
 def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> PolicyFiles:
@@ -184,16 +186,17 @@ def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> Polic
     names: dict[str, frozenset[str]] = {}
     rules: dict[str, Mapping[str, bytes]] = {}
     for slug in slugs:
-        content = _read(path / slug / _POLICY_FILE, POLICY_BYTES_MAX)
+        content = read_policy_file(path / slug / _POLICY_FILE, path, POLICY_BYTES_MAX)
         if content is None:
             message = f"{path / slug}: {_POLICY_FILE} is missing; write it, or remove the folder"
             raise PolicyError(message)
         policies[slug] = content
-        if (declared := _read(path / slug / _METADATA_FILE, YAML_BYTES_MAX)) is not None:
+        declared = read_policy_file(path / slug / _METADATA_FILE, path, YAML_BYTES_MAX)
+        if declared is not None:
             metadata[slug] = declared
-        if found := _read_rules(path / slug):
+        if found := _read_rules(path / slug, path):
             rules[slug] = found
-        fitted = _read(path / slug / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX)
+        fitted = read_policy_file(path / slug / _CALIBRATION_FILE, path, CALIBRATION_BYTES_MAX)
         if fitted is not None:
             calibrations[slug] = fitted
         names[slug] = frozenset(entry.name for entry in (path / slug).iterdir())
@@ -208,7 +211,8 @@ def read_policy_folder(
     Raises:
         PolicyError: as :func:`load_policies`, except for routes and findings.
     """
-    content = _read(folder / _POLICY_FILE, POLICY_BYTES_MAX)
+    root = folder.resolve().parent
+    content = read_policy_file(folder / _POLICY_FILE, root, POLICY_BYTES_MAX)
     if content is None:
         message = f"{folder}: no {_POLICY_FILE}; write the policy there"
         raise PolicyError(message)
@@ -218,34 +222,30 @@ def read_policy_folder(
         effort=effort,
         reasoning_tokens_max=reasoning_tokens_max,
         source=str(folder / _POLICY_FILE),
-        metadata=_read(folder / _METADATA_FILE, YAML_BYTES_MAX),
-        rules=_read_rules(folder),
-        calibration=_read(folder / _CALIBRATION_FILE, CALIBRATION_BYTES_MAX),
+        metadata=read_policy_file(folder / _METADATA_FILE, root, YAML_BYTES_MAX),
+        rules=_read_rules(folder, root),
+        calibration=read_policy_file(folder / _CALIBRATION_FILE, root, CALIBRATION_BYTES_MAX),
     )
 
 
-def _read_rules(folder: Path) -> dict[str, bytes]:
+def _read_rules(folder: Path, root: Path) -> dict[str, bytes]:
     """Return the bytes of ``rules.yaml`` and of the existing files that it names, by name."""
-    content = _read(folder / RULES_FILE, YAML_BYTES_MAX)
+    content = read_policy_file(folder / RULES_FILE, root, RULES_BYTES_MAX)
     if content is None:
         return {}
     found = {RULES_FILE: content}
+    size_bytes = 0
     for name in named_files(content):
-        if (bank := _read(folder / name, BANK_BYTES_MAX)) is not None:
+        if (bank := read_policy_file(folder / name, root, BANK_BYTES_MAX)) is not None:
             found[name] = bank
+            size_bytes += len(bank)
+        if size_bytes > BANKS_BYTES_MAX:
+            message = (
+                f"{folder / RULES_FILE}: names files of more than {BANKS_BYTES_MAX:,} bytes together; "
+                "remove files or lines"
+            )
+            raise PolicyError(message)
     return found
-
-
-def _read(path: Path, bytes_max: int) -> bytes | None:
-    """Return a file's bytes, cut one byte over the limit; None where the file is missing."""
-    try:
-        with path.open("rb") as file:
-            return file.read(bytes_max + 1)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        message = f"{path}: cannot be read ({error.strerror}); make it a readable file"
-        raise PolicyError(message) from error
 
 
 def build_policies(

@@ -23,9 +23,13 @@ if TYPE_CHECKING:
 
     from pydantic_core import ErrorDetails
 
-__all__ = ["YAML_BYTES_MAX", "Document", "Position", "read_yaml"]
+__all__ = ["YAML_BYTES_MAX", "YAML_VALUES_MAX", "Document", "Position", "read_yaml"]
 
 YAML_BYTES_MAX: Final = 1_048_576
+YAML_VALUES_MAX: Final = 20_000
+"""Keys, values, lists and mappings of a file; their number sets time and memory of a reading."""
+_FAULTS_MAX: Final = 50
+"""Faults of a file that one message names."""
 _DEPTH_MAX: Final = 20
 
 Position = tuple[int, int]
@@ -73,7 +77,10 @@ class Document:
         try:
             return model.model_validate(self.value)
         except ValidationError as error:
-            faults = [self._describe(detail, model) for detail in error.errors(include_url=False)]
+            details = error.errors(include_url=False)
+            faults = [self._describe(detail, model) for detail in details[:_FAULTS_MAX]]
+            if (more := len(details) - _FAULTS_MAX) > 0:
+                faults.append(f"{self.source}: {more:,} more faults; correct these first")
             raise PolicyError("\n".join(dict.fromkeys(faults))) from error
 
     def _describe(self, detail: ErrorDetails, model: type[BaseModel]) -> str:
@@ -97,7 +104,8 @@ def read_yaml(content: bytes, source: str) -> Document:
     """Read a YAML file's bytes.
 
     Raises:
-        PolicyError: the file is too large, too deep, not UTF-8 or not YAML, or has a duplicate key, an alias or a tag.
+        PolicyError: the file is too large, too deep, not UTF-8 or not YAML; or has too many values, a
+            duplicate key, an alias or a tag.
     """
     if len(content) > YAML_BYTES_MAX:
         message = f"{source}: over {YAML_BYTES_MAX:,} bytes; shorten it"
@@ -126,7 +134,7 @@ def read_yaml(content: bytes, source: str) -> Document:
 
 def _check_events(text: str, source: str) -> None:
     """Reject, without recursion, what would make the document deep or large."""
-    depth = 0
+    depth = values = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         line = event.start_mark.line + 1 if event.start_mark else 1
         if isinstance(event, yaml.AliasEvent):
@@ -134,6 +142,14 @@ def _check_events(text: str, source: str) -> None:
             raise PolicyError(message)
         if getattr(event, "tag", None) is not None:
             message = f"{source}:{line}: tags (!name) are not allowed; write plain values"
+            raise PolicyError(message)
+        if isinstance(event, yaml.NodeEvent):
+            values += 1
+        if values > YAML_VALUES_MAX:
+            message = (
+                f"{source}:{line}: over {YAML_VALUES_MAX:,} keys and values; remove some (in rules.yaml, "
+                "long lists of terms belong in a file under terms_files)"
+            )
             raise PolicyError(message)
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1

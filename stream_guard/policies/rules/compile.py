@@ -15,24 +15,29 @@ from stream_guard.policies.rules.folding import fold_pattern
 from stream_guard.policies.rules.matching import Matcher, PatternError, Target, compile_pattern
 from stream_guard.policies.rules.normalise import normalise
 from stream_guard.policies.rules.ruleset import Exceptions, Fault, Rule, RuleSet
-from stream_guard.policies.rules.spec import RULES_FILE, RulesMeta
+from stream_guard.policies.rules.spec import RULES_BYTES_MAX, RULES_FILE, RulesMeta
 from stream_guard.policies.text import decode_utf8
 from stream_guard.policies.yaml_document import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from stream_guard.policies.rules.spec import MatchMeta, RuleMeta
     from stream_guard.policies.taxonomy import Taxonomy
     from stream_guard.policies.yaml_document import Document
 
 __all__ = [
-    "BANK_BYTES_MAX", "HASHES_MAX", "PATTERNS_MAX", "PATTERN_CHARACTERS_MAX", "TERMS_CHARACTERS_MAX", "TERMS_MAX",
-    "TERM_CHARACTERS_MAX", "Builder", "read_rules", "rules_sha256",
+    "BANKS_BYTES_MAX", "BANK_BYTES_MAX", "HASHES_MAX", "INSTRUCTIONS_MAX", "PATTERNS_MAX",
+    "PATTERN_CHARACTERS_MAX", "TERMS_CHARACTERS_MAX", "TERMS_MAX", "TERM_CHARACTERS_MAX", "Builder",
+    "read_rules", "rules_sha256",
 ]  # fmt: skip
 
 BANK_BYTES_MAX: Final = 33_554_432
 """The largest file of terms or hashes, in bytes."""
+BANKS_BYTES_MAX: Final = 67_108_864
+"""Of all files of terms and hashes of a policy; a file counts as often as rules name it."""
+INSTRUCTIONS_MAX: Final = 1_000_000
+"""Of all compiled patterns of a policy; their number sets RE2's time and memory."""
 PATTERNS_MAX: Final = 1_000
 PATTERN_CHARACTERS_MAX: Final = 1_000
 TERMS_MAX: Final = 100_000
@@ -72,6 +77,8 @@ class Builder:
         self._terms: dict[bool, list[tuple[str, Target]]] = {False: [], True: []}
         self._patterns: dict[bool, list[tuple[str, Target]]] = {False: [], True: []}
         self._hashes: dict[bytes, tuple[tuple[int, str], ...]] = {}
+        self._instructions = 0
+        self._lines_by_file: dict[str, int] = {}
         self._numbers = {"patterns": 0, "terms": 0, "characters of terms": 0, "hashes": 0}
         self._settled: dict[str, Rule] = {}
 
@@ -98,19 +105,53 @@ class Builder:
         self._rules.append(rule)
         self._check_contradictions(path, rule, terms)
 
-    def build(self) -> RuleSet:
-        """Return the set. Raises PolicyError where a limit is exceeded."""
+    def check_counts(self, rules: Iterable[RuleMeta]) -> None:
+        """Count what the rules name, before anything is compiled.
+
+        Raises:
+            PolicyError: a limit is exceeded; or as :func:`read_rules`.
+        """
+        parts = [part for rule in rules for part in (rule, rule.exceptions) if part is not None]
+        numbers = dict.fromkeys(self._numbers, 0)
+        size_bytes = 0
+        for part in parts:
+            numbers["patterns"] += len(part.patterns)
+            numbers["terms"] += len(part.terms)
+            for what, names in (("terms", part.terms_files), ("hashes", part.hashes_files)):
+                for name in names:
+                    size_bytes += len(self._files.get(name, b""))
+                    numbers[what] += self._count_lines(name)
+        self._check_limits(numbers)
+        if size_bytes > BANKS_BYTES_MAX:
+            message = (
+                f"the rules name files of {size_bytes:,} bytes together, over {BANKS_BYTES_MAX:,}; "
+                "remove lines, or name a file in fewer rules"
+            )
+            raise self._document.error((), message)
+
+    def _count_lines(self, name: str) -> int:
+        """Return the number of a file's entries; 0 for a missing or too large file, which is rejected later."""
+        if name not in self._lines_by_file:
+            content = self._files.get(name, b"")
+            lines = content.split(b"\n") if len(content) <= BANK_BYTES_MAX else []
+            self._lines_by_file[name] = sum(
+                bool(said := line.strip()) and not said.startswith(b"#") for line in lines
+            )
+        return self._lines_by_file[name]
+
+    def _check_limits(self, numbers: Mapping[str, int]) -> None:
         for what, limit in (
             ("patterns", PATTERNS_MAX),
             ("terms", TERMS_MAX),
             ("characters of terms", TERMS_CHARACTERS_MAX),
             ("hashes", HASHES_MAX),
         ):
-            if self._numbers[what] > limit:
-                message = (
-                    f"{self._numbers[what]:,} {what}, over the limit of {limit:,}; remove some"
-                )
+            if numbers[what] > limit:
+                message = f"{numbers[what]:,} {what}, over the limit of {limit:,}; remove some"
                 raise self._document.error((), message)
+
+    def build(self) -> RuleSet:
+        """Return the set."""
         return RuleSet(
             sha256=self._sha256(),
             rules=tuple(self._rules),
@@ -197,6 +238,7 @@ class Builder:
         self._numbers["patterns"] += len(patterns)
         self._numbers["hashes"] += len(gathered[2])
         self._numbers["characters of terms"] += sum(map(len, terms))
+        self._check_limits(self._numbers)
         return gathered
 
     def _pattern(self, path: _Path, text: str, *, raw: bool) -> str | None:
@@ -212,6 +254,13 @@ class Builder:
             code = "SG302" if _BACKTRACKING.search(text) else "SG301"
             self._fault(code, path, f"RE2 rejects this pattern: {fault}")
             return None
+        self._instructions += compiled.programsize
+        if self._instructions > INSTRUCTIONS_MAX:
+            message = (
+                f"the patterns up to here compile to more than {INSTRUCTIONS_MAX:,} instructions; "
+                "shorten their repeats, such as {900}"
+            )
+            raise self._document.error(path, message)
         hits = [compiled.search(one) for one in ("", *_ANYTHING)]
         if any(hit is not None and hit.start() == hit.end() for hit in hits):
             detail = "the pattern matches the empty text, and so nearly every post"
@@ -331,11 +380,20 @@ def read_rules(files: Mapping[str, bytes], taxonomy: Taxonomy, folder: str) -> R
         folder: the policy's folder, for messages.
 
     Raises:
-        PolicyError: the file does not fit its model, or names a file that is missing, too large or not UTF-8.
+        PolicyError: the file does not fit its model, or names a file that is missing, too large or not UTF-8; or a
+            limit is exceeded. Sizes and counts are checked before anything is compiled.
     """
-    document = read_yaml(files[RULES_FILE], f"{folder}/{RULES_FILE}")
+    content = files[RULES_FILE]
+    if len(content) > RULES_BYTES_MAX:
+        message = (
+            f"{folder}/{RULES_FILE}: {len(content):,} bytes, over {RULES_BYTES_MAX:,} bytes; "
+            "move long lists of terms to a file under terms_files"
+        )
+        raise PolicyError(message)
+    document = read_yaml(content, f"{folder}/{RULES_FILE}")
     meta = document.check(RulesMeta)
     builder = Builder(document, files, taxonomy, folder)
+    builder.check_counts(meta.rules)
     for index, rule in enumerate(meta.rules):
         builder.add(index, rule)
     return builder.build()

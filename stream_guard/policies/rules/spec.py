@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Annotated, Final, Literal
 
 from pydantic import (
@@ -19,6 +20,7 @@ from stream_guard.policies.metadata import file_name, is_file_name
 from stream_guard.policies.yaml_document import read_yaml
 
 __all__ = [
+    "RULES_BYTES_MAX",
     "RULES_FILE",
     "RULES_MAX",
     "MatchMeta",
@@ -28,6 +30,8 @@ __all__ = [
 ]
 
 RULES_FILE: Final = "rules.yaml"
+RULES_BYTES_MAX: Final = 262_144
+"""The largest ``rules.yaml``, in bytes; long lists belong in files of terms."""
 RULES_MAX: Final = 500
 """Of one policy."""
 _STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
@@ -85,6 +89,7 @@ class RulesMeta(BaseModel):
     rules: Annotated[list[RuleMeta], Field(min_length=1, max_length=RULES_MAX)]
 
 
+@lru_cache(maxsize=32)  # a reload reads each file twice
 def named_files(content: bytes) -> tuple[str, ...]:
     """Return the sorted names of the files that a ``rules.yaml`` names.
 

@@ -18,7 +18,7 @@ from stream_guard.policies.rules import spec as rules_file
 from stream_guard.policies.rules.normalise import normalise
 from stream_guard.policies.rules.ruleset import hash_text
 from stream_guard.policies.store import POLICIES_MAX
-from stream_guard.policies.yaml_document import YAML_BYTES_MAX, read_yaml
+from stream_guard.policies.yaml_document import YAML_BYTES_MAX, YAML_VALUES_MAX, read_yaml
 
 PAGE = (Path(__file__).parents[3] / "docs" / "guides" / "policies.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"```yaml\n(# (\S+)\n.*?)```", PAGE, re.DOTALL)
@@ -93,8 +93,11 @@ def test_disguises_come_off_as_the_table_says() -> None:
 @pytest.mark.parametrize(
     "limit",
     [
+        rules_file.RULES_BYTES_MAX,
         rules_file.RULES_MAX,
+        rules_build.BANKS_BYTES_MAX,
         rules_build.BANK_BYTES_MAX,
+        rules_build.INSTRUCTIONS_MAX,
         rules_build.PATTERNS_MAX,
         rules_build.PATTERN_CHARACTERS_MAX,
         rules_build.TERMS_MAX,
@@ -104,6 +107,7 @@ def test_disguises_come_off_as_the_table_says() -> None:
         POLICY_BYTES_MAX,
         TOKENS_MAX,
         YAML_BYTES_MAX,
+        YAML_VALUES_MAX,
         POLICIES_MAX,
         RULES_MAX,
         CATEGORIES_MAX,

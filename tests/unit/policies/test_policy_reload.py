@@ -295,14 +295,35 @@ async def test_watch_sees_the_swap_of_the_folder_itself(tmp_path: Path) -> None:
         await harness.until_text("two")
 
 
-async def test_watch_sees_an_edit_behind_a_symlink(tmp_path: Path) -> None:
+async def test_watch_sees_an_edit_that_sends_no_notification(tmp_path: Path) -> None:
+    """An edit through a hard link is not reported in the other folder."""
     write(tmp_path / "elsewhere", "one")
-    (tmp_path / "policies").mkdir()
-    (tmp_path / "policies" / "spam").symlink_to(tmp_path / "elsewhere" / "spam")
+    (tmp_path / "policies" / "spam").mkdir(parents=True)
+    file = tmp_path / "policies" / "spam" / "policy.md"
+    file.hardlink_to(tmp_path / "elsewhere" / "spam" / "policy.md")
     harness = Harness(tmp_path / "policies")
     async with harness.watching():
         write(tmp_path / "elsewhere", "two, longer")
         await harness.until_text("two, longer")
+
+
+async def test_named_pipe_is_refused_and_the_next_edit_goes_live(folder: Path) -> None:
+    harness = Harness(folder)
+    file = folder / "spam" / "policy.md"
+    file.unlink()
+    os.mkfifo(file)
+    try:
+        async with asyncio.timeout(HANG_S):
+            outcome = await harness.reloader.check()
+    finally:
+        os.close(os.open(file, os.O_RDWR))  # ends a reader that blocks
+    assert outcome is not None
+    assert outcome.kind == "refused"
+    assert outcome.message.startswith(f"{file}: a named pipe")
+    file.unlink()
+    write(folder, "two")
+    await harness.reloader.check()
+    assert harness.text() == "two"
 
 
 async def test_watch_survives_the_folders_being_replaced(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,8 +12,15 @@ import pytest
 
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.policy import POLICY_BYTES_MAX
-from stream_guard.policies.store import POLICIES_MAX, load_policies
-from stream_guard.policies.yaml_document import YAML_BYTES_MAX
+from stream_guard.policies.rules.compile import BANK_BYTES_MAX
+from stream_guard.policies.store import (
+    POLICIES_MAX,
+    load_policies,
+    load_policy,
+    read_policy_folder,
+)
+from stream_guard.policies.yaml_document import YAML_BYTES_MAX, YAML_VALUES_MAX
+from tests.hang import HANG_S
 
 SHIPPED = Path(__file__).parents[3] / "policies"
 
@@ -135,6 +143,11 @@ ONE = {"spam/policy.md": "No spam."}
         ({**ONE, "routes.yaml": "? [a]\n: b"}, "routes.yaml:1", "key must be plain text"),
         ({**ONE, "routes.yaml": "default: [spam]\nx: 2024-99-99"}, "routes.yaml:2", "quote it"),
         ({**ONE, "routes.yaml": "#" * (YAML_BYTES_MAX + 1)}, "routes.yaml", "over 1,048,576 bytes"),
+        (
+            {**ONE, "routes.yaml": "default: [" + "a," * YAML_VALUES_MAX + "]"},
+            "routes.yaml:1",
+            "over 20,000 keys and values",
+        ),
     ],
 )
 def test_bad_input_is_named_with_its_place_and_remedy(
@@ -156,7 +169,109 @@ def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
 
 def test_folder_in_place_of_a_file_is_refused(tmp_path: Path) -> None:
     write(tmp_path, {"spam/policy.md/x": "x"})
-    assert "policy.md: cannot be read" in refusal(tmp_path)
+    assert "policy.md: a directory; only regular files are read" in refusal(tmp_path)
+
+
+NAMES = ["routes.yaml", *(f"spam/{n}" for n in ("policy.md", "policy.yaml", "calibration.json"))]
+NAMES += ["spam/rules.yaml", "spam/shops.txt"]
+RULES = "rules:\n  - {id: one, outcome: safe, terms_files: [shops.txt]}\n"
+LOAD = """
+import sys
+from pathlib import Path
+from stream_guard.policies.store import load_policies
+try:
+    load_policies(Path(sys.argv[1]))
+except Exception as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("linked", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_named_pipe_is_refused_without_waiting_for_a_writer(
+    tmp_path: Path, name: str, *, linked: bool
+) -> None:
+    folder = write(tmp_path / "policies", {**ONE, "spam/rules.yaml": RULES})
+    file = folder / name
+    file.unlink(missing_ok=True)
+    os.mkfifo(folder / "_pipe" if linked else file)
+    if linked:
+        file.symlink_to(folder / "_pipe")
+    # A process of its own, because a read that blocks cannot be ended from within.
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD, str(folder)],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=HANG_S,
+    )
+    assert done.stdout.startswith(
+        f"{file}: a named pipe (FIFO); only regular files are read: replace it"
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_link_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path / "policies", {**ONE, "spam/rules.yaml": RULES})
+    secret = tmp_path / "secret"
+    secret.write_text("default: [spam]\n")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(secret)
+    message = refusal(folder)
+    assert message.startswith(f"{folder / name}: a link to {secret}, which is outside")
+    assert "replace the link with a copy" in message
+
+
+def test_folder_of_a_policy_that_leads_out_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere", ONE)
+    (tmp_path / "policies").mkdir()
+    (tmp_path / "policies" / "spam").symlink_to(tmp_path / "elsewhere" / "spam")
+    assert "which is outside the policies folder" in refusal(tmp_path / "policies")
+
+
+def test_links_of_a_config_map_are_followed(tmp_path: Path) -> None:
+    """The mount of a whole set, and the mount of each policy's own ConfigMap."""
+    write(tmp_path / "set" / "..2024", ONE)
+    (tmp_path / "set" / "..data").symlink_to("..2024")
+    (tmp_path / "set" / "spam").symlink_to("..data/spam")
+    write(tmp_path / "each" / "spam" / "..2024", {"policy.md": "No spam."})
+    (tmp_path / "each" / "spam" / "..data").symlink_to("..2024")
+    (tmp_path / "each" / "spam" / "policy.md").symlink_to("..data/policy.md")
+    for name in ("set", "each"):
+        (tmp_path / "linked").unlink(missing_ok=True)
+        (tmp_path / "linked").symlink_to(name)
+        for folder in (tmp_path / name, tmp_path / "linked"):
+            assert load_policies(folder).policies["spam"].text == "No spam."
+
+
+def test_one_policy_alone_is_read_by_the_same_rules(tmp_path: Path) -> None:
+    folder = write(tmp_path / "policies", {**ONE, "secret": "x"})
+    (folder / "spam" / "policy.yaml").symlink_to("/etc/hostname")
+    with pytest.raises(PolicyError, match="outside the policies folder"):
+        load_policy(folder / "spam")
+    with pytest.raises(PolicyError, match="outside the policies folder"):
+        read_policy_folder(folder / "spam", "other")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_size_is_checked_before_reading(tmp_path: Path, name: str) -> None:
+    folder = write(tmp_path, {**ONE, "spam/rules.yaml": RULES})
+    with (folder / name).open("wb") as file:
+        file.truncate(10 * 1_073_741_824)  # takes no space on the disk
+    message = refusal(folder)
+    assert message.startswith(f"{folder / name}: 10,737,418,240 bytes, over ")
+
+
+def test_files_of_terms_have_a_limit_together(tmp_path: Path) -> None:
+    names = [f"t{number}.txt" for number in range(3)]
+    folder = write(
+        tmp_path,
+        {**ONE, "spam/rules.yaml": RULES.replace("shops.txt", ", ".join(names))},
+    )
+    for name in names:
+        with (folder / "spam" / name).open("wb") as file:
+            file.truncate(BANK_BYTES_MAX)
+    assert "names files of more than 67,108,864 bytes together" in refusal(folder)
 
 
 def test_too_many_policies_are_refused(tmp_path: Path) -> None:

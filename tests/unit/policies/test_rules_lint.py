@@ -15,7 +15,7 @@ from stream_guard.policies.policy import make_policy
 from stream_guard.policies.reload import PolicyReloader, ReloadOutcome
 from stream_guard.policies.rules import compile as rules_build
 from stream_guard.policies.rules.ruleset import hash_text
-from stream_guard.policies.rules.spec import RULES_MAX, named_files
+from stream_guard.policies.rules.spec import RULES_BYTES_MAX, RULES_MAX, named_files
 from stream_guard.policies.store import load_policies, read_policy_files
 
 TEXT = (
@@ -211,7 +211,7 @@ def test_a_bank_that_is_not_utf8_is_refused_with_its_line() -> None:
     [
         ("PATTERNS_MAX", "2 patterns, over the limit of 1"),
         ("TERMS_MAX", "2 terms, over the limit of 1"),
-        ("TERMS_CHARACTERS_MAX", "6 characters of terms, over the limit of 1"),
+        ("TERMS_CHARACTERS_MAX", "3 characters of terms, over the limit of 1"),
         ("HASHES_MAX", "2 hashes, over the limit of 1"),
         ("BANK_BYTES_MAX", r"spam/h.txt: over 1 bytes"),
     ],
@@ -226,6 +226,49 @@ def test_limits_are_kept(monkeypatch: pytest.MonkeyPatch, limit: str, told: str)
     monkeypatch.setattr(rules_build, limit, 1)
     with pytest.raises(PolicyError, match=told):
         said(yaml, **hashes)
+
+
+@pytest.mark.parametrize(
+    ("yaml", "told"),
+    [
+        ("#" * (RULES_BYTES_MAX + 1), "rules.yaml: 262,145 bytes, over 262,144 bytes; move long lists"),
+        (ONE % f"terms: [{'a,' * 100_000}]", "rules.yaml:5: over 20,000 keys and values"),
+        (ONE % f"terms: [{'1,' * 10_000}]", "rules.yaml: 9,950 more faults"),
+        (ONE % f"patterns: [{'a,' * 1_001}]", "1,001 patterns, over the limit of 1,000"),
+        (ONE % "patterns: [a]\n    terms_files: [many.txt]", "100,001 terms, over the limit of 100,000"),
+        (ONE % "patterns: [a]\n    hashes_files: [big.txt, big.txt, big.txt]", "files of 90,000,000 bytes together"),
+    ],
+    ids=["bytes", "values", "faults", "patterns", "terms", "files"],
+)  # fmt: skip
+def test_sizes_and_counts_are_refused_before_anything_is_compiled(
+    monkeypatch: pytest.MonkeyPatch, yaml: str, told: str
+) -> None:
+    def compiled(*_: object, **__: object) -> None:
+        pytest.fail("a pattern or a term was compiled")
+
+    monkeypatch.setattr(rules_build, "compile_pattern", compiled)
+    monkeypatch.setattr(rules_build, "normalise", compiled)
+    with pytest.raises(PolicyError) as refused:
+        said(yaml, many="a\n" * 100_001, big="#" * 30_000_000)
+    assert told in str(refused.value)
+
+
+def test_patterns_that_compile_to_too_much_are_refused_at_the_one_that_exceeds_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    compiled: list[str] = []
+    compile_pattern = rules_build.compile_pattern
+
+    def count(pattern: str, *, fold_case: bool) -> object:
+        compiled.append(pattern)
+        return compile_pattern(pattern, fold_case=fold_case)
+
+    monkeypatch.setattr(rules_build, "compile_pattern", count)
+    patterns = ", ".join(rf"'a{number}\pL{{400}}'" for number in range(100))
+    told = r"rules\.0\.patterns\.2: the patterns up to here compile to more than 1,000,000 instructions"
+    with pytest.raises(PolicyError, match=told):
+        said(ONE % f"patterns: [{patterns}]")
+    assert len(compiled) == 3
 
 
 def test_too_many_rules_are_refused() -> None:
