@@ -316,12 +316,13 @@ async def test_named_pipe_is_refused_and_the_next_edit_goes_live(folder: Path) -
         async with asyncio.timeout(HANG_S):
             outcome = await harness.reloader.check()
     finally:
-        os.close(os.open(file, os.O_RDWR))  # ends a reader that blocks
+        pipe = os.open(file, os.O_RDWR)
+        file.unlink()
+        write(folder, "two")
+        os.close(pipe)  # ends a reader that blocks
     assert outcome is not None
     assert outcome.kind == "refused"
     assert outcome.message.startswith(f"{file}: a named pipe")
-    file.unlink()
-    write(folder, "two")
     await harness.reloader.check()
     assert harness.text() == "two"
 
