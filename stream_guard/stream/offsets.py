@@ -69,6 +69,15 @@ class PartitionOffsets:
         self._last = last
         self._next = None if last is None else last + 1
 
+    def begin_at(self, position: int) -> None:
+        """Note where the first record of this epoch lies, if that is before the position reading was to begin at.
+
+        A topic that was deleted and created again has fewer records than the group has committed.
+        """
+        assert self._last is None, "the first record comes once"
+        if self._next is not None and position < self._next:
+            self._next = self.committed = None
+
     def pass_to(self, position: int) -> None:
         """Note that everything below was read: between the last record received and here there is none.
 

@@ -201,7 +201,11 @@ class PollLoop:
         if offsets is None or not batch:
             return  # its epoch ended during the poll: it is read again
         first, expected = batch[0].offset, offsets.next_offset
-        if expected is not None and first < expected:
+        if offsets.last is None:
+            offsets.begin_at(
+                first
+            )  # the committed position may lie past the end of a log that begins again
+        elif expected is not None and first < expected:
             # The log begins again, or was cut: records of the old log move no position of the new one.
             _log.warning(
                 "log_went_back",

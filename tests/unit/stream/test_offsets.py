@@ -90,3 +90,23 @@ def test_what_is_settled_is_the_run_of_ready_records_at_the_head() -> None:
         tracker.finish(offset)
     assert tracker.settled({9}, 10) == [9]
     assert tracker.position_after(1) == 10
+
+
+def test_a_log_that_begins_below_the_committed_position_is_read_from_its_first_record() -> None:
+    offsets = PartitionOffsets(Partition("posts", 0), 1)
+    offsets.pass_to(
+        120
+    )  # a poll without records: the group's position, past the end of the new log
+    offsets.begin_at(0)
+    offsets.receive([0, 1])
+    for offset in (0, 1):
+        offsets.finish(offset)
+    assert offsets.committable() == 2
+
+
+def test_a_gap_before_the_first_record_stays_passed() -> None:
+    offsets = PartitionOffsets(Partition("posts", 0), 1)
+    offsets.pass_to(120)
+    offsets.begin_at(125)
+    assert offsets.committable() is None
+    assert offsets.next_offset == 120
