@@ -163,11 +163,11 @@ async def test_a_backtest_that_was_cut_goes_on_where_it_was(
         (["--output-topic", "stream-guard.policies"], 2, "is kafka.archive_topic"),
         (["--output-topic", "nowhere"], 3, "topic 'nowhere' does not exist"),
         (["--from", "tomorrow"], 2, "--from tomorrow: neither an offset nor a time"),
-        (["--from", "2099-01-01"], 2, "no record of '{posts}' in that range"),
+        (["--from", "2099-01-01"], 2, "topic '{posts}' has no record in that range"),
         (["-o", "/nowhere/out.jsonl"], 2, "--output /nowhere/out.jsonl: No such file or directory"),
         (["--resume"], 2, "--resume needs"),
         (["-t", "nowhere"], 3, "topic 'nowhere' does not exist"),
-        (["-p", "/nowhere"], 2, "/nowhere: neither a policy.md nor a folder with one"),
+        (["-p", "/nowhere"], 2, "/nowhere: not a policy.md or a folder with one"),
     ],
 )
 async def test_what_makes_no_sense_is_refused_in_one_line(

@@ -196,7 +196,7 @@ async def test_a_topic_that_does_not_exist_is_exit_code_3_and_named(place: Deplo
             place, command, *arguments, STREAM_GUARD_KAFKA__DEAD_LETTER_TOPIC="nowhere"
         )
         assert isinstance(done.exception, BrokerError)
-        assert "nowhere (kafka.dead_letter_topic)" in str(done.exception)
+        assert "'nowhere' (kafka.dead_letter_topic) does not exist" in str(done.exception)
 
 
 async def test_a_source_topic_that_is_gone_stops_a_replay_before_anything_is_sent(

@@ -49,7 +49,7 @@ def test_the_demo_accounts_for_every_record_and_shows_an_edit_at_work(tmp_path: 
     now_violating = [line for line in changed if "was safe" in line]
     assert now_violating
     assert all(" HR2.a " in line for line in now_violating), printed
-    assert "is no moderation model" in printed
+    assert "is not a moderation model" in printed
     policy = tmp_path / "demo-output" / "policies" / "house-rules" / "policy.md"
     assert "HR2.a Posts about umbrellas" in policy.read_text()
     lines = (tmp_path / "demo-output" / "verdicts.jsonl").read_text().splitlines()

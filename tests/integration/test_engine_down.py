@@ -171,5 +171,5 @@ async def test_posts_that_are_never_judged_though_nothing_failed_end_the_service
     ):
         await app.run()
     (line,) = [line for line in lines if line["event"] == "stalled"]
-    assert any(name.endswith(":consumer") for name in line["tasks"])
+    assert any(name.endswith(":poll loop") for name in line["tasks"])
     assert "post about nothing" not in str(lines)

@@ -128,7 +128,12 @@ async def test_a_hundred_verdicts_are_rebuilt_after_two_edits_and_none_after_tam
     # Content and name changed: the policy's own digest, or the prompt's in the verdict, still tells.
     changes: tuple[tuple[str, str, str, str], ...] = (
         ("files", "policy.md", "IyBPdGhlcg==", "holds another policy"),
-        ("prompt", "developer", "Say 0.", "yields the prompt that the verdict names"),
+        (
+            "prompt",
+            "developer",
+            "Say 0.",
+            "no archive entry of the policy yields the verdict's prompt",
+        ),
     )
     for part, field, value, says in changes:
         document = orjson.loads(content)
@@ -161,7 +166,7 @@ async def test_the_archive_in_a_topic_outlives_the_service_and_a_record_that_is_
     verdicts = await run_with_edits(place, folder, tmp_path / "log")
     whole = command(broker, place, "replay", "--from", "0")
     assert whole.returncode == 0, whole.stderr + whole.stdout
-    assert whole.stdout == f"{3 * POSTS} no_prompt\n"
+    assert whole.stdout == f"{3 * POSTS} verdicts no_prompt\n"
 
     verdict = next(one for one in verdicts if one["source"]["offset"] == 0)
     tp = TopicPartition(place.posts, verdict["source"]["partition"])
