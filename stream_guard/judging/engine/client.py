@@ -287,6 +287,7 @@ class VllmClient:
             await asyncio.gather(building, return_exceptions=True)
         engine, self._engine = self._engine, None
         if engine is not None:
+            await _end_handler(engine)
             await in_thread(engine.shutdown)
 
     def _running(self) -> AsyncLLM:
@@ -294,6 +295,14 @@ class VllmClient:
             message = "the engine is not running"
             raise EngineError(message)
         return self._engine
+
+
+async def _end_handler(engine: AsyncLLM) -> None:
+    """End vLLM's reader of outputs first: it logs a traceback if it finds the engine's process gone."""
+    handler = engine.output_handler
+    if handler is not None and not handler.done():
+        handler.cancel()
+        await asyncio.wait({handler})
 
 
 def _own_processes(engine: AsyncLLM | None) -> Sequence[BaseProcess]:
