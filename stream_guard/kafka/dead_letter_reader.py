@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
 from stream_guard.core.errors import EvidenceError
-from stream_guard.kafka.ranges import RangeReader, Span
+from stream_guard.kafka.ranges import Progress, RangeReader, Span, ignore_progress
 from stream_guard.kafka.topics import require_topics
 from stream_guard.records.dead_letter import (
     DeadLetter,
@@ -67,11 +67,7 @@ class DeadLetterReader:
         BrokerError: on entering, the broker cannot be reached or has no such topic; later, it does not answer.
     """
 
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        progress: Callable[[int, int], None] = lambda _done, _all: None,
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, progress: Progress = ignore_progress) -> None:
         self._settings = settings
         self._topic = settings.dead_letter_topic
         self._reader = RangeReader(settings, progress)

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -38,6 +38,12 @@ class Span:
 
 
 Spans = dict[TopicPartition, Span]
+Progress: TypeAlias = "Callable[[int, int], None]"
+"""Called with the offsets read and their total."""
+
+
+def ignore_progress(_done: int, _total: int) -> None:
+    """Show nothing."""
 
 
 class RangeReader:
@@ -51,11 +57,7 @@ class RangeReader:
         BrokerError: the broker cannot be reached, does not answer in time, or has no such topic.
     """
 
-    def __init__(
-        self,
-        settings: KafkaSettings,
-        progress: Callable[[int, int], None] = lambda _done, _all: None,
-    ) -> None:
+    def __init__(self, settings: KafkaSettings, progress: Progress = ignore_progress) -> None:
         self._settings = settings
         self._progress = progress
         self._consumer: AIOKafkaConsumer | None = None
