@@ -127,7 +127,7 @@ class VerdictEvents:
     def __init__(self, published_ms: int, mode: EventMode = "binary") -> None:
         moment = datetime.fromtimestamp(published_ms / 1_000, UTC)
         self._binary = mode == "binary"
-        self._sources: dict[tuple[str, int], str] = {}
+        self._sources: dict[tuple[str, int], tuple[str, tuple[str, bytes]]] = {}
         self._time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._time_header = ("ce_time", self._time.encode())
 
@@ -140,15 +140,16 @@ class VerdictEvents:
         """
         source = verdict["source"]
         place = source["topic"], source["partition"]
-        name = self._sources.get(place)
-        if name is None:
-            name = self._sources[place] = f"/stream-guard/{place[0]}/{place[1]}"
+        known = self._sources.get(place)
+        if known is None:
+            name = f"/stream-guard/{place[0]}/{place[1]}"
+            known = self._sources[place] = name, ("ce_source", name.encode())
         subject = _NOT_IN_STRINGS.sub(_percent_encoded, verdict["content"]["id"])
         if self._binary:
             return encode_verdict(verdict), [
                 *_BINARY_HEADERS,
                 ("ce_id", verdict["id"].encode()),
-                ("ce_source", name.encode()),
+                known[1],
                 ("ce_subject", subject.encode()),
                 self._time_header,
                 ("traceparent", traceparent.encode()),
@@ -156,7 +157,7 @@ class VerdictEvents:
         event = {
             "specversion": "1.0",
             "type": EVENT_TYPE,
-            "source": name,
+            "source": known[0],
             "id": verdict["id"],
             "subject": subject,
             "time": self._time,
