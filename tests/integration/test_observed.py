@@ -176,7 +176,9 @@ async def observe(broker: Broker, model: Path, folder: Path) -> Observed:
                 # These are looked at from time to time, not all at once: each may be the last to know.
                 seen.metrics = fetch(port, "metrics")
                 shown = [seen.samples(f"stream_guard_{gauge}") for gauge in OVER]
-                return all(values and not any(values) for values in shown)
+                over = all(values and not any(values) for values in shown)
+                # Positions are committed on an interval, which may be longer than all the rest took.
+                return over and seen.value("stream_guard_commits_total", outcome="ok") >= 1
 
             await until(settled)
             seen.health = fetch(port, "healthz")
