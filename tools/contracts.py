@@ -15,7 +15,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from stream_guard.records.contracts import SCHEMA_NAMES, reader_schema  # noqa: E402 - the path comes first
+from stream_guard.records.contracts import reader_schema, schema_names  # noqa: E402 - the path comes first
 
 SCHEMAS = ROOT / "stream_guard" / "records" / "schemas"
 CONTRACTS = ROOT / "docs" / "contracts"
@@ -23,7 +23,7 @@ CONTRACTS = ROOT / "docs" / "contracts"
 
 def main():
     """Write, and print each file's name."""
-    for name in SCHEMA_NAMES:
+    for name in schema_names():
         file = CONTRACTS / name
         file.write_text(
             json.dumps(reader_schema(name), indent=2, ensure_ascii=False) + "\n", "utf-8"
@@ -34,7 +34,7 @@ def main():
         targets.append(CONTRACTS / "released")
     for target in targets:
         target.mkdir(parents=True, exist_ok=True)
-        for name in SCHEMA_NAMES:
+        for name in schema_names():
             shutil.copyfile(SCHEMAS / name, target / name)
             print((target / name).relative_to(ROOT))
 

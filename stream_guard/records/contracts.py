@@ -12,21 +12,22 @@ from typing import Any, Final
 
 import orjson
 
-__all__ = ["SCHEMA_NAMES", "reader_schema", "writer_schema"]
+__all__ = ["reader_schema", "schema_names", "writer_schema"]
 
 _FOLDER: Final = resources.files("stream_guard.records") / "schemas"
 _URN: Final = "urn:stream-guard:schema:"
-SCHEMA_NAMES: Final = tuple(
-    sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".json"))
-)
-"""File names of all published schemas, such as ``verdict-1.0.json``."""
+
+
+def schema_names() -> list[str]:
+    """Return the file names of all published schemas, such as ``verdict-1.0.json``."""
+    return sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".json"))
 
 
 def writer_schema(name: str) -> dict[str, Any]:
     """Return a schema as this version writes by it: closed, with its exact version.
 
     Args:
-        name: one of :data:`SCHEMA_NAMES`.
+        name: one of :func:`schema_names`.
     """
     schema: dict[str, Any] = orjson.loads((_FOLDER / name).read_bytes())
     return schema
@@ -39,7 +40,7 @@ def reader_schema(name: str) -> dict[str, Any]:
     it needs are copied into its ``$defs``, so that code generators can read it alone.
 
     Args:
-        name: one of :data:`SCHEMA_NAMES`.
+        name: one of :func:`schema_names`.
     """
     schema = writer_schema(name)
     if name.startswith("dsa-"):

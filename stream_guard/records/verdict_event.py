@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import re
 from datetime import UTC, datetime
-from importlib import resources
 from typing import Any, Final, Literal, TypeAlias
 from urllib.parse import quote
 
 import orjson
+
+from stream_guard.records.contracts import writer_schema
 
 SCHEMA_VERSION: Final = "1.0"
 
@@ -49,10 +50,8 @@ def verdict_id(topic: str, partition: int, offset: int, policy_id: str, policy_s
 
 
 def verdict_schema() -> dict[str, Any]:
-    """Return the published JSON Schema (2020-12) of a verdict."""
-    file = resources.files("stream_guard.records") / "schemas" / f"verdict-{SCHEMA_VERSION}.json"
-    schema: dict[str, Any] = orjson.loads(file.read_bytes())
-    return schema
+    """Return the JSON Schema (2020-12) that this version writes verdicts by; readers take the reader's form of it."""
+    return writer_schema(f"verdict-{SCHEMA_VERSION}.json")
 
 
 def encode_verdict(verdict: dict[str, Any]) -> bytes:

@@ -9,14 +9,13 @@ only where the mapping asks for it. No field is guessed. Every violating verdict
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from importlib import resources
 from typing import TYPE_CHECKING, Any, Final
 
-import orjson
 from jsonschema import Draft202012Validator
 from pydantic import BaseModel, ConfigDict, Field
 
 from stream_guard.policies.yaml_document import read_yaml
+from stream_guard.records.contracts import writer_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -93,9 +92,7 @@ class MappingFile(BaseModel):
 
 def statement_schema() -> dict[str, Any]:
     """Return the JSON Schema of a statement, which this package contains."""
-    file = resources.files("stream_guard.records") / "schemas" / "dsa-statement-1.0.json"
-    schema: dict[str, Any] = orjson.loads(file.read_bytes())
-    return schema
+    return writer_schema("dsa-statement-1.0.json")
 
 
 class Statements:

@@ -1,4 +1,4 @@
-"""The output of a process whose log is JSON: every line is one object, whoever wrote it."""
+"""The output of a process whose log is JSON: every line is one object, also those of libraries."""
 
 from __future__ import annotations
 
