@@ -15,6 +15,7 @@ from stream_guard.core.vocabulary import Severity
 from stream_guard.policies.coverage import find_unread
 from stream_guard.policies.labels import LabelPair, find_label_pairs
 from stream_guard.policies.mentions import defined_rules, find_mentions, named_ids
+from stream_guard.policies.outcomes import Outcome
 from stream_guard.policies.text import read_sections
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Category:
         violates: whether a post in this category violates.
         severity, action: from ``policy.yaml`` alone; ``action`` is recommended to enforcement.
         needs_review: whether the text sends such posts to people: ``INVALID + ESCALATE``.
+        label: the word of its outcome, where the policy has more than two; None for the usual word of its stance.
     """
 
     code: str
@@ -57,6 +59,7 @@ class Category:
     severity: Severity | None = None
     action: str | None = None
     needs_review: bool = False
+    label: str | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -91,6 +94,7 @@ class Taxonomy:
         complete: whether every violating section yields a category. If not, an answer may violate
             without a category.
         label_kinds: prefixes of the labels where an item gets several: ``D`` and ``R`` in ``D-SP2, R-SP0``.
+        outcomes: every label, violating and safe first; by default these two.
     """
 
     categories: tuple[Category, ...] = ()
@@ -100,6 +104,17 @@ class Taxonomy:
     found: tuple[Found, ...] = field(default=(), compare=False)
     complete: bool = True
     label_kinds: tuple[str, ...] = ()
+    outcomes: tuple[Outcome, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.outcomes:
+            pair = (Outcome(self.violates_label, "violates"), Outcome(self.safe_label, "safe"))
+            object.__setattr__(self, "outcomes", pair)
+
+    def outcome_of(self, category: Category) -> Outcome:
+        """Return the outcome of a post in this category."""
+        word = category.label or (self.violates_label if category.violates else self.safe_label)
+        return next((o for o in self.outcomes if o.word == word), self.outcomes[0])
 
     def category(self, code: str) -> Category | None:
         """Return the category with this code, or None."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from stream_guard.core.errors import (
     FieldTypeError,
@@ -27,6 +27,7 @@ from stream_guard.records.post_conditions import PostConditions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.core.vocabulary import ThreadKind
     from stream_guard.settings import PostSettings
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
@@ -35,6 +36,20 @@ _FIELDS: Final = ("id", "text", "author", "tenant", "language", "title", "parent
 _STRINGS: Final = frozenset((str, type(None)))
 # What a verdict repeats of the optional fields; these have a limit.
 _REPEATED: Final = ("author", "tenant", "language")
+
+
+class ThreadEntry(NamedTuple):
+    """One text of the thread around a post.
+
+    Attributes:
+        kind: what it is to the post.
+        text: its text.
+        author: the platform's id of its author, or None where that is unknown.
+    """
+
+    kind: ThreadKind
+    text: str
+    author: str | None = None
 
 
 @dataclass(slots=True)
@@ -50,6 +65,7 @@ class Post:
         created_at_ms: when it was written, Unix time in ms, or None.
         repaired: whether the record had lone surrogates, which are U+FFFD here.
         nulled: names of the fields that the record has, but that cannot be used.
+        context: the thread around it, oldest first.
     """
 
     id: str
@@ -64,6 +80,7 @@ class Post:
     created_at_ms: int | None = None
     repaired: bool = False
     nulled: tuple[str, ...] = ()
+    context: tuple[ThreadEntry, ...] = ()
 
 
 class PostParser:
@@ -183,6 +200,7 @@ class PostParser:
             created_at_ms,
             False,  # noqa: FBT003 - by position, which is faster
             tuple(nulled) if nulled else (),
+            () if parent is None else (ThreadEntry("parent", parent),),
         )
 
     def _convert(self, found: list[Any], nulled: list[str]) -> None:
