@@ -153,7 +153,7 @@ def render_system(date: str, effort: Effort) -> str:
 
 
 def render_developer(policy_text: str, taxonomy: Taxonomy) -> str:
-    """Return the developer message of a structured answer: the answer's format before and after the unchanged policy."""
+    """Return the developer message: the unchanged policy, with the answer's format before and after it."""
     examples = [example(taxonomy, outcome) for outcome in taxonomy.outcomes]
     lines = [
         f"- {outcome.word}{_codes_of(taxonomy, outcome)}: {text}"
