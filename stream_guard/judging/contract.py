@@ -60,13 +60,25 @@ class TierStep(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """The decision, checked against the policy's own categories and rule ids."""
+    """The decision, checked against the policy's own labels, categories and rule ids.
+
+    Attributes:
+        decision: what the answer decides; ``undetermined`` also for a label that leaves it to people.
+        category, rule_ids: of the policy.
+        rationale: one or two sentences, or None.
+        parse_status: how the answer was read.
+        labels: the policy's own words, where the decision does not tell them: one of more than two outcomes, or
+            one label of each kind.
+        needs_review: whether the answer itself asks for a person.
+    """
 
     decision: Decision
     category: str | None = None
     rule_ids: tuple[str, ...] = ()
     rationale: str | None = None
     parse_status: ParseStatus = "ok"
+    labels: tuple[str, ...] = ()
+    needs_review: bool = False
 
 
 @dataclass(slots=True)

@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from stream_guard.judging.contract import Answer
 from stream_guard.judging.families.harmony.answer import (
-    RATIONALE_CHARS_MAX,
     HarmonyReading,
     read_answer,
     violation_position,
 )
+from stream_guard.judging.families.harmony.fields import RATIONALE_CHARS_MAX
 from stream_guard.judging.families.harmony.tokens import split_messages
+from stream_guard.policies.outcomes import Outcome
 from stream_guard.policies.taxonomy import Category, Taxonomy
 
 if TYPE_CHECKING:
@@ -32,7 +33,9 @@ TAXONOMY = Taxonomy(
 BARE = Taxonomy()
 THOUGHT = "<|channel|>analysis<|message|>It is a scam.<|end|><|start|>assistant"
 FINAL = "<|channel|>final<|message|>"
-WHOLE = '{"violation":1,"category":"S1","rule_ids":["S1.a"],"rationale":"It asks for money."}'
+WHOLE = (
+    '{"violation":1,"policy_category":"S1","rule_ids":["S1.a"],"rationale":"It asks for money."}'
+)
 SCAM = Answer("violates", "S1", ("S1.a",), "It asks for money.", "ok")
 
 
@@ -65,7 +68,7 @@ def test_what_was_asked_for_is_ok(read: Any, header: str) -> None:
 
 
 def test_a_safe_answer_is_ok(read: Any) -> None:
-    text = '{"violation":0,"category":"S0","rule_ids":[],"rationale":"A question."}'
+    text = '{"violation":0,"policy_category":"S0","rule_ids":[],"rationale":"A question."}'
     assert read(f"{THOUGHT}{FINAL}{text}<|return|>") == Answer(
         "safe", "S0", (), "A question.", "ok"
     )
@@ -87,7 +90,7 @@ def test_a_policy_without_categories_is_ok(read: Any) -> None:
         f"{FINAL}{WHOLE.replace('1,', 'true,', 1)}<|return|>",
         f"{FINAL}{WHOLE.replace('1,', chr(34) + '1' + chr(34) + ',', 1)}<|return|>",
         f"{FINAL}{WHOLE.replace('1,', chr(34) + 'INVALID' + chr(34) + ',', 1)}<|return|>",
-        f"{FINAL}{WHOLE.replace('category', 'policy_category')}<|return|>",
+        f"{FINAL}{WHOLE.replace('policy_category', 'category')}<|return|>",
         f"{FINAL}{WHOLE[:-1]}<|return|>",
         f"<|channel|>final{WHOLE}<|return|>",
         f"<|channel|>final<|constrain|>json{WHOLE}<|return|>",
@@ -116,7 +119,7 @@ def test_a_clear_meaning_in_the_wrong_form_is_repaired(read: Any, final: str) ->
         ("**S0**", "safe", "S0"),
         ("S1.b", "violates", "S1"),
         ('{"category":"S2"}', "violates", "S2"),
-        ('{"label":"S0"}', "safe", None),
+        ('{"label":"S0"}', "safe", "S0"),
         ('{"violation":[1],"category":["S1"]}', "violates", "S1"),
         ("{'violation': 0, 'category': 'S0', 'rationale': 'it's fine'}", "safe", "S0"),
     ],
@@ -389,3 +392,113 @@ def test_well_formed_completions_split_as_the_official_parser_splits_them(
         (m.channel, full_tokenizer.decode(m.ids)) for m in ours
     ]
     assert all(message.whole for message in ours)
+
+
+OUTCOMES = Taxonomy(
+    (
+        Category("C1", "Scam", True),
+        Category("C0", "Fine", False),
+        Category("C9", "Unclear", True, label="ESCALATE"),
+        Category("C5", "Adult", True, label="AGE_GATE"),
+    ),
+    ("C1.a",),
+    "REMOVE",
+    "ALLOW",
+    outcomes=(
+        Outcome("REMOVE", "violates"),
+        Outcome("ALLOW", "safe"),
+        Outcome("ESCALATE", "undetermined", needs_review=True),
+        Outcome("AGE_GATE", "violates"),
+    ),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '{"label":"ESCALATE","policy_category":"C9","rule_ids":[],"rationale":"r"}',
+            Answer("undetermined", "C9", (), "r", "ok", ("ESCALATE",), True),
+        ),
+        (
+            '{"label":"AGE_GATE","policy_category":"C5","rule_ids":[],"rationale":"r"}',
+            Answer("violates", "C5", (), "r", "ok", ("AGE_GATE",)),
+        ),
+        ("ESCALATE", Answer("undetermined", None, (), None, "repaired", ("ESCALATE",), True)),
+        ("age_gate", Answer("violates", None, (), None, "repaired", ("AGE_GATE",))),
+        ("1", Answer("violates", None, (), None, "repaired")),
+        ("C5", Answer("violates", "C5", (), None, "repaired", ("AGE_GATE",))),
+        (
+            '{"violation":1,"policy_category":"C5"}',
+            Answer("violates", "C5", (), None, "repaired", ("AGE_GATE",)),
+        ),
+        (
+            '{"label":"ESCALATE","policy_category":"C1"}',
+            Answer("undetermined", None, (), None, "category_dropped", ("ESCALATE",), True),
+        ),
+        (
+            '{"label":"ALLOW","policy_category":"C1"}',
+            Answer("undetermined", parse_status="malformed"),
+        ),
+        ("REMOVE or ALLOW", Answer("undetermined", parse_status="malformed")),
+        ("AGE_GATE or REMOVE", Answer("undetermined", parse_status="malformed")),
+    ],
+)
+def test_each_outcome_of_the_policy_is_read(read: Any, text: str, expected: Answer) -> None:
+    assert read(f"{FINAL}{text}<|return|>", OUTCOMES) == expected
+
+
+KINDS = Taxonomy(
+    (
+        Category("SP0", "Fine", False),
+        Category("SP2", "Spam", True),
+        Category("SP4", "Scam", True, needs_review=True),
+    ),
+    (),
+    "INVALID",
+    "VALID",
+    label_kinds=("D", "R"),
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            '{"labels":["D-SP2","R-SP0"],"rationale":"r"}',
+            Answer("violates", "SP2", (), "r", "ok", ("D-SP2", "R-SP0")),
+        ),
+        (
+            '{"labels":["D-SP0","R-SP4"],"rationale":"r"}',
+            Answer("violates", "SP4", (), "r", "ok", ("D-SP0", "R-SP4"), True),
+        ),
+        (
+            '{"labels":["D-SP2","R-SP4"],"rationale":"r"}',
+            Answer("violates", "SP4", (), "r", "ok", ("D-SP2", "R-SP4"), True),
+        ),
+        ("D-SP0, R-SP0", Answer("safe", "SP0", (), None, "repaired", ("D-SP0", "R-SP0"))),
+        ("`R-SP2`, `D-SP0`", Answer("violates", "SP2", (), None, "repaired", ("D-SP0", "R-SP2"))),
+        ("D-SP2", Answer("violates", "SP2", (), None, "repaired", ("D-SP2",))),
+        (
+            '{"labels":["D-SP2","R-SP9"],"rationale":"r"}',
+            Answer("violates", "SP2", (), "r", "category_dropped", ("D-SP2",)),
+        ),
+        ("D-SP2, D-SP0", Answer("undetermined", parse_status="malformed")),
+        ("INVALID + ESCALATE", Answer("violates", None, (), None, "repaired", (), True)),
+        (
+            '{"violation":1,"policy_category":"SP2"}',
+            Answer("violates", "SP2", (), None, "repaired"),
+        ),
+    ],
+)
+def test_of_the_labels_of_each_kind_the_worse_decides(
+    read: Any, text: str, expected: Answer
+) -> None:
+    assert read(f"{FINAL}{text}<|return|>", KINDS) == expected
+
+
+def test_the_words_of_an_author_are_read_in_any_script(read: Any) -> None:
+    taxonomy = Taxonomy(violates_label="GERÜCHT", safe_label="Not Violating")
+    assert read(f"{FINAL}GERÜCHT<|return|>", taxonomy).decision == "violates"
+    assert read(f"{FINAL}Label: gerücht<|return|>", taxonomy).decision == "violates"
+    assert read(f"{FINAL}not violating.<|return|>", taxonomy).decision == "safe"

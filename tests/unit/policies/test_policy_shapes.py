@@ -68,14 +68,15 @@ def test_shipped_policies_are_complete(folder: Path) -> None:
 
 def test_where_a_section_is_not_read_a_violation_may_have_no_category() -> None:
     taxonomy = shape("uncoded-section").taxonomy
-    pairs = {(pair.violation, pair.category) for pair in combinations(taxonomy)}
-    assert pairs == {(1, "W1"), (0, "W0"), (1, None)}
+    pairs = {(pair.outcome.decision, pair.category) for pair in combinations(taxonomy)}
+    assert pairs == {("violates", "W1"), ("safe", "W0"), ("violates", None)}
     assert "null where none applies" in render_developer("x", taxonomy)
 
 
 def test_where_all_are_read_a_violation_must_name_one() -> None:
     taxonomy = shape("codes-in-brackets").taxonomy
-    assert (1, None) not in {(pair.violation, pair.category) for pair in combinations(taxonomy)}
+    pairs = {(pair.outcome.decision, pair.category) for pair in combinations(taxonomy)}
+    assert ("violates", None) not in pairs
     assert "null" not in render_developer("x", taxonomy)
 
 

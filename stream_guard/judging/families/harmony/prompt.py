@@ -29,7 +29,8 @@ PREFIXES_MAX: Final = 512
 RULE_IDS_MAX: Final = 3
 """How many rule ids one answer may name."""
 _RATIONALE: Final = "The deciding fact, in a sentence."
-_BINARY: Final = ("violates", "safe")
+OUTCOMES_OF_VIOLATION: Final = 2
+"""Up to so many outcomes, answers say ``violation``: 1 or 0. More are told by their words."""
 
 # Word for word what the official renderer writes, so that the model sees what it was trained on.
 SYSTEM: Final = """\
@@ -177,7 +178,7 @@ def example(taxonomy: Taxonomy, outcome: Outcome) -> str:
     if taxonomy.label_kinds:
         code = category.code if category else None
         answer["labels"] = [f"{kind}-{code}" for kind in taxonomy.label_kinds] if code else []
-    elif len(taxonomy.outcomes) > len(_BINARY):
+    elif len(taxonomy.outcomes) > OUTCOMES_OF_VIOLATION:
         answer["label"] = outcome.word
     else:
         answer["violation"] = int(outcome.decision == "violates")
