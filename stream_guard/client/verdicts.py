@@ -32,12 +32,22 @@ class SourceRef(BaseModel):
     timestamp_ms: int
 
 
+class ContextRef(BaseModel):
+    """How many texts of the thread were kept, and how many earlier posts the limits dropped."""
+
+    model_config = _OPEN
+
+    texts: int
+    dropped: int
+
+
 class Content(BaseModel):
     """The judged post without its text; ``sha256`` is the digest of the text's UTF-8 bytes.
 
     Attributes:
         repaired: whether the record had lone surrogates, which were replaced by U+FFFD.
         nulled: names of the fields that the record has, but that could not be used.
+        context: the thread around the post, or None.
     """
 
     model_config = _OPEN
@@ -49,6 +59,7 @@ class Content(BaseModel):
     language: str | None
     repaired: bool = False
     nulled: tuple[str, ...] = ()
+    context: ContextRef | None = None
 
 
 class PolicyRef(BaseModel):

@@ -97,6 +97,8 @@ def build_verdict(
         content["repaired"] = True
     if post.nulled:
         content["nulled"] = post.nulled
+    if post.context or post.context_dropped:
+        content["context"] = {"texts": len(post.context), "dropped": post.context_dropped}
     return {
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),

@@ -57,6 +57,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "reasoning_tokens_max": policy.reasoning_tokens_max,
         "action": policy.action,
         "undetermined": policy.undetermined,
+        "judge": policy.judge,
         "tiers": policy.tiers,
         "classifier": policy.classifier,
         "thresholds": policy.thresholds.model_dump(exclude_none=True)

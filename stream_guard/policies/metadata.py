@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from stream_guard.core.vocabulary import Severity, Tier, Undetermined
+from stream_guard.core.vocabulary import JudgeUnit, Severity, Tier, Undetermined
 from stream_guard.policies.taxonomy import Category, Found, Taxonomy
 
 if TYPE_CHECKING:
@@ -133,6 +133,7 @@ class PolicyMeta(BaseModel):
             ``cascade.classifier``.
         thresholds: of the classifier; without them it is not used.
         undetermined: recommended action for a post that could not be decided.
+        judge: ``post``: the thread around a post is context. ``thread``: the thread is judged as a whole.
         golden_set: a CSV file of labelled posts in the same folder.
     """
 
@@ -152,6 +153,7 @@ class PolicyMeta(BaseModel):
     classifier: Annotated[StrictStr, Field(min_length=1, max_length=500)] | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined | None = None
+    judge: JudgeUnit | None = None
     golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
 
     @model_validator(mode="after")

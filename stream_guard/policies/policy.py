@@ -19,7 +19,7 @@ from stream_guard.policies.yaml_document import read_yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from stream_guard.core.vocabulary import Effort, Mode, Severity, Tier, Undetermined
+    from stream_guard.core.vocabulary import Effort, JudgeUnit, Mode, Severity, Tier, Undetermined
     from stream_guard.policies.calibration import Calibration
     from stream_guard.policies.metadata import Thresholds
     from stream_guard.policies.routing import RoutedId
@@ -61,6 +61,7 @@ class Policy:
         classifier: as in ``policy.yaml``, or None for that of the settings.
         thresholds: of the classifier, or None.
         undetermined: recommended action for a post that could not be decided.
+        judge: whether a post is judged alone, with its thread as context, or the thread as a whole.
         golden_set: name of a CSV file in the policy's folder, or None.
         rules: decide posts before the model, or None where there is no ``rules.yaml``.
         calibration: of the judge's confidence. Not part of ``sha256``, which it names.
@@ -80,6 +81,7 @@ class Policy:
     classifier: str | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined = "hold"
+    judge: JudgeUnit = "post"
     golden_set: str | None = None
     rules: RuleSet | None = None
     calibration: Calibration | None = None
@@ -155,6 +157,7 @@ def make_policy(
         classifier=meta.classifier,
         thresholds=meta.thresholds,
         undetermined=meta.undetermined or "hold",
+        judge=meta.judge or "post",
         golden_set=meta.golden_set,
         rules=rule_set,
         calibration=curve,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_guard.core.errors import (
     FieldTypeError,
@@ -23,12 +23,14 @@ from stream_guard.records.cloud_event import open_cloud_event
 from stream_guard.records.field_values import identifier, label, time_ms
 from stream_guard.records.json_document import load_document
 from stream_guard.records.post_conditions import PostConditions
+from stream_guard.records.thread import NO_THREAD, ThreadEntry, ThreadReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.core.vocabulary import ThreadKind
     from stream_guard.settings import PostSettings
+
+__all__ = ["Headers", "Post", "PostParser", "ThreadEntry"]
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
 
@@ -36,20 +38,6 @@ _FIELDS: Final = ("id", "text", "author", "tenant", "language", "title", "parent
 _STRINGS: Final = frozenset((str, type(None)))
 # What a verdict repeats of the optional fields; these have a limit.
 _REPEATED: Final = ("author", "tenant", "language")
-
-
-class ThreadEntry(NamedTuple):
-    """One text of the thread around a post.
-
-    Attributes:
-        kind: what it is to the post.
-        text: its text.
-        author: the platform's id of its author, or None where that is unknown.
-    """
-
-    kind: ThreadKind
-    text: str
-    author: str | None = None
 
 
 @dataclass(slots=True)
@@ -60,12 +48,13 @@ class Post:
         id: the platform's id of the content.
         text: the text.
         sha256: hex digest of the text's UTF-8 bytes.
-        text_bytes: length of text, title and parent in UTF-8 bytes.
-        author, tenant, language, title, parent: from the record, or None.
+        text_bytes: length of text, title and context in UTF-8 bytes.
+        author, tenant, language, title: from the record, or None.
         created_at_ms: when it was written, Unix time in ms, or None.
         repaired: whether the record had lone surrogates, which are U+FFFD here.
         nulled: names of the fields that the record has, but that cannot be used.
-        context: the thread around it, oldest first.
+        context: the thread around it, oldest first. The parent is part of it.
+        context_dropped: how many earlier posts of the thread were left out because of the limits.
     """
 
     id: str
@@ -76,11 +65,11 @@ class Post:
     tenant: str | None = None
     language: str | None = None
     title: str | None = None
-    parent: str | None = None
     created_at_ms: int | None = None
     repaired: bool = False
     nulled: tuple[str, ...] = ()
     context: tuple[ThreadEntry, ...] = ()
+    context_dropped: int = 0
 
 
 class PostParser:
@@ -98,6 +87,7 @@ class PostParser:
         self._max_depth = settings.max_depth
         self._where = PostConditions(settings.where) if settings.where else None
         self._fields = tuple(_pointer(name, getattr(settings, name)) for name in _FIELDS)
+        self._thread = ThreadReader(settings.thread, settings.max_field_bytes)
         # Where every field is at the top, one pass finds all of them.
         tops = [field.single for field in self._fields if field.single is not None]
         self._tops = tops if len(tops) == len(self._fields) else None
@@ -177,13 +167,9 @@ class PostParser:
                 f"the text has {text_bytes} bytes; post.max_text_bytes is {self._max_text_bytes}"
             )
             raise TooLargeError(message)
-        if parent is not None:
-            parent_bytes = len(parent.encode())
-            if text_bytes + parent_bytes > self._max_text_bytes:
-                parent = None
-                nulled.append("parent")
-            else:
-                text_bytes += parent_bytes
+        thread = NO_THREAD
+        if parent is not None or self._thread.is_in(document):
+            thread = self._thread.read(document, parent, nulled)
         created_at_ms = None
         if created_at is not None or attributes:
             created_at_ms = _created_ms(created_at, attributes, nulled)
@@ -191,16 +177,16 @@ class PostParser:
             post_id,
             text,
             hashlib.sha256(encoded).hexdigest(),
-            text_bytes,
+            text_bytes + thread.size_bytes,
             author,
             tenant,
             language,
             title,
-            parent,
             created_at_ms,
             False,  # noqa: FBT003 - by position, which is faster
             tuple(nulled) if nulled else (),
-            () if parent is None else (ThreadEntry("parent", parent),),
+            thread.entries,
+            thread.dropped,
         )
 
     def _convert(self, found: list[Any], nulled: list[str]) -> None:

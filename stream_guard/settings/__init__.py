@@ -35,6 +35,7 @@ from stream_guard.settings.service import (
     HttpSettings,
     TelemetrySettings,
 )
+from stream_guard.settings.threads import ThreadSettings
 
 __all__ = [
     "BatchingSettings",
@@ -50,6 +51,7 @@ __all__ = [
     "SecuritySettings",
     "Settings",
     "TelemetrySettings",
+    "ThreadSettings",
     "env_name",
     "load_settings",
 ]

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BeforeValidator, Field, model_validator
 
 from stream_guard.settings.section import Section
+from stream_guard.settings.threads import ThreadSettings
 
 _Pointer = Annotated[str, Field(pattern=r"^(/.*)?$")]
 
@@ -40,16 +41,16 @@ class PostSettings(Section):
     created_at: _Pointer = "/created_at"
     """Where the time of writing is: RFC 3339, or Unix time in s or ms."""
     title: _Pointer = "/title"
-    """The title."""
+    """The post's own title, judged with the text."""
     parent: _Pointer = "/parent"
-    """The text that the post answers."""
+    """The text that the post answers: context, not judged."""
+    thread: ThreadSettings = ThreadSettings()
     where: dict[_Place, _Values] = Field(default_factory=dict)
     """Which records are posts: from a JSON pointer or ``header:NAME`` to the accepted values. A record must meet all;
     others, and null values, are skipped and counted. ``*`` accepts any value, null a missing one. Empty: all records.
     """
     max_text_bytes: int = Field(64 << 10, ge=1)
-    """Most bytes (UTF-8) of text and title together; a larger post becomes a dead letter. A parent that does not fit is
-    ignored."""
+    """Most bytes (UTF-8) of text and title together; a larger post becomes a dead letter."""
     max_field_bytes: int = Field(4 << 10, ge=1)
     """Most bytes (UTF-8) of the id, author, tenant and language, which verdicts repeat. A larger id becomes a dead
     letter; another larger field is ignored."""

@@ -76,14 +76,23 @@ def test_verdicts_in_structured_mode_are_what_the_contract_says() -> None:
 _VALUES = st.none() | st.text(max_size=3) | st.integers(0, 10**9) | st.lists(st.none(), max_size=1)
 
 
+_NAMES = ("title", "title_author", "parent_author", "earlier", "quoted", "quoted_author")
+_THREADS = st.dictionaries(
+    st.sampled_from(_NAMES),
+    _VALUES | st.lists(_VALUES | st.fixed_dictionaries({"text": _VALUES}, optional={"author": _VALUES})),
+)  # fmt: skip
+
+
 @given(
     st.dictionaries(
         st.sampled_from(["id", "text", "author", "tenant", "language", "title", "parent"]), _VALUES
-    )
+    ),
+    st.none() | _THREADS,
 )
 def test_a_post_by_the_schema_is_read_whole_and_one_that_is_refused_breaks_it(
-    document: dict[str, Any],
+    document: dict[str, Any], thread: dict[str, Any] | None
 ) -> None:
+    document["thread"] = thread
     valid = validator("post-1.0.json").is_valid(document)
     try:
         post = PostParser(PostSettings()).parse(orjson.dumps(document), [])

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from vllm import SamplingParams
 
-    from stream_guard.core.vocabulary import Effort
+    from stream_guard.core.vocabulary import Effort, JudgeUnit
     from stream_guard.judging.families.family import Family, Prefix, Sampling
     from stream_guard.policies.policy import Policy
     from stream_guard.policies.taxonomy import Taxonomy
@@ -65,7 +65,9 @@ class Planner:
         self._settings = settings
         self._family = family
         self._make_params = make_params
-        self._plans: LRUCache[tuple[str, Effort, int, Taxonomy], Plan] = LRUCache(PLANS_MAX)
+        self._plans: LRUCache[tuple[str, Effort, int, Taxonomy, JudgeUnit], Plan] = LRUCache(
+            PLANS_MAX
+        )
 
     def plan(
         self,
@@ -80,7 +82,7 @@ class Planner:
         """
         effort = effort or policy.effort
         budget = reasoning_tokens_max or policy.reasoning_tokens_max
-        key = (policy.sha256, effort, budget, policy.taxonomy)
+        key = (policy.sha256, effort, budget, policy.taxonomy, policy.judge)
         found = self._plans.get(key)
         if found is None:
             found = self._plans[key] = self._make(policy, effort, budget)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from stream_guard.core.vocabulary import Effort
+    from stream_guard.core.vocabulary import Effort, JudgeUnit
     from stream_guard.judging.contract import Answer
     from stream_guard.policies.policy import Policy
     from stream_guard.records.post import Post
@@ -42,10 +42,12 @@ class Prefix:
     Attributes:
         ids: its token ids; every prompt begins with them.
         sha256: :func:`hash_ids` of them. It covers template, date, effort, policy and tokenizer.
+        judge: whether the posts under it are judged alone, or with their threads.
     """
 
     ids: tuple[int, ...]
     sha256: str
+    judge: JudgeUnit = "post"
 
 
 class Budget(NamedTuple):

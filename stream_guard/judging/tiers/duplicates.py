@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from cachetools import LRUCache
 
 from stream_guard.judging.contract import Judgement, Provenance, TierStep
+from stream_guard.records.thread import speakers
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -68,16 +69,30 @@ def fold(text: str) -> str:
 
 
 def digest(post: Post) -> bytes:
-    """Return the SHA-256 of what is judged of a post: language (rules may depend on it), title, parent and text."""
-    text, language, title, parent = fold(post.text), post.language, post.title, post.parent
+    """Return the SHA-256 of what is judged of a post: language (rules may depend on it), title, text and context.
+
+    Of the context's authors counts what the prompt says of them: the post's own, unknown, or which of the others.
+    """
+    text, language, title = fold(post.text), post.language, post.title
     # The lengths make the boundaries between the parts unambiguous.
     text = f"-{text}" if language is None else f"{len(language)}:{language}{text}"
-    if title is None and parent is None:
+    if title is None and not post.context:
         return hashlib.sha256(text.encode()).digest()
-    parts = [None if part is None else fold(part) for part in (title, parent)]
-    head = "".join("-" if part is None else f"{len(part)}:{part}" for part in parts)
+    parts = ["-" if title is None else _measured(fold(title))]
+    if post.context:
+        who = speakers(post.context, post.author)
+        parts += (
+            f"{entry.kind},{speaker},{_measured(fold(entry.text))}"
+            for entry, speaker in zip(post.context, who, strict=True)
+        )
     # Hashed twice, so that no bare text equals a text with a title.
-    return hashlib.sha256(hashlib.sha256(f"{head}{text}".encode()).digest()).digest()
+    return hashlib.sha256(
+        hashlib.sha256(f"{len(parts)};{''.join(parts)}{text}".encode()).digest()
+    ).digest()
+
+
+def _measured(text: str) -> str:
+    return f"{len(text)}:{text}"
 
 
 class Duplicates:

@@ -5,8 +5,8 @@ No post makes it raise. Its time grows at most linearly with the post. Its reaso
 **Order.** Rules are tried in the order of their file. The first that applies decides, whatever its outcome, as in
 ``routes.yaml`` and in a firewall. To write an allow-list, put a rule with the outcome ``safe`` first.
 
-**Input.** The text and the title, each by itself. The parent is not screened: its words are another author's, and a
-reply to a slur does not use the slur. Hashes are compared with the text alone.
+**Input.** The text and the title, each by itself. The thread is not screened: a reply to a slur does not use the slur.
+Under ``judge: thread`` a rule can settle a post as violating, but not as safe. Hashes are compared with the text alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_guard.judging.contract import Answer
-from stream_guard.judging.tiers.tier import Escalated, Outcome, Settled
+from stream_guard.judging.tiers.tier import Escalated, Outcome, Settled, with_threads
 from stream_guard.policies.rules.ruleset import (
     Fault,
     Hit,
@@ -51,10 +51,11 @@ class RulesTier:
         rules = policy.rules
         if rules is None:
             return [_NO_RULES] * len(posts)
-        return [
+        outcomes = [
             _outcome(rules, rules.first(post.text, title=post.title, language=post.language))
             for post in posts
         ]
+        return with_threads(outcomes, posts, policy)
 
 
 _NO_RULES = Escalated("no_rules")

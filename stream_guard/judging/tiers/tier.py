@@ -6,7 +6,7 @@ own folder asks for.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
 
-__all__ = ["CheapTier", "Escalated", "Outcome", "Settled"]
+__all__ = ["CheapTier", "Escalated", "Outcome", "Settled", "with_threads"]
 
 
 class Settled(NamedTuple):
@@ -43,6 +43,24 @@ class Escalated(NamedTuple):
 
 
 Outcome: TypeAlias = Settled | Escalated
+_THREAD: Final = Escalated("thread")
+
+
+def with_threads(
+    outcomes: Sequence[Outcome], posts: Sequence[Post], policy: Policy
+) -> Sequence[Outcome]:
+    """Return the outcomes of a tier that sees only the posts, without what they cannot say of a thread.
+
+    Where the policy judges whole threads (``judge: thread``), a safe post does not make its thread safe.
+    """
+    if policy.judge == "post":
+        return outcomes
+    return [
+        _THREAD
+        if post.context and isinstance(outcome, Settled) and outcome.answer.decision == "safe"
+        else outcome
+        for outcome, post in zip(outcomes, posts, strict=True)
+    ]
 
 
 class CheapTier(Protocol):

@@ -52,8 +52,11 @@ def test_every_attack_changes_the_text_and_has_a_name_of_its_own() -> None:
     for attack in ATTACKS:
         post = a_post("Buy now, cheap pills, ask me")
         hostile = attacked(post, attack, POLICY.taxonomy)
-        assert hostile.text != post.text, attack.name
-        assert hostile.text_bytes == len(hostile.text.encode())
+        assert (hostile.text == post.text) is attack.in_thread, attack.name
+        assert (hostile.context == post.context) is not attack.in_thread, attack.name
+        assert hostile.text_bytes == sum(
+            len(text.encode()) for text in (hostile.text, *(each.text for each in hostile.context))
+        )
         assert hostile.id == f"1+{attack.name}"
 
 

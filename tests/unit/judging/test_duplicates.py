@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -13,7 +14,11 @@ from stream_guard.core.errors import PromptError
 from stream_guard.judging.contract import Answer
 from stream_guard.judging.tiers.duplicates import NAME_CHARACTERS_MAX, digest, fold
 from stream_guard.policies.policy import make_policy
+from stream_guard.records.thread import ThreadEntry
 from tests.unit.judging.cascade_doubles import POLICY, SAFE, VIOLATES, Rig, asks, post
+
+if TYPE_CHECKING:
+    from stream_guard.records.post import Post
 
 SAME = [
     ("two  words", "two words"),
@@ -45,7 +50,10 @@ def test_what_may_change_a_verdict_makes_a_difference(one: str, other: str) -> N
     assert digest(post(one)) != digest(post(other))
 
 
-def test_language_title_and_parent_belong_to_the_post() -> None:
+def test_language_title_and_thread_belong_to_the_post() -> None:
+    def reply(*context: tuple[Any, ...], **more: str) -> Post:
+        return post("a", context=tuple(ThreadEntry(*entry) for entry in context), **more)
+
     posts = [
         post("a", language="en"),
         post("a", language="de"),
@@ -55,18 +63,42 @@ def test_language_title_and_parent_belong_to_the_post() -> None:
         post("-a"),
         post("a"),
         post("a", title="b"),
-        post("a", parent="b"),
         post("a", title=""),
-        post("a", parent=""),
-        post("a", title="b", parent="c"),
-        post("a", title="c", parent="b"),
         post("ab", title=""),
-        post("a", title="bc", parent=""),
         post("-1:b\na"),
         post("1:b-\na"),
+        post("1;-a"),
+        post("2;-parent,0,1:b-a"),
+        reply(("parent", "b")),
+        reply(("quoted", "b")),
+        reply(("earlier", "b")),
+        reply(("earlier", "b"), ("parent", "b")),
+        reply(("parent", "b"), ("earlier", "b")),
+        reply(("parent", "b", "x")),
+        reply(("parent", "b", "x"), author="x"),
+        reply(("parent", "b", "x"), ("quoted", "c", "x")),
+        reply(("parent", "b", "x"), ("quoted", "c", "y")),
+        reply(("parent", "b"), title="c"),
+        reply(("parent", "c"), title="b"),
+        reply(("parent", "bquoted,0,1:c")),
     ]
     assert len({digest(each) for each in posts}) == len(posts)
     assert digest(post("a", title="b  c")) == digest(post("a ", title="b c"))
+    # The prompt says the same of both.
+    assert digest(reply(("parent", "b", "x"))) == digest(reply(("parent", "b ", "z"), author="y"))
+
+
+def test_a_post_with_another_context_gets_no_cached_answer() -> None:
+    rig = Rig()
+    context = (ThreadEntry("parent", "Do you sell pills?", "2"),)
+    rig.ask("yes", context=context, author="1")
+    rig.inner.say(VIOLATES, 0.99)
+    (bare,) = rig.ask("yes", author="1")
+    (other,) = rig.ask("yes", author="1", context=(context[0]._replace(text="Do you sell bread?"),))
+    (own,) = rig.ask("yes", author="2", context=context)
+    (same,) = rig.ask("yes", author="1", context=context)
+    assert [request.id for request in rig.inner.waiting] == [bare.id, other.id, own.id]
+    assert rig.of(same).answer == VIOLATES
 
 
 @given(st.text())

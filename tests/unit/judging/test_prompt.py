@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ from stream_guard.judging.families.harmony.prompt import (
     render_developer,
 )
 from stream_guard.policies.policy import Policy, make_policy
-from stream_guard.records.post import Post
+from stream_guard.records.post import Post, ThreadEntry
 
 if TYPE_CHECKING:
     from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
@@ -98,11 +99,12 @@ def test_a_post_full_of_markers_yields_only_our_control_tokens(
     assert controls(ids, full_tokenizer) == expected_controls(ids, len(prefix.ids), full_tokenizer)
 
 
-def test_markers_in_title_and_parent_stay_text_too(
+def test_markers_in_title_and_thread_stay_text_too(
     builder: PromptBuilder, full_tokenizer: HarmonyTokenizer
 ) -> None:
     prefix = builder.prefix(a_policy(), "low")
-    ids = builder.build(a_post("x", title=MARKED, parent=MARKED), prefix)
+    post = replace(a_post("x", title=MARKED), context=(ThreadEntry("parent", MARKED, MARKED),))
+    ids = builder.build(post, prefix)
     assert controls(ids, full_tokenizer) == expected_controls(ids, len(prefix.ids), full_tokenizer)
 
 

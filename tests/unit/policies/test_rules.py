@@ -14,7 +14,7 @@ from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.policies.rules.matching import Matcher, Target, compile_pattern
 from stream_guard.policies.rules.normalise import normalise
 from stream_guard.policies.rules.ruleset import hash_text
-from stream_guard.records.post import Post
+from stream_guard.records.post import Post, ThreadEntry
 
 TEXT = (
     b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n- S1.a bulk\n\n"
@@ -34,7 +34,8 @@ def ruled(yaml: str, **banks: str) -> Policy:
 def outcome(
     policy: Policy, text: str, *, title: str | None = None, language: str | None = None
 ) -> str:
-    post = Post("1", text, "", len(text), title=title, parent="cheap pills", language=language)
+    parent = ThreadEntry("parent", "cheap pills")
+    post = Post("1", text, "", len(text), title=title, context=(parent,), language=language)
     (found,) = RulesTier().screen([post], policy)
     return found.reason
 
@@ -173,6 +174,17 @@ def test_the_title_is_looked_at_by_itself_and_the_parent_never() -> None:
     assert outcome(policy, "see above", title="Cheap pills") == "rule:one"
     assert outcome(policy, "see above", title="Only this") == "rule:one"
     assert outcome(policy, "pills", title="cheap") == "no_hit"
+
+
+def test_a_rule_cannot_call_a_whole_thread_safe() -> None:
+    rules = {
+        "rules.yaml": b"rules: [{id: one, outcome: safe, terms: [hi]}, {id: two, outcome: violates, terms: [pills]}]"
+    }
+    metadata = b"judge: thread"
+    policy = make_policy("p", b"No pills.", metadata=metadata, rules=rules)
+    assert (outcome(policy, "hi"), outcome(policy, "pills")) == ("thread", "rule:two")
+    (alone,) = RulesTier().screen([Post("1", "hi", "", 2)], policy)
+    assert alone.reason == "rule:one"
 
 
 def test_languages_take_regions_in_and_posts_without_one_out() -> None:

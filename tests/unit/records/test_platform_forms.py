@@ -117,12 +117,16 @@ def test_a_field_that_cannot_be_used_is_null_and_named(name: str, value: object)
     found = parse(post(**{name: value}))
     assert found.text == "hello"
     assert found.nulled == (name,)
-    assert getattr(found, "created_at_ms" if name == "created_at" else name) is None
+    if name == "parent":
+        assert found.context == ()
+    else:
+        assert getattr(found, "created_at_ms" if name == "created_at" else name) is None
 
 
 def test_a_number_as_a_title_and_a_list_of_one_language_are_read() -> None:
     found = parse(post(title=1984, parent=[1], language=["de"]))
-    assert (found.title, found.parent, found.language, found.nulled) == ("1984", "1", "de", ())
+    assert (found.title, found.language, found.nulled) == ("1984", "de", ())
+    assert [entry.text for entry in found.context] == ["1"]
 
 
 def test_null_and_missing_fields_are_not_named() -> None:
@@ -177,8 +181,8 @@ def test_a_field_at_its_limit_is_read(name: str) -> None:
 
 
 def test_a_parent_that_does_not_fit_is_null_and_named() -> None:
-    found = parse(post(parent="xyz"), max_text_bytes=7)
-    assert (found.text, found.parent, found.text_bytes, found.nulled) == ("hello", None, 5, ("parent",))  # fmt: skip
+    found = parse(post(parent="xyz"), thread={"max_bytes": 2})
+    assert (found.text, found.context, found.text_bytes, found.nulled) == ("hello", (), 5, ("parent",))  # fmt: skip
 
 
 # CloudEvents

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from stream_guard.core import errors
 from stream_guard.core.errors import RecordError, SettingsError
-from stream_guard.records.post import Post, PostParser
-from stream_guard.settings import PostSettings
+from stream_guard.records.post import Post, PostParser, ThreadEntry
+from stream_guard.settings import PostSettings, ThreadSettings
 
 WORDS = "Zebra-77"
 CE = [
@@ -96,7 +96,7 @@ def test_each_parse_error_has_a_reason_of_its_own() -> None:
     [
         (post(), {"max_text_bytes": 8}),
         (post(text="ü" * 4), {"max_text_bytes": 8}),
-        (post(text="abc", title="de", parent="fgh"), {"max_text_bytes": 8}),
+        (post(text="abc", title="de", parent="fgh"), {"max_text_bytes": 5}),
         (nested(63), {}),
         (post(), {"max_record_bytes": len(json.dumps(post()))}),
         (post(text=""), {}),
@@ -124,7 +124,7 @@ def test_every_field_is_read() -> None:
         tenant="t",
         language="de",
         title="T",
-        parent="P",
+        context=(ThreadEntry("parent", "P"),),
         created_at_ms=1_700_000_000_000,
     )
 
@@ -233,8 +233,13 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-NAMES = ("id", "text", "author", "tenant", "language", "title", "parent", "created_at")
-DOCUMENT = st.fixed_dictionaries({}, optional=dict.fromkeys(NAMES, JSON))
+NAMES = ("id", "text", "author", "tenant", "language", "title", "parent", "created_at", "thread")
+THREAD = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("title", "title_author", "parent_author", "earlier", "quoted", "quoted_author"), JSON)
+)  # fmt: skip
+DOCUMENT = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(NAMES, JSON) | {"thread": JSON | THREAD}
+)
 HEADERS = st.lists(
     st.tuples(
         st.sampled_from(["ce_id", "ce_type", "ce_time", "ce_source", "ce_specversion", "x"])
@@ -243,7 +248,9 @@ HEADERS = st.lists(
     ),
     max_size=6,
 )
-PARSER = PostParser(PostSettings(max_text_bytes=200, max_depth=5))
+PARSER = PostParser(
+    PostSettings(max_text_bytes=200, max_depth=5, thread=ThreadSettings(max_bytes=40))
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -263,7 +270,8 @@ def test_whatever_comes_is_a_post_that_can_be_passed_on_or_a_records_error(
         # All that a verdict carries of it can be written.
         message = ""
         orjson.dumps([read.id, read.author, read.tenant, read.language, read.created_at_ms])
-        assert read.text_bytes <= 200
+        assert read.text_bytes <= 240
+        assert sum(len(entry.text.encode()) for entry in read.context) <= 40
     assert len(message) < 200
 
 

@@ -70,7 +70,12 @@ class Harmony:
 
     def prefix_of(self, messages: Mapping[str, Any], effort: Effort, policy_id: str) -> Prefix:
         """Return the same for rendered messages. Raises PolicyError, KeyError."""
-        return self._builder.prefix_of(messages["system"][effort], messages["developer"], policy_id)
+        return self._builder.prefix_of(
+            messages["system"][effort],
+            messages["developer"],
+            policy_id,
+            messages.get("judge", "post"),
+        )
 
     def check_structure(self, policy: Policy, prefix: Prefix) -> None:
         """Return if no hostile post can change the prompt's structure. Raises PolicyError."""

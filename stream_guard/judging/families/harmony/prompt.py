@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from cachetools import LRUCache
 
 from stream_guard.core.errors import PolicyError, PromptError
-from stream_guard.core.vocabulary import Effort
+from stream_guard.core.vocabulary import Effort, JudgeUnit
 from stream_guard.judging.families.family import Prefix, hash_ids
 from stream_guard.judging.families.harmony.frame import FRAME, render_post
 
@@ -78,7 +78,9 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._date = date
-        self._prefixes: LRUCache[tuple[str, Effort, Taxonomy], Prefix] = LRUCache(PREFIXES_MAX)
+        self._prefixes: LRUCache[tuple[str, Effort, Taxonomy, JudgeUnit], Prefix] = LRUCache(
+            PREFIXES_MAX
+        )
         assistant = self._tokenizer.encode("assistant")
         self._suffix = [tokens.end, tokens.start, *assistant]
 
@@ -88,7 +90,7 @@ class PromptBuilder:
         Raises:
             PolicyError: the policy's text yields a control token.
         """
-        key = (policy.sha256, effort, policy.taxonomy)
+        key = (policy.sha256, effort, policy.taxonomy, policy.judge)
         found = self._prefixes.get(key)
         if found is None:
             found = self._prefixes[key] = self._render(policy, effort)
@@ -100,7 +102,7 @@ class PromptBuilder:
         Raises:
             PromptError: the post's text yields a control token.
         """
-        content = self._tokenizer.encode(render_post(post))
+        content = self._tokenizer.encode(render_post(post, prefix.judge))
         if not self._tokens.every.isdisjoint(content):
             message = "the post's text became a control token; the tokenizer is not safe to use"
             raise PromptError(message)
@@ -111,9 +113,12 @@ class PromptBuilder:
             render_system(self._date, effort),
             render_developer(policy.text, policy.taxonomy),
             policy.id,
+            policy.judge,
         )
 
-    def prefix_of(self, system_text: str, developer_text: str, policy_id: str) -> Prefix:
+    def prefix_of(
+        self, system_text: str, developer_text: str, policy_id: str, judge: JudgeUnit = "post"
+    ) -> Prefix:
         """Return the policy's part of a prompt, made from its two messages.
 
         Raises:
@@ -131,7 +136,7 @@ class PromptBuilder:
             *(head, *self._tokenizer.encode("developer"), body, *developer, end),
             *(head, *self._tokenizer.encode("user"), body),
         )
-        return Prefix(ids, hash_ids(ids))
+        return Prefix(ids, hash_ids(ids), judge)
 
 
 class HarmonyTemplate:
@@ -141,10 +146,11 @@ class HarmonyTemplate:
     sha256 = TEMPLATE_SHA256
 
     def render(self, policy: Policy, date: str) -> dict[str, Any]:
-        """Return ``system``, by effort, and ``developer``."""
+        """Return ``system``, by effort, ``developer``, and ``judge``: what the user message asks to judge."""
         return {
             "system": {effort: render_system(date, effort) for effort in get_args(Effort)},
             "developer": render_developer(policy.text, policy.taxonomy),
+            "judge": policy.judge,
         }
 
 

@@ -14,7 +14,7 @@ from stream_guard.core.errors import PolicyError, SettingsError
 from stream_guard.judging.contract import Answer
 from stream_guard.judging.tiers.classifier.files import classifier_folder, read_classifier_files
 from stream_guard.judging.tiers.classifier.model import ClassifierModel, load_classifier
-from stream_guard.judging.tiers.tier import Escalated, Settled
+from stream_guard.judging.tiers.tier import Escalated, Settled, with_threads
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,7 +104,8 @@ class ClassifierTier:
         if model is None:
             return [Escalated("no_classifier")] * len(posts)
         scores = model.score([scored_text(post) for post in posts])
-        return [decide(score, policy, model) for score in scores]
+        outcomes = [decide(score, policy, model) for score in scores]
+        return with_threads(outcomes, posts, policy)
 
     def _namer(self, policy: Policy) -> str:
         named_here = policy.classifier is not None or self._default is None
@@ -148,7 +149,7 @@ def _asks(policy: Policy) -> bool:
 
 
 def scored_text(post: Post) -> str:
-    """Return what a classifier reads of a post: title and text. What it answers to is someone else's words."""
+    """Return what a classifier reads of a post: title and text, without the thread."""
     return post.text if not post.title else f"{post.title}\n{post.text}"
 
 
