@@ -101,20 +101,16 @@ class ThreadReader:
         self._max_bytes = settings.max_bytes
         self._max_field_bytes = max_field_bytes
         self._places = {
-            name: _pointer(name, place)
-            for name in _SINGLE
-            if (place := getattr(settings, name)) is not None
+            name: _pointer(name, place) for name in _SINGLE if (place := getattr(settings, name))
         }
         self._item_text = _pointer("earlier_text", settings.earlier_text)
         self._item_author = _pointer("earlier_author", settings.earlier_author)
         # Most records have no thread: their keys say so.
-        parts = [place.parts for place in self._places.values()]
-        self._heads = frozenset(each[0] for each in parts if each)
-        self._always = not all(parts)
+        self._heads = frozenset(place.parts[0] for place in self._places.values())
 
     def is_in(self, document: dict[str, Any]) -> bool:
         """Return whether a document may have a thread."""
-        return self._always or not self._heads.isdisjoint(document)
+        return not self._heads.isdisjoint(document)
 
     def read(self, document: dict[str, Any], parent: str | None, nulled: list[str]) -> Thread:
         """Return a document's thread.

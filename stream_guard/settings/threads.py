@@ -8,13 +8,13 @@ from pydantic import Field
 
 from stream_guard.settings.section import Section
 
-_Pointer: TypeAlias = Annotated[str, Field(pattern=r"^(/.*)?$")] | None
+_Pointer: TypeAlias = Annotated[str, Field(pattern=r"^(/.*)?$")]
 
 
 class ThreadSettings(Section):
     """Where a record has the thread around its post, as JSON pointers, and how much of it the model sees.
 
-    The parent's text is at ``post.parent``. A null pointer: the records have no such field.
+    The parent's text is at ``post.parent``. Set a pointer to the empty string where records have no such field.
     """
 
     title: _Pointer = "/thread/title"
@@ -25,9 +25,9 @@ class ThreadSettings(Section):
     """The id of the parent's author."""
     earlier: _Pointer = "/thread/earlier"
     """The earlier posts: a list, newest last, without the parent."""
-    earlier_text: str = Field("/text", pattern=r"^(/.*)?$")
+    earlier_text: _Pointer = "/text"
     """The text within an item of ``earlier``. An item may also be the text itself."""
-    earlier_author: str = Field("/author", pattern=r"^(/.*)?$")
+    earlier_author: _Pointer = "/author"
     """The author's id within an item of ``earlier``."""
     quoted: _Pointer = "/thread/quoted"
     """The text that the post quotes."""

@@ -116,7 +116,7 @@ def test_a_million_characters_of_fuzz_yield_no_control_token(
         '"',
     ]
     prefix = builder.prefix(POLICY, "low")
-    suffix = builder.build(a_post("x"), prefix)[len(prefix.ids) + 1 :]
+    suffix = builder.build(a_post("x"), prefix)[-3:]
     blocks = (32, 128, 0x3000, 0x1F600)
     total = 0
     while total < 1_000_000:

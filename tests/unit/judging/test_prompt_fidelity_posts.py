@@ -54,6 +54,11 @@ def demo_tokenizer() -> HarmonyTokenizer:
     return load_tokenizer(EngineSettings(model="demo"))
 
 
+def suffix_tokens(tokenizer: HarmonyTokenizer) -> int:
+    """Return how many tokens end every prompt: two control tokens and a role."""
+    return 2 + len(tokenizer.encode("assistant"))
+
+
 def framed(post: Post, unit: str = "post", *, language: str | None = None) -> Message:
     """Return the reading that a post's message must have."""
     numbers: dict[str, int] = {}
@@ -119,7 +124,7 @@ def test_ten_thousand_attempts_leave_one_reading_and_no_control_token(
         ids = builder.build(post, prefixes[unit])
         head = len(prefixes[unit].ids)
         assert tuple(ids[:head]) == prefixes[unit].ids
-        content = ids[head:-3]
+        content = ids[head : -suffix_tokens(demo_tokenizer)]
         assert demo_tokenizer.control.every.isdisjoint(content)
         found = read_message(demo_tokenizer.decode(content))
         assert found == framed(post, unit, language=found.language)
@@ -217,5 +222,5 @@ def test_a_policy_says_whether_the_thread_is_judged(demo_tokenizer: HarmonyToken
     for metadata, unit in ((b"judge: thread", "thread"), (b"judge: post", "post"), (None, "post")):
         policy = make_policy("insults", b"No insults.", metadata=metadata)
         prefix = builder.prefix(policy, "low")
-        content = builder.build(post, prefix)[len(prefix.ids) : -3]
+        content = builder.build(post, prefix)[len(prefix.ids) : -suffix_tokens(demo_tokenizer)]
         assert read_message(demo_tokenizer.decode(content)).unit == unit

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance, TierStep
 from stream_guard.judging.verdict import build_verdict, recommended_action
 from stream_guard.policies.policy import make_policy
-from stream_guard.records.post import Post
+from stream_guard.records.post import Post, ThreadEntry
 from stream_guard.records.verdict_event import (
     VerdictEvents,
     decode_verdict,
@@ -196,6 +196,12 @@ def test_the_verdict_says_what_of_the_post_was_repaired_or_left_out() -> None:
     content = make(repaired=True, nulled=("author", "created_at"))["content"]
     assert (content["repaired"], content["nulled"]) == (True, ["author", "created_at"])
     assert make()["content"].keys() == {"id", "sha256", "author", "tenant", "language"}
+
+
+def test_the_verdict_counts_the_texts_of_the_thread() -> None:
+    content = make(context=(ThreadEntry("parent", "hi"),), context_dropped=3)["content"]
+    assert content["context"] == {"texts": 1, "dropped": 3}
+    assert make(context_dropped=2)["content"]["context"] == {"texts": 0, "dropped": 2}
 
 
 def test_headers_are_a_cloud_event_in_binary_mode() -> None:

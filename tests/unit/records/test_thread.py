@@ -109,8 +109,8 @@ def test_bytes_are_given_to_the_parent_first_and_then_to_the_newest() -> None:
     assert (texts(post), post.nulled) == (["tttt", "aaaaa", "bbbbb", "ccccc"], ("parent",))
 
 
-def test_a_null_pointer_reads_nothing() -> None:
-    post = parse({"title": "t", "earlier": ["one"]}, title=None, earlier=None)
+def test_an_empty_pointer_reads_nothing() -> None:
+    post = parse({"title": "t", "earlier": ["one"]}, title="", earlier="")
     assert (post.context, post.nulled) == ((), ())
 
 

@@ -63,8 +63,6 @@ def _hostile(plain: Post, text: str) -> Iterator[Post]:
     yield replace(plain, title=text, language=text)
     every = tuple(ThreadEntry(kind, text, text) for kind in get_args(ThreadKind))
     yield replace(plain, author=text, context=every)
-    for entry in every:
-        yield replace(plain, context=(entry,))
 
 
 def _changed(policy: Policy, attack: Attack) -> PolicyError:
