@@ -9,7 +9,8 @@ import re
 from bisect import bisect_right
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.labels import escalates, label_stance, output_labels
+from stream_guard.policies.label_words import escalates, label_stance
+from stream_guard.policies.labels import output_labels
 from stream_guard.policies.text import read_definitions, stance
 from stream_guard.policies.word_codes import EXAMPLES, candidates, is_structural
 
@@ -92,7 +93,7 @@ def _read_indexes(sections: Sequence[Section], read_at: set[int], headings: set[
 def _looks_violating(section: Section, pair: LabelPair) -> bool:
     """Return whether the output line, the heading or the headings around it say violating."""
     for word, _, _ in output_labels(section.lines):
-        leaning = {pair.violates: True, pair.safe: False}.get(word, label_stance(word))
+        leaning = pair.leaning(word)
         if leaning is not None:
             return leaning
     if is_structural(section.title):

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from stream_guard.policies.outcomes import Outcome
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.policies.rules.ruleset import RuleSet
-    from stream_guard.policies.taxonomy import Found, What
+    from stream_guard.policies.taxonomy import Found, Taxonomy, What
 
 __all__ = ["describe_policy", "list_lines", "show_lines"]
 
@@ -77,6 +78,16 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
                 "found": where("safe_label", taxonomy.safe_label),
             },
         ],
+        "outcomes": [
+            {
+                "label": outcome.word,
+                "decision": outcome.decision,
+                "action": outcome.action,
+                "needs_review": outcome.needs_review,
+                "found": _outcome_place(taxonomy, outcome),
+            }
+            for outcome in taxonomy.outcomes
+        ],
         "categories": [
             {
                 "code": category.code,
@@ -84,6 +95,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
                 "severity": category.severity,
                 "action": category.action,
                 "found": where("category", category.code),
+                "label": taxonomy.outcome_of(category).word,
                 "violates": category.violates,
                 "violates_found": where("violates", category.code),
                 "needs_review": category.needs_review,
@@ -100,6 +112,15 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
         "rules": None if policy.rules is None else _describe_rules(policy.rules),
     }
+
+
+def _outcome_place(taxonomy: Taxonomy, outcome: Outcome) -> dict[str, Any] | None:
+    """Return the place of an outcome as plain data, or None."""
+    if outcome.word == taxonomy.violates_label:
+        return _place(taxonomy.where("violates_label", outcome.word))
+    if outcome.word == taxonomy.safe_label:
+        return _place(taxonomy.where("safe_label", outcome.word))
+    return _place(taxonomy.where("outcome", outcome.word))
 
 
 def _describe_rules(rules: RuleSet) -> dict[str, Any]:
@@ -140,11 +161,16 @@ def show_lines(policy: Policy) -> Iterator[str]:
         if described[key] is not None:
             yield f"{key:<21} {described[key]}"
     yield "labels"
-    for label in described["labels"]:
-        yield f"  {label['label']:<12} {label['decision']:<9} {_place_text(label['found'])}"
+    for label in described["outcomes"]:
+        extra = " ".join(
+            filter(None, (label["action"], "needs review" if label["needs_review"] else None))
+        )
+        place = f"{_place_text(label['found'])}{extra and f' ({extra})'}"
+        yield f"  {label['label']:<12} {label['decision']:<9} {place}"
     yield f"categories ({len(described['categories'])})"
+    decisions = {label["label"]: label["decision"] for label in described["outcomes"]}
     for category in described["categories"]:
-        decision = "violates" if category["violates"] else "safe"
+        decision = decisions[category["label"]]
         review = "needs review" if category["needs_review"] else None
         extra = " ".join(filter(None, (category["severity"], category["action"], review)))
         yield f"  {category['code']:<12} {decision:<9} {category['title']}{extra and f' ({extra})'}"
@@ -190,7 +216,7 @@ def list_lines(policies: PolicySet) -> Iterator[tuple[str, str, str, str, str]]:
         yield (
             policy.id,
             policy.version,
-            f"{taxonomy.violates_label} / {taxonomy.safe_label}",
+            " / ".join(outcome.word for outcome in taxonomy.outcomes),
             f"{len(taxonomy.categories)}, {len(violating)} violate",
             ", ".join(topics) or "none",
         )

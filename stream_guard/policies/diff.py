@@ -112,9 +112,14 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
     }
     for label in described["labels"]:
         found[f"labels.{label['decision']}"] = label["label"]
+    for outcome in described["outcomes"]:
+        for name in ("decision", "action", "needs_review"):
+            found[f"outcomes.{outcome['label']}.{name}"] = outcome[name]
     for category in described["categories"]:
-        for name in ("title", "violates", "severity", "action"):
+        for name in ("title", "label", "violates", "needs_review", "severity", "action"):
             found[f"categories.{category['code']}.{name}"] = category[name]
+    found["categories_complete"] = described["categories_complete"]
+    found["label_kinds"] = list(described["label_kinds"])
     found["rule_ids"] = [rule["id"] for rule in described["rule_ids"]]
     if described["rules"] is not None:
         found["rules.sha256"] = described["rules"]["sha256"]

@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.policies.label_words import is_label_word, label_kind, label_stance
 from stream_guard.policies.text import Line, read_definitions, stance
 
 if TYPE_CHECKING:
@@ -22,46 +23,10 @@ __all__ = [
     "LabelPair",
     "OutputLabel",
     "code_labels",
-    "escalates",
     "find_label_pairs",
-    "label_stance",
     "output_labels",
 ]
 
-# Words that are labels by themselves. One language a line.
-_VIOLATES_WORDS: Final = frozenset(
-    word.casefold()
-    for word in (  # noqa: SIM905 - a line for each language
-        "invalid violates violation violating violated violate in_violation 1 yes true unsafe disallowed "
-        "disallow block blocked remove removed reject rejected deny denied flag flagged harmful spam toxic bad "
-        "prohibited forbidden noncompliant non-compliant not_allowed not_ok fail "
-        "verstoß verstösst verstößt verboten unzulässig löschen "
-        "infraction interdit infracción infringe enfreint prohibido violazione vietato "
-        "違反 违规 нарушение нарушает запрещено"
-    ).split()
-)
-_SAFE_WORDS: Final = frozenset(
-    word.casefold()
-    for word in (  # noqa: SIM905 - a line for each language
-        "valid safe 0 no false allowed allow ok okay none keep pass approve approved accept accepted permit "
-        "permitted harmless ham benign good clean compliant no_violation not_violating non-violating "
-        "nonviolating non_violating not_violation "
-        "erlaubt zulässig sicher behalten autorisé permis sûr permitido permitida seguro permesso consentito "
-        "安全 許可 норма допустимо безопасно разрешено"
-    ).split()
-)
-_PHRASES: Final = {
-    "not violating": False,
-    "no violation": False,
-    "does not violate": False,
-    "not allowed": True,
-}
-# The instruction, not the noun: "escalation of violence" is what a category may be about.
-_ESCALATES: Final = re.compile(
-    r"\bESCALATE\b|(?i:(?:[-\u2013\u2014+(/,;&]\s*|\band\s+)escalate\b|\bescalated?\s+(?:to|for)\b"
-    r"|(?:human|manual)\s+(?:review|moderation)|\breview\s+by\s+(?:a\s+)?(?:human|person|people)"
-    r"|an einen menschen|menschliche\w*\s+prüfung|revisión humana|examen humain)"
-)
 ANSWER_WORDS: Final = re.compile(
     r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|"
     r"emit|antwort\w*|ausgabe|gib|répon\w+|sortie|responde\w*|respuesta|salida|devuelve\w*|"
@@ -115,28 +80,30 @@ _BOOLEAN_KEYS: Final = frozenset(
 
 @dataclass(slots=True, frozen=True)
 class LabelPair:
-    """The words for violating and safe, the line of each (from 1), and the way they were found."""
+    """The words for violating and safe, the line of each (from 1), and the way they were found.
+
+    ``others`` are the words of further outcomes.
+    """
 
     violates: str
     safe: str
     violates_line: int
     safe_line: int
     how: str
+    others: tuple[str, ...] = ()
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All of its words."""
+        return (self.violates, self.safe, *self.others)
 
-def label_stance(word: str) -> bool | None:
-    """Return True for a label word that says violating, False for safe, None for any other word."""
-    folded = word.casefold()
-    if folded in _PHRASES:
-        return _PHRASES[folded]
-    if folded in _VIOLATES_WORDS:
-        return True
-    return False if folded in _SAFE_WORDS else None
-
-
-def escalates(words: str) -> bool:
-    """Return whether words send an item to people: ``INVALID + ESCALATE``, ``requires human review``."""
-    return _ESCALATES.search(words) is not None
+    def leaning(self, word: str) -> bool | None:
+        """Return whether a label says violating; None if it does not say so, or leaves it to people."""
+        own = {self.violates: True, self.safe: False}
+        if word in own:
+            return own[word]
+        stance_of = label_stance(word)
+        return True if stance_of is None and label_kind(word) is False else stance_of
 
 
 class OutputLabel(NamedTuple):
@@ -159,9 +126,7 @@ def output_labels(lines: Iterable[Line]) -> Iterator[OutputLabel]:
         alone = not rest.strip("`*_\"'”»」.,;:!)] \t")
         if not alone and (_CONDITION.match(rest) or _names_other(word, rest)):
             continue  # a rule about answers, not the label of this section
-        if alone or (
-            label_stance(word) is not None and (not word.islower() or rest[:1] in {"`", "*"})
-        ):
+        if alone or (is_label_word(word) and (not word.islower() or rest[:1] in {"`", "*"})):
             yield OutputLabel(word, "" if alone else rest, line.number)
 
 
@@ -184,7 +149,7 @@ def code_labels(line: Line) -> Iterator[CodeLabel]:
     """Yield each code of a line with the known label in brackets after it: ``FR2 (INVALID) - title``."""
     for match in _CODE_LABEL.finditer(line.text):
         word = next(group for group in match.groups()[1:] if group)
-        if label_stance(word) is not None and not word.isdigit():
+        if is_label_word(word) and not word.isdigit():
             yield CodeLabel(match[1], word, match.start(), match.end())
 
 

@@ -10,14 +10,8 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.labels import (
-    ANSWER_WORDS,
-    LabelPair,
-    code_labels,
-    escalates,
-    label_stance,
-    output_labels,
-)
+from stream_guard.policies.label_words import escalates, is_label_word, label_stance
+from stream_guard.policies.labels import ANSWER_WORDS, LabelPair, code_labels, output_labels
 from stream_guard.policies.text import EMOJI, Line, read_definitions, split_lines, stance
 from stream_guard.policies.word_codes import (
     EXAMPLES,
@@ -75,6 +69,7 @@ class Mention(NamedTuple):
         sign: the origin of the stance.
         sign_line: its line, from 1.
         needs_review: the place sends the category to people.
+        label: the label that the place gives to the category; None where it gives none, or several.
     """
 
     code: str
@@ -86,6 +81,7 @@ class Mention(NamedTuple):
     sign: str
     sign_line: int
     needs_review: bool = False
+    label: str | None = None
 
 
 def defined_rules(sections: Sequence[Section]) -> Iterator[tuple[str, int]]:
@@ -173,9 +169,10 @@ def _of_heading(
         title = _TITLE_END.sub("", _SEPARATOR.sub("", after, count=1)).strip("`*_ ")
         title = title or before.strip("`*_([-\u2013\u2014: ")
         code = match[1]
-        own = label_stance(labelled[1]) if labelled is not None else None
+        given = labelled[1] if labelled is not None and is_label_word(labelled[1]) else None
+        own = pair.leaning(given) if given is not None else None
     elif word is not None:
-        code, title, own = word.code, word.title, None
+        code, title, own, given = word.code, word.title, None, None
     else:
         return
     violates, sign, line = stance(section.title), "heading", section.line
@@ -188,12 +185,15 @@ def _of_heading(
     elif violates is None:
         violates, sign = _first_stance(section.parents), "enclosing heading"
     review = escalates(section.title) or any(label.needs_review for label in labels)
-    yield Mention(code, title, section.line, "heading", sure, violates, sign, line, review)
+    words: set[str | None] = {label.word for label in labels} or {given}
+    label = words.pop() if len(words) == 1 else None
+    yield Mention(code, title, section.line, "heading", sure, violates, sign, line, review, label)
 
 
 class _Label(NamedTuple):
-    """The label of an output line: its stance, its line, and whether it sends the item to people."""
+    """The label of an output line: its word, stance and line, and whether it sends the item to people."""
 
+    word: str
     violates: bool | None
     line: int
     needs_review: bool
@@ -207,8 +207,8 @@ def _labels_under(sections: Sequence[Section], index: int, pair: LabelPair) -> l
         if section is not sections[index] and section.level <= level:
             break
         for word, rest, line in output_labels(section.lines):
-            leaning = {pair.violates: True, pair.safe: False}.get(word, label_stance(word))
-            found.append(_Label(leaning, line, escalates(f"{word} {rest}")))
+            leaning = pair.leaning(word)
+            found.append(_Label(word, leaning, line, escalates(f"{word} {rest}")))
     return found
 
 
@@ -224,7 +224,7 @@ def _of_labelled_codes(line: Line, pair: LabelPair) -> Iterator[Mention]:
     ends = [*(each.start for each in found[1:]), len(line.text)]
     for each, end in zip(found, ends, strict=True):
         rest = line.text[each.end : end]
-        leaning = {pair.violates: True, pair.safe: False}.get(each.word, label_stance(each.word))
+        leaning = pair.leaning(each.word)
         yield Mention(
             each.code,
             _SEPARATOR.sub("", rest, count=1).strip("`*_ .;,|"),
@@ -234,7 +234,8 @@ def _of_labelled_codes(line: Line, pair: LabelPair) -> Iterator[Mention]:
             violates=leaning,
             sign="output line",
             sign_line=line.number,
-            needs_review=escalates(rest),
+            needs_review=escalates(rest) or escalates(each.word),
+            label=each.word,
         )
 
 
@@ -248,7 +249,7 @@ def _of_definitions(section: Section, pair: LabelPair, coded: frozenset[str]) ->
     items = [_by_code_column(item) for item in read_definitions(section.lines)]
     top = min((item.indent for item in items if not item.header), default=0)
     for item in items:
-        if item.term in {pair.violates, pair.safe}:
+        if item.term in pair.words:
             continue
         series = _CODE.fullmatch(item.term)
         code_column = bool(item.header) and _CODE_COLUMN.match(item.header[0]) is not None
@@ -305,8 +306,9 @@ def _is_listed_word(item: Definition, section: Section, coded: frozenset[str]) -
 def _definition(section: Section, item: Definition, pair: LabelPair, *, sure: bool) -> Mention:
     title, violates, sign = item.meaning.split(" | ")[0], _meant(item.meaning), "meaning"
     column = _verdict_column(item, pair)
+    label = None
     if column is not None:
-        violates, sign = column, "verdict column"
+        label, violates, sign = column, pair.leaning(column), "verdict column"
     elif violates is None:
         violates = _first_stance((section.title, *reversed(section.parents)))
         sign = "enclosing heading"
@@ -320,20 +322,21 @@ def _definition(section: Section, item: Definition, pair: LabelPair, *, sure: bo
         sign,
         section.line if sign == "enclosing heading" else item.line,
         escalates(item.meaning),
+        label,
     )
 
 
-def _verdict_column(item: Definition, pair: LabelPair) -> bool | None:
-    """Return the stance of the cell of a table row that holds a label alone, or None."""
+def _verdict_column(item: Definition, pair: LabelPair) -> str | None:
+    """Return the label that a cell of a table row holds alone, or None."""
     cells = item.meaning.split(" | ")
     if not item.header and len(cells) == 1 and not item.meaning.strip("`*_ ").isupper():
         return None
     for cell in reversed(cells):
         word = cell.strip("`*_ ").partition(" ")[0]
-        if cell.strip("`*_ ") in {pair.violates, pair.safe}:
-            return cell.strip("`*_ ") == pair.violates
+        if cell.strip("`*_ ") in pair.words:
+            return cell.strip("`*_ ")
         if (word.isupper() or word == cell.strip("`*_ ")) and label_stance(word) is not None:
-            return label_stance(word)
+            return word
     return None
 
 

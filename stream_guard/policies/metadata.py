@@ -20,7 +20,14 @@ from pydantic import (
 )
 
 from stream_guard.core.vocabulary import JudgeUnit, Severity, Tier, Undetermined
-from stream_guard.policies.taxonomy import Category, Found, Taxonomy
+from stream_guard.policies.outcome_meta import (
+    Action,
+    OutcomeMeta,
+    Word,
+    check_category_labels,
+    merge_outcomes,
+)
+from stream_guard.policies.taxonomy import Category, Found, Taxonomy, What
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,8 +64,6 @@ def file_name(name: str) -> str:
     return name
 
 
-_Word = Annotated[StrictStr, Field(min_length=1, max_length=40, pattern=r'^[^\s"\\]+$')]
-_Action = Annotated[StrictStr, Field(min_length=1, max_length=40, pattern=r"^[a-z][a-z0-9_.-]*$")]
 _Code = Annotated[
     StrictStr, Field(pattern=r"^[A-Za-z][A-Za-z0-9]*(?:[._/-][A-Za-z0-9]+)*$", max_length=40)
 ]
@@ -70,8 +75,8 @@ class LabelsMeta(BaseModel):
 
     model_config = _STRICT
 
-    violates: _Word
-    safe: _Word
+    violates: Word
+    safe: Word
 
     @model_validator(mode="after")
     def _differ(self) -> LabelsMeta:
@@ -82,14 +87,18 @@ class LabelsMeta(BaseModel):
 
 
 class CategoryMeta(BaseModel):
-    """The declaration of one category; missing keys keep the inferred value."""
+    """The declaration of one category; missing keys keep the inferred value.
+
+    ``label`` is the word of its outcome, where the policy has more than two.
+    """
 
     model_config = _STRICT
 
     title: StrictStr | None = Field(default=None, min_length=1, max_length=200)
     violates: StrictBool | None = None
+    label: Word | None = None
     severity: Severity | None = None
-    action: _Action | None = None
+    action: Action | None = None
 
 
 class Thresholds(BaseModel):
@@ -123,6 +132,7 @@ class PolicyMeta(BaseModel):
     Attributes:
         version: a name for people.
         labels: the words for violating and safe.
+        outcomes: further labels, by word; null removes one that was inferred by mistake.
         categories: by code; null removes a category that was inferred by mistake.
         categories_complete: whether every violating section has a category. If not, an answer may violate
             without one. By default as inferred.
@@ -144,11 +154,12 @@ class PolicyMeta(BaseModel):
         | None
     ) = None
     labels: LabelsMeta | None = None
+    outcomes: dict[Word, OutcomeMeta | None] = Field(default_factory=dict)
     categories: dict[_Code, CategoryMeta | None] = Field(default_factory=dict)
     categories_complete: StrictBool | None = None
     effort: Literal["low", "medium", "high"] | None = None
     reasoning_tokens_max: Annotated[int, Field(ge=1, le=_REASONING_TOKENS_MAX)] | None = None
-    action: _Action | None = None
+    action: Action | None = None
     tiers: Annotated[list[Tier], Field(min_length=1)] | None = None
     classifier: Annotated[StrictStr, Field(min_length=1, max_length=500)] | None = None
     thresholds: Thresholds | None = None
@@ -177,8 +188,14 @@ class PolicyMeta(BaseModel):
         """Return the inferred taxonomy, overridden by the declarations.
 
         Raises:
-            PolicyError: no category violates, or ``thresholds.category`` is not a violating category.
+            PolicyError: no category violates, ``thresholds.category`` is not a violating category, or an outcome
+                contradicts the labels.
         """
+        pair = (
+            self.labels.violates if self.labels else inferred.violates_label,
+            self.labels.safe if self.labels else inferred.safe_label,
+        )
+        outcomes = merge_outcomes(inferred.outcomes, self.outcomes, pair, document)
         categories = {category.code: category for category in inferred.categories}
         for code, declared in self.categories.items():
             if declared is None:
@@ -187,6 +204,8 @@ class PolicyMeta(BaseModel):
             known = categories.get(code) or Category(code, code, violates=True)
             changes = declared.model_dump(exclude_none=True)
             categories[code] = replace(known, **changes)
+        labels = {code: meta.label for code, meta in self.categories.items() if meta and meta.label}
+        categories = check_category_labels(categories, outcomes, labels, document)
         if categories and not any(category.violates for category in categories.values()):
             message = "no category violates; set violates: true on at least one"
             raise document.error(("categories",), message)
@@ -196,22 +215,26 @@ class PolicyMeta(BaseModel):
             found
             for found in inferred.found
             if found.what in {"violates_label", "safe_label", "unread"}
+            or (found.what == "outcome" and any(found.value == one.word for one in outcomes))
             or not categories.keys().isdisjoint({found.value, found.value.partition(".")[0]})
         )
         declared_found = tuple(self._found(document, categories))
         places = {(found.what, found.value) for found in declared_found}
         whats = {found.what for found in declared_found} & {"violates_label", "safe_label"}
+        complete = (
+            inferred.complete if self.categories_complete is None else self.categories_complete
+        )
         return Taxonomy(
             tuple(categories.values()),
             rules,
-            self.labels.violates if self.labels else inferred.violates_label,
-            self.labels.safe if self.labels else inferred.safe_label,
+            *pair,
             (
                 *declared_found,
                 *(f for f in kept if (f.what, f.value) not in places and f.what not in whats),
             ),
-            inferred.complete if self.categories_complete is None else self.categories_complete,
-            inferred.label_kinds,
+            complete,
+            inferred.label_kinds if complete else (),
+            outcomes,
         )
 
     def _check_threshold_category(
@@ -231,6 +254,9 @@ class PolicyMeta(BaseModel):
                 document, "violates_label", self.labels.violates, ("labels", "violates")
             )
             yield _declared(document, "safe_label", self.labels.safe, ("labels", "safe"))
+        for word, outcome in self.outcomes.items():
+            if outcome is not None:
+                yield _declared(document, "outcome", word, ("outcomes", word))
         for code, declared in self.categories.items():
             if declared is not None and code in categories:
                 yield _declared(document, "category", code, ("categories", code))
@@ -240,7 +266,7 @@ class PolicyMeta(BaseModel):
 
 def _declared(
     document: Document,
-    what: Literal["violates_label", "safe_label", "category", "violates"],
+    what: What,
     value: str,
     path: tuple[str, ...],
 ) -> Found:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from stream_guard.core.vocabulary import Decision
 
-__all__ = ["Outcome"]
+__all__ = ["FoundOutcome", "Outcome"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -26,3 +26,15 @@ class Outcome:
     decision: Decision
     action: str | None = None
     needs_review: bool = False
+
+
+class FoundOutcome(NamedTuple):
+    """An outcome that a text states.
+
+    Attributes:
+        outcome: the outcome.
+        places: where the text states it: the line, from 1, and the kind of place.
+    """
+
+    outcome: Outcome
+    places: tuple[tuple[int, str], ...]

@@ -8,13 +8,14 @@ Without labels, they are ``violates`` and ``safe``. A category or rule id that i
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from stream_guard.core.vocabulary import Severity
 from stream_guard.policies.coverage import find_unread
 from stream_guard.policies.labels import LabelPair, find_label_pairs
 from stream_guard.policies.mentions import defined_rules, find_mentions, named_ids
+from stream_guard.policies.outcome_words import find_outcomes
 from stream_guard.policies.outcomes import Outcome
 from stream_guard.policies.text import read_sections
 
@@ -29,6 +30,7 @@ __all__ = [
     "Found",
     "Severity",
     "Taxonomy",
+    "What",
     "defined_rules",
     "infer_taxonomy",
     "named_ids",
@@ -37,7 +39,9 @@ __all__ = [
 _SERIES: Final = re.compile(r"[A-Z]+")
 _KINDS: Final = re.compile(r"(?<![\w-])([A-Z])-([A-Z]{1,8}\d{1,3}|[A-Z]{1,8}#)(?![\w.])")
 
-What = Literal["violates_label", "safe_label", "category", "violates", "rule_id", "unread"]
+What = Literal[
+    "violates_label", "safe_label", "category", "violates", "rule_id", "unread", "outcome"
+]
 
 
 @dataclass(slots=True, frozen=True)
@@ -68,7 +72,7 @@ class Found:
 
     Attributes:
         what: the kind of value. ``violates`` is the stance of a category. ``unread`` is a section that
-            looks like a violating category and yields no code.
+            looks like a violating category and yields no code. ``outcome`` is a further label.
         value: the value; for ``violates`` the category's code, for ``unread`` the section's title.
         line: from 1; 0 for a fallback.
         how: in a few words, for people.
@@ -120,6 +124,10 @@ class Taxonomy:
         """Return the category with this code, or None."""
         return next((c for c in self.categories if c.code == code), None)
 
+    def outcome(self, word: str) -> Outcome | None:
+        """Return the outcome with this word, or None."""
+        return next((o for o in self.outcomes if o.word == word), None)
+
     def where(self, what: What, value: str) -> Found | None:
         """Return the place of this value, or None."""
         return next((f for f in self.found if f.what == what and f.value == value), None)
@@ -136,6 +144,8 @@ def infer_taxonomy(text: str) -> Taxonomy:
     sections = read_sections(text)
     pairs = find_label_pairs(sections)
     pair = pairs[0] if pairs else _FALLBACK
+    others = find_outcomes(sections, pair)
+    pair = replace(pair, others=tuple(each.outcome.word for each in others))
     rules = _rules(sections)
     mentions = _confirmed(list(find_mentions(sections, rules, pair)))
     found = [
@@ -154,10 +164,16 @@ def infer_taxonomy(text: str) -> Taxonomy:
                 next((m.title for m in own if m.title), code),
                 violates,
                 needs_review=any(m.needs_review for m in own),
+                label=next((m.label for m in own if m.label in pair.others), None),
             )
         )
         found.append(Found("category", code, own[0].line, own[0].how))
         found.append(Found("violates", code, sign_line, sign))
+    found.extend(
+        Found("outcome", each.outcome.word, line, how)
+        for each in others
+        for line, how in each.places
+    )
     found.extend(
         Found("rule_id", rule, line, "defined at the line's start") for rule, line in rules.items()
     )
@@ -170,7 +186,13 @@ def infer_taxonomy(text: str) -> Taxonomy:
         pair.safe,
         tuple(found),
         complete=not unread,
-        label_kinds=_label_kinds(text, by_code),
+        # A list of labels cannot say that a violation is of a category that was not read.
+        label_kinds=() if unread else _label_kinds(text, by_code),
+        outcomes=(
+            Outcome(pair.violates, "violates"),
+            Outcome(pair.safe, "safe"),
+            *(each.outcome for each in others),
+        ),
     )
 
 

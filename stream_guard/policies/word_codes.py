@@ -9,7 +9,8 @@ import re
 from collections import Counter
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.labels import label_stance, output_labels
+from stream_guard.policies.label_words import label_stance
+from stream_guard.policies.labels import output_labels
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -323,6 +324,6 @@ def _bracket_word(title: str) -> WordCode | None:
 
 
 def _may_be_code(word: str, pair: LabelPair) -> bool:
-    if word in _NOT_CODES or word in {pair.violates, pair.safe}:
+    if word in _NOT_CODES or word in pair.words:
         return False
     return label_stance(word) is None or word.casefold() in _ALSO_TOPICS

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.labels import label_stance
+from stream_guard.policies.label_words import label_stance
 from stream_guard.policies.lint.findings import CODES
 from stream_guard.policies.lint.words import FINDINGS_MAX
 from stream_guard.policies.text import read_sections

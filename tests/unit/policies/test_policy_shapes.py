@@ -27,12 +27,16 @@ def shape(name: str) -> Policy:
 def summary(taxonomy: Taxonomy) -> str:
     """Return a reading as the documentation's table writes it."""
 
-    def codes(*, violates: bool) -> str:
-        return ", ".join(c.code for c in taxonomy.categories if c.violates == violates) or "none"
+    def codes(decision: str) -> str:
+        own = (c.code for c in taxonomy.categories if taxonomy.outcome_of(c).decision == decision)
+        return ", ".join(own) or "none"
 
     parts = [f"`{taxonomy.violates_label}` / `{taxonomy.safe_label}`"]
+    parts += [f"`{outcome.word}`: {outcome.decision}" for outcome in taxonomy.outcomes[2:]]
     if taxonomy.categories:
-        parts += [f"violates: {codes(violates=True)}", f"safe: {codes(violates=False)}"]
+        parts += [f"violates: {codes('violates')}", f"safe: {codes('safe')}"]
+        if (people := codes("undetermined")) != "none":
+            parts.append(f"undetermined: {people}")
     else:
         parts.append("no categories")
     if review := [c.code for c in taxonomy.categories if c.needs_review]:
@@ -136,7 +140,7 @@ def test_show_says_what_is_open_and_what_goes_to_people() -> None:
     at = lines.index("categories may be missing: an answer may violate without one")
     assert lines[at + 1] == "  policy.md:11: Harassment of buyers"
     spam = shape("two-labels-an-item")
-    assert any("TS4" in line and "needs review" in line for line in show_lines(spam))
+    assert any("SP4" in line and "needs review" in line for line in show_lines(spam))
     assert "labels of each item     D, R" in list(show_lines(spam))
     assert json.dumps(describe_policy(spam)["label_kinds"]) == '["D", "R"]'
 

@@ -190,7 +190,7 @@ EXPECTED: dict[str, tuple[str, str, dict[str, bool], int]] = {
     "two-labels-an-item": (
         "INVALID",
         "VALID",
-        {"TS0": False, "TS2": True, "TS3": True, "TS4": True},
+        {"SP0": False, "SP2": True, "SP3": True, "SP4": True},
         5,
     ),
     "binary-template": ("1", "0", {}, 0),
@@ -235,6 +235,13 @@ EXPECTED: dict[str, tuple[str, str, dict[str, bool], int]] = {
         0,
     ),
     "acronym": ("VIOLATES", "SAFE", {"PR1": True, "PR0": False}, 1),
+    "three-outcomes": ("REMOVE", "ALLOW", {"FL1": True, "FL2": True, "FL0": False}, 0),
+    "four-outcomes": (
+        "REMOVE",
+        "ALLOW",
+        {"FM1": True, "FM2": True, "FM3": True, "FM0": False},
+        0,
+    ),
 }
 
 

@@ -75,7 +75,7 @@ class Fields:
         label: the label, or None.
         labels: one label of each kind, as ``D-SP2``; None where the answer has none.
         category, rule_ids, rationale: as written.
-        exact: whether the form is the one that was asked for.
+        exact: whether the answer has the form that the prompt asks for.
     """
 
     label: Label | None = None
