@@ -78,16 +78,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
                 "found": where("safe_label", taxonomy.safe_label),
             },
         ],
-        "outcomes": [
-            {
-                "label": outcome.word,
-                "decision": outcome.decision,
-                "action": outcome.action,
-                "needs_review": outcome.needs_review,
-                "found": _outcome_place(taxonomy, outcome),
-            }
-            for outcome in taxonomy.outcomes
-        ],
+        "outcomes": [_describe_outcome(taxonomy, outcome) for outcome in taxonomy.outcomes],
         "categories": [
             {
                 "code": category.code,
@@ -111,6 +102,17 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         ],
         "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
         "rules": None if policy.rules is None else _describe_rules(policy.rules),
+    }
+
+
+def _describe_outcome(taxonomy: Taxonomy, outcome: Outcome) -> dict[str, Any]:
+    """Return an outcome as plain data."""
+    return {
+        "label": outcome.word,
+        "decision": outcome.decision,
+        "action": outcome.action,
+        "needs_review": outcome.needs_review,
+        "found": _outcome_place(taxonomy, outcome),
     }
 
 
