@@ -63,13 +63,17 @@ class Content(BaseModel):
 
 
 class PolicyRef(BaseModel):
-    """The policy and its result: category, severity, rule ids, rationale."""
+    """The policy and its result: labels, category, severity, rule ids, rationale.
+
+    ``labels`` are the policy's own words, where the decision does not tell them.
+    """
 
     model_config = _OPEN
 
     id: str
     version: str
     sha256: str
+    labels: tuple[str, ...] = ()
     category: str | None
     severity: Severity | None = None
     rule_ids: tuple[str, ...]
@@ -125,6 +129,7 @@ class Verdict(BaseModel):
         decision: never treat ``undetermined`` as ``safe``.
         action: the advised enforcement: ``none``, ``review`` or a word of the policy.
         needs_review: whether a person should review the post.
+        review_reasons: why, each a word of the schema.
         supersedes: id of an earlier verdict on the same record by another version of the policy. Set by
             :class:`stream_guard.client.VerdictConsumer` if it has seen that verdict.
     """
@@ -136,6 +141,7 @@ class Verdict(BaseModel):
     decision: Literal["violates", "safe", "undetermined"]
     action: str
     needs_review: bool
+    review_reasons: tuple[str, ...] = ()
     source: SourceRef
     content: Content
     policy: PolicyRef

@@ -80,6 +80,11 @@ class Answer:
     labels: tuple[str, ...] = ()
     needs_review: bool = False
 
+    @property
+    def is_escalated(self) -> bool:
+        """Whether the answer is a label that leaves the decision to people: undetermined, and no failure."""
+        return self.decision == "undetermined" and bool(self.labels)
+
 
 @dataclass(slots=True)
 class Provenance:

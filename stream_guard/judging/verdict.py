@@ -21,28 +21,45 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
 
 
-def needs_review(answer: Answer, provenance: Provenance) -> bool:
-    """Return whether a person should review a post.
+def review_reasons(answer: Answer, provenance: Provenance, policy: Policy) -> list[str]:
+    """Return why a person should review a post; empty where nobody need.
 
-    It should if nothing was decided, the answer's form was not exact, or its reasoning was cut at the budget.
+    One should if nothing was decided, the answer or its category asks for a person, the answer's form was not exact,
+    or its reasoning was cut at the budget.
     """
-    return (
-        provenance.reasoning_cut
-        or answer.decision == "undetermined"
-        or answer.parse_status not in ("ok", "not_applicable")
-    )
+    reasons = []
+    if answer.is_escalated:
+        reasons.append("label")
+    elif answer.decision == "undetermined":
+        reasons.append("undetermined")
+    elif answer.needs_review:
+        reasons.append("label")
+    category = policy.taxonomy.category(answer.category) if answer.category is not None else None
+    if category is not None and category.needs_review:
+        reasons.append("category")
+    if answer.parse_status not in ("ok", "not_applicable"):
+        reasons.append("parse_status")
+    if provenance.reasoning_cut:
+        reasons.append("reasoning_cut")
+    return reasons
 
 
 def recommended_action(answer: Answer, policy: Policy) -> str:
     """Return the action recommended to enforcement: ``none``, ``review``, or what the policy says.
 
-    For a violation that is its category's action; for what could not be decided, the policy's rule: failing open
-    recommends nothing, failing closed the policy's own action, and holding a review.
+    For a violation that is the action of its category, its label or the policy. A label that leaves the decision to
+    people asks for a review, if it has no action of its own. For what could not be decided, the policy's rule holds:
+    failing open recommends nothing, failing closed the policy's own action, and holding a review.
     """
+    if answer.decision == "violates":
+        return policy.action_for(answer.category, answer.labels)
+    outcome = policy.outcome_of(answer.category, answer.labels)
+    if outcome is not None and outcome.action is not None and outcome.decision == answer.decision:
+        return outcome.action
     if answer.decision == "safe":
         return "none"
-    if answer.decision == "violates":
-        return policy.action_for(answer.category)
+    if answer.is_escalated:
+        return "review"
     if policy.undetermined == "fail_open":
         return "none"
     return policy.action if policy.undetermined == "fail_closed" else "review"
@@ -75,6 +92,7 @@ def build_verdict(
     assert answer is not None, "a judgement with an error becomes a dead letter"
     assert provenance is not None, "a judge says how it came to its answer"
     post, policy = judgement.request.post, judgement.request.policy
+    reasons = [] if route_mode == "shadow" else review_reasons(answer, provenance, policy)
     confidence, method = calibrate(
         judgement.confidence,
         judgement.confidence_method,
@@ -104,7 +122,8 @@ def build_verdict(
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
         "decision": answer.decision,
         "action": "none" if route_mode == "shadow" else recommended_action(answer, policy),
-        "needs_review": route_mode != "shadow" and needs_review(answer, provenance),
+        "needs_review": bool(reasons),
+        "review_reasons": reasons,
         "source": {
             "topic": record.topic,
             "partition": record.partition,
@@ -117,6 +136,7 @@ def build_verdict(
             "id": policy.id,
             "version": policy.version,
             "sha256": policy.sha256,
+            "labels": answer.labels,
             "category": answer.category,
             "severity": policy.severity_of(answer.category),
             "rule_ids": answer.rule_ids,

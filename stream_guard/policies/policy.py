@@ -17,11 +17,12 @@ from stream_guard.policies.text import decode_utf8
 from stream_guard.policies.yaml_document import read_yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.core.vocabulary import Effort, JudgeUnit, Mode, Severity, Tier, Undetermined
     from stream_guard.policies.calibration import Calibration
     from stream_guard.policies.metadata import Thresholds
+    from stream_guard.policies.outcomes import Outcome
     from stream_guard.policies.routing import RoutedId
     from stream_guard.policies.rules.ruleset import RuleSet
 
@@ -88,10 +89,24 @@ class Policy:
     folder: str = field(default="", compare=False)
     files: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
-    def action_for(self, code: str | None) -> str:
-        """Return the recommended action for a violation in this category; None for an unknown category."""
+    def action_for(self, code: str | None, labels: Sequence[str] = ()) -> str:
+        """Return the recommended action for a violation: that of its category, its label, or the policy.
+
+        Args:
+            code: of the category, or None.
+            labels: of the answer.
+        """
         category = self.taxonomy.category(code) if code is not None else None
-        return category.action if category and category.action else self.action
+        if category and category.action:
+            return category.action
+        outcome = self.outcome_of(code, labels)
+        return outcome.action if outcome and outcome.action else self.action
+
+    def outcome_of(self, code: str | None, labels: Sequence[str] = ()) -> Outcome | None:
+        """Return the outcome of an answer by its label, else by its category; None where it has neither."""
+        named = self.taxonomy.outcome(labels[0]) if labels else None
+        category = self.taxonomy.category(code) if named is None and code is not None else None
+        return self.taxonomy.outcome_of(category) if category is not None else named
 
     def severity_of(self, code: str | None) -> Severity | None:
         """Return the severity of this category in ``policy.yaml``, or None."""

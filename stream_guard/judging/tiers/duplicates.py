@@ -142,7 +142,9 @@ class Duplicates:
     def store(self, key: Key, judgement: Judgement) -> None:
         """Cache a judgement's answer, if equal posts may repeat it."""
         known = Known.of(judgement)
-        if known is None or known.answer.decision == "undetermined":
+        if known is None or (
+            known.answer.decision == "undetermined" and not known.answer.is_escalated
+        ):
             return
         if known.provenance.degraded or known.provenance.reasoning_cut:
             return

@@ -1,8 +1,8 @@
 """The last tier's ladder: asks the model at a policy's own effort, and again at a higher effort where that pays. Pure.
 
-A post climbs if its answer was uncertain, could not be read, followed reasoning that was cut at its budget, or is a
-severe violation that needs confirmation. The ladder is finite. The result keeps the best answer of all rungs, and the
-sum of what they spent.
+A post climbs if its answer was uncertain, could not be read, leaves the post to people, followed reasoning that was cut
+at its budget, or is a severe violation that needs confirmation. The ladder is finite. The result keeps the best answer
+of all rungs, and the sum of what they spent.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class Ladder:
         if answer is None:
             return None
         if answer.decision == "undetermined":
-            return answer.parse_status if answer.parse_status in _UNREADABLE else None
+            return _why_undetermined(answer)
         provenance = judgement.provenance
         if provenance is not None and provenance.reasoning_cut:
             return "reasoning_cut"
@@ -178,8 +178,17 @@ def _confidence(judgement: Judgement) -> float | None:
     )[0]
 
 
+def _why_undetermined(answer: Answer) -> str | None:
+    """Return why a higher rung may decide what this answer did not; None where it would not."""
+    if answer.is_escalated:
+        return "escalated"
+    return answer.parse_status if answer.parse_status in _UNREADABLE else None
+
+
 def _has_decided(judgement: Judgement) -> bool:
-    return judgement.answer is not None and judgement.answer.decision != "undetermined"
+    """Return whether a judgement has an answer of the model's own, also one that leaves the post to people."""
+    answer = judgement.answer
+    return answer is not None and (answer.decision != "undetermined" or answer.is_escalated)
 
 
 def _add(spent: tuple[int, int, int, int], provenance: Provenance) -> tuple[int, int, int, int]:

@@ -222,6 +222,13 @@ def test_what_was_not_decided_or_not_read_exactly_is_not_kept(answer: Answer) ->
     assert rig.waiting == ["buy now"]
 
 
+def test_an_answer_that_leaves_a_post_to_people_is_kept() -> None:
+    rig = Rig(ladder=())
+    rig.judged("buy now", Answer("undetermined", labels=("ESCALATE",), needs_review=True))
+    rig.ask("buy now")
+    assert rig.waiting == []
+
+
 def test_an_answer_after_cut_reasoning_is_not_kept_and_those_who_waited_for_it_say_so() -> None:
     rig = Rig(ladder=())
     posts = [*rig.ask("buy now"), *rig.ask("buy  now")]

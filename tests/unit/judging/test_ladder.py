@@ -98,6 +98,7 @@ def test_one_rung_is_enough(answer: Answer, confidence: float | None) -> None:
         (VIOLATES, 0.8, "uncertain"),
         (TRUNCATED, None, "truncated"),
         (Answer("undetermined", parse_status="malformed"), None, "malformed"),
+        (Answer("undetermined", labels=("ESCALATE",)), None, "escalated"),
         (Answer("undetermined", parse_status="empty"), None, "empty"),
         (SEVERE, 0.99, "severe"),
         (SEVERE, None, "severe"),
@@ -211,6 +212,21 @@ def test_what_no_rung_can_read_is_undetermined() -> None:
         r.inner.say(TRUNCATED)
     assert r.of(request).answer == TRUNCATED
     assert r.trail(request)[-1] == ("safeguard", "settled", "last_rung:truncated")
+    assert r.waiting == []
+
+
+@pytest.mark.parametrize(("last", "doubt"), [("escalated", "escalated"), ("cut off", "truncated")])
+def test_an_answer_for_people_holds_on_the_last_rung_and_over_one_that_cannot_be_read(
+    last: str, doubt: str
+) -> None:
+    escalated = Answer("undetermined", labels=("ESCALATE",), needs_review=True)
+    r = rig()
+    (request,) = r.ask("post")
+    r.inner.say(escalated)
+    r.inner.say(escalated)
+    r.inner.say(escalated if last == "escalated" else TRUNCATED)
+    assert r.of(request).answer == escalated
+    assert r.trail(request)[-1] == ("safeguard", "settled", f"last_rung:{doubt}")
     assert r.waiting == []
 
 

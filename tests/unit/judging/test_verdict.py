@@ -11,7 +11,7 @@ from jsonschema import Draft202012Validator
 
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance, TierStep
 from stream_guard.judging.verdict import build_verdict, recommended_action
-from stream_guard.policies.policy import make_policy
+from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.records.post import Post, ThreadEntry
 from stream_guard.records.verdict_event import (
     VerdictEvents,
@@ -36,10 +36,11 @@ def make(
     *,
     now_ms: int = 1_700_000_000_500,
     provenance: Provenance | None = None,
+    policy: Policy = POLICY,
     **post: Any,  # noqa: ANN401
 ) -> dict[str, Any]:
     request = JudgeRequest(
-        "1", Post(id="p1", text="t", sha256="0" * 64, text_bytes=1, **post), POLICY
+        "1", Post(id="p1", text="t", sha256="0" * 64, text_bytes=1, **post), policy
     )
     judgement = Judgement(
         request,
@@ -65,6 +66,8 @@ ADDED = {
     "reasoning_cut",
     "repaired",
     "nulled",
+    "labels",
+    "review_reasons",
 }  # after the schema was first released: older verdicts do without
 
 
@@ -113,6 +116,46 @@ def test_decisions_carry_the_advice(answer: Answer, action: str, review: bool) -
     )
     assert verdict["policy"]["rule_ids"] == list(answer.rule_ids)
     assert verdict["policy"]["category"] == answer.category
+
+
+OUTCOMES = make_policy(
+    "films",
+    b"Answer REMOVE, ALLOW, ESCALATE or AGE_GATE.\n\n| Code | Meaning | Verdict |\n| --- | --- | --- |\n"
+    b"| F1 | copies | REMOVE |\n| F2 | adult | AGE_GATE |\n| F3 | unclear | ESCALATE |\n| F0 | rest | ALLOW |\n",
+    metadata=b"undetermined: fail_open\naction: hide\n"
+    b"outcomes: {ALLOW: {decision: safe, action: publish}}\n",
+)
+
+
+@pytest.mark.parametrize(
+    ("answer", "action", "reasons"),
+    [
+        (Answer("violates", "F2", labels=("AGE_GATE",)), "age_gate", []),
+        (Answer("violates", "F2"), "age_gate", []),
+        (Answer("violates", "F1", labels=("REMOVE",)), "hide", []),
+        (Answer("safe", "F0", labels=("ALLOW",)), "publish", []),
+        # People are asked whatever the policy's rule for failures is.
+        (
+            Answer("undetermined", "F3", labels=("ESCALATE",), needs_review=True),
+            "review",
+            ["label", "category"],
+        ),
+        (Answer("undetermined", labels=("ESCALATE",), needs_review=True), "review", ["label"]),
+        (
+            Answer("undetermined", parse_status="malformed"),
+            "none",
+            ["undetermined", "parse_status"],
+        ),
+        (Answer("violates", "F1", needs_review=True), "hide", ["label"]),
+    ],
+)
+def test_a_label_has_its_own_action_and_says_why_a_person_is_asked(
+    answer: Answer, action: str, reasons: list[str]
+) -> None:
+    verdict = make(answer, policy=OUTCOMES)
+    assert (verdict["action"], verdict["review_reasons"]) == (action, reasons)
+    assert verdict["needs_review"] is bool(reasons)
+    assert verdict["policy"]["labels"] == list(answer.labels)
 
 
 @pytest.mark.parametrize("cut", [True, False])
