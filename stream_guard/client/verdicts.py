@@ -89,6 +89,28 @@ class Confidence(BaseModel):
     method: str | None
 
 
+class Votes(BaseModel):
+    """How many samples made each decision; ``unread`` are those without an answer."""
+
+    model_config = _OPEN
+
+    violates: int
+    safe: int
+    undetermined: int
+    unread: int
+
+
+class Sampling(BaseModel):
+    """How the answer was drawn: temperature, share of the probability, number of samples, and their votes."""
+
+    model_config = _OPEN
+
+    temperature: float
+    top_p: float
+    samples: int
+    votes: Votes
+
+
 class Provenance(BaseModel):
     """How the decision was made; counts are tokens."""
 
@@ -108,6 +130,7 @@ class Provenance(BaseModel):
     degraded: tuple[str, ...]
     trail: tuple[dict[str, Any], ...] = ()
     reasoning_cut: bool = False
+    sampling: Sampling | None = None
 
 
 class Timing(BaseModel):

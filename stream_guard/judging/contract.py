@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import TypeVar
 
+    from stream_guard.core.decoding import Decoding
     from stream_guard.core.errors import RecordError
     from stream_guard.core.vocabulary import Decision, Effort
     from stream_guard.policies.policy import Policy, PolicySet
@@ -33,6 +34,7 @@ ParseStatus: TypeAlias = Literal[
     "empty",  # the final channel was missing or empty, after every retry
     "truncated",  # ran into a token limit before an answer, after every retry
     "timeout",  # no answer before the request's deadline
+    "no_majority",  # several samples were read, and no decision has more than half of their votes
     "not_applicable",  # the tier that decided reads no model output
 ]
 
@@ -86,13 +88,37 @@ class Answer:
         return self.decision == "undetermined" and bool(self.labels)
 
 
+class Votes(NamedTuple):
+    """How many samples of one prompt made each decision; ``unread`` are those without an answer."""
+
+    violates: int = 0
+    safe: int = 0
+    undetermined: int = 0
+    unread: int = 0
+
+
+class Sampled(NamedTuple):
+    """How an answer was drawn, where it was not chosen greedily.
+
+    Attributes:
+        temperature, top_p, samples: as in :class:`stream_guard.core.decoding.Decoding`.
+        votes: of the samples.
+    """
+
+    temperature: float
+    top_p: float
+    samples: int
+    votes: Votes
+
+
 @dataclass(slots=True)
 class Provenance:
     """How the answer came about. Counts are tokens, summed over all attempts.
 
     ``prompt_sha256`` is the digest of the token ids of the policy's part of the prompt, ``prompt_ids_sha256`` of the
-    whole prompt. ``reasoning_cut`` says that the answer's reasoning used its whole budget. Treat it as immutable; it is
-    not frozen, since freezing triples the cost of making one.
+    whole prompt. ``reasoning_cut`` says that the answer's reasoning used its whole budget. ``sampling``
+    is None where the answer was chosen greedily, or by no model. Treat it as immutable; it is not frozen, since
+    freezing triples the cost of making one.
     """
 
     tier: str
@@ -110,6 +136,7 @@ class Provenance:
     trail: tuple[TierStep, ...] = ()
     prompt_ids_sha256: str | None = None
     reasoning_cut: bool = False
+    sampling: Sampled | None = None
 
     def copy(self) -> Provenance:
         """Return a copy with all fields, for the caller to change; faster than ``dataclasses.replace``."""
@@ -148,7 +175,10 @@ class JudgeRequest(Generic[ContextT]):
         context: the caller's own object, of any type. The judge returns it untouched.
         trace_headers: W3C headers (``traceparent``) of ``span``, for a judge that makes no span of its own for its
             engine's to hang under; None when the record is not traced.
-        effort, reasoning_tokens_max: in place of the policy's own, on a rung of the ladder; None for the policy's.
+        effort, reasoning_tokens_max, decoding: in place of the policy's own, on a rung of the ladder; None for the
+            policy's.
+        run: number of the repetition. Equal requests of one run draw equal samples, as far as the engine allows;
+            other runs draw others.
         span: the asker's, open while the request is judged; None when the record is not sampled.
     """
 
@@ -160,6 +190,8 @@ class JudgeRequest(Generic[ContextT]):
     span: Span | None = None
     effort: Effort | None = None
     reasoning_tokens_max: int | None = None
+    decoding: Decoding | None = None
+    run: int = 0
 
 
 @dataclass(slots=True, eq=False)

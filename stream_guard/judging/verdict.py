@@ -65,6 +65,11 @@ def recommended_action(answer: Answer, policy: Policy) -> str:
     return policy.action if policy.undetermined == "fail_closed" else "review"
 
 
+def _sampling(provenance: Provenance) -> dict[str, Any] | None:
+    sampled = provenance.sampling
+    return None if sampled is None else {**sampled._asdict(), "votes": sampled.votes._asdict()}
+
+
 def _key_text(key: bytes | None) -> str | None:
     return None if key is None else key.decode("utf-8", "backslashreplace")
 
@@ -158,6 +163,7 @@ def build_verdict(
             "finish_reason": provenance.finish_reason,
             "parse_status": answer.parse_status,
             "reasoning_cut": provenance.reasoning_cut,
+            "sampling": _sampling(provenance),
             "attempts": provenance.attempts,
             "degraded": provenance.degraded,
             "trail": [

@@ -56,6 +56,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "sha256": policy.sha256,
         "effort": policy.effort,
         "reasoning_tokens_max": policy.reasoning_tokens_max,
+        **policy.decoding._asdict(),
         "action": policy.action,
         "undetermined": policy.undetermined,
         "judge": policy.judge,
@@ -155,6 +156,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         "sha256",
         "effort",
         "reasoning_tokens_max",
+        *(policy.decoding._fields if policy.decoding.temperature else ()),
         "action",
         "undetermined",
     ):

@@ -103,6 +103,9 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
         for name in (
             "effort",
             "reasoning_tokens_max",
+            "temperature",
+            "top_p",
+            "samples",
             "action",
             "undetermined",
             "tiers",

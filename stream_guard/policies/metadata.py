@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream_guard.core.decoding import SAMPLES_MAX, TEMPERATURE_MAX, decoding_fault
 from stream_guard.core.vocabulary import JudgeUnit, Severity, Tier, Undetermined
 from stream_guard.policies.outcome_meta import (
     Action,
@@ -137,6 +138,7 @@ class PolicyMeta(BaseModel):
         categories_complete: whether every violating section has a category. If not, an answer may violate
             without one. By default as inferred.
         effort, reasoning_tokens_max: override the settings.
+        temperature, top_p, samples: how answers are drawn, and how many vote; greedy by default.
         action: recommended action where the violating category has none.
         tiers: the tiers of a post, in order.
         classifier: ``builtin:NAME``, or a path relative to this file's folder; by default the setting
@@ -159,6 +161,9 @@ class PolicyMeta(BaseModel):
     categories_complete: StrictBool | None = None
     effort: Literal["low", "medium", "high"] | None = None
     reasoning_tokens_max: Annotated[int, Field(ge=1, le=_REASONING_TOKENS_MAX)] | None = None
+    temperature: Annotated[float, Field(ge=0, le=TEMPERATURE_MAX, strict=False)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1, strict=False)] | None = None
+    samples: Annotated[int, Field(ge=1, le=SAMPLES_MAX)] | None = None
     action: Action | None = None
     tiers: Annotated[list[Tier], Field(min_length=1)] | None = None
     classifier: Annotated[StrictStr, Field(min_length=1, max_length=500)] | None = None
@@ -182,6 +187,13 @@ class PolicyMeta(BaseModel):
         if self.classifier is not None and self.thresholds is None:
             message = "classifier has no effect without thresholds; declare thresholds"
             raise ValueError(message)
+        return self
+
+    @model_validator(mode="after")
+    def _sampled(self) -> PolicyMeta:
+        fault = decoding_fault(self.temperature, self.top_p, self.samples)
+        if fault is not None:
+            raise ValueError(fault)
         return self
 
     def apply(self, inferred: Taxonomy, document: Document) -> Taxonomy:

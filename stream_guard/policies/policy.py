@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.core.decoding import GREEDY, Decoding
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.calibration import read_calibration
 from stream_guard.policies.metadata import PolicyMeta
@@ -57,6 +58,7 @@ class Policy:
         taxonomy: its categories and rule ids, and which of them violate.
         effort: how long the model reasons.
         reasoning_tokens_max: the exact reasoning budget, in tokens.
+        decoding: how the tokens of its answers are chosen.
         action: recommended action for a violating post whose category has none.
         tiers: the tiers of a post, in order; None for those of the settings.
         classifier: as in ``policy.yaml``, or None for that of the settings.
@@ -77,6 +79,7 @@ class Policy:
     taxonomy: Taxonomy
     effort: Effort = "low"
     reasoning_tokens_max: int = 512
+    decoding: Decoding = GREEDY
     action: str = "review"
     tiers: tuple[Tier, ...] | None = None
     classifier: str | None = None
@@ -167,6 +170,7 @@ def make_policy(
         taxonomy=taxonomy,
         effort=meta.effort or effort,
         reasoning_tokens_max=meta.reasoning_tokens_max or reasoning_tokens_max,
+        decoding=GREEDY.changed(meta.temperature, meta.top_p, meta.samples),
         action=meta.action or "review",
         tiers=tuple(meta.tiers) if meta.tiers else None,
         classifier=meta.classifier,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from stream_guard.core.decoding import SAMPLES_MAX, TEMPERATURE_MAX, decoding_fault
 from stream_guard.core.vocabulary import Severity, Tier
 from stream_guard.settings.section import Section
 
@@ -98,12 +99,25 @@ class EngineSettings(Section):
 
 
 class RungSettings(Section):
-    """One rung of the ladder: how long the model reasons, and its budget."""
+    """One rung of the ladder: how long the model reasons, its budget, and how its answers are drawn."""
 
     effort: Literal["medium", "high"]
     """How long the model reasons on this rung."""
     reasoning_tokens_max: int = Field(ge=1, le=32_768)
     """Reasoning budget on this rung, in tokens. A larger budget of the policy is kept."""
+    temperature: float | None = Field(None, ge=0, le=TEMPERATURE_MAX)
+    """Temperature on this rung; 0 is greedy. By default the policy's own."""
+    top_p: float | None = Field(None, gt=0, le=1)
+    """Share of the probability that tokens are drawn from on this rung. By default the policy's own."""
+    samples: int | None = Field(None, ge=1, le=SAMPLES_MAX)
+    """Answers that vote on the decision on this rung. By default the policy's own."""
+
+    @model_validator(mode="after")
+    def _sampled(self) -> RungSettings:
+        fault = decoding_fault(self.temperature, self.top_p, self.samples)
+        if fault is not None:
+            raise ValueError(fault)
+        return self
 
 
 class CascadeSettings(Section):

@@ -62,12 +62,15 @@ class Call:
         tokens_max: limit of the completion, in tokens; None if unknown.
         started_ns: start, Unix time in ns; None for now.
         text: returns the post's text; called only if spans hold content.
+        temperature, top_p: how the tokens are drawn.
     """
 
     model: str
     tokens_max: int | None = None
     started_ns: int | None = None
     text: Callable[[], str] | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
 
 
 @dataclass(slots=True, frozen=True)
@@ -118,7 +121,11 @@ def begin(tracer: Tracer, context: Context, call: Call, *, content: bool) -> Spa
     )
     if call.tokens_max is not None:
         span.set_attributes(
-            {"gen_ai.request.max_tokens": call.tokens_max, "gen_ai.request.temperature": 0.0}
+            {
+                "gen_ai.request.max_tokens": call.tokens_max,
+                "gen_ai.request.temperature": call.temperature,
+                "gen_ai.request.top_p": call.top_p,
+            }
         )
     if content and call.text is not None:
         span.set_attribute("gen_ai.input.messages", _messages("user", call.text()))

@@ -1,22 +1,26 @@
-"""Asks the engine about one post: attempt by attempt, until an answer can be read or no attempt is left."""
+"""Asks the engine about one post: attempt by attempt, until an answer can be read or no attempt is left.
+
+Where a policy or a rung wants several samples, each of them is asked so, side by side, and they vote.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import EngineHungError, PromptError, StreamGuardError
-from stream_guard.judging.contract import Answer, Judgement, Provenance, Thought
-from stream_guard.judging.engine.client import PROBE_TIMEOUT_S, label_probability
+from stream_guard.judging.contract import Answer, Judgement, Provenance, Sampled, Thought
+from stream_guard.judging.engine.client import PROBE_TIMEOUT_S, label_probability, with_seed
+from stream_guard.judging.engine.voting import Cast, decide, seed_of
 from stream_guard.judging.families.family import exchange_of, hash_ids
 from stream_guard.telemetry.generations import Call, Result
 from stream_guard.telemetry.trace_context import format_traceparent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vllm import SamplingParams
 
@@ -31,6 +35,9 @@ if TYPE_CHECKING:
 TIER: Final = "safeguard"
 CONFIDENCE_METHOD: Final = "violation_token_probability_after_reasoning"
 """P(violation) from the label's token, given this reasoning. It saturates, so calibrate it on labelled posts."""
+SAMPLES_METHOD: Final = "self_consistency"
+"""The share of samples that say violation."""
+_TIMEOUT: Final = Answer("undetermined", parse_status="timeout")
 _RETRIED: Final = frozenset({"malformed", "empty", "truncated"})
 
 
@@ -50,9 +57,17 @@ class Observers:
 
 
 @dataclass(slots=True)
-class _Spent:
-    """Tokens spent on one post, over its attempts, and how the last attempt ended."""
+class _Sample:
+    """One sample of a post's answers: its tokens over all attempts, and how the last attempt ended.
 
+    Attributes:
+        number: of the sample, from 0.
+        answer: that of a timeout until it is finished.
+    """
+
+    number: int
+    answer: Answer = field(default=_TIMEOUT)
+    confidence: float | None = None
     prompt_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -104,13 +119,11 @@ class Asker:
             EngineHungError: the engine did not answer within the timeout, nor a probe after it.
             EngineError: the engine is dead.
         """
-        spent = _Spent()
-        confidence: float | None = None
+        samples = [_Sample(number) for number in range(plan.decoding.samples)]
         error: RecordError | None = None
-        answer: Answer | None = None
         try:
             async with asyncio.timeout(self._settings.request_timeout_s):
-                answer, confidence = await self._attempt(request, prompt, plan, spent)
+                await self._sample_all(request, prompt, plan, samples)
         except TimeoutError:
             if not await self._client.answers():
                 message = (
@@ -118,38 +131,64 @@ class Asker:
                     f"(engine.request_timeout_s), nor answer a probe within {PROBE_TIMEOUT_S} s"
                 )
                 raise EngineHungError(message) from None
-            answer = Answer("undetermined", parse_status="timeout")
+            # Samples that are finished vote; the others have no answer.
         except PromptError as caught:
             error = caught
         if self._client.is_dead():
             return None
+        outcome = decide([Cast(each.answer, each.reasoning_cut) for each in samples])
+        confidence, method = samples[0].confidence, CONFIDENCE_METHOD
+        if len(samples) > 1:
+            confidence, method = outcome.confidence, SAMPLES_METHOD
+        provenance = self._provenance(plan, samples, prompt)
+        provenance.finish_reason = samples[outcome.chosen].finish_reason
+        provenance.reasoning_cut = outcome.reasoning_cut
+        if plan.decoding.temperature > 0:
+            provenance.sampling = Sampled(*plan.decoding, votes=outcome.votes)
         return Judgement(
             request,
-            answer=answer,
+            answer=outcome.answer if error is None else None,
             error=error,
-            provenance=self._provenance(plan, spent, prompt),
+            provenance=provenance,
             confidence=confidence,
-            confidence_method=CONFIDENCE_METHOD if confidence is not None else None,
+            confidence_method=method if confidence is not None else None,
             started_ns=started_ns,
             finished_ns=time.time_ns(),
-            thoughts=spent.thoughts,
+            thoughts=tuple(itertools.chain.from_iterable(each.thoughts for each in samples)),
         )
 
+    async def _sample_all(
+        self, request: JudgeRequest, prompt: list[int], plan: Plan, samples: Sequence[_Sample]
+    ) -> None:
+        """Ask for all samples side by side; if one fails, stop the others."""
+        if len(samples) == 1:
+            await self._attempt(request, prompt, plan, samples[0])
+            return
+        tasks = [
+            asyncio.create_task(self._attempt(request, prompt, plan, sample)) for sample in samples
+        ]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
     async def _attempt(
-        self, request: JudgeRequest, prompt: list[int], plan: Plan, spent: _Spent
-    ) -> tuple[Answer, float | None]:
+        self, request: JudgeRequest, prompt: list[int], plan: Plan, sample: _Sample
+    ) -> None:
         """Try until an answer can be read, each time with a smaller budget."""
         answer = Answer("undetermined", parse_status="malformed")
         for attempt in plan.attempts:
-            spent.attempts += 1
-            spent.prompt_tokens += len(prompt)
-            spent.reasoning_cut = False
-            completion = await self._generate(request, prompt, attempt)
+            sample.attempts += 1
+            sample.prompt_tokens += len(prompt)
+            sample.reasoning_cut = False
+            completion = await self._generate(request, prompt, plan, attempt, sample)
             ids = list(completion.ids)
-            spent.finish_reason = completion.finish_reason
-            spent.cached_tokens += completion.cached_tokens
-            spent.output_tokens += len(ids)
-            self._show(request, prompt, plan, ids, spent)
+            sample.finish_reason = completion.finish_reason
+            sample.cached_tokens += completion.cached_tokens
+            sample.output_tokens += len(ids)
+            self._show(request, prompt, plan, ids, sample)
             if completion.finish_reason not in ("stop", "length"):
                 # "none" is an abort that we did not request, "error" a failed grammar: neither is an answer.
                 answer = Answer("undetermined", parse_status="malformed")
@@ -159,32 +198,47 @@ class Asker:
             )
             answer = reading.answer
             # At its budget the grammar ends the reasoning, and the model answers with an unfinished thought.
-            spent.reasoning_cut = reading.reasoning_tokens >= attempt.reasoning_tokens_max
+            sample.reasoning_cut = reading.reasoning_tokens >= attempt.reasoning_tokens_max
             if answer.parse_status not in _RETRIED:
-                return answer, self._confidence(completion, reading)
-        return answer, None
+                sample.confidence = self._confidence(completion, reading)
+                break
+        sample.answer = answer
 
     def _show(
-        self, request: JudgeRequest, prompt: list[int], plan: Plan, ids: list[int], spent: _Spent
+        self, request: JudgeRequest, prompt: list[int], plan: Plan, ids: list[int], sample: _Sample
     ) -> None:
         """Pass the completion on to the observers that want it."""
         observers = self._observers
         if observers.keep_thoughts and (text := self._family.reasoning(ids)):
-            spent.thoughts += (Thought(plan.effort, text),)
+            sample.thoughts += (Thought(plan.effort, text),)
         if observers.listen is not None:
             observers.listen(exchange_of(self._family, request.id, plan.effort, prompt, ids))
 
     async def _generate(
-        self, request: JudgeRequest, prompt: list[int], attempt: Attempt
+        self,
+        request: JudgeRequest,
+        prompt: list[int],
+        plan: Plan,
+        attempt: Attempt,
+        sample: _Sample,
     ) -> Completion:
         """Ask the engine once, in a span of its own if the post is traced."""
         params = self._params(request, attempt)
+        if plan.decoding.temperature > 0:
+            seed = seed_of(request, plan.effort, sample.number, sample.attempts)
+            params = with_seed(params, seed)
         request_id = f"{request.id}-{next(self._ids)}"
         tracing = self._observers.tracing
         if request.span is None or tracing is None:
             return await self._client.generate(prompt, params, request_id, request.trace_headers)
         text, decode = request.post.text, self._family.decode
-        call = Call(self._settings.model, attempt.tokens_max, text=lambda: text)
+        call = Call(
+            self._settings.model,
+            attempt.tokens_max,
+            text=lambda: text,
+            temperature=plan.decoding.temperature,
+            top_p=plan.decoding.top_p,
+        )
         span = tracing.generation(request.span, call)
         headers = {"traceparent": format_traceparent(span.get_span_context())}
         result = Result(error="cancelled")
@@ -212,7 +266,8 @@ class Asker:
             return None
         return label_probability(completion.logprobs, position, completion.ids[position], labels)
 
-    def _provenance(self, plan: Plan, spent: _Spent, prompt: list[int]) -> Provenance:
+    def _provenance(self, plan: Plan, samples: Sequence[_Sample], prompt: list[int]) -> Provenance:
+        """Return what all samples together spent."""
         return Provenance(
             tier=TIER,
             model=self._settings.model,
@@ -220,11 +275,9 @@ class Asker:
             engine_version=self._client.version,
             effort=plan.effort,
             prompt_sha256=plan.prefix.sha256,
-            prompt_tokens=spent.prompt_tokens,
-            cached_tokens=spent.cached_tokens,
-            output_tokens=spent.output_tokens,
-            finish_reason=spent.finish_reason,
-            attempts=max(1, spent.attempts),
+            prompt_tokens=sum(each.prompt_tokens for each in samples),
+            cached_tokens=sum(each.cached_tokens for each in samples),
+            output_tokens=sum(each.output_tokens for each in samples),
+            attempts=max(1, sum(each.attempts for each in samples)),
             prompt_ids_sha256=hash_ids(prompt),
-            reasoning_cut=spent.reasoning_cut,
         )

@@ -13,6 +13,7 @@ import math
 import threading
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
+from stream_guard.core.decoding import GREEDY
 from stream_guard.core.errors import EngineError, PromptError, StreamGuardError
 from stream_guard.judging.engine import core_process
 from stream_guard.judging.engine.arguments import (
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
     from vllm.v1.engine.async_llm import AsyncLLM
 
+    from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import FinishReason
     from stream_guard.judging.engine.core_process import EngineProcess
     from stream_guard.judging.families.family import Constraint
@@ -153,14 +155,18 @@ class VllmClient:
         constraint: Constraint | None,
         tokens_max: int,
         probabilities: bool,
+        decoding: Decoding = GREEDY,
         extra_args: dict[str, Any] | None = None,
     ) -> SamplingParams:
         """Return parameters for one kind of completion; any number of calls may share them.
+
+        Where tokens are drawn, each call needs a copy with a seed: see :func:`with_seed`.
 
         Args:
             constraint: what the completion is held to; None for its length alone.
             tokens_max: of the completion.
             probabilities: whether to return each token's log probability.
+            decoding: how tokens are chosen. Its samples are calls of their own; they share the cached prompt.
             extra_args: for logits processors.
         """
         from vllm import SamplingParams
@@ -169,7 +175,8 @@ class VllmClient:
         bounds: dict[str, Any] = {} if constraint is None else {constraint.kind: constraint.value}
         return SamplingParams(
             max_tokens=tokens_max,
-            temperature=0,
+            temperature=decoding.temperature,
+            top_p=decoding.top_p,
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=False,
             skip_special_tokens=False,
@@ -314,6 +321,13 @@ def _own_processes(engine: AsyncLLM | None) -> Sequence[BaseProcess]:
 _DEAD: Final = (
     "the engine's process died; vLLM's log above, or the kernel's (out of memory), says why"
 )
+
+
+def with_seed(params: SamplingParams, seed: int) -> SamplingParams:
+    """Return a copy of sampling parameters whose tokens are drawn with this seed, in [0, 2**63)."""
+    seeded = params.clone()
+    seeded.seed = seed
+    return seeded
 
 
 def label_probability(

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from vllm import SamplingParams
 
+    from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import JudgeRequest
     from stream_guard.judging.delivery import Deliver
     from stream_guard.judging.engine.plans import Attempt, Plan
@@ -40,12 +41,13 @@ BUILT_PER_TURN_MAX: Final = 4
 
 
 class _Job(Pending):
-    """A request, the length of its prompt in tokens, and the task that asks the engine."""
+    """A request, its completions and their prompt tokens in the engine, and the task that asks the engine."""
 
-    __slots__ = ("prompt_tokens", "task")
+    __slots__ = ("completions", "prompt_tokens", "task")
 
     def __init__(self, request: JudgeRequest, deliver: Deliver) -> None:
         super().__init__(request, deliver)
+        self.completions = (request.decoding or request.policy.decoding).samples
         self.prompt_tokens = 0
         self.task: asyncio.Task[None] | None = None
 
@@ -81,6 +83,7 @@ class VllmJudge:
         self._jobs: dict[str, _Job] = {}
         self._queue: deque[_Job] = deque()
         self._running: set[_Job] = set()
+        self._running_completions = 0
         self._running_tokens = 0
         self._done: list[tuple[_Job, Judgement]] = []
         self._wake = asyncio.Event()
@@ -119,11 +122,12 @@ class VllmJudge:
             self._settings, self._client, family, params=self._params, observers=self._observers
         )
 
-    def _make_params(self, sampling: Sampling) -> SamplingParams:
+    def _make_params(self, sampling: Sampling, decoding: Decoding) -> SamplingParams:
         return self._client.sampling_params(
             constraint=sampling.constraint,
             tokens_max=sampling.tokens_max,
             probabilities=self._family.labels is not None,
+            decoding=decoding,
         )
 
     def _params(self, request: JudgeRequest, attempt: Attempt) -> SamplingParams:  # noqa: ARG002 - tests script by the request
@@ -208,7 +212,7 @@ class VllmJudge:
         """Admit queued requests to the engine while there is room."""
         built = 0
         while True:
-            if not self._queue or not self._has_room():
+            if not self._queue or not self._has_room(self._queue[0]):
                 self._wake.clear()
                 await self._wake.wait()
                 built = 0
@@ -221,8 +225,9 @@ class VllmJudge:
             if built % BUILT_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
 
-    def _has_room(self) -> bool:
-        if len(self._running) >= self._requests_max:
+    def _has_room(self, job: _Job) -> bool:
+        """Return whether the engine may take all completions of a request; an idle engine takes any request."""
+        if self._running and self._running_completions + job.completions > self._requests_max:
             return False
         return self._tokens_max is None or self._running_tokens < self._tokens_max
 
@@ -231,7 +236,9 @@ class VllmJudge:
         started_ns = time.time_ns()
         request = job.request
         try:
-            plan = self._planner.plan(request.policy, request.effort, request.reasoning_tokens_max)
+            plan = self._planner.plan(
+                request.policy, request.effort, request.reasoning_tokens_max, request.decoding
+            )
             prompt = self._family.prompt(request.post, plan.prefix)
             self._check_length(prompt, plan)
         except PromptError as error:
@@ -241,8 +248,9 @@ class VllmJudge:
                 Judgement(request, error=error, started_ns=started_ns, finished_ns=finished_ns),
             )
             return
-        job.prompt_tokens = len(prompt)
+        job.prompt_tokens = len(prompt) * job.completions
         self._running.add(job)
+        self._running_completions += job.completions
         self._running_tokens += job.prompt_tokens
         job.task = asyncio.create_task(self._run(job, prompt, plan, started_ns))
         job.task.add_done_callback(lambda _: self._release(job))
@@ -267,6 +275,7 @@ class VllmJudge:
 
     def _release(self, job: _Job) -> None:
         self._running.discard(job)
+        self._running_completions -= job.completions
         self._running_tokens -= job.prompt_tokens
         self._wake.set()
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from vllm import SamplingParams
 
+    from stream_guard.core.decoding import Decoding
     from stream_guard.core.vocabulary import Effort, JudgeUnit
     from stream_guard.judging.families.family import Family, Prefix, Sampling
     from stream_guard.policies.policy import Policy
@@ -44,6 +45,7 @@ class Plan:
 
     effort: Effort
     prefix: Prefix
+    decoding: Decoding
     attempts: tuple[Attempt, ...]
 
 
@@ -60,12 +62,12 @@ class Planner:
         self,
         settings: EngineSettings,
         family: Family,
-        make_params: Callable[[Sampling], SamplingParams],
+        make_params: Callable[[Sampling, Decoding], SamplingParams],
     ) -> None:
         self._settings = settings
         self._family = family
         self._make_params = make_params
-        self._plans: LRUCache[tuple[str, Effort, int, Taxonomy, JudgeUnit], Plan] = LRUCache(
+        self._plans: LRUCache[tuple[str, Effort, int, Decoding, Taxonomy, JudgeUnit], Plan] = LRUCache(
             PLANS_MAX
         )
 
@@ -74,26 +76,30 @@ class Planner:
         policy: Policy,
         effort: Effort | None = None,
         reasoning_tokens_max: int | None = None,
+        decoding: Decoding | None = None,
     ) -> Plan:
-        """Return a plan for a policy, at its own effort and reasoning budget or at these.
+        """Return a plan for a policy, at its own effort, reasoning budget and decoding or at these.
 
         Raises:
             PolicyError: its text yields a control token.
         """
         effort = effort or policy.effort
         budget = reasoning_tokens_max or policy.reasoning_tokens_max
-        key = (policy.sha256, effort, budget, policy.taxonomy, policy.judge)
+        decoding = decoding or policy.decoding
+        key = (policy.sha256, effort, budget, decoding, policy.taxonomy, policy.judge)
         found = self._plans.get(key)
         if found is None:
-            found = self._plans[key] = self._make(policy, effort, budget)
+            found = self._plans[key] = self._make(policy, effort, budget, decoding)
         return found
 
-    def _make(self, policy: Policy, effort: Effort, reasoning_tokens_max: int) -> Plan:
+    def _make(
+        self, policy: Policy, effort: Effort, reasoning_tokens_max: int, decoding: Decoding
+    ) -> Plan:
         attempts = []
         for _ in range(self._settings.attempts_max):
             budget = Budget(reasoning_tokens_max, self._settings.rationale_tokens_max)
             sampling = self._family.sampling(policy, budget)
-            params = self._make_params(sampling)
+            params = self._make_params(sampling, decoding)
             attempts.append(Attempt(params, sampling.tokens_max, reasoning_tokens_max))
             reasoning_tokens_max = max(1, reasoning_tokens_max // 2)
-        return Plan(effort, self._family.prefix(policy, effort), tuple(attempts))
+        return Plan(effort, self._family.prefix(policy, effort), decoding, tuple(attempts))

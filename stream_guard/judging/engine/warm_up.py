@@ -69,7 +69,8 @@ class WarmUp:
                 _log.warning(
                     "rung_does_not_fit",
                     policy=policy.id,
-                    **rung._asdict(),
+                    effort=rung.effort,
+                    reasoning_tokens_max=rung.reasoning_tokens_max,
                     remedy="lower its budget in cascade.ladder, or raise engine.max_model_len",
                 )
                 continue

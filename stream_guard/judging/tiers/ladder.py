@@ -9,25 +9,28 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.core.decoding import GREEDY
 from stream_guard.judging.contract import TierStep
 from stream_guard.policies.calibration import calibrate
 
 if TYPE_CHECKING:
+    from stream_guard.core.decoding import Decoding
     from stream_guard.core.vocabulary import Effort
     from stream_guard.judging.contract import Answer, Judgement, Provenance, Thought
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import CascadeSettings
 
 _EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
-_UNREADABLE: Final = frozenset({"malformed", "empty", "truncated"})
-"""Not ``timeout``: a post that timed out at a low effort also times out at a high one."""
+_UNREADABLE: Final = frozenset({"malformed", "empty", "truncated", "no_majority"})
+"""A higher rung may decide these. Not ``timeout``: a post that timed out at a low effort also does at a high one."""
 
 
 class Rung(NamedTuple):
-    """How the model is asked: its effort, and the reasoning budget in tokens."""
+    """How the model is asked: its effort, the reasoning budget in tokens, and how its answers are drawn."""
 
     effort: Effort
     reasoning_tokens_max: int
+    decoding: Decoding = GREEDY
 
 
 class Ladder:
@@ -39,10 +42,14 @@ class Ladder:
         self._severe = frozenset(settings.severe)
 
     def rungs(self, policy: Policy) -> tuple[Rung, ...]:
-        """Return a policy's rungs: its own effort and budget, then those of the settings above it."""
-        own = Rung(policy.effort, policy.reasoning_tokens_max)
+        """Return a policy's rungs: its own effort, budget and decoding, then those of the settings above it."""
+        own = Rung(policy.effort, policy.reasoning_tokens_max, policy.decoding)
         above = (
-            Rung(rung.effort, max(rung.reasoning_tokens_max, own.reasoning_tokens_max))
+            Rung(
+                rung.effort,
+                max(rung.reasoning_tokens_max, own.reasoning_tokens_max),
+                own.decoding.changed(rung.temperature, rung.top_p, rung.samples),
+            )
             for rung in self._rungs
             if _EFFORTS.index(rung.effort) > _EFFORTS.index(policy.effort)
         )

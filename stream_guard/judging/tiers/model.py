@@ -72,11 +72,13 @@ class Safeguard:
             if level >= SEVERE_ONLY and not severe:
                 self._leave_out(entries, level)
                 return
-            if policy.effort != "low":
+            lowered = _lowered(policy)
+            if lowered:
                 for entry in entries:
-                    entry.degraded = ("effort_lowered",)
+                    entry.degraded = lowered
                     entry.rung = -1
                     entry.request.effort = "low"
+                    entry.request.decoding = policy.decoding._replace(samples=1)
         for entry in entries:
             entry.asked = True
         self._inner.submit([entry.request for entry in entries], self._judged)
@@ -141,5 +143,13 @@ class Safeguard:
         entry.climb.add(judgement)
         entry.rung += 1
         entry.degraded = ()  # the higher rung replaces the lowered effort
-        request.effort, request.reasoning_tokens_max = rungs[entry.rung]
+        rung = rungs[entry.rung]
+        request.effort, request.reasoning_tokens_max = rung.effort, rung.reasoning_tokens_max
+        request.decoding = rung.decoding
         return True
+
+
+def _lowered(policy: Policy) -> tuple[str, ...]:
+    """Return what is left out of a policy's first rung under pressure, as ``provenance.degraded`` names it."""
+    lowered = () if policy.effort == "low" else ("effort_lowered",)
+    return lowered if policy.decoding.samples == 1 else (*lowered, "samples_lowered")

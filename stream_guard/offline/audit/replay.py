@@ -13,12 +13,12 @@ from stream_guard.core.errors import EvidenceError, PolicyError, RecordError
 from stream_guard.judging.families.family import hash_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.judging.archive.archive import Kept
     from stream_guard.judging.archive.entry import Entry
-    from stream_guard.judging.contract import Answer
+    from stream_guard.judging.contract import Answer, Sampled
     from stream_guard.judging.families.family import Family
     from stream_guard.records.post import Post, PostParser
 
@@ -212,9 +212,19 @@ def read_entries(kept: Iterable[Kept], verdict: dict[str, Any], archive: str) ->
 
 
 def compare(
-    verdict: dict[str, Any], answer: Answer | None, error: str | None = None
+    verdict: dict[str, Any],
+    answer: Answer | None,
+    error: str | None = None,
+    sampling: Sampled | None = None,
 ) -> tuple[str, ...]:
-    """Return how a second answer differs from a verdict, in words; empty where it agrees."""
+    """Return how a second answer differs from a verdict, in words; empty where it agrees.
+
+    Args:
+        verdict: as published.
+        answer: the second answer; None where there is none.
+        error: why there is none.
+        sampling: how the second answer was drawn. It is named only where the answers differ.
+    """
     if answer is None:
         return (f"no second answer: {error}",)
     then = verdict["policy"]
@@ -223,4 +233,17 @@ def compare(
         ("category", then["category"], answer.category),
         ("rule_ids", sorted(then["rule_ids"]), sorted(answer.rule_ids)),
     )
-    return tuple(f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new)
+    found = [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]
+    drawn = _drawn(verdict["provenance"].get("sampling"))
+    now = _drawn(None if sampling is None else sampling._asdict())
+    if found and drawn != now:
+        found.append(f"sampling: {drawn} then, {now} now")
+    return tuple(found)
+
+
+def _drawn(sampling: Mapping[str, Any] | None) -> str:
+    """Return how an answer was drawn, in words."""
+    if sampling is None:
+        return "greedy"
+    temperature, top_p = sampling["temperature"], sampling["top_p"]
+    return f"temperature {temperature:g}, top_p {top_p:g}, samples {sampling['samples']}"

@@ -202,7 +202,9 @@ async def _judge_again(settings: Settings, replayed: Sequence[Replayed]) -> None
             judgements = await judge.judge((post, policy) for _, post, policy in part)
             for (one, _, _), judgement in zip(part, judgements, strict=True):
                 error = None if judgement.error is None else str(judgement.error)
-                one.judged = compare(one.verdict, judgement.answer, error)
+                provenance = judgement.provenance
+                sampling = None if provenance is None else provenance.sampling
+                one.judged = compare(one.verdict, judgement.answer, error, sampling)
 
 
 def _name_archive(settings: Settings) -> str:

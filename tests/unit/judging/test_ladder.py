@@ -24,12 +24,12 @@ def rig(**settings: Any) -> Rig:  # noqa: ANN401
 
 def test_it_begins_at_the_policys_own_effort_and_budget() -> None:
     ladder = Ladder(CascadeSettings())
-    assert ladder.rungs(POLICY) == (("low", 512), ("medium", 1_024), ("high", 2_048))
+    assert ladder.rungs(POLICY) == (Rung("low", 512), Rung("medium", 1_024), Rung("high", 2_048))
     medium = replace(POLICY, effort="medium", reasoning_tokens_max=1_500)
-    assert ladder.rungs(medium) == (("medium", 1_500), ("high", 2_048))
+    assert ladder.rungs(medium) == (Rung("medium", 1_500), Rung("high", 2_048))
     high = replace(POLICY, effort="high", reasoning_tokens_max=3_000)
-    assert ladder.rungs(high) == (("high", 3_000),)
-    assert Ladder(CascadeSettings(ladder=())).rungs(POLICY) == (("low", 512),)
+    assert ladder.rungs(high) == (Rung("high", 3_000),)
+    assert Ladder(CascadeSettings(ladder=())).rungs(POLICY) == (Rung("low", 512),)
 
 
 def test_a_policys_own_budget_is_kept_where_it_is_larger() -> None:

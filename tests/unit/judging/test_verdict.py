@@ -64,6 +64,7 @@ def make(
 ADDED = {
     "prompt_ids_sha256",
     "reasoning_cut",
+    "sampling",
     "repaired",
     "nulled",
     "labels",

@@ -1,0 +1,120 @@
+"""Several samples of one prompt by the real vLLM engine, on the demo model."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+from stream_guard.core.decoding import Decoding
+from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.judging.engine.asking import SAMPLES_METHOD
+from stream_guard.judging.engine.judge import VllmJudge
+from stream_guard.judging.families.registry import load_family
+from stream_guard.offline.session import judge_all
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post
+from stream_guard.settings import EngineSettings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from stream_guard.policies.policy import Policy
+
+pytestmark = [
+    pytest.mark.asyncio(loop_scope="module"),
+    # vLLM and torch warn of themselves while they are imported.
+    pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning"),
+    pytest.mark.filterwarnings("ignore::UserWarning"),
+]
+POLICY = make_policy(
+    "harbour",
+    b"# Harbour rules\n\nHB1: Posts that offer sharks for sale are not allowed.\n\nHB0: Other posts are allowed.\n",
+    metadata=b"temperature: 1\nsamples: 5\ncategories:\n  HB0: {violates: false}\n",
+    reasoning_tokens_max=48,
+)
+GREEDY = make_policy("greedy", POLICY.text.encode(), reasoning_tokens_max=48)
+TEXTS = (
+    "Sharks for sale at pier four, cheap.",
+    "The fog lifts at noon.",
+    "Who wants to buy a shark?",
+    "Sharks are fish, and fish are sold.",
+)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def judge() -> AsyncIterator[VllmJudge]:
+    settings = EngineSettings(
+        model="demo",
+        max_model_len=2_048,
+        max_num_seqs=16,
+        kv_cache_memory_bytes=256 << 20,
+        in_flight_requests_max=10,
+    )
+    judge = VllmJudge(settings, load_family)
+    await judge.start(PolicySet({policy.id: policy for policy in (POLICY, GREEDY)}))
+    yield judge
+    await judge.close()
+
+
+async def judged(judge: VllmJudge, policy: Policy = POLICY, run: int = 0) -> list[Judgement]:
+    requests = [
+        JudgeRequest(
+            f"{policy.id}-{run}-{number}-{id(policy)}",
+            Post(str(number), text, hashlib.sha256(text.encode()).hexdigest(), len(text)),
+            policy,
+            run=run,
+        )
+        for number, text in enumerate(TEXTS)
+    ]
+    async with asyncio.timeout(300):
+        return await judge_all(judge, requests)
+
+
+def votes_of(judgements: list[Judgement]) -> list[tuple[int, ...]]:
+    return [
+        tuple(judgement.provenance.sampling.votes)
+        for judgement in judgements
+        if judgement.provenance is not None and judgement.provenance.sampling is not None
+    ]
+
+
+async def test_every_sample_has_the_policys_form_and_the_prompt_is_computed_once(
+    judge: VllmJudge,
+) -> None:
+    for judgement in await judged(judge):
+        provenance, answer = judgement.provenance, judgement.answer
+        assert provenance is not None
+        assert answer is not None
+        assert provenance.sampling is not None
+        votes = provenance.sampling.votes
+        assert (sum(votes), votes.unread, provenance.attempts) == (5, 0, 5)
+        assert judgement.confidence == pytest.approx(votes.violates / 5)
+        assert judgement.confidence_method == SAMPLES_METHOD
+        assert answer.decision == ("violates" if votes.violates > votes.safe else "safe")
+        assert answer.parse_status == "ok"
+        # All but the last, partial block of the prompt is shared, also within one step of the engine.
+        assert provenance.cached_tokens > 0.8 * provenance.prompt_tokens
+
+
+async def test_the_same_post_draws_the_same_samples_and_another_run_draws_others(
+    judge: VllmJudge,
+) -> None:
+    hot = replace(POLICY, decoding=Decoding(2.0, 1.0, 25))
+    first = await judged(judge, hot)
+    again = await judged(judge, hot)
+    assert votes_of(first) == votes_of(again)
+    assert [one.answer for one in first] == [one.answer for one in again]
+    tokens = [one.provenance.output_tokens for one in first if one.provenance is not None]
+    other = await judged(judge, hot, run=1)
+    assert tokens != [one.provenance.output_tokens for one in other if one.provenance is not None]
+
+
+async def test_the_most_probable_answer_is_that_of_one_greedy_completion(judge: VllmJudge) -> None:
+    for judgement in await judged(judge, GREEDY):
+        assert judgement.provenance is not None
+        assert (judgement.provenance.attempts, judgement.provenance.sampling) == (1, None)

@@ -1,0 +1,204 @@
+"""An engine's judge with a model family of the tests, and an engine that follows a script."""
+
+# ruff: noqa: ANN401 - vLLM's objects
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from stream_guard.core.errors import EngineError, PromptError
+from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.judging.engine.client import Completion, VllmClient
+from stream_guard.judging.engine.judge import Observers, VllmJudge
+from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.post import Post
+from stream_guard.settings import EngineSettings
+from tests.hang import HANG_S
+from tests.plain_family import load_plain
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from pathlib import Path
+
+    from stream_guard.core.decoding import Decoding
+    from stream_guard.judging.contract import FinishReason
+    from stream_guard.judging.families.family import Constraint, Exchange
+    from stream_guard.policies.policy import Policy
+
+POLICY = make_policy("cats", b"Posts about cats are not allowed.")
+POLICIES = PolicySet({"cats": POLICY})
+
+
+@dataclass
+class Params:
+    """What the scripted engine gets in place of vLLM's sampling parameters."""
+
+    constraint: Constraint | None
+    max_tokens: int
+    probabilities: bool
+    decoding: Decoding
+    seed: int | None = None
+
+    def clone(self) -> Params:
+        return replace(self)
+
+
+class ScriptedClient(VllmClient):
+    """An engine without vLLM: a post's text says what it writes, one word for each attempt.
+
+    The word ``wait`` waits for ``gate``; ``reject`` rejects the prompt, and ``die`` ends the engine.
+
+    Attributes:
+        held: completions that wait now.
+        stopped: completions that were cancelled while they waited.
+    """
+
+    def __init__(self, settings: EngineSettings) -> None:
+        super().__init__(settings)
+        self.gate = asyncio.Event()
+        self.held = 0
+        self.stopped = 0
+        self.changed = asyncio.Event()
+        self.plain = load_plain(settings)
+        self.prompts: list[str] = []
+        self.params: list[Params] = []
+        self.dead: asyncio.Future[EngineError] | None = None
+        self.tries: dict[str, int] = {}
+
+    async def start(self) -> None:
+        self.version = "scripted 1"
+        self.dead = asyncio.get_running_loop().create_future()
+
+    @property
+    def model_len_max(self) -> int:
+        return 400
+
+    def sampling_params(self, **wanted: Any) -> Any:
+        names = ("constraint", "tokens_max", "probabilities", "decoding")
+        return Params(*(wanted[name] for name in names))
+
+    async def generate(
+        self,
+        ids: list[int],
+        params: Any,
+        request_id: str,
+        trace_headers: dict[str, str] | None,  # noqa: ARG002 - the client's
+    ) -> Completion:
+        prompt = self.plain.decode(ids)
+        self.prompts.append(prompt)
+        self.params.append(params)
+        if "warm-up" in request_id:
+            return Completion((), "length", 0, None)
+        words = prompt.rpartition("Text: ")[2].partition("\nAnswer:")[0].split()
+        request = request_id.rpartition("-")[0]
+        attempt = self.tries[request] = self.tries.get(request, -1) + 1
+        word = words[min(attempt, len(words) - 1)]
+        if word == "wait":
+            word = await self._wait()
+        if word == "reject":
+            message = "the engine rejected a prompt"
+            raise PromptError(message)
+        if word == "die":
+            assert self.dead is not None
+            error = EngineError("the engine's process died")
+            if not self.dead.done():
+                self.dead.set_result(error)
+            raise error
+        ends: dict[str, FinishReason] = {"endless": "length", "broken": "error"}
+        written = self.plain.encode(word)
+        logprobs = [{token: SimpleNamespace(logprob=math.log(0.75))} for token in written]
+        return Completion(written, ends.get(word, "stop"), 7, logprobs)
+
+    async def _wait(self) -> str:
+        """Wait for the gate, and return what is then written."""
+        self.held += 1
+        self.changed.set()
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.stopped += 1
+            self.changed.set()
+            raise
+        finally:
+            self.held -= 1
+        return "1"
+
+    async def until(self, reached: Callable[[], bool]) -> None:
+        """Wait until this holds; it is tried when a completion begins to wait or is cancelled."""
+        async with asyncio.timeout(HANG_S):
+            while not reached():
+                self.changed.clear()
+                await self.changed.wait()
+
+    async def wait_dead(self) -> EngineError:
+        assert self.dead is not None
+        return await asyncio.shield(self.dead)
+
+    def is_dead(self) -> bool:
+        return self.dead is not None and self.dead.done()
+
+    async def answers(self) -> bool:
+        return True
+
+    async def close(self) -> None:
+        """Nothing to close."""
+
+
+@dataclass
+class World:
+    """A judge, its engine, and all that it delivered."""
+
+    judge: VllmJudge
+    client: ScriptedClient
+    heard: list[Exchange]
+    delivered: list[Judgement] = field(default_factory=list)
+    more: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def deliver(self, judgements: Sequence[Judgement]) -> None:
+        self.delivered.extend(judgements)
+        self.more.set()
+
+    async def until(self, count: int) -> None:
+        """Wait until so many judgements are delivered."""
+        async with asyncio.timeout(HANG_S):
+            while len(self.delivered) < count:
+                self.more.clear()
+                await self.more.wait()
+
+    async def judged(self, *texts: str, policy: Policy = POLICY, run: int = 0) -> list[Judgement]:
+        """Return the judgements of these posts, in their order."""
+        requests = [
+            JudgeRequest(
+                f"{text} {run}", Post(text, text, text, len(text)), policy, context=number, run=run
+            )
+            for number, text in enumerate(texts)
+        ]
+        del self.delivered[:]
+        self.judge.submit(requests, self.deliver)
+        await self.until(len(texts))
+        return sorted(self.delivered, key=lambda judgement: judgement.request.context)
+
+
+@contextlib.asynccontextmanager
+async def world_of(random_model: Path, **changes: Any) -> AsyncIterator[World]:
+    """Start a judge with these settings of the engine."""
+    settings = EngineSettings(model=str(random_model), max_model_len=400, **changes)
+    clients: list[ScriptedClient] = []
+    heard: list[Exchange] = []
+
+    def make_client(settings: EngineSettings) -> ScriptedClient:
+        clients.append(ScriptedClient(settings))
+        return clients[-1]
+
+    observers = Observers(keep_thoughts=True, listen=heard.append)
+    judge = VllmJudge(settings, load_plain, observers=observers, make_client=make_client)
+    await judge.start(POLICIES)
+    try:
+        yield World(judge, clients[0], heard)
+    finally:
+        await judge.close()
