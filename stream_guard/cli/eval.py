@@ -18,7 +18,7 @@ from stream_guard.cli.options import (
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, write_json
 from stream_guard.core.errors import LimitError, SettingsError
-from stream_guard.offline.evaluation.thresholds import Thresholds, read_share
+from stream_guard.offline.evaluation.thresholds import BY_LANGUAGE, Thresholds, read_share
 from stream_guard.policies.effort import with_effort
 from stream_guard.settings import load_settings
 
@@ -87,6 +87,10 @@ LimitOption = Annotated[
     int | None, typer.Option("--limit", "-n", min=1, help="Use only the first N rows.")
 ]
 MinF1Option = Annotated[float | None, _share_option("--min-f1", "Exit 5 below this F1.")]
+MinF1ByLanguageOption = Annotated[
+    float | None,
+    _share_option("--min-f1-by-language", "Exit 5 if a language has an F1 below this."),
+]
 MinPrecisionOption = Annotated[
     float | None, _share_option("--min-precision", "Exit 5 below this precision.")
 ]
@@ -100,6 +104,16 @@ MaxUndecidedOption = Annotated[
 MaxFlipsOption = Annotated[
     float | None,
     _share_option("--max-flips", "With --against: exit 5 if more decisions differ."),
+]
+RepeatOption = Annotated[
+    int,
+    typer.Option(
+        "--repeat",
+        metavar="N",
+        min=1,
+        max=100,
+        help="Judge all posts N times, and show which decisions change from run to run, and which rules they name.",
+    ),
 ]
 TextsOption = Annotated[
     bool,
@@ -122,7 +136,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     language_column: LanguageColumnOption = None,
     labels: MapOption = None,
     limit: LimitOption = None,
+    repeat: RepeatOption = 1,
     min_f1: MinF1Option = None,
+    min_f1_by_language: MinF1ByLanguageOption = None,
     min_precision: MinPrecisionOption = None,
     min_recall: MinRecallOption = None,
     max_undecided: MaxUndecidedOption = None,
@@ -157,10 +173,15 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         labels=_read_map(labels or ()),
         text_bytes_max=settings.post.max_text_bytes,
     )[:limit]
+    if min_f1_by_language is not None and not any(row.post.language for row in rows):
+        message = f"{BY_LANGUAGE}: no row of {data} has a language; name its column with --language-column"
+        raise SettingsError(message)
     other = None if against is None else side_against(against, chosen, policies, settings)
     target = _make_folder(out or Path("eval-output") / policy)
-    thresholds = Thresholds(min_f1, min_precision, min_recall, max_undecided, max_flips)
-    run = EvaluationRun(settings, chosen, other, rows, str(data), thresholds)
+    thresholds = Thresholds(
+        min_f1, min_precision, min_recall, max_undecided, max_flips, min_f1_by_language
+    )
+    run = EvaluationRun(settings, chosen, other, rows, str(data), thresholds, repeat)
     with stdout_kept_clean(), show_progress("starting the engine") as progress:
         evaluation, lines = asyncio.run(
             run.run(lambda what, done, total: progress(done, total, what))

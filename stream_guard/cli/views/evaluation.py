@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.cli.terminal import count_of, say, styled, write_table
+from stream_guard.offline.evaluation.figures import labels_of
 
 if TYPE_CHECKING:
     from stream_guard.offline.evaluation.comparison import Comparison
     from stream_guard.offline.evaluation.figures import Figures
+    from stream_guard.offline.evaluation.repetition import Repetition
     from stream_guard.offline.evaluation.report import Evaluation
 
 __all__ = ["say_evaluation"]
@@ -21,6 +23,8 @@ def say_evaluation(evaluation: Evaluation) -> None:
     figures = evaluation.figures
     say(f"{evaluation.name} on {evaluation.source}: {count_of(figures.rows, 'post')}")
     _say_scores(figures)
+    if figures.languages:
+        _say_languages(figures)
     calibration = figures.calibration
     error = "" if calibration is None else f"; calibration error {calibration.ece:.3f}"
     say(
@@ -30,6 +34,8 @@ def say_evaluation(evaluation: Evaluation) -> None:
     )
     if evaluation.comparison is not None:
         _say_comparison(evaluation.comparison, str(evaluation.against))
+    if evaluation.repetition is not None:
+        _say_repetition(evaluation.repetition)
     for each in evaluation.checks:
         reached = "no figure" if each.reached is None else f"{each.reached:.3f}"
         outcome = ("passed", "green") if each.passed else ("FAILED", "red")
@@ -46,6 +52,32 @@ def _say_scores(figures: Figures) -> None:
         rows.append((score.name, str(score.support), str(score.predicted), *shown, interval))
     columns = ("label", "posts", "predicted", "precision", "recall", "F1", "95 %")
     write_table(columns, rows, right=columns[1:])
+
+
+def _say_languages(figures: Figures) -> None:
+    rows = []
+    for part in figures.languages:
+        score = part.decision
+        values = (score.precision.value, score.recall.value, score.f1.value)
+        shown = ("-" if value is None else f"{value:.3f}" for value in values)
+        rows.append((part.name, str(part.rows), str(score.support), *shown))
+    columns = ("language", "posts", "violating", "precision", "recall", "F1")
+    write_table(columns, rows, right=columns[1:])
+
+
+def _say_repetition(repetition: Repetition) -> None:
+    known = [value for value in repetition.f1 if value is not None]
+    f1 = f"; F1 {min(known):.3f} to {max(known):.3f}" if known else ""
+    say(
+        f"{repetition.runs} runs: {count_of(len(repetition.flips), 'flip')} "
+        f"({repetition.flip_share.value or 0:.1%}), {len(repetition.moved)} with another category or rule alone{f1}"
+    )
+    if repetition.rules:
+        rules = ", ".join(f"{each.rule} ({each.rows})" for each in repetition.rules)
+        say(f"rules that some runs name and others do not: {rules}")
+    for row in (*repetition.flips, *repetition.moved)[:_FLIPS_SHOWN_MAX]:
+        runs = ", ".join(" ".join((labels_of(each)[1], *each.rule_ids)) for each in row)
+        say(f"  row {row[0].row}: {runs}")
 
 
 def _say_comparison(comparison: Comparison, against: str) -> None:

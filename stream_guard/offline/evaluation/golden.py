@@ -34,7 +34,7 @@ _HEADER_LINES_MAX: Final = 5
 _TEXT: Final = ("text", "content", "post", "prompt", "message", "example")
 _LABEL: Final = ("label", "classification", "category", "violates", "gold", "golden")
 _ID: Final = ("id", "post_id", "content_id")
-_LANGUAGE: Final = ("language", "lang", "locale")
+_LANGUAGE: Final = ("language", "lang", "locale", "language_code", "lang_code")
 _SHOWN_CHARACTERS_MAX: Final = 40
 
 

@@ -37,6 +37,7 @@ async def judge_rows(
     policy: Policy,
     source: str,
     progress: Callable[[int, int], None],
+    run: int = 0,
 ) -> Judged:
     """Judge all rows under a policy, and return the predictions.
 
@@ -46,6 +47,7 @@ async def judge_rows(
         policy: the policy to judge by.
         source: name of the golden set.
         progress: called with the number of judged rows and of all rows; with 0 when the engine is ready.
+        run: number of the repetition; each draws other samples, where the policy draws any.
 
     Raises:
         EngineError: the engine does not start, or crashes too often.
@@ -58,7 +60,7 @@ async def judge_rows(
         began_s = time.monotonic()
         progress(0, len(rows))
 
-    requests = [JudgeRequest(str(n), row.post, policy) for n, row in enumerate(rows)]
+    requests = [JudgeRequest(str(n), row.post, policy, run=run) for n, row in enumerate(rows)]
     judgements = await judge.judge(requests, ready=ready, progress=progress)
     seconds = time.monotonic() - began_s
     lines = [

@@ -43,6 +43,7 @@ class Prediction:
         prompt_tokens, cached_tokens, output_tokens: tokens spent on the row.
         seconds: from submission to decision.
         rationale: the model's rationale.
+        rule_ids: the rules that the decision names.
     """
 
     row: int
@@ -62,6 +63,7 @@ class Prediction:
     output_tokens: int = 0
     seconds: float = 0.0
     rationale: str | None = None
+    rule_ids: tuple[str, ...] = ()
 
 
 def prediction_line(row: GoldenRow, judgement: Judgement, source: str) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def predict(line: Mapping[str, Any]) -> Prediction:
         cached_tokens=provenance["cached_tokens"],
         output_tokens=provenance["output_tokens"],
         rationale=line["policy"]["rationale"],
+        rule_ids=tuple(line["policy"]["rule_ids"]),
     )
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from stream_guard.offline.evaluation.comparison import Comparison, Flip
     from stream_guard.offline.evaluation.figures import Figures, Interval
     from stream_guard.offline.evaluation.predictions import Prediction
+    from stream_guard.offline.evaluation.repetition import Repetition, Runs
     from stream_guard.offline.evaluation.thresholds import Check
 
 __all__ = ["WRONG_SHOWN_MAX", "Evaluation", "to_document", "to_html"]
@@ -38,12 +39,13 @@ class Evaluation:
         made_at: time of the report, RFC 3339.
         program: version of Stream Guard.
         model: the model, as the engine describes it.
-        seconds: duration of judging, without the engine's start.
+        seconds: duration of judging this side, in all runs, without the engine's start.
         figures: figures of this side.
         predictions: predictions of this side.
         against: name of the other side, or None.
         figures_against: figures of the other side.
         comparison: of both sides.
+        repetition: of the runs of this side, where there are several. The figures are those of the first.
         checks: the thresholds that were set.
     """
 
@@ -59,6 +61,7 @@ class Evaluation:
     against: str | None
     figures_against: Figures | None
     comparison: Comparison | None
+    repetition: Repetition | None
     checks: Sequence[Check]
 
 
@@ -88,6 +91,7 @@ def to_document(evaluation: Evaluation) -> dict[str, Any]:
         "seconds": evaluation.seconds,
         "figures": _plain(evaluation.figures),
         "comparison": compared,
+        "repetition": None if evaluation.repetition is None else _repetition(evaluation.repetition),
         "checks": [check._asdict() for check in evaluation.checks],
         "passed": all(check.passed for check in evaluation.checks),
     }
@@ -126,6 +130,35 @@ def to_html(evaluation: Evaluation, texts: Mapping[int, str] | None) -> str:
         texts=texts,
         shown_max=WRONG_SHOWN_MAX,
     )
+
+
+def _repetition(repetition: Repetition) -> dict[str, Any]:
+    return {
+        "runs": repetition.runs,
+        "rows": repetition.rows,
+        "flips": [_runs(row) for row in repetition.flips],
+        "flip_share": _named(repetition.flip_share),
+        "moved": [_runs(row) for row in repetition.moved],
+        "rules": _named(repetition.rules),
+        "f1": repetition.f1,
+        "accuracy": repetition.accuracy,
+    }
+
+
+def _runs(row: Runs) -> dict[str, Any]:
+    return {
+        "row": row[0].row,
+        "id": row[0].id,
+        "golden": labels_of(row[0])[0],
+        "runs": [
+            {
+                "decision": each.decision,
+                "category": each.predicted_category,
+                "rule_ids": each.rule_ids,
+            }
+            for each in row
+        ],
+    }
 
 
 def _flip(flip: Flip) -> dict[str, Any]:

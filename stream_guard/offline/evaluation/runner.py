@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -14,6 +15,7 @@ from stream_guard.offline.evaluation.comparison import compare
 from stream_guard.offline.evaluation.figures import count, name_categories
 from stream_guard.offline.evaluation.judging import judge_rows
 from stream_guard.offline.evaluation.predictions import predict
+from stream_guard.offline.evaluation.repetition import repeated
 from stream_guard.offline.evaluation.report import Evaluation, to_document, to_html
 from stream_guard.offline.evaluation.sides import Side
 from stream_guard.offline.evaluation.thresholds import check
@@ -44,6 +46,7 @@ class EvaluationRun:
         rows: of the golden set.
         source: name of the golden set.
         thresholds: bounds for the figures.
+        repeat: how often to judge all rows by this side.
     """
 
     settings: Settings
@@ -52,6 +55,7 @@ class EvaluationRun:
     rows: Sequence[GoldenRow]
     source: str
     thresholds: Thresholds
+    repeat: int = 1
 
     async def run(
         self,
@@ -72,30 +76,41 @@ class EvaluationRun:
         """
         against: Judged | None = None
         async with OfflineJudge(self.settings, judge=judge) as offline:
-            this = await judge_rows(
-                offline,
-                self.rows,
-                self.policy,
-                self.source,
-                lambda done, total: progress("judging", done, total),
-            )
+            runs = [
+                await judge_rows(
+                    offline,
+                    self.rows,
+                    self.policy,
+                    self.source,
+                    partial(progress, self._name_run(run)),
+                    run,
+                )
+                for run in range(self.repeat)
+            ]
             if self.other is not None and self.other.policy is not None:
                 against = await judge_rows(
                     offline,
                     self.rows,
                     self.other.policy,
                     self.source,
-                    lambda done, total: progress("judging the other side", done, total),
+                    partial(progress, "judging the other side"),
                 )
             about = dict(offline.describe())
-        return self._count(this, against, about)
+        return self._count(runs, against, about)
+
+    def _name_run(self, run: int) -> str:
+        return "judging" if self.repeat == 1 else f"judging, run {run + 1} of {self.repeat}"
 
     def _count(
-        self, this: Judged, against: Judged | None, about: Mapping[str, str]
+        self, runs: Sequence[Judged], against: Judged | None, about: Mapping[str, str]
     ) -> tuple[Evaluation, dict[str, Sequence[Mapping[str, Any]]]]:
-        predictions = name_categories(map(predict, this.lines), self.policy)
+        predicted = [name_categories(map(predict, run.lines), self.policy) for run in runs]
+        predictions = predicted[0]
         figures = count(predictions, self.policy)
-        lines: dict[str, Sequence[Mapping[str, Any]]] = {"predictions.jsonl": this.lines}
+        lines: dict[str, Sequence[Mapping[str, Any]]] = {
+            f"predictions-run-{number}.jsonl": run.lines for number, run in enumerate(runs, 1)
+        }
+        lines = {"predictions.jsonl": lines.pop("predictions-run-1.jsonl"), **lines}
         comparison = figures_against = None
         if self.other is not None:
             others = self.other.predictions
@@ -119,12 +134,13 @@ class EvaluationRun:
             made_at=datetime.now(UTC).isoformat(timespec="seconds"),
             program=package_version(),
             model=about,
-            seconds=this.seconds,
+            seconds=sum(run.seconds for run in runs),
             figures=figures,
             predictions=predictions,
             against=None if self.other is None else self.other.name,
             figures_against=figures_against,
             comparison=comparison,
+            repetition=repeated(predicted, policy) if len(runs) > 1 else None,
             checks=check(self.thresholds, figures, comparison),
         )
         return evaluation, lines

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from stream_guard.offline.evaluation.comparison import Comparison
     from stream_guard.offline.evaluation.figures import Figures
 
-__all__ = ["Check", "Thresholds", "check", "read_share"]
+__all__ = ["BY_LANGUAGE", "Check", "Thresholds", "check", "read_share"]
+
+BY_LANGUAGE: Final = "--min-f1-by-language"
 
 
 class Check(NamedTuple):
@@ -23,13 +25,18 @@ class Check(NamedTuple):
 
 @dataclass(slots=True, frozen=True)
 class Thresholds:
-    """Bounds in [0, 1]; None for no bound. Precision, recall and F1 are those of the label ``violates``."""
+    """Bounds in [0, 1]; None for no bound. Precision, recall and F1 are those of the label ``violates``.
+
+    Attributes:
+        f1_by_language_min: for the F1 of every language of the rows.
+    """
 
     f1_min: float | None = None
     precision_min: float | None = None
     recall_min: float | None = None
     undecided_max: float | None = None
     flips_max: float | None = None
+    f1_by_language_min: float | None = None
 
 
 def check(
@@ -41,6 +48,10 @@ def check(
         ("--min-f1", thresholds.f1_min, decision.f1.value),
         ("--min-precision", thresholds.precision_min, decision.precision.value),
         ("--min-recall", thresholds.recall_min, decision.recall.value),
+        *(
+            (f"{BY_LANGUAGE} ({part.name})", thresholds.f1_by_language_min, part.decision.f1.value)
+            for part in figures.languages
+        ),
     )
     flips = None if comparison is None else comparison.flip_share.value
     upper = (

@@ -124,6 +124,46 @@ def test_a_missed_threshold_is_an_exit_code(
     ]
 
 
+def test_every_language_has_its_own_figures_and_threshold(golden: Path, out: Path) -> None:
+    # English: 1 of 1 found. German: 1 of 2 found, without a false alarm, so that F1 is 2/3.
+    result = run(golden, out, "--min-f1-by-language", "0.66")
+    assert result.exit_code == ExitCode.CLEAN, result.output
+    table = [line.split() for line in result.stdout.splitlines()]
+    assert ["de", "2", "2", "1.000", "0.500", "0.667"] in table
+    assert ["en", "2", "1", "1.000", "1.000", "1.000"] in table
+    checks = json.loads((out / "report.json").read_text())["checks"]
+    assert [(each["option"], each["passed"]) for each in checks] == [
+        ("--min-f1-by-language (de)", True),
+        ("--min-f1-by-language (en)", True),
+    ]
+    told = fails(run(golden, out, "--min-f1-by-language", "70%"), ExitCode.LIMIT)
+    assert told == "--min-f1-by-language (de) is 0.7, reached was 0.667"
+
+
+def test_a_language_without_violating_posts_passes_no_threshold(golden: Path, out: Path) -> None:
+    golden.write_text(GOLDEN + "un bon message,DC0,fr\n")
+    told = fails(run(golden, out, "--min-f1-by-language", "0.5"), ExitCode.LIMIT)
+    assert told.startswith("--min-f1-by-language (fr) is 0.5, reached was nothing")
+
+
+def test_a_set_without_languages_is_rejected_before_judging(golden: Path, out: Path) -> None:
+    golden.write_text(GOLDEN.replace("Language", "Tongue"))
+    told = fails(run(golden, out, "--min-f1-by-language", "0.5"), ExitCode.USAGE)
+    assert told == (
+        f"--min-f1-by-language: no row of {golden} has a language; name its column with --language-column"
+    )
+    assert not out.exists()
+    arguments = ("--min-f1-by-language", "0.5", "--language-column", "Tongue")
+    assert run(golden, out, *arguments).exit_code == ExitCode.CLEAN
+
+
+def test_a_set_can_be_judged_several_times(golden: Path, out: Path) -> None:
+    result = run(golden, out, "--repeat", "2")
+    assert result.exit_code == ExitCode.CLEAN, result.output
+    assert "2 runs: 0 flips (0.0%)" in result.stdout
+    assert (out / "predictions-run-2.jsonl").is_file()
+
+
 def test_no_positive_at_all_passes_no_lower_bound(tmp_path: Path, out: Path) -> None:
     file = tmp_path / "golden.csv"
     file.write_text("text,label\na fine post,safe\n")
@@ -266,6 +306,7 @@ def predictions(path: Path, confidences: list[tuple[float, bool]]) -> Path:
                 "version": policy.version,
                 "sha256": policy.sha256,
                 "category": None,
+                "rule_ids": [],
                 "rationale": None,
             },
             "confidence": {"value": confidence, "method": "m", "raw": confidence},
