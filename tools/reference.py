@@ -59,7 +59,7 @@ def _table(model, definitions, path):
         if inner is not None:
             deeper.append(((*path, name), inner))
             continue
-        default = field.get("default")
+        default = _without_nulls(field.get("default"))
         shown = "" if default is None else f"`{orjson.dumps(default).decode()}`".replace("|", "\\|")
         dotted = ".".join((*path, name))
         variable = env_name(*path, name)
@@ -69,6 +69,13 @@ def _table(model, definitions, path):
         lines += ["", f"### {'.'.join(inner_path)}", "", _flat(inner.get("description", ""))]
         lines += _table(inner, definitions, inner_path)
     return lines
+
+
+def _without_nulls(value):
+    """Return a default without the keys that are null, which say nothing."""
+    if isinstance(value, dict):
+        return {key: _without_nulls(each) for key, each in value.items() if each is not None}
+    return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
 def _definition(field, definitions):
