@@ -34,7 +34,6 @@ ParseStatus: TypeAlias = Literal[
     "empty",  # the final channel was missing or empty, after every retry
     "truncated",  # ran into a token limit before an answer, after every retry
     "timeout",  # no answer before the request's deadline
-    "no_majority",  # several samples were read, and no decision has more than half of their votes
     "not_applicable",  # the tier that decided reads no model output
 ]
 
@@ -96,6 +95,12 @@ class Votes(NamedTuple):
     undetermined: int = 0
     unread: int = 0
 
+    def majority(self) -> Decision | None:
+        """Return the decision with more than half of the votes; None if there is none. ``unread`` are no votes."""
+        half = (self.violates + self.safe + self.undetermined) / 2
+        decisions: tuple[Decision, ...] = ("violates", "safe", "undetermined")
+        return next((word for word in decisions if getattr(self, word) > half), None)
+
 
 class Sampled(NamedTuple):
     """How an answer was drawn, where it was not chosen greedily.
@@ -109,6 +114,11 @@ class Sampled(NamedTuple):
     top_p: float
     samples: int
     votes: Votes
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether samples were read, and none of their decisions has a majority."""
+        return self.votes.unread < sum(self.votes) and self.votes.majority() is None
 
 
 @dataclass(slots=True)

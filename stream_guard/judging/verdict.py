@@ -31,7 +31,8 @@ def review_reasons(answer: Answer, provenance: Provenance, policy: Policy) -> li
     if answer.is_escalated:
         reasons.append("label")
     elif answer.decision == "undetermined":
-        reasons.append("undetermined")
+        tied = provenance.sampling is not None and provenance.sampling.is_tied
+        reasons.append("no_majority" if tied else "undetermined")
     elif answer.needs_review:
         reasons.append("label")
     category = policy.taxonomy.category(answer.category) if answer.category is not None else None

@@ -67,8 +67,8 @@ class Planner:
         self._settings = settings
         self._family = family
         self._make_params = make_params
-        self._plans: LRUCache[tuple[str, Effort, int, Decoding, Taxonomy, JudgeUnit], Plan] = LRUCache(
-            PLANS_MAX
+        self._plans: LRUCache[tuple[str, Effort, int, Decoding, Taxonomy, JudgeUnit], Plan] = (
+            LRUCache(PLANS_MAX)
         )
 
     def plan(

@@ -66,9 +66,9 @@ def decide(casts: Sequence[Cast]) -> Outcome:
     if not voters:
         return Outcome(casts[0].answer, 0, None, votes, casts[0].reasoning_cut)
     confidence = (votes.violates + (votes.undetermined + unread) / 2) / len(casts)
-    decision, most = counts.most_common(1)[0]
-    if 2 * most <= len(voters):
-        answer = Answer("undetermined", parse_status="no_majority")
+    decision = votes.majority()
+    if decision is None:
+        answer = Answer("undetermined")
         cut = any(casts[index].reasoning_cut for index in voters)
         return Outcome(answer, voters[0], confidence, votes, cut)
     winners = [index for index in voters if casts[index].answer.decision == decision]

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from stream_guard.settings import CascadeSettings
 
 _EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
-_UNREADABLE: Final = frozenset({"malformed", "empty", "truncated", "no_majority"})
-"""A higher rung may decide these. Not ``timeout``: a post that timed out at a low effort also does at a high one."""
+_UNREADABLE: Final = frozenset({"malformed", "empty", "truncated"})
+"""Not ``timeout``: a post that timed out at a low effort also times out at a high one."""
 
 
 class Rung(NamedTuple):
@@ -72,9 +72,9 @@ class Ladder:
         answer = judgement.answer
         if answer is None:
             return None
-        if answer.decision == "undetermined":
-            return _why_undetermined(answer)
         provenance = judgement.provenance
+        if answer.decision == "undetermined":
+            return _why_undetermined(answer, provenance)
         if provenance is not None and provenance.reasoning_cut:
             return "reasoning_cut"
         confidence = _confidence(judgement)
@@ -185,11 +185,14 @@ def _confidence(judgement: Judgement) -> float | None:
     )[0]
 
 
-def _why_undetermined(answer: Answer) -> str | None:
+def _why_undetermined(answer: Answer, provenance: Provenance | None) -> str | None:
     """Return why a higher rung may decide what this answer did not; None where it would not."""
     if answer.is_escalated:
         return "escalated"
-    return answer.parse_status if answer.parse_status in _UNREADABLE else None
+    if answer.parse_status in _UNREADABLE:
+        return answer.parse_status
+    sampling = None if provenance is None else provenance.sampling
+    return "no_majority" if sampling is not None and sampling.is_tied else None
 
 
 def _has_decided(judgement: Judgement) -> bool:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_guard.core.errors import RecordError
+    from stream_guard.judging.contract import Sampled
     from stream_guard.judging.tiers.tier import CheapTier, Outcome
 
 POLICY = make_policy(
@@ -73,6 +74,7 @@ class Reasoner(ManualJudge):
         confidence: float | None = None,
         *,
         cut: bool = False,
+        sampling: Sampled | None = None,
         error: RecordError | None = None,
         requests: Sequence[JudgeRequest] | None = None,
     ) -> None:
@@ -90,6 +92,7 @@ class Reasoner(ManualJudge):
                 output_tokens=10,
                 finish_reason="stop",
                 reasoning_cut=cut,
+                sampling=sampling,
             )
             judgement = Judgement(
                 request,

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 FIVE = replace(POLICY, decoding=Decoding(1.0, 0.9, 5))
 FOUR = replace(POLICY, decoding=Decoding(1.0, 1.0, 4))
 SAFE = Answer("safe")
-ESCALATED = Answer("undetermined")
+ESCALATED = Answer("undetermined", labels=("ESCALATE",))
 
 
 def violates(category: str | None = None, *, cut: bool = False) -> Cast:
@@ -80,7 +80,8 @@ def test_a_tie_is_undetermined_and_says_why() -> None:
         [violates(), Cast(SAFE), Cast(ESCALATED)],
     ):
         outcome = decide(casts)
-        assert outcome.answer == Answer("undetermined", parse_status="no_majority")
+        assert outcome.answer == Answer("undetermined")
+        assert outcome.votes.majority() is None
         assert outcome.confidence is not None
         assert 0.2 < outcome.confidence < 0.8
 
@@ -341,19 +342,31 @@ def test_a_tie_climbs_and_the_rung_above_asks_in_its_own_way() -> None:
     rung = RungSettings(effort="high", reasoning_tokens_max=2_048, temperature=1, samples=7)
     rig = Rig(ladder=(rung,))
     (request,) = rig.ask("odd")
-    rig.inner.say(Answer("undetermined", parse_status="no_majority"), 0.5)
+    tie = Sampled(1.0, 1.0, 4, Votes(violates=2, safe=2))
+    rig.inner.say(Answer("undetermined"), 0.5, sampling=tie)
     assert (request.effort, request.decoding) == ("high", Decoding(1.0, 1.0, 7))
-    rig.inner.say(Answer("undetermined", parse_status="no_majority"), 0.5)
+    rig.inner.say(Answer("undetermined"), 0.5, sampling=tie)
     assert rig.trail(request)[1:] == [
         ("safeguard", "escalated", "no_majority"),
         ("safeguard", "settled", "last_rung:no_majority"),
     ]
     verdict = build_verdict(FakeRecord(), rig.of(request), consumed_ms=1, published_ms=2)
     assert (verdict["decision"], verdict["needs_review"]) == ("undetermined", True)
+    assert verdict["review_reasons"] == ["no_majority"]
     (again,) = rig.ask("odd")
     assert rig.waiting == ["odd"], "what has no majority is no answer for equal posts"
     rig.inner.say()
     assert rig.of(again).answer == SAFE
+
+
+def test_a_majority_that_asks_for_a_person_is_no_tie() -> None:
+    rig = Rig(ladder=())
+    (request,) = rig.ask("odd")
+    sampling = Sampled(1.0, 1.0, 4, Votes(violates=1, undetermined=3))
+    rig.inner.say(ESCALATED, sampling=sampling)
+    assert rig.trail(request)[1:] == [("safeguard", "settled", "last_rung:escalated")]
+    verdict = build_verdict(FakeRecord(), rig.of(request), consumed_ms=1, published_ms=2)
+    assert verdict["review_reasons"] == ["label"]
 
 
 def test_low_agreement_climbs() -> None:
