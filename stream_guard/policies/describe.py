@@ -43,6 +43,7 @@ def describe_calibration(policy: Policy) -> dict[str, Any] | None:
     }
 
 
+# Over 60 lines: most of them are one literal, a key for each field.
 def describe_policy(policy: Policy) -> dict[str, Any]:
     """Return everything about a policy except its text; each inferred value has its place in ``found``."""
     taxonomy = policy.taxonomy
