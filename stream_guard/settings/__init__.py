@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path  # noqa: TC003 - part of a public signature
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import (
@@ -35,6 +35,9 @@ from stream_guard.settings.service import (
     HttpSettings,
     TelemetrySettings,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "BatchingSettings",
@@ -183,10 +186,7 @@ def _explain(error: ValidationError) -> str:
         dotted = ".".join(path) or "settings"
         name = f"{dotted} ({env_name(*path)})" if path else dotted
         if item["type"] == "extra_forbidden":
-            parent: Any = Settings
-            for part in path[:-1]:
-                parent = parent.model_fields[part].annotation
-            known = ", ".join(parent.model_fields)
+            known = ", ".join(_table_at(path[:-1]).model_fields)
             lines.append(f"{name}: unknown setting; known here: {known}")
             continue
         what = item["msg"].removeprefix("Value error, ")
@@ -195,6 +195,18 @@ def _explain(error: ValidationError) -> str:
         )
         lines.append(f"{name}: {what}{example or _default_example(path)}")
     return "\n".join(lines)
+
+
+def _table_at(path: Sequence[str]) -> type[BaseModel]:
+    """Return the class of the section at a path; a name or an index in a table or a list is a step, too."""
+    kind: Any = Settings
+    for part in path:
+        if hasattr(kind, "model_fields"):
+            kind = kind.model_fields[part].annotation
+        else:  # dict[str, Section] or tuple[Section, ...]
+            kind = next(one for one in get_args(kind) if one not in (str, ...))
+    found: type[BaseModel] = kind
+    return found
 
 
 def _default_example(path: tuple[str, ...]) -> str:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_guard.core.errors import BrokerError, StreamGuardError
+from stream_guard.core.errors import BrokerError, SettingsError, StreamGuardError
 from stream_guard.core.kafka_types import Partition
-from stream_guard.settings import Settings, load_settings
+from stream_guard.settings import Settings, env_name, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,7 +59,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
         except StreamGuardError as error:
             yield CheckResult("topics", error=error)
         else:
-            yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
+            yield _check("topics", partial(_topics, topics, settings))
             yield _check("permissions", partial(_permissions, settings))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
@@ -74,6 +74,17 @@ def _check(name: str, work: Callable[[], str]) -> CheckResult:
         return CheckResult(name, work())
     except StreamGuardError as error:
         return CheckResult(name, error=error)
+
+
+def _topics(topics: set[str], settings: Settings) -> str:
+    unread = sorted(settings.post.topics.keys() - topics)
+    if unread:
+        message = (
+            f"post.topics ({env_name('post', 'topics')}): has settings for topics that are not read: "
+            f"{', '.join(unread)}; fix the names, or add them to kafka.topics ({env_name('kafka', 'topics')})"
+        )
+        raise SettingsError(message)
+    return f"reading {', '.join(sorted(topics)) or 'none yet'}"
 
 
 def _permissions(settings: Settings) -> str:
