@@ -17,6 +17,7 @@ from stream_guard.cli.options import (
 )
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, write_json
+from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError, SettingsError
 from stream_guard.offline.evaluation.thresholds import Thresholds, read_share
 from stream_guard.policies.effort import with_effort
@@ -129,6 +130,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     max_flips: MaxFlipsOption = None,
     *,
     texts: TextsOption = True,
+    no_studio: NoStudioOption = False,
     json: JsonOption = False,
 ) -> None:
     """Judge labelled posts without Kafka, and measure how good a policy is.
@@ -161,9 +163,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     target = _make_folder(out or Path("eval-output") / policy)
     thresholds = Thresholds(min_f1, min_precision, min_recall, max_undecided, max_flips)
     run = EvaluationRun(settings, chosen, other, rows, str(data), thresholds)
+    warm = studio_judge(settings, no_studio=no_studio)
     with stdout_kept_clean(), show_progress("starting the engine") as progress:
         evaluation, lines = asyncio.run(
-            run.run(lambda what, done, total: progress(done, total, what))
+            run.run(lambda what, done, total: progress(done, total, what), judge=warm)
         )
     document = write_files(target, evaluation, lines, rows if texts else None)
     if json:

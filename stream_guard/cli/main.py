@@ -32,6 +32,7 @@ from stream_guard.cli.replay import replay
 from stream_guard.cli.round_trip import round_trip
 from stream_guard.cli.route import route
 from stream_guard.cli.run import run
+from stream_guard.cli.studio import studio
 from stream_guard.cli.tail import tail
 from stream_guard.cli.terminal import say, say_error
 from stream_guard.core.errors import StreamGuardError
@@ -68,6 +69,7 @@ _COMMANDS: Final = (
         "eval --policy dangerous-content golden.csv --against high --min-f1 0.85 --max-flips 2%",
         _AUTHOR,
     ),
+    _Command("studio", studio, "studio posts.jsonl --policy dangerous-content", _AUTHOR),
     _Command("route", route, "route posts.jsonl --topic forum.posts", _AUTHOR),
     _Command("run", run, "run --config guard.toml", _RUN),
     _Command("check", check, "check --config guard.toml", _RUN),

@@ -72,6 +72,7 @@ class PolicyReloader:
         switch: makes a prepared set live, between two batches.
         report: receives each outcome, for logs, counters and health.
         effort, reasoning_tokens_max: as for :func:`~stream_guard.policies.store.load_policies`.
+        routes_needed: as for :func:`~stream_guard.policies.store.build_policies`.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class PolicyReloader:
         report: Callable[[ReloadOutcome], None] = lambda _: None,
         effort: Effort = "low",
         reasoning_tokens_max: int = 512,
+        routes_needed: bool = True,
     ) -> None:
         self.live = live
         self.refused: str | None = None
@@ -94,6 +96,7 @@ class PolicyReloader:
         self._report = report
         self._effort: Effort = effort
         self._reasoning_tokens_max = reasoning_tokens_max
+        self._routes_needed = routes_needed
         self._checked: str | None = live.sha256  # digest or error of the last checked content
 
     async def run(self, changes: AsyncIterator[object] | None = None) -> None:
@@ -128,7 +131,10 @@ class PolicyReloader:
 
     def _build(self, files: PolicyFiles) -> PolicySet:
         policies = build_policies(
-            files, effort=self._effort, reasoning_tokens_max=self._reasoning_tokens_max
+            files,
+            effort=self._effort,
+            reasoning_tokens_max=self._reasoning_tokens_max,
+            routes_needed=self._routes_needed,
         )
         refuse_errors(policies, self._path)
         return policies

@@ -35,6 +35,7 @@ from stream_guard.settings.service import (
     HttpSettings,
     TelemetrySettings,
 )
+from stream_guard.settings.studio import StudioSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -52,6 +53,7 @@ __all__ = [
     "RungSettings",
     "SecuritySettings",
     "Settings",
+    "StudioSettings",
     "TelemetrySettings",
     "env_name",
     "load_settings",
@@ -79,6 +81,7 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
+    studio: StudioSettings = StudioSettings()
 
     @property
     def stall_s(self) -> float:

@@ -20,6 +20,7 @@ from stream_guard.cli.terminal import (
     write_json,
     write_table,
 )
+from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError
 from stream_guard.records.post import PostParser
 from stream_guard.settings import load_settings
@@ -58,6 +59,7 @@ def attack(
         int, typer.Option("--posts-max", min=1, help="Use at most this many.")
     ] = 50,
     hidden_max: HiddenMaxOption = None,
+    no_studio: NoStudioOption = False,
     json: JsonOption = False,
 ) -> None:
     """Disguise posts in known ways, judge them with the real model, and count the decisions that flip."""
@@ -70,7 +72,7 @@ def attack(
     folder, policies = load_folder(path, config)
     policy = find_policy(policies, slug)
     found = read_sample(posts, policy, folder, PostParser(settings.post))[:posts_max]
-    judge = make_judge(settings.engine)
+    judge = studio_judge(settings, no_studio=no_studio) or make_judge(settings.engine)
     with stdout_kept_clean(), show_progress("judging") as progress:
         report = asyncio.run(run_attacks(judge, policies, policy, found, progress=progress))
     if json:
