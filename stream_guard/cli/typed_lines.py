@@ -34,9 +34,11 @@ async def typed_lines() -> AsyncIterator[str]:
         # The event loop may be closed when the line comes.
         with contextlib.suppress(RuntimeError):
             asked.acquire()
-            for line in _lines():
-                loop.call_soon_threadsafe(lines.put_nowait, line)
-                asked.acquire()
+            # Standard input that is closed or cannot be read is at its end.
+            with contextlib.suppress(OSError):
+                for line in _lines():
+                    loop.call_soon_threadsafe(lines.put_nowait, line)
+                    asked.acquire()
             loop.call_soon_threadsafe(lines.put_nowait, None)
 
     with _terminal_kept():

@@ -77,7 +77,7 @@ def peer_uid(connection: socket.socket) -> int:
 class Address:
     """Holds the studio's place. A context manager that makes the socket, and removes it at the end.
 
-    The lock ends with its process, even after SIGKILL. So whoever holds the lock may remove an old socket.
+    The lock ends with its process, even after SIGKILL. So the process that holds the lock may remove an old socket.
 
     Args:
         path: of the socket.

@@ -90,7 +90,7 @@ class Studio:
         return socket_path(self._settings.studio)
 
     def note_activity(self) -> None:
-        """Start the idle timeout anew."""
+        """Restart the idle timeout."""
         self._active_at_s = time.monotonic()
 
     async def run(
