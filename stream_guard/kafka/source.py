@@ -27,11 +27,13 @@ from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.connection_failure import find_cause
 from stream_guard.kafka.permissions import forbidden_topics, principal
+from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.protocol_errors import FencedInstanceIdError
-from stream_guard.kafka.record_decoding import tolerate_header_names
+from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.static_membership import refuse_twins
+from stream_guard.stream.ports import NO_BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -150,7 +152,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
     async def start(self, listener: RebalanceListener) -> None:
         """Join the group. Raises as :meth:`stream_guard.stream.ports.Source.start`."""
         settings = self._settings
-        tolerate_header_names()
+        use_own_decoder()
         await check_topics(settings)
         self._listener = listener
         consumer = AIOKafkaConsumer(
@@ -225,7 +227,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         return found
 
     async def poll(
-        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+        self,
+        partitions: Sequence[Partition],
+        *,
+        records_max: int,
+        timeout_ms: int,
+        bytes_max: int = NO_BOUND,
     ) -> Mapping[Partition, Sequence[Record]]:
         """Return records as soon as there are any; see :meth:`stream_guard.stream.ports.Source.poll`.
 
@@ -240,9 +247,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         sought = self._sought
         wanted = [TopicPartition(*p) for p in partitions if p in sought] or (_NOBODY,)
         try:
-            polled = await self._consumer.getmany(
-                *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
-            )
+            with poll_bytes(bytes_max):
+                polled = await self._consumer.getmany(
+                    *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
+                )
         except KafkaError as error:
             if _is_fenced(error):
                 raise self._twin() from error

@@ -18,6 +18,7 @@ from stream_guard.core.errors import (
     TooLargeError,
 )
 from stream_guard.core.json_pointer import FirstOf, JsonPointer
+from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.records.cloud_event import open_cloud_event
 from stream_guard.records.field_values import identifier, label, time_ms
 from stream_guard.records.json_document import load_document
@@ -106,10 +107,8 @@ class PostParser:
             NotAPostError: ``post.where`` excludes the record.
             RecordError: the record is at fault; one of the kinds of the parse stage.
         """
-        if value is None:
-            if self._where is not None:
-                raise NotAPostError("tombstone")
-            raise TombstoneError("the value is null")
+        if not value:
+            value = self._empty_value(value)
         if len(value) > self._max_record_bytes:
             message = f"the value has {len(value)} bytes; post.max_record_bytes is {self._max_record_bytes}"
             raise TooLargeError(message)
@@ -133,6 +132,20 @@ class PostParser:
         if repaired:
             post.repaired = True
         return post, document
+
+    def _empty_value(self, value: bytes | None) -> bytes:
+        """Return a value of no bytes, or raise the error of one that is null or was too long to keep."""
+        if value is None:
+            if self._where is not None:
+                raise NotAPostError("tombstone")
+            raise TombstoneError("the value is null")
+        if isinstance(value, OversizedValue):
+            size = "more" if value.size_bytes is None else f"{value.size_bytes}"
+            message = (
+                f"the record has {size} bytes when expanded; at most {value.limit_bytes} are read"
+            )
+            raise TooLargeError(message)
+        return value
 
     def _read(
         self,
