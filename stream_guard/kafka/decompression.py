@@ -12,6 +12,7 @@ from __future__ import annotations
 import gzip
 import io
 import struct
+import zlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -48,7 +49,11 @@ _BEFORE_LENGTH_BYTES: Final = 12
 _VARINT_BYTES_MAX: Final = 10
 # A window of zstd that no client of Kafka exceeds: 128 MiB is the largest of its levels.
 _WINDOW_BYTES_MAX: Final = 128 << 20
-_BROKEN: Final = (zstandard.ZstdError, cramjam.DecompressionError)
+_BROKEN: Final = (
+    # What the libraries raise, and what wrong numbers in the batch lead to.
+    *(zlib.error, zstandard.ZstdError, cramjam.DecompressionError),
+    *(ValueError, LookupError, EOFError, OSError, RuntimeError, struct.error),
+)
 _XERIAL: Final = b"\x82SNAPPY\x00"
 _XERIAL_HEADER_BYTES: Final = 16
 
@@ -77,7 +82,7 @@ def expand_batch(batch: memoryview) -> Iterator[bytes | LongRecord]:
     """
     try:
         yield from _Expansion(batch).run()
-    except (*_BROKEN, ValueError, EOFError, OSError, RuntimeError) as error:
+    except _BROKEN as error:
         message = f"a compressed batch cannot be read: {type(error).__name__}"
         raise CorruptRecordException(message) from error
 
