@@ -9,6 +9,7 @@ from stream_guard.cli.terminal import count_of, say, styled, write_table
 if TYPE_CHECKING:
     from stream_guard.offline.evaluation.comparison import Comparison
     from stream_guard.offline.evaluation.figures import Figures
+    from stream_guard.offline.evaluation.predictions import Prediction
     from stream_guard.offline.evaluation.report import Evaluation
 
 __all__ = ["say_evaluation"]
@@ -21,6 +22,9 @@ def say_evaluation(evaluation: Evaluation) -> None:
     figures = evaluation.figures
     say(f"{evaluation.name} on {evaluation.source}: {count_of(figures.rows, 'post')}")
     _say_scores(figures)
+    if figures.uncategorised:
+        left = count_of(figures.uncategorised, "post")
+        say(f"by category without {left}, whose label says only whether it violates")
     calibration = figures.calibration
     error = "" if calibration is None else f"; calibration error {calibration.ece:.3f}"
     say(
@@ -55,4 +59,9 @@ def _say_comparison(comparison: Comparison, against: str) -> None:
         f"p = {comparison.p:.3g}"
     )
     for flip in comparison.flips[:_FLIPS_SHOWN_MAX]:
-        say(f"  row {flip.this.row}: {flip.against.decision} -> {flip.this.decision}")
+        say(f"  {_name(flip.this)}: {flip.against.decision} -> {flip.this.decision}")
+
+
+def _name(row: Prediction) -> str:
+    """Return the id of a row's post, or the row's number where the post has no id."""
+    return f"row {row.row}" if row.id == str(row.row) else row.id

@@ -207,7 +207,9 @@ def _open(file: Path, columns: Columns) -> _Table:
         raise SettingsError(message) from error
     if suffix == ".jsonl":
         return _jsonl(file, text, columns)
-    return _csv(file, text, columns, "\t" if suffix == ".tsv" else ",")
+    if suffix == ".tsv":
+        return _csv(file, text, columns, "\t")
+    return _commas_or_semicolons(file, text, columns)
 
 
 # Columns
@@ -239,6 +241,17 @@ def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
             message = f"{file}: {missing}; set --{what}-column to one of: {there or 'none'}"
             raise SettingsError(message)
     return picked
+
+
+def _commas_or_semicolons(file: Path, text: str, columns: Columns) -> _Table:
+    """Return the table of a CSV. Spreadsheets of many countries write semicolons into it."""
+    try:
+        return _csv(file, text, columns, ",")
+    except SettingsError as error:
+        try:
+            return _csv(file, text, columns, ";")
+        except SettingsError:
+            raise error from None
 
 
 def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
