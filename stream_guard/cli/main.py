@@ -25,6 +25,7 @@ from stream_guard.cli.policies.calibrate import calibrate
 from stream_guard.cli.policies.diff import diff
 from stream_guard.cli.policies.lint import lint
 from stream_guard.cli.policies.list import list_policies
+from stream_guard.cli.policies.new import new
 from stream_guard.cli.policies.score import score
 from stream_guard.cli.policies.show import show
 from stream_guard.cli.produce import produce
@@ -87,6 +88,7 @@ _COMMANDS: Final = (
     ),
 )
 _POLICIES: Final = (
+    _Command("new", new, "policies new ticket-touting --topic forum.posts"),
     _Command("lint", lint, "policies lint --format sarif > policies.sarif"),
     _Command("list", list_policies, "policies list"),
     _Command("show", show, "policies show dangerous-content"),

@@ -280,6 +280,12 @@ def route(stage: Stage) -> None:
     stage.tries(*line, "--header", NAME)
 
 
+def policies_new(stage: Stage) -> None:
+    stage.tries("policies", "new", NAME, "--path", stage.folder)
+    stage.tries("policies", "new", "other", "--topic", NAME, "--path", stage.folder)
+    stage.tries("policies", "new", "other", "--path", stage.bad_folder)
+
+
 def policies_lint(stage: Stage) -> None:
     for folder in (stage.folder, stage.bad_folder):
         for form in ("text", "json", "sarif"):
@@ -368,7 +374,7 @@ def export_dsa(stage: Stage) -> None:
 STAGES: Final[tuple[Callable[[Stage], None], ...]] = (
     *(classify, studio, evaluate, run, check, doctor, show_config, tail, produce, round_trip),
     *(round_trip_without_verdict, replay, backtest, route),
-    *(policies_lint, policies_list, policies_show, policies_diff, policies_attack),
+    *(policies_new, policies_lint, policies_list, policies_show, policies_diff, policies_attack),
     *(policies_score, policies_calibrate, dlq_list, dlq_show, dlq_replay, export_dsa),
 )
 
