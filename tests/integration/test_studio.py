@@ -68,8 +68,11 @@ class Studio:
         raise AssertionError(f"it ended without {part!r}: {''.join(seen)}")
 
     def classify(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+        return self.run("classify", "--policy", SLUG, *words, **settings)
+
+    def run(self, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "stream_guard", "classify", "--policy", SLUG, *words],
+            [sys.executable, "-m", "stream_guard", *words],
             env=self.environment | settings,
             capture_output=True,
             text=True,
@@ -123,6 +126,20 @@ def test_a_saved_policy_judges_kept_posts_again_and_commands_use_the_new_text(
     assert "1 of 1 verdict changed" in studio.read_until("saved house-rules@")
     assert "violates HR2 (HR2.a) -> safe" in studio.read_until("->")
     assert json.loads(studio.classify(SCOOTER, "--json").stdout)["decision"] == "safe"
+
+
+def test_a_new_policy_judges_a_file_of_ones_own(studio: Studio, tmp_path: Path) -> None:
+    """The README's commands, with the engine that is warm."""
+    folder = tmp_path / "policies"
+    command = [sys.executable, "-m", "stream_guard", "policies", "new", "touting", "--path", folder]
+    subprocess.run(command, check=True)
+    posts = tmp_path / "posts.jsonl"
+    posts.write_text('{"id": "a", "text": "One chair, 40, collect it on Sunday"}\n')
+    words = ["classify", "--policy", "touting", str(posts), "--json"]
+    result = studio.run(*words, STREAM_GUARD_POLICIES__PATH=str(folder))
+    verdict = json.loads(result.stdout)
+    assert verdict["policy"]["id"] == "touting"
+    assert verdict["provenance"]["tier"] == "safeguard"
 
 
 def test_another_model_is_not_judged_by_this_engine(studio: Studio) -> None:
