@@ -26,7 +26,7 @@ from aiokafka.errors import IllegalStateError, KafkaError
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.connection_failure import find_cause
-from stream_guard.kafka.permissions import forbidden_topics, principal
+from stream_guard.kafka.permissions import explain_denial, forbidden_topics, principal
 from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.protocol_errors import FencedInstanceIdError
@@ -255,7 +255,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             if _is_fenced(error):
                 raise self._twin() from error
             if not error.retriable:
-                message = f"reading failed: {named(error)}"
+                message = f"reading failed: {explain_denial(error, group=self._settings.group_id)}"
                 raise BrokerError(message) from error
             _log.warning("poll_failed", error=type(error).__name__)
             await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
