@@ -69,7 +69,9 @@ OutOption = Annotated[
 ]
 TextColumnOption = Annotated[
     str | None,
-    typer.Option(help="Column that holds the text; a JSON pointer works in .jsonl."),
+    typer.Option(
+        help="Column that holds the text: its name, its number from 1, or in .jsonl a JSON pointer."
+    ),
 ]
 LabelColumnOption = Annotated[str | None, typer.Option(help="Column that holds the human label.")]
 IdColumnOption = Annotated[

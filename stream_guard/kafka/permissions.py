@@ -131,15 +131,20 @@ async def forbidden_topics(settings: KafkaSettings, names: Iterable[str]) -> lis
 
 
 async def require_permissions(
-    settings: KafkaSettings, topics: Iterable[str], *, transactional_id: str | None
+    settings: KafkaSettings,
+    *,
+    read: Iterable[str],
+    written: Iterable[str],
+    transactional_id: str | None,
 ) -> None:
     """Check that we may read, write, join the group and, if an id is given, write in transactions.
 
     What a broker does not say is taken as allowed.
 
     Args:
-        settings: the topics that we write, and the group.
-        topics: those that we read.
+        settings: the broker and the group.
+        read: topics that we read.
+        written: topics that we write.
         transactional_id: one such as we use; None without transactions.
 
     Raises:
@@ -150,8 +155,8 @@ async def require_permissions(
         if connection is None:
             return
         for names, bit, word in (
-            (topics, _READ, "Read"),
-            (settings.written_topics, _WRITE, "Write"),
+            (read, _READ, "Read"),
+            (written, _WRITE, "Write"),
         ):
             denied = await _without(connection, names, bit)
             if denied:

@@ -21,10 +21,11 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
+from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.connection_failure import find_cause
 from stream_guard.kafka.permissions import explain_denial, forbidden_topics, principal
 from stream_guard.kafka.poll_bytes import poll_bytes
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.settings import DeliverySettings, KafkaSettings
     from stream_guard.stream.ports import RebalanceListener
+    from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 # getmany() of no partitions means all of them, and getmany() of paused ones throws their prefetched records away;
@@ -139,9 +141,12 @@ async def _explain_missing(settings: KafkaSettings, missing: Sequence[str]) -> s
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
     """A :class:`stream_guard.stream.ports.Source` on a consumer group."""
 
-    def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
+    def __init__(
+        self, settings: KafkaSettings, delivery: DeliverySettings, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._delivery = delivery
+        self._metrics = metrics
         self._consumer: AIOKafkaConsumer | None = None
         self._listener: RebalanceListener | None = None
         self._generation = 0
@@ -159,7 +164,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # a position that is out of range is reported: see _read_on()
             isolation_level=settings.isolation_level,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.heartbeat_interval_ms,
@@ -251,6 +256,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                 polled = await self._consumer.getmany(
                     *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
                 )
+        except OffsetOutOfRangeError as error:
+            await self._read_on(error.args[0], generation)
+            return {}
         except KafkaError as error:
             if _is_fenced(error):
                 raise self._twin() from error
@@ -271,6 +279,37 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             "process an id of its own"
         )
 
+    async def _read_on(self, positions: Mapping[TopicPartition, int], generation: int) -> None:
+        """Read from the beginning where positions are out of range, and say how much is gone."""
+        assert self._consumer is not None, "start() comes first"
+        try:
+            async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
+                begins = await self._consumer.beginning_offsets(list(positions))
+                ends = await self._consumer.end_offsets(list(positions))
+        except (KafkaError, TimeoutError) as error:
+            # The next fetch is out of range again, and asks again.
+            _log.warning("poll_failed", error=type(error).__name__)
+            return
+        if generation != self._generation:
+            return
+        for tp, position in positions.items():
+            begin, end = begins[tp], ends[tp]
+            if begin <= position <= end:
+                continue  # it was cut and has grown again in between: the next fetch says which
+            cause = "retention" if position < begin else "past_end"
+            count = begin - position if position < begin else position - end
+            self._metrics.expired.labels(tp.topic, cause).inc(count)
+            _log.warning(
+                "records_expired",
+                partition=f"{tp.topic}/{tp.partition}",
+                cause=cause,
+                records=count,
+                position=position,
+                now=begin,
+            )
+            with contextlib.suppress(IllegalStateError):  # a rebalance has begun
+                self._consumer.seek(tp, begin)
+
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions within ``delivery.commit_timeout_s``. Raises BrokerError."""
         assert self._consumer is not None, "start() comes first"
@@ -288,11 +327,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Leave the group, within ``delivery.stop_timeout_s``."""
         if self._consumer is None:
             return
-        try:
-            async with asyncio.timeout(self._delivery.stop_timeout_s):
-                await self._consumer.stop()
-        except (KafkaError, OSError, TimeoutError) as error:
-            _log.warning("consumer_stop_failed", error=type(error).__name__)
+        error = await stop_within(self._consumer.stop(), self._delivery.stop_timeout_s)
+        if error is None:
+            return
+        _log.warning("consumer_stop_failed", error=type(error).__name__)
+        # It left the group first; the connections may still be open.
+        await stop_within(self._consumer._client.close(), self._delivery.stop_timeout_s)  # noqa: SLF001
 
     # aiokafka's listener
 
@@ -312,6 +352,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         except IllegalStateError:
             return  # another rebalance has begun; the next assignment follows
         self._assigned = tuple(sorted(Partition(tp.topic, tp.partition) for tp in assigned))
+        for topic in {tp.topic for tp in assigned}:
+            # Counted from 0, or Prometheus would not see the first increase.
+            for cause in ("retention", "past_end"):
+                self._metrics.expired.labels(topic, cause)
         await self._tell("on_assigned", assigned)
 
     async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:

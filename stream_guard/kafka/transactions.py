@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 
     from aiokafka import AIOKafkaProducer
 
-    from stream_guard.settings import DeliverySettings, KafkaSettings
+    from stream_guard.settings import DeliverySettings, KafkaSettings, Settings
     from stream_guard.stream.in_flight import Outgoing
 
     # The offset of the record that owes an output, its topic, and the policy or reason in its label.
@@ -66,18 +66,19 @@ def transactional_id(group: str, partition: Partition) -> str:
     return f"{group}/{partition.topic}/{partition.partition}"
 
 
-async def check_permissions(
-    settings: KafkaSettings, delivery: DeliverySettings, topics: Collection[str]
-) -> None:
+async def check_permissions(settings: Settings, topics: Collection[str]) -> None:
     """Check what access control lists allow us, before anything is read; see :func:`require_permissions`.
 
     Raises:
-        BrokerError: something is forbidden that reading ``topics`` in this delivery mode needs.
+        BrokerError: something is forbidden that reading ``topics`` with these settings needs.
     """
-    name = None
-    if delivery.mode == "exactly_once":
-        name = transactional_id(settings.group_id, Partition(min(topics, default="posts"), 0))
-    await require_permissions(settings, topics, transactional_id=name)
+    kafka, name = settings.kafka, None
+    if settings.delivery.mode == "exactly_once":
+        name = transactional_id(kafka.group_id, Partition(min(topics, default="posts"), 0))
+    archive = [kafka.archive_topic] if settings.policies.archive == "topic" else []
+    await require_permissions(
+        kafka, read=topics, written=[*kafka.written_topics, *archive], transactional_id=name
+    )
 
 
 class RefusedOutputs:

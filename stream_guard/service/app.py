@@ -134,10 +134,10 @@ class App:
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
         topics = await check_topics(settings.kafka)
-        await check_permissions(settings.kafka, settings.delivery, topics)
+        await check_permissions(settings, topics)
         # A topic that the pattern catches waits for its route; it must not stop the others.
         check_routes(policies, settings.kafka.topics, settings)
-        source = KafkaSource(settings.kafka, settings.delivery)
+        source = KafkaSource(settings.kafka, settings.delivery, self.metrics)
         delivery = self._make_delivery(source)
         pipeline, poll_loop = self._make_stream(policies, source, delivery)
         self._poll_loop = poll_loop

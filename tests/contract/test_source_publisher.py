@@ -80,7 +80,7 @@ class KafkaRig:
         )
 
     def source(self, topic: str, group: str) -> Source:
-        return KafkaSource(self.settings(topic, group), DeliverySettings())
+        return KafkaSource(self.settings(topic, group), DeliverySettings(), Metrics())
 
     def publisher(self) -> Publisher:
         metrics = Metrics(CollectorRegistry())

@@ -89,7 +89,7 @@ def _topics(topics: set[str], settings: Settings) -> str:
 def _permissions(settings: Settings, topics: set[str]) -> str:
     from stream_guard.kafka.transactions import check_permissions
 
-    asyncio.run(check_permissions(settings.kafka, settings.delivery, topics))
+    asyncio.run(check_permissions(settings, topics))
     return f"topics and the group {settings.kafka.group_id} may be used"
 
 
