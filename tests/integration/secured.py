@@ -1,12 +1,14 @@
-"""A broker with every kind of security, its users' environments, and what people grant and take away there."""
+"""How users of a secured broker connect, by the guide's own lines, and what people grant and take away there."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
+import yaml
 from aiokafka.conn import create_conn
 from aiokafka.protocol.admin import CreateAclsRequest, DeleteAclsRequest
 from aiokafka.protocol.api import Request, RequestStruct, Response
@@ -21,6 +23,7 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from tests.commands.lines import ROOT, blocks
 from tests.helm.chart import render_with
 
 if TYPE_CHECKING:
@@ -40,7 +43,44 @@ ARCHIVE: Final = "stream-guard.policies"
 _ALLOW: Final = 3
 _SCRAM_SHA_512: Final = 2
 _ITERATIONS: Final = 4_096
-KINDS: Final = ("PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER", "mutual TLS")
+PAGE: Final = "docs/guides/kafka-security.md"
+KINDS: Final = (
+    "encryption",
+    "PLAIN",
+    "SCRAM-SHA-256",
+    "SCRAM-SHA-512",
+    "OAUTHBEARER",
+    "mutual TLS",
+)
+"""As the first line of each block of the page says."""
+_SECRETS: Final = "/run/secrets"
+_SERVERS: Final = "kafka.example.com:9094"
+
+
+def page_block(kind: str, language: str) -> str:
+    """Return the settings file (toml) or the chart's values (yaml) that the page has for a kind."""
+    (found,) = [
+        text
+        for block in blocks(PAGE, (ROOT / PAGE).read_text("utf-8"))
+        if block.language == language
+        and (text := "\n".join(line for _, line in block.lines)).startswith(f"# {kind}\n")
+    ]
+    return found
+
+
+def page_grants() -> list[argparse.Namespace]:
+    """Return the grants of the page's ``kafka-acls.sh`` lines; an option that is unknown here fails."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--add", action="store_true", required=True)
+    parser.add_argument("--allow-principal", required=True)
+    parser.add_argument("--operation", required=True, choices=["Read", "Write"])
+    parser.add_argument("--resource-pattern-type", default="literal")
+    for kind in ("--topic", "--group", "--transactional-id"):
+        parser.add_argument(kind)
+    lines = (ROOT / PAGE).read_text("utf-8").splitlines()
+    return [
+        parser.parse_args(line.split()[1:]) for line in lines if line.startswith("kafka-acls.sh ")
+    ]
 
 
 @dataclass
@@ -72,71 +112,84 @@ class Secrets:
             self.text.append(secret)
 
 
-def chart_environment(values: Mapping[str, Any], secrets: Secrets) -> dict[str, str]:
-    """Return the security variables of the container that the chart renders, with its mounts in the test's folder."""
-    rendered = render_with({"kafka.security": dict(values)})
-    folders = {}
-    for mount in rendered.container["volumeMounts"]:
-        secret = rendered.volumes[mount["name"]].get("secret")
-        if secret is not None:
-            folders[mount["mountPath"]] = str(secrets.folder / secret["secretName"])
-    found = {}
-    for variable in rendered.container["env"]:
-        if not variable["name"].startswith("STREAM_GUARD_KAFKA__SECURITY__"):
-            continue
-        if "valueFrom" in variable:
-            at = variable["valueFrom"]["secretKeyRef"]
-            value = (secrets.folder / at["name"] / at["key"]).read_text("utf-8")
-        else:
-            value = variable["value"]
-        for path, folder in folders.items():
-            if value.startswith(f"{path}/"):
-                value = folder + value.removeprefix(path)
-        found[variable["name"]] = value
-    return found
-
-
 @dataclass
 class User:
     """How one user of a secured broker connects.
 
     Attributes:
-        bootstrap: of the listener for this kind.
-        values: of the chart, below ``kafka.security``.
-        secrets: the files that they name.
+        kind: of security.
+        bootstrap: of the listener for it.
+        secrets: its Secrets.
     """
 
+    kind: str
     bootstrap: str
-    values: dict[str, Any]
     secrets: Secrets
 
-    def environment(self) -> dict[str, str]:
-        return chart_environment(self.values, self.secrets)
+    def chart_environment(self) -> dict[str, str]:
+        """Return Kafka's variables of the container that the chart renders with the page's values."""
+        values = yaml.safe_load(page_block(self.kind, "yaml"))
+        rendered = render_with(
+            {
+                "kafka.bootstrapServers": values["kafka"]["bootstrapServers"],
+                "kafka.security": values["kafka"]["security"],
+                **{name: value for name, value in values.items() if name != "kafka"},
+            }
+        )
+        folders = {}
+        for mount in rendered.container["volumeMounts"]:
+            volume = rendered.volumes[mount["name"]]
+            if "secret" in volume:
+                folders[mount["mountPath"]] = volume["secret"]["secretName"]
+            elif "projected" in volume:
+                folders[mount["mountPath"]] = volume["name"]
+        found = {}
+        for variable in rendered.container["env"]:
+            name = variable["name"]
+            if "valueFrom" in variable and "secretKeyRef" in variable["valueFrom"]:
+                at = variable["valueFrom"]["secretKeyRef"]
+                value = (self.secrets.folder / at["name"] / at["key"]).read_text("utf-8")
+            else:
+                value = variable.get("value", "")
+            for path, folder in folders.items():
+                if value.startswith(f"{path}/"):
+                    value = str(self.secrets.folder / folder) + value.removeprefix(path)
+            if name.startswith("STREAM_GUARD_KAFKA__SECURITY__"):
+                found[name] = value
+        assert rendered.env["STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS"] == _SERVERS
+        return found
+
+    def settings_file(self) -> Path:
+        """Write the page's settings file, with this broker's address and this test's folder."""
+        text = page_block(self.kind, "toml")
+        assert text.count(_SERVERS) == 1
+        file = self.secrets.folder / "guard.toml"
+        text = text.replace(_SERVERS, self.bootstrap)
+        file.write_text(text.replace(_SECRETS, str(self.secrets.folder)))
+        return file
 
 
 def connect(secured: Secured, kind: str, user: str, password: str, folder: Path) -> User:
     """Return how a user connects by one kind of security, with everything that its Secrets need."""
     secrets = Secrets(folder)
     secrets.write("kafka-ca", ca_crt=secured.ca_file.read_bytes())
-    values: dict[str, Any] = {"protocol": "SASL_SSL", "caSecret": {"name": "kafka-ca"}}
+    listener = "SASL"
     if kind == "mutual TLS":
+        listener = "MTLS"
         certificate = secured.certificate(user)
         secrets.write(
             "kafka-client",
             tls_crt=certificate.certificate_file.read_bytes(),
             tls_key=certificate.key_file.read_bytes(),
         )
-        values |= {"protocol": "SSL", "clientSecret": {"name": "kafka-client"}}
-        return User(secured.servers("MTLS"), values, secrets)
-    values["saslMechanism"] = kind
-    if kind == "OAUTHBEARER":
-        folder = secrets.write("kafka-token", token=secured.token(user))
-        values["oauthTokenFile"] = str(folder / "token")
+    elif kind == "OAUTHBEARER":
+        secrets.write("kafka-token", token=secured.token(user))
+    elif kind == "encryption":
+        listener = "TLS"
     else:
-        secrets.write("kafka-user", username=user, password=password)
-        secrets.text.remove(user)
-        values["saslSecret"] = {"name": "kafka-user"}
-    return User(secured.servers("SASL"), values, secrets)
+        secrets.write("kafka-user", password=password)
+        (folder / "kafka-user" / "username").write_text(user)
+    return User(kind, secured.servers(listener), secrets)
 
 
 @dataclass
@@ -162,16 +215,24 @@ class Access:
         assert len(matching) == 1
 
     async def grant_all(self, user: str, environment: Mapping[str, str]) -> None:
-        """Grant what a deployment needs in both delivery modes, and no more."""
-        posts = environment["STREAM_GUARD_KAFKA__TOPICS"].strip('["]')
-        group = environment["STREAM_GUARD_KAFKA__GROUP_ID"]
-        await self.grant(user, READ, TOPIC, posts)
-        for name in ("VERDICT_TOPIC", "DEAD_LETTER_TOPIC"):
-            await self.grant(user, WRITE, TOPIC, environment[f"STREAM_GUARD_KAFKA__{name}"])
-        await self.grant(user, WRITE, TOPIC, ARCHIVE)
-        await self.grant(user, READ, GROUP, group)
-        for operation in (WRITE, DESCRIBE):
-            await self.grant(user, operation, TRANSACTIONAL_ID, f"{group}/", pattern=PREFIXED)
+        """Grant what the page grants, with the names of a deployment instead of its own."""
+        names = {
+            "posts": environment["STREAM_GUARD_KAFKA__TOPICS"].strip('["]'),
+            "stream-guard.verdicts": environment["STREAM_GUARD_KAFKA__VERDICT_TOPIC"],
+            "stream-guard.dead-letters": environment["STREAM_GUARD_KAFKA__DEAD_LETTER_TOPIC"],
+            ARCHIVE: ARCHIVE,
+            "stream-guard": environment["STREAM_GUARD_KAFKA__GROUP_ID"],
+            "stream-guard/": environment["STREAM_GUARD_KAFKA__GROUP_ID"] + "/",
+        }
+        grants = page_grants()
+        assert len(grants) == len(names)
+        for one in grants:
+            assert one.allow_principal == "User:guard"
+            kind = TOPIC if one.topic else GROUP if one.group else TRANSACTIONAL_ID
+            name = names.pop(one.topic or one.group or one.transactional_id)
+            pattern = PREFIXED if one.resource_pattern_type == "prefixed" else LITERAL
+            operation = READ if one.operation == "Read" else WRITE
+            await self.grant(user, operation, kind, name, pattern=pattern)
 
     async def set_password(self, user: str, password: str) -> None:
         """Change a user's password for SCRAM-SHA-512 (RFC 5802: the salted password)."""

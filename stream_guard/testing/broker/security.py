@@ -44,13 +44,15 @@ class SecuredListener:
 
     Attributes:
         name: letters and digits, such as ``SASL``.
-        mechanisms: of SASL, for SASL_SSL; none for SSL, where a client must show a certificate.
+        mechanisms: of SASL, for SASL_SSL; none for SSL.
         certificate: the broker's on this listener; one for 127.0.0.1 and localhost if unset.
+        client_certificates: without SASL, whether a client must show a certificate.
     """
 
     name: str
     mechanisms: Sequence[str] = ()
     certificate: Certificate | None = None
+    client_certificates: bool = True
 
 
 @dataclass(slots=True, frozen=True)
@@ -197,12 +199,13 @@ class Secured:
 
     def _of_listener(self, listener: SecuredListener) -> dict[str, object]:
         prefix = f"listener.name.{listener.name.lower()}"
+        asks = listener.client_certificates and not listener.mechanisms
         found: dict[str, object] = {
             f"{prefix}.ssl.keystore.type": "PEM",
             f"{prefix}.ssl.keystore.location": self._store(listener),
             f"{prefix}.ssl.truststore.type": "PEM",
             f"{prefix}.ssl.truststore.location": self.ca_file,
-            f"{prefix}.ssl.client.auth": "none" if listener.mechanisms else "required",
+            f"{prefix}.ssl.client.auth": "required" if asks else "none",
         }
         if listener.mechanisms:
             found[f"{prefix}.sasl.enabled.mechanisms"] = ",".join(listener.mechanisms)
