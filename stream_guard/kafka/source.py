@@ -27,6 +27,7 @@ from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.connection_failure import find_cause
+from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
 from stream_guard.kafka.permissions import explain_denial, forbidden_topics, principal
 from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
@@ -164,7 +165,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="none",  # a position that is out of range is reported: see _read_on()
+            auto_offset_reset="none",  # a position that is out of range is reported: see expiry.py
             isolation_level=settings.isolation_level,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.heartbeat_interval_ms,
@@ -257,7 +258,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                     *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
                 )
         except OffsetOutOfRangeError as error:
-            await self._read_on(error.args[0], generation)
+            gone = await find_gone(self._consumer, error.args[0], self._settings)
+            if generation == self._generation:
+                read_on(self._consumer, gone, self._metrics)
             return {}
         except KafkaError as error:
             if _is_fenced(error):
@@ -278,37 +281,6 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             f"{self._settings.group_id!r} as {self._settings.group_instance_id!r} and has taken over; give each "
             "process an id of its own"
         )
-
-    async def _read_on(self, positions: Mapping[TopicPartition, int], generation: int) -> None:
-        """Read from the beginning where positions are out of range, and say how much is gone."""
-        assert self._consumer is not None, "start() comes first"
-        try:
-            async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
-                begins = await self._consumer.beginning_offsets(list(positions))
-                ends = await self._consumer.end_offsets(list(positions))
-        except (KafkaError, TimeoutError) as error:
-            # The next fetch is out of range again, and asks again.
-            _log.warning("poll_failed", error=type(error).__name__)
-            return
-        if generation != self._generation:
-            return
-        for tp, position in positions.items():
-            begin, end = begins[tp], ends[tp]
-            if begin <= position <= end:
-                continue  # it was cut and has grown again in between: the next fetch says which
-            cause = "retention" if position < begin else "past_end"
-            count = begin - position if position < begin else position - end
-            self._metrics.expired.labels(tp.topic, cause).inc(count)
-            _log.warning(
-                "records_expired",
-                partition=f"{tp.topic}/{tp.partition}",
-                cause=cause,
-                records=count,
-                position=position,
-                now=begin,
-            )
-            with contextlib.suppress(IllegalStateError):  # a rebalance has begun
-                self._consumer.seek(tp, begin)
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
         """Commit positions within ``delivery.commit_timeout_s``. Raises BrokerError."""
@@ -353,9 +325,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             return  # another rebalance has begun; the next assignment follows
         self._assigned = tuple(sorted(Partition(tp.topic, tp.partition) for tp in assigned))
         for topic in {tp.topic for tp in assigned}:
-            # Counted from 0, or Prometheus would not see the first increase.
-            for cause in ("retention", "past_end"):
-                self._metrics.expired.labels(topic, cause)
+            count_from_zero(topic, self._metrics)
         await self._tell("on_assigned", assigned)
 
     async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
