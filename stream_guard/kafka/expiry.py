@@ -33,14 +33,14 @@ class Gone(NamedTuple):
     Attributes:
         partition: whose log.
         cause: ``retention`` if the log begins after the position, ``past_end`` if it ends before it.
-        count: offsets between the position and the log.
+        records: offsets between the position and the log.
         position: the next offset that was to be read.
         begin: where the log begins, and reading goes on.
     """
 
     partition: TopicPartition
     cause: str
-    count: int
+    records: int
     position: int
     begin: int
 
@@ -78,12 +78,12 @@ async def find_gone(
 def read_on(consumer: AIOKafkaConsumer, gone: Sequence[Gone], metrics: Metrics) -> None:
     """Count and log what is gone, and read from where each log begins."""
     for one in gone:
-        metrics.expired.labels(one.partition.topic, one.cause).inc(one.count)
+        metrics.expired.labels(one.partition.topic, one.cause).inc(one.records)
         _log.warning(
             "records_expired",
             partition=f"{one.partition.topic}/{one.partition.partition}",
             cause=one.cause,
-            records=one.count,
+            records=one.records,
             position=one.position,
             now=one.begin,
         )
