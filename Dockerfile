@@ -92,6 +92,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     XDG_CACHE_HOME=/var/lib/stream-guard/cache \
     TRITON_CACHE_DIR=/var/lib/stream-guard/triton \
     STREAM_GUARD_POLICIES__PATH=/etc/stream-guard/policies \
+    STREAM_GUARD_HTTP__HOST=0.0.0.0 \
     STREAM_GUARD_TELEMETRY__LOG_FORMAT=json
 COPY --chmod=0555 deploy/image/entrypoint.sh deploy/image/healthcheck.py deploy/image/check_gpu.py /usr/local/bin/
 COPY policies/ /etc/stream-guard/policies/

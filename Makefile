@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak chart bench-cascade bench-reload cost image image-gpu image-check compose-check chart-live clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak fuzz chart bench-cascade bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -105,6 +105,10 @@ MODE ?= both
 soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is lost (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once)
 	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE)
 
+SECONDS_EACH ?= 60
+fuzz: $(STAMP) ## give broken bytes to every parser of foreign bytes (SECONDS_EACH=600)
+	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
 reference: $(STAMP) ## write docs/reference from the code
 	@$(BIN)/python tools/reference.py
 
@@ -116,6 +120,14 @@ docs: $(STAMP) ## build the documentation into site/; strict
 
 contracts: $(STAMP) ## copy the published schemas to docs/contracts
 	@$(BIN)/python tools/contracts.py
+
+sbom: $(STAMP) ## write what is installed to dist/stream-guard.cdx.json (CycloneDX 1.6)
+	@mkdir -p dist && $(BIN)/python -I deploy/image/sbom.py > dist/stream-guard.cdx.json
+	@echo "dist/stream-guard.cdx.json"
+
+# pip-audit is no dependency: it is installed for one run.
+audit: $(STAMP) ## ask the Python Packaging Advisory Database about every pinned package (needs pypi.org)
+	$(BIN)/uv tool run pip-audit==2.9.0 --disable-pip --require-hashes -r requirements/cpu.txt -r requirements/torch.txt
 
 requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
 	tools/compile_requirements.sh

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import uuid
 from typing import TYPE_CHECKING
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 # no test could interrupt them.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# No test may use an engine that somebody keeps warm on this machine.
+os.environ["STREAM_GUARD_STUDIO__SOCKET"] = "/nonexistent/studio.sock"
 
 
 @pytest.fixture(scope="session")

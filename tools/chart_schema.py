@@ -28,6 +28,8 @@ OWNED = {
     "engine": {"model"},
     "http": {"host"},
 }
+# Sections of commands that no pod runs.
+FOREIGN = {"studio"}
 
 
 def config_schema():
@@ -36,6 +38,8 @@ def config_schema():
     definitions = document["$defs"]
     sections = {}
     for name, section in document["properties"].items():
+        if name in FOREIGN:
+            continue
         schema = _inlined(section, definitions)
         for owned in OWNED.get(name, ()):
             del schema["properties"][owned]

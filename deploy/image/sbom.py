@@ -9,6 +9,7 @@ number depend on the content alone, so two builds of the same image give the sam
 import hashlib
 import importlib.metadata
 import json
+import pathlib
 import subprocess
 import sys
 import uuid
@@ -16,7 +17,9 @@ from typing import Any
 
 
 def debian() -> list[dict[str, Any]]:
-    """Return a component for each of Debian's packages."""
+    """Return a component for each of Debian's packages; none on another system."""
+    if not pathlib.Path("/usr/bin/dpkg-query").exists():
+        return []
     form = "${Package}\t${Version}\t${Architecture}\n"
     command = ["/usr/bin/dpkg-query", "--show", f"--showformat={form}"]
     listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout

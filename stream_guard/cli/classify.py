@@ -18,6 +18,7 @@ from stream_guard.cli.options import (
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.posts import read_posts
 from stream_guard.cli.terminal import say, show_status, stdout_kept_clean, warn, write_json_line
+from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.policies.effort import with_effort
@@ -63,6 +64,7 @@ def classify(
     effort: EffortOption = None,
     *,
     explain: ExplainOption = False,
+    no_studio: NoStudioOption = False,
     json: JsonOption = False,
 ) -> None:
     """Judge posts without Kafka, with the same tiers and engine as the service.
@@ -82,7 +84,7 @@ def classify(
     exchanges: dict[str, list[Exchange]] = {}
     with stdout_kept_clean():
         requests = [request for _, request in asked]
-        judged = asyncio.run(_judge(settings, requests, exchanges, explain=explain))
+        judged = _judge(settings, requests, exchanges, explain=explain, no_studio=no_studio)
     failed = False
     for line in lines:
         if line.fault is not None:
@@ -108,12 +110,13 @@ def _requests(
     return asked
 
 
-async def _judge(
+def _judge(
     settings: Settings,
     asked: list[JudgeRequest],
     exchanges: dict[str, list[Exchange]],
     *,
     explain: bool,
+    no_studio: bool,
 ) -> list[Judgement]:
     from stream_guard.offline.session import OfflineJudge
 
@@ -123,13 +126,21 @@ async def _judge(
     def keep(exchange: Exchange) -> None:
         exchanges.setdefault(exchange.request_id, []).append(exchange)
 
-    async with OfflineJudge(settings, listen=keep if explain else None) as judge:
-        with show_status("starting the engine") as show:
-            return await judge.judge(
-                asked,
-                ready=lambda: show("judging"),
-                progress=lambda done, total: show(f"judged {done} of {total}"),
-            )
+    listen = keep if explain else None
+    warm = studio_judge(settings, no_studio=no_studio, listen=listen)
+
+    async def run() -> list[Judgement]:
+        async with OfflineJudge(settings, judge=warm, listen=listen) as judge:
+            with show_status(
+                "starting the engine" if warm is None else "waiting for the studio's engine"
+            ) as show:
+                return await judge.judge(
+                    asked,
+                    ready=lambda: show("judging"),
+                    progress=lambda done, total: show(f"judged {done} of {total}"),
+                )
+
+    return asyncio.run(run())
 
 
 def _report(

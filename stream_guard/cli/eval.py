@@ -17,6 +17,7 @@ from stream_guard.cli.options import (
 )
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, write_json
+from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError, SettingsError
 from stream_guard.offline.evaluation.thresholds import BY_LANGUAGE, Thresholds, read_share
 from stream_guard.policies.effort import with_effort
@@ -68,7 +69,9 @@ OutOption = Annotated[
 ]
 TextColumnOption = Annotated[
     str | None,
-    typer.Option(help="Column that holds the text; a JSON pointer works in .jsonl."),
+    typer.Option(
+        help="Column that holds the text: its name, its number from 1, or in .jsonl a JSON pointer."
+    ),
 ]
 LabelColumnOption = Annotated[str | None, typer.Option(help="Column that holds the human label.")]
 IdColumnOption = Annotated[
@@ -145,6 +148,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     max_flips: MaxFlipsOption = None,
     *,
     texts: TextsOption = True,
+    no_studio: NoStudioOption = False,
     json: JsonOption = False,
 ) -> None:
     """Judge labelled posts without Kafka, and measure how good a policy is.
@@ -182,9 +186,10 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         min_f1, min_precision, min_recall, max_undecided, max_flips, min_f1_by_language
     )
     run = EvaluationRun(settings, chosen, other, rows, str(data), thresholds, repeat)
+    warm = studio_judge(settings, no_studio=no_studio)
     with stdout_kept_clean(), show_progress("starting the engine") as progress:
         evaluation, lines = asyncio.run(
-            run.run(lambda what, done, total: progress(done, total, what))
+            run.run(lambda what, done, total: progress(done, total, what), judge=warm)
         )
     document = write_files(target, evaluation, lines, rows if texts else None)
     if json:

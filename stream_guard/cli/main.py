@@ -25,6 +25,7 @@ from stream_guard.cli.policies.calibrate import calibrate
 from stream_guard.cli.policies.diff import diff
 from stream_guard.cli.policies.lint import lint
 from stream_guard.cli.policies.list import list_policies
+from stream_guard.cli.policies.new import new
 from stream_guard.cli.policies.score import score
 from stream_guard.cli.policies.show import show
 from stream_guard.cli.produce import produce
@@ -32,6 +33,7 @@ from stream_guard.cli.replay import replay
 from stream_guard.cli.round_trip import round_trip
 from stream_guard.cli.route import route
 from stream_guard.cli.run import run
+from stream_guard.cli.studio import studio
 from stream_guard.cli.tail import tail
 from stream_guard.cli.terminal import say, say_error
 from stream_guard.core.errors import StreamGuardError
@@ -68,6 +70,7 @@ _COMMANDS: Final = (
         "eval --policy dangerous-content golden.csv --against high --min-f1 0.85 --max-flips 2%",
         _AUTHOR,
     ),
+    _Command("studio", studio, "studio posts.jsonl --policy dangerous-content", _AUTHOR),
     _Command("route", route, "route posts.jsonl --topic forum.posts", _AUTHOR),
     _Command("run", run, "run --config guard.toml", _RUN),
     _Command("check", check, "check --config guard.toml", _RUN),
@@ -85,6 +88,7 @@ _COMMANDS: Final = (
     ),
 )
 _POLICIES: Final = (
+    _Command("new", new, "policies new ticket-touting --topic forum.posts"),
     _Command("lint", lint, "policies lint --format sarif > policies.sarif"),
     _Command("list", list_policies, "policies list"),
     _Command("show", show, "policies show dangerous-content"),

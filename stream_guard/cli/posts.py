@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import PostSettings
 
-__all__ = ["PostLine", "read_bytes", "read_lines", "read_posts", "read_sample"]
+__all__ = ["PostLine", "read_bytes", "read_lines", "read_posts", "read_sample", "text_line"]
 
 _NAME_CHARACTERS_MAX: Final = 60
 """A longer text cannot be a mistyped file name, so no file is looked for."""
@@ -78,7 +78,7 @@ def read_posts(what: str | None, settings: PostSettings) -> list[PostLine]:
     if len(what) <= _NAME_CHARACTERS_MAX and Path(what).is_file():
         message = f"{what} is a file but not .jsonl; to judge its content as one text: classify - < {what}"
         raise SettingsError(message)
-    return [_text_line("argument", what, settings)]
+    return [text_line("argument", what, settings)]
 
 
 def _from_stdin(settings: PostSettings) -> list[PostLine]:
@@ -87,7 +87,7 @@ def _from_stdin(settings: PostSettings) -> list[PostLine]:
         raise SettingsError("-: standard input holds no post")
     if content.lstrip().startswith(b"{"):
         return _json_lines("-", content, PostParser(settings))
-    return [_text_line("-", content.decode("utf-8", "replace").strip(), settings)]
+    return [text_line("-", content.decode("utf-8", "replace").strip(), settings)]
 
 
 def _json_lines(source: str, content: bytes, parser: PostParser) -> list[PostLine]:
@@ -102,7 +102,8 @@ def _json_lines(source: str, content: bytes, parser: PostParser) -> list[PostLin
     return lines
 
 
-def _text_line(source: str, text: str, settings: PostSettings) -> PostLine:
+def text_line(source: str, text: str, settings: PostSettings) -> PostLine:
+    """Return a text as a post, or the reason why it would be a dead letter."""
     post = _post(source, text)
     if post.text_bytes > settings.max_text_bytes:
         message = f"the text has {post.text_bytes} bytes; post.max_text_bytes is {settings.max_text_bytes}"

@@ -30,7 +30,7 @@ def route(
     config: ConfigOption = None,
 ) -> None:
     """Show which policies judge each post of a file, and which routing rule decides that."""
-    parser = PostParser(load_settings(config).post)
+    parser = PostParser(load_settings(config).post).of_topic(topic)
     headers = [read_header(text) for text in header or ()]
     _, policies = load_folder(path, config, routes_needed=True)
     for number, line in read_lines(file):

@@ -21,7 +21,10 @@ def run(config: ConfigOption = None) -> None:
     if os.environ.get("STREAM_GUARD_TELEMETRY__LOG_FORMAT") == "json":
         # From the first line on, also where a setting is wrong.
         capture_output()
+    from stream_guard.core.errors import StreamGuardError
+    from stream_guard.core.exit_codes import ExitCode
     from stream_guard.service.app import App
+    from stream_guard.service.health.exit_guard import end_process_within
     from stream_guard.telemetry.logs import configure_logs
 
     settings = load_settings(config)
@@ -30,5 +33,13 @@ def run(config: ConfigOption = None) -> None:
     async def serve() -> None:
         await App(settings).run()
 
+    exit_code: int = ExitCode.UNEXPECTED
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(serve())
+        try:
+            runner.run(serve())
+            exit_code = ExitCode.CLEAN
+        except StreamGuardError as error:
+            exit_code = error.exit_code
+            raise
+        finally:
+            end_process_within(settings.delivery.stop_timeout_s, exit_code)

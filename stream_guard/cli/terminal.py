@@ -37,6 +37,7 @@ __all__ = [
     "say",
     "say_error",
     "say_in_place",
+    "say_unfinished",
     "show_progress",
     "show_status",
     "stdout_kept_clean",
@@ -105,6 +106,11 @@ def say_in_place(line: str) -> None:
     if _out.is_terminal:
         sys.stdout.write(f"\r{visible_line(line)}\r")
         sys.stdout.flush()
+
+
+def say_unfinished(text: str) -> None:
+    """Print text to stdout without ending the line."""
+    _out.print(visible(text), end="", soft_wrap=True)
 
 
 def table_of(

@@ -20,6 +20,7 @@ from stream_guard.client.filters import Wanted
 from stream_guard.client.verdicts import parse_verdict
 from stream_guard.client.window import Window
 from stream_guard.core.errors import named
+from stream_guard.core.stopping import stop_within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -232,9 +233,7 @@ class VerdictConsumer:
             self._in_hand = None
 
     async def _stop(self) -> None:
-        with contextlib.suppress(KafkaError, OSError, TimeoutError):
-            async with asyncio.timeout(self._start_timeout_s):
-                await self._consumer.stop()
+        await stop_within(self._consumer.stop(), self._start_timeout_s)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types

@@ -13,6 +13,7 @@
     |-- LimitError               a limit that protects the operator was exceeded                  exit 5
     |-- EvidenceError            the archive does not support a verdict                           exit 6
     |-- StallError               no progress, although no part has failed                         exit 1
+    |-- ForeignCallError         a function outside Stream Guard did not return in time           exit 1
     `-- RecordError              one record is at fault: it becomes a dead letter
         |-- TombstoneError       null value
         |-- TooLargeError        over a limit in bytes: of the text, a field, the value or the key
@@ -106,6 +107,10 @@ class EvidenceError(StreamGuardError):
     """The archive does not support a verdict: an entry is missing, altered or different."""
 
     exit_code = ExitCode.EVIDENCE
+
+
+class ForeignCallError(StreamGuardError):
+    """A function outside Stream Guard did not return in time; the message names it."""
 
 
 class StallError(StreamGuardError):

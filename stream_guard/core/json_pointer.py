@@ -7,12 +7,15 @@ record needs several.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from jsonpointer import JsonPointer as _Parsed
 from jsonpointer import JsonPointerException
 
-__all__ = ["JsonPointer", "find"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FirstOf", "JsonPointer", "find"]
 
 _INDEX_DIGITS_MAX: Final = 9
 
@@ -56,6 +59,42 @@ class JsonPointer:
             else:
                 return None
         return value
+
+
+class FirstOf:
+    """Several places for one field; the first that has a value counts.
+
+    Args:
+        texts: the pointers, in this order.
+
+    Raises:
+        ValueError: one of them is not a pointer.
+
+    Attributes:
+        text: the pointers, for messages.
+        single: always None; as in :class:`JsonPointer`.
+    """
+
+    __slots__ = ("_pointers", "text")
+    single: Final = None
+
+    def __init__(self, texts: Sequence[str]) -> None:
+        self._pointers = tuple(map(JsonPointer, texts))
+        self.text = " or ".join(texts)
+
+    def find(self, document: Any) -> Any:  # noqa: ANN401 - any JSON value
+        """Return the first value that is neither missing nor null nor an empty string.
+
+        Without one, the result is an empty string if a place has one, and otherwise None.
+        """
+        found = None
+        for pointer in self._pointers:
+            value = pointer.find(document)
+            if value is not None:
+                if value != "":
+                    return value
+                found = value
+        return found
 
 
 def _index(part: str) -> int:

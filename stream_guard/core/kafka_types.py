@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from typing import Self
 
 
 class Partition(NamedTuple):
@@ -32,3 +33,22 @@ class Record(Protocol):
     def value(self) -> bytes | None: ...
     @property
     def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+class OversizedValue(bytes):
+    """Stands for a value that was too long to keep: it is empty.
+
+    Attributes:
+        size_bytes: length of the whole record; None where reading ended before it.
+        limit_bytes: of a whole record.
+    """
+
+    size_bytes: int | None
+    limit_bytes: int
+
+    def __new__(cls, size_bytes: int | None, limit_bytes: int) -> Self:
+        """Make one."""
+        value = super().__new__(cls)
+        value.size_bytes = size_bytes
+        value.limit_bytes = limit_bytes
+        return value

@@ -43,7 +43,7 @@ def make_judge(
     if settings.kind == "scripted":
         from stream_guard.judging.engine.scripted import ScriptedJudge
 
-        return ScriptedJudge()
+        return ScriptedJudge(settings.scripted_violates)
     from stream_guard.judging.engine.arguments import require_vllm
     from stream_guard.judging.engine.judge import VllmJudge
     from stream_guard.judging.families.registry import load_family

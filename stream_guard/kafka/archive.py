@@ -14,7 +14,13 @@ import stamina
 import structlog
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
-from aiokafka.errors import KafkaError, MessageSizeTooLargeError, TopicAlreadyExistsError, for_code
+from aiokafka.errors import (
+    KafkaError,
+    MessageSizeTooLargeError,
+    TopicAlreadyExistsError,
+    TopicAuthorizationFailedError,
+    for_code,
+)
 from stamina.instrumentation import set_on_retry_hooks
 
 from stream_guard.core.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
@@ -159,10 +165,12 @@ async def _make(admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str)
         error = for_code(code)
         if error is TopicAlreadyExistsError or not code:
             continue
+        hidden = error is TopicAuthorizationFailedError
         message = (
-            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} does not exist and could not be made "
-            f"({error.__name__}); create it: kafka-topics.sh --create --topic {topic} --config cleanup.policy=compact "
-            f'--bootstrap-server {settings.bootstrap_servers}; or set policies.archive to "folder" or "off"'
+            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} does not exist"
+            f"{' for this user' if hidden else ''} and could not be made ({error.__name__}); create it: kafka-topics.sh"
+            f" --create --topic {topic} --config cleanup.policy=compact --bootstrap-server {settings.bootstrap_servers}"
+            f'{", and grant Write" if hidden else ""}; or set policies.archive to "folder" or "off"'
         )
         raise BrokerError(message)
     _log.info("archive_topic_made", topic=topic)

@@ -264,10 +264,14 @@ def _is_tls(error: BaseException | None) -> bool:
 def _credentials_fault(settings: KafkaSettings, place: str) -> str:
     security = settings.security
     if security.sasl_mechanism == "OAUTHBEARER":
-        return f"{place} rejects the token of kafka.security.oauth_token_hook; check its issuer, audience and expiry"
+        source = "hook" if security.oauth_token_file is None else "file"
+        return (
+            f"{place} rejects the token of kafka.security.oauth_token_{source}; check its issuer, audience and "
+            "expiry"
+        )
     return (
         f"{place} rejects user {security.username!r} or the password ({security.sasl_mechanism}); fix "
-        "kafka.security.username and password"
+        f"kafka.security.username and {'password' if security.password_file is None else 'password_file'}"
     )
 
 

@@ -25,6 +25,7 @@ from aiokafka.errors import KafkaError, ProducerClosed
 from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.batches import FATAL, TOO_LARGE, fill_batch, shrink_refused
+from stream_guard.kafka.permissions import explain_denial
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -203,8 +204,8 @@ class Destination:
         # What is too large is sent in another way.
         if isinstance(error, FATAL) and not isinstance(error, TOO_LARGE):
             message = (
-                f"{self._topic}/{self._partition}: the broker refuses verdicts or dead letters: {named(error)}; "
-                "change the topic or its permissions"
+                f"{self._topic}/{self._partition}: the broker refuses verdicts or dead letters: "
+                f"{explain_denial(error, topic=self._topic)}; change the topic or its permissions"
             )
             raise BrokerError(message) from error
         if spent_s > self._delivery.publish_timeout_s:

@@ -20,6 +20,7 @@ from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.batches import FATAL, partition_of
 from stream_guard.kafka.destination import Destination
+from stream_guard.kafka.permissions import explain_denial
 from stream_guard.kafka.producers import Producers
 from stream_guard.stream.in_flight import acknowledge
 
@@ -137,7 +138,7 @@ class KafkaPublisher:
             except (KafkaError, OSError, TimeoutError) as error:
                 spent_s = time.monotonic() - since_s
                 if isinstance(error, FATAL):
-                    message = f"{topic.name}: cannot be written: {named(error)}"
+                    message = f"{topic.name}: cannot be written: {explain_denial(error, topic=topic.name)}"
                     raise BrokerError(message) from error
                 if spent_s > self._delivery.publish_timeout_s:
                     message = (

@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, EvidenceError, named
-from stream_guard.kafka.record_decoding import tolerate_header_names
+from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class RangeReader:
         self._consumer: AIOKafkaConsumer | None = None
 
     async def __aenter__(self) -> Self:
-        tolerate_header_names()
+        use_own_decoder()
         settings = self._settings
         self._consumer = AIOKafkaConsumer(
             group_id=None,

@@ -1,4 +1,6 @@
-r"""Decodes records with a header name that is not UTF-8, which aiokafka cannot decode.
+r"""Decodes fetched records where aiokafka cannot, or would take too much memory.
+
+Compressed batches are expanded by :mod:`stream_guard.kafka.decompression`, piece by piece.
 
 Kafka requires header names in UTF-8, and no broker checks it. aiokafka raises an error at an invalid name, reads the
 same batch again, and raises again. One such record, which a client in C can write, would stop every consumer of its
@@ -12,22 +14,27 @@ from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import _DefaultRecordBatchPy
+from aiokafka.record.default_records import DefaultRecordBatch, _DefaultRecordBatchPy
 from aiokafka.record.memory_records import MemoryRecords
+
+from stream_guard.kafka.decompression import LongRecord, expand_batch
+from stream_guard.kafka.poll_bytes import BoundedFetchResult
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _LENGTH: Final = slice(8, 12)  # of a batch, after its base offset; counted from its own end
 _OVERHEAD_BYTES: Final = 12
+_MAGIC: Final = 2  # of batches with headers; only topics of Kafka before 0.11 hold others
 
 
-def tolerate_header_names() -> None:
-    """Let every consumer of this process read such records; a second call changes nothing."""
+def use_own_decoder() -> None:
+    """Let every consumer of this process decode records so; a second call changes nothing."""
     assert fetcher.MemoryRecords in (MemoryRecords, TolerantRecords), (
         "this code depends on aiokafka 0.14"
     )
     fetcher.MemoryRecords = TolerantRecords
+    fetcher.FetchResult = BoundedFetchResult
 
 
 class TolerantRecords:
@@ -76,18 +83,31 @@ class TolerantBatch:
         return next(self._batch)
 
     def __iter__(self) -> Iterator[Any]:
-        last = -1
-        try:
-            for record in self._batch:
-                last = record.offset
-                yield record
-        except (UnicodeDecodeError, CorruptRecordException):
-            whole = _TolerantBatchPy(memoryview(self._fetched)[self._start : self._end])
-        else:
+        own = memoryview(self._fetched)[self._start : self._end]
+        if self._batch.magic < _MAGIC or not self._batch.compression_type:
+            yield from _tolerant(self._batch, own)
             return
-        for record in whole:
-            if record.offset > last:
-                yield record
+        for part in expand_batch(own):
+            if isinstance(part, LongRecord):
+                yield part
+            else:
+                yield from _tolerant(DefaultRecordBatch(part), memoryview(part))
+
+
+def _tolerant(batch: Any, own: memoryview) -> Iterator[Any]:  # noqa: ANN401 - of aiokafka
+    """Yield a batch's records; ``own`` holds its bytes."""
+    last = -1
+    try:
+        for record in batch:
+            last = record.offset
+            yield record
+    except (UnicodeDecodeError, CorruptRecordException):
+        whole = _TolerantBatchPy(own)
+    else:
+        return
+    for record in whole:
+        if record.offset > last:
+            yield record
 
 
 class _TolerantBatchPy(_DefaultRecordBatchPy):  # type: ignore[misc] # aiokafka ships no types

@@ -29,16 +29,16 @@ def make_post(
 ) -> tuple[bytes, list[tuple[str, bytes]]]:
     """Return the value and headers of a record that these settings parse as this post."""
     document: dict[str, Any] = {}
-    for pointer, value in (
+    for place, value in (
         (settings.id, post_id),
         (settings.text, text),
         (settings.author, "stream-guard-round-trip"),
     ):
-        place: dict[str, Any] = document
-        *folders, name = JsonPointer(pointer).parts
+        inner: dict[str, Any] = document
+        *folders, name = JsonPointer(place if isinstance(place, str) else place[0]).parts
         for folder in folders:
-            place = place.setdefault(folder, {})
-        place[name] = value
+            inner = inner.setdefault(folder, {})
+        inner[name] = value
     headers: list[tuple[str, bytes]] = []
     if settings.format == "cloudevents":
         headers = [
@@ -87,7 +87,7 @@ async def round_trip(
             # "latest" is looked up lazily, and must lie before the post.
             await asyncio.gather(*(consumer.position(p) for p in consumer.assignment()))
             await producer.start()
-            value, headers = make_post(settings.post, post_id, text)
+            value, headers = make_post(settings.post.of_topic(topic), post_id, text)
             sent = await producer.send_and_wait(topic, value, key=post_id.encode(), headers=headers)
             return await _verdict_of(consumer, (topic, sent.partition, sent.offset))
     except TimeoutError:

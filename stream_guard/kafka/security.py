@@ -12,6 +12,12 @@ from aiokafka.abc import AbstractTokenProvider
 from aiokafka.helpers import create_ssl_context
 
 from stream_guard.core.errors import SettingsError, named
+from stream_guard.kafka.credentials import (
+    RotatingContext,
+    SecretFile,
+    TokenFile,
+    ask_passwords,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -48,18 +54,14 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
         "security_protocol": security.protocol,
     }
     if security.protocol in ("SSL", "SASL_SSL"):
-        options["ssl_context"] = _ssl_context(security)
+        options["ssl_context"] = _rotating_context(security)
     if security.sasl_mechanism is not None:
         options["sasl_mechanism"] = security.sasl_mechanism
         if security.sasl_mechanism == "OAUTHBEARER":
-            assert security.oauth_token_hook is not None, "checked by the settings"
-            options["sasl_oauth_token_provider"] = HookTokenProvider(
-                _import_hook(security.oauth_token_hook)
-            )
+            options["sasl_oauth_token_provider"] = _token_provider(security)
         else:
-            assert security.password is not None, "checked by the settings"
             options["sasl_plain_username"] = security.username
-            options["sasl_plain_password"] = security.password.get_secret_value()
+            options["sasl_plain_password"] = _password(security)
     return options
 
 
@@ -72,15 +74,53 @@ def client_identity(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def _token_provider(security: SecuritySettings) -> AbstractTokenProvider:
+    if security.oauth_token_file is not None:
+        file = SecretFile(security.oauth_token_file, "kafka.security.oauth_token_file")
+        return TokenFile(file)
+    assert security.oauth_token_hook is not None, "checked by the settings"
+    return HookTokenProvider(_import_hook(security.oauth_token_hook))
+
+
+def _password(security: SecuritySettings) -> str | SecretFile:
+    if security.password_file is not None:
+        ask_passwords()
+        return SecretFile(security.password_file, "kafka.security.password_file")
+    assert security.password is not None, "checked by the settings"
+    return security.password.get_secret_value()
+
+
+def _rotating_context(security: SecuritySettings) -> ssl.SSLContext:
+    files = (
+        security.ssl_cafile,
+        security.ssl_certfile,
+        security.ssl_keyfile,
+        security.ssl_key_password_file,
+    )
+    named_files = [file for file in files if file is not None]
+    if not named_files:
+        return _ssl_context(security)
+    return RotatingContext(lambda: _ssl_context(security), named_files)
+
+
+def _key_password(security: SecuritySettings) -> str | None:
+    if security.ssl_key_password_file is not None:
+        setting = "kafka.security.ssl_key_password_file"
+        return SecretFile(security.ssl_key_password_file, setting).read()
+    return (
+        None if security.ssl_key_password is None else security.ssl_key_password.get_secret_value()
+    )
+
+
 def _ssl_context(security: SecuritySettings) -> ssl.SSLContext:
-    password = security.ssl_key_password
+    password = _key_password(security)
     try:
         context: ssl.SSLContext = create_ssl_context(
             cafile=None if security.ssl_cafile is None else str(security.ssl_cafile),
             certfile=None if security.ssl_certfile is None else str(security.ssl_certfile),
             keyfile=None if security.ssl_keyfile is None else str(security.ssl_keyfile),
             # Without a password OpenSSL would ask at the terminal.
-            password=_refuse_prompt if password is None else password.get_secret_value(),
+            password=_refuse_prompt if password is None else password,
         )
     except (OSError, ssl.SSLError, ValueError) as error:
         raise SettingsError(_unreadable(security, error)) from error
@@ -113,7 +153,7 @@ def _unreadable(security: SecuritySettings, error: Exception) -> str:
             f"kafka.security: {security.ssl_keyfile} is not the key of the certificate {security.ssl_certfile}; name "
             "the files of one pair"
         )
-    if security.ssl_key_password is not None:
+    if security.ssl_key_password is not None or security.ssl_key_password_file is not None:
         return f"kafka.security.ssl_key_password does not open {security.ssl_keyfile}, or the key is damaged"
     return f"kafka.security: the certificate, key or CA is damaged ({reason.lower() or named(error)}); replace it"
 

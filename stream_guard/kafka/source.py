@@ -21,17 +21,21 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError
+from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
 
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
+from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.connection_failure import find_cause
-from stream_guard.kafka.permissions import forbidden_topics, principal
+from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
+from stream_guard.kafka.permissions import explain_denial, forbidden_topics, principal
+from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.protocol_errors import FencedInstanceIdError
-from stream_guard.kafka.record_decoding import tolerate_header_names
+from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.static_membership import refuse_twins
+from stream_guard.stream.ports import NO_BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -39,6 +43,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.settings import DeliverySettings, KafkaSettings
     from stream_guard.stream.ports import RebalanceListener
+    from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 # getmany() of no partitions means all of them, and getmany() of paused ones throws their prefetched records away;
@@ -137,9 +142,12 @@ async def _explain_missing(settings: KafkaSettings, missing: Sequence[str]) -> s
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
     """A :class:`stream_guard.stream.ports.Source` on a consumer group."""
 
-    def __init__(self, settings: KafkaSettings, delivery: DeliverySettings) -> None:
+    def __init__(
+        self, settings: KafkaSettings, delivery: DeliverySettings, metrics: Metrics
+    ) -> None:
         self._settings = settings
         self._delivery = delivery
+        self._metrics = metrics
         self._consumer: AIOKafkaConsumer | None = None
         self._listener: RebalanceListener | None = None
         self._generation = 0
@@ -150,14 +158,14 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
     async def start(self, listener: RebalanceListener) -> None:
         """Join the group. Raises as :meth:`stream_guard.stream.ports.Source.start`."""
         settings = self._settings
-        tolerate_header_names()
+        use_own_decoder()
         await check_topics(settings)
         self._listener = listener
         consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
-            auto_offset_reset="earliest",
+            auto_offset_reset="none",  # a position that is out of range is reported: see expiry.py
             isolation_level=settings.isolation_level,
             session_timeout_ms=settings.session_timeout_ms,
             heartbeat_interval_ms=settings.heartbeat_interval_ms,
@@ -225,7 +233,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         return found
 
     async def poll(
-        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+        self,
+        partitions: Sequence[Partition],
+        *,
+        records_max: int,
+        timeout_ms: int,
+        bytes_max: int = NO_BOUND,
     ) -> Mapping[Partition, Sequence[Record]]:
         """Return records as soon as there are any; see :meth:`stream_guard.stream.ports.Source.poll`.
 
@@ -240,14 +253,20 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         sought = self._sought
         wanted = [TopicPartition(*p) for p in partitions if p in sought] or (_NOBODY,)
         try:
-            polled = await self._consumer.getmany(
-                *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
-            )
+            with poll_bytes(bytes_max):
+                polled = await self._consumer.getmany(
+                    *wanted, timeout_ms=timeout_ms, max_records=max(1, records_max)
+                )
+        except OffsetOutOfRangeError as error:
+            gone = await find_gone(self._consumer, error.args[0], self._settings)
+            if generation == self._generation:
+                read_on(self._consumer, gone, self._metrics)
+            return {}
         except KafkaError as error:
             if _is_fenced(error):
                 raise self._twin() from error
             if not error.retriable:
-                message = f"reading failed: {named(error)}"
+                message = f"reading failed: {explain_denial(error, group=self._settings.group_id)}"
                 raise BrokerError(message) from error
             _log.warning("poll_failed", error=type(error).__name__)
             await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
@@ -280,11 +299,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Leave the group, within ``delivery.stop_timeout_s``."""
         if self._consumer is None:
             return
-        try:
-            async with asyncio.timeout(self._delivery.stop_timeout_s):
-                await self._consumer.stop()
-        except (KafkaError, OSError, TimeoutError) as error:
-            _log.warning("consumer_stop_failed", error=type(error).__name__)
+        error = await stop_within(self._consumer.stop(), self._delivery.stop_timeout_s)
+        if error is None:
+            return
+        _log.warning("consumer_stop_failed", error=type(error).__name__)
+        # It left the group first; the connections may still be open.
+        await stop_within(self._consumer._client.close(), self._delivery.stop_timeout_s)  # noqa: SLF001
 
     # aiokafka's listener
 
@@ -304,6 +324,8 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         except IllegalStateError:
             return  # another rebalance has begun; the next assignment follows
         self._assigned = tuple(sorted(Partition(tp.topic, tp.partition) for tp in assigned))
+        for topic in {tp.topic for tp in assigned}:
+            count_from_zero(topic, self._metrics)
         await self._tell("on_assigned", assigned)
 
     async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:

@@ -33,7 +33,8 @@ from aiokafka.errors import (
 )
 from aiokafka.structs import OffsetAndMetadata
 
-from stream_guard.core.errors import BrokerError, DoubtError, SettingsError, named
+from stream_guard.core.errors import BrokerError, DoubtError, SettingsError
+from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.batches import (
     FATAL,
     TOO_LARGE,
@@ -44,14 +45,14 @@ from stream_guard.kafka.batches import (
     shrink_refused,
     start_producer,
 )
+from stream_guard.kafka.permissions import explain_denial, require_permissions
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from aiokafka import AIOKafkaProducer
 
-    from stream_guard.core.kafka_types import Partition
-    from stream_guard.settings import DeliverySettings, KafkaSettings
+    from stream_guard.settings import DeliverySettings, KafkaSettings, Settings
     from stream_guard.stream.in_flight import Outgoing
 
     # The offset of the record that owes an output, its topic, and the policy or reason in its label.
@@ -63,6 +64,21 @@ _NEVER = (*FATAL, GroupAuthorizationFailedError, TransactionalIdAuthorizationFai
 def transactional_id(group: str, partition: Partition) -> str:
     """Return ``<group>/<topic>/<partition>``: no topic has a slash in it, so that no two of these are alike."""
     return f"{group}/{partition.topic}/{partition.partition}"
+
+
+async def check_permissions(settings: Settings, topics: Collection[str]) -> None:
+    """Check what access control lists allow us, before anything is read; see :func:`require_permissions`.
+
+    Raises:
+        BrokerError: something is forbidden that reading ``topics`` with these settings needs.
+    """
+    kafka, name = settings.kafka, None
+    if settings.delivery.mode == "exactly_once":
+        name = transactional_id(kafka.group_id, Partition(min(topics, default="posts"), 0))
+    archive = [kafka.archive_topic] if settings.policies.archive == "topic" else []
+    await require_permissions(
+        kafka, read=topics, written=[*kafka.written_topics, *archive], transactional_id=name
+    )
 
 
 class RefusedOutputs:
@@ -241,7 +257,7 @@ class KafkaSession:
 def _explain(error: BaseException, name: str, what: str) -> BrokerError:
     if isinstance(error, TimeoutError):
         return DoubtError("timeout", f"{name} could not be {what} in time")
-    message = f"{name} could not be {what}: {named(error)}"
+    message = f"{name} could not be {what}: {explain_denial(error, group=name.split('/', 1)[0])}"
     if isinstance(error, ProducerFenced | InvalidProducerEpoch):
         return DoubtError("fenced", message)
     return BrokerError(message) if isinstance(error, _NEVER) else DoubtError("error", message)

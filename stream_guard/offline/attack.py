@@ -43,6 +43,24 @@ class AttackResult:
     failed: int = 0
 
 
+@dataclass(slots=True, frozen=True)
+class Flip:
+    """A post whose decision changed in a disguise.
+
+    Attributes:
+        attack: name of the disguise.
+        post: id of the post.
+        before, after: the decision without and with the disguise.
+        text: the text in the disguise. It comes from outside.
+    """
+
+    attack: str
+    post: str
+    before: str
+    after: str
+    text: str
+
+
 @dataclass(slots=True)
 class AttackReport:
     """The results of all attacks on one policy.
@@ -53,6 +71,7 @@ class AttackReport:
         violating: how many of them violate.
         undecided: posts left out, because they were not decided without an attack.
         results: one for each attack, in the order of ``ATTACKS``.
+        flips: the posts that are hidden or accused, in the same order.
     """
 
     policy: str
@@ -62,6 +81,7 @@ class AttackReport:
     violating: int = 0
     undecided: int = 0
     results: list[AttackResult] = field(default_factory=list)
+    flips: list[Flip] = field(default_factory=list)
 
     @property
     def hidden_share(self) -> float:
@@ -106,6 +126,14 @@ async def run_attacks(
     for number, attack in enumerate(ATTACKS, 1):
         hostile = decisions[number * len(posts) : (number + 1) * len(posts)]
         report.results.append(_compare(attack.name, plain, hostile))
+        disguised = forms[number * len(posts) : (number + 1) * len(posts)]
+        report.flips += [
+            Flip(attack.name, post.id, before, after, hidden.text)
+            for post, (_, hidden), before, after in zip(
+                posts, disguised, plain, hostile, strict=True
+            )
+            if {before, after} == {"violates", "safe"}
+        ]
     return report
 
 

@@ -14,11 +14,13 @@ import asyncio
 import os
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Final, Literal
 
 from watchfiles import awatch
 
-from stream_guard.core.errors import PolicyError
+from stream_guard.core.errors import ForeignCallError, PolicyError
+from stream_guard.core.foreign_calls import call_with_deadline
 from stream_guard.policies.store import (
     POLICY_FILES,
     build_policies,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["PolicyReloader", "ReloadOutcome", "watch_folder"]
 
 _READS_MAX: Final = 20  # of a folder that changes during the reading; the next notification retries
+_READ_TIMEOUT_S: Final = 60.0  # a network file system whose server is away does not answer
 _RESCAN_MS: Final = 1_000
 _DEBOUNCE_MS: Final = 200
 
@@ -72,6 +75,7 @@ class PolicyReloader:
         switch: makes a prepared set live, between two batches.
         report: receives each outcome, for logs, counters and health.
         effort, reasoning_tokens_max: as for :func:`~stream_guard.policies.store.load_policies`.
+        routes_needed: as for :func:`~stream_guard.policies.store.build_policies`.
     """
 
     def __init__(
@@ -84,6 +88,7 @@ class PolicyReloader:
         report: Callable[[ReloadOutcome], None] = lambda _: None,
         effort: Effort = "low",
         reasoning_tokens_max: int = 512,
+        routes_needed: bool = True,
     ) -> None:
         self.live = live
         self.refused: str | None = None
@@ -94,6 +99,7 @@ class PolicyReloader:
         self._report = report
         self._effort: Effort = effort
         self._reasoning_tokens_max = reasoning_tokens_max
+        self._routes_needed = routes_needed
         self._checked: str | None = live.sha256  # digest or error of the last checked content
 
     async def run(self, changes: AsyncIterator[object] | None = None) -> None:
@@ -112,8 +118,10 @@ class PolicyReloader:
             Exception: any exception of ``prepare`` except a PolicyError.
         """
         try:
-            files = await asyncio.to_thread(read_whole, self._path)
-        except PolicyError as error:
+            files = await call_with_deadline(
+                "policies.path", _READ_TIMEOUT_S, partial(read_whole, self._path)
+            )
+        except (PolicyError, ForeignCallError) as error:
             return self._refuse(str(error), str(error))
         if files is None or files.sha256 == self._checked:
             return None
@@ -128,7 +136,10 @@ class PolicyReloader:
 
     def _build(self, files: PolicyFiles) -> PolicySet:
         policies = build_policies(
-            files, effort=self._effort, reasoning_tokens_max=self._reasoning_tokens_max
+            files,
+            effort=self._effort,
+            reasoning_tokens_max=self._reasoning_tokens_max,
+            routes_needed=self._routes_needed,
         )
         refuse_errors(policies, self._path)
         return policies
@@ -187,7 +198,7 @@ def read_whole(path: Path) -> PolicyFiles | None:
 
 async def watch_folder(path: Path) -> AsyncIterator[None]:
     """Yield once at the start, and after each possible change of the folder, until cancelled."""
-    seen = await asyncio.to_thread(_signature, path)
+    seen = await _look_up(path)
     yield  # for changes since the caller's last reading
     while True:
         # Removing the folder ends the watch; the folder may return.
@@ -202,7 +213,7 @@ async def watch_folder(path: Path) -> AsyncIterator[None]:
                 )
             ) as noticed:
                 async for changes in noticed:
-                    now = await asyncio.to_thread(_signature, path)
+                    now = await _look_up(path)
                     if changes or now != seen:
                         seen = now
                         yield
@@ -212,6 +223,16 @@ async def watch_folder(path: Path) -> AsyncIterator[None]:
 
 def _is_content(_: object, path: str) -> bool:
     return f"{os.sep}.git{os.sep}" not in path
+
+
+async def _look_up(path: Path) -> Signature | None:
+    """Return the folder's signature; None where its file system does not answer, which is another one."""
+    try:
+        return await call_with_deadline(
+            "policies.path, file states", _READ_TIMEOUT_S, partial(_signature, path)
+        )
+    except ForeignCallError:
+        return None
 
 
 def _signature(path: Path) -> Signature:

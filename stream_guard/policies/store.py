@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = [
     "POLICIES_MAX",
     "POLICY_FILES",
+    "SLUG",
     "PolicyFiles",
     "build_policies",
     "load_policies",
@@ -44,7 +45,8 @@ __all__ = [
 ]
 
 POLICIES_MAX: Final = 500
-_SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SLUG: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+"""A policy's id."""
 _POLICY_FILE: Final = "policy.md"
 _METADATA_FILE: Final = "policy.yaml"
 _CALIBRATION_FILE: Final = "calibration.json"
@@ -297,7 +299,7 @@ def _check_ids(files: PolicyFiles) -> None:
     """Reject invalid ids, and ids that differ only in case, which some file systems do not distinguish."""
     by_folded: dict[str, str] = {}
     for slug in files.policies:
-        if _SLUG.fullmatch(slug) is None:
+        if SLUG.fullmatch(slug) is None:
             message = (
                 f"{files.path / visible_line(slug)}: the folder's name is the policy's id; it may have up to 100 "
                 "Latin letters, digits, '.', '_' and '-': rename the folder"

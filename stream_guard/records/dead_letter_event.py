@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.core.kafka_types import OversizedValue
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -84,7 +86,10 @@ def build_dead_letter(
     ]
     if policy_id is not None:
         about.append(("sg_policy", policy_id))
-    if value is not None and len(value) > bytes_max:
+    if isinstance(value, OversizedValue):
+        # Its length is that of the whole record, and unknown where reading ended before it.
+        about.append(("sg_cut_from_bytes", str(value.size_bytes or value.limit_bytes)))
+    elif value is not None and len(value) > bytes_max:
         about.append(("sg_cut_from_bytes", str(len(value))))
         about.append(("sg_cut_sha256", hashlib.sha256(value).hexdigest()))
         value = value[:bytes_max]

@@ -14,11 +14,11 @@ from stream_guard.core.errors import (
     FieldTypeError,
     MissingFieldError,
     NotAPostError,
-    SettingsError,
     TombstoneError,
     TooLargeError,
 )
-from stream_guard.core.json_pointer import JsonPointer
+from stream_guard.core.json_pointer import FirstOf, JsonPointer
+from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.records.cloud_event import open_cloud_event
 from stream_guard.records.field_values import identifier, label, time_ms
 from stream_guard.records.json_document import load_document
@@ -75,22 +75,28 @@ class Post:
 class PostParser:
     """Parses the posts of one platform, by the ``post`` settings.
 
-    Raises:
-        SettingsError: a setting is not a JSON pointer; the message names it.
+    Attributes:
+        max_key_bytes: of a record's key, as ``post.max_key_bytes`` says.
     """
 
     def __init__(self, settings: PostSettings) -> None:
+        self._topics = {topic: PostParser(settings.of_topic(topic)) for topic in settings.topics}
+        self.max_key_bytes = settings.max_key_bytes
         self._format = settings.format
         self._max_text_bytes = settings.max_text_bytes
         self._max_field_bytes = settings.max_field_bytes
         self._max_record_bytes = settings.max_record_bytes
         self._max_depth = settings.max_depth
         self._where = PostConditions(settings.where) if settings.where else None
-        self._fields = tuple(_pointer(name, getattr(settings, name)) for name in _FIELDS)
+        self._fields = tuple(_place(getattr(settings, name)) for name in _FIELDS)
         self._thread = ThreadReader(settings.thread, settings.max_field_bytes)
         # Where every field is at the top, one pass finds all of them.
         tops = [field.single for field in self._fields if field.single is not None]
         self._tops = tops if len(tops) == len(self._fields) else None
+
+    def of_topic(self, topic: str) -> PostParser:
+        """Return the parser for a topic's records: this one, unless ``post.topics`` names the topic."""
+        return self._topics.get(topic, self)
 
     def parse(self, value: bytes | None, headers: Headers) -> Post:
         """Return the post in a record's value.
@@ -108,10 +114,8 @@ class PostParser:
             NotAPostError: ``post.where`` excludes the record.
             RecordError: the record is at fault; one of the kinds of the parse stage.
         """
-        if value is None:
-            if self._where is not None:
-                raise NotAPostError("tombstone")
-            raise TombstoneError("the value is null")
+        if not value:
+            value = self._empty_value(value)
         if len(value) > self._max_record_bytes:
             message = f"the value has {len(value)} bytes; post.max_record_bytes is {self._max_record_bytes}"
             raise TooLargeError(message)
@@ -135,6 +139,20 @@ class PostParser:
         if repaired:
             post.repaired = True
         return post, document
+
+    def _empty_value(self, value: bytes | None) -> bytes:
+        """Return a value of no bytes, or raise the error of one that is null or was too long to keep."""
+        if value is None:
+            if self._where is not None:
+                raise NotAPostError("tombstone")
+            raise TombstoneError("the value is null")
+        if isinstance(value, OversizedValue):
+            size = "more" if value.size_bytes is None else f"{value.size_bytes}"
+            message = (
+                f"the record has {size} bytes when expanded; at most {value.limit_bytes} are read"
+            )
+            raise TooLargeError(message)
+        return value
 
     def _read(
         self,
@@ -229,12 +247,8 @@ class PostParser:
             found[index] = read
 
 
-def _pointer(name: str, text: str) -> JsonPointer:
-    try:
-        return JsonPointer(text)
-    except ValueError as error:
-        message = f"post.{name}: {error}"
-        raise SettingsError(message) from None
+def _place(where: str | tuple[str, ...]) -> JsonPointer | FirstOf:
+    return JsonPointer(where) if isinstance(where, str) else FirstOf(where)
 
 
 def _created_ms(

@@ -19,7 +19,7 @@ from stream_guard.judging.assembly import make_cascade, make_lasting_judge
 from stream_guard.kafka.archive import make_archive
 from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.source import KafkaSource, check_topics
-from stream_guard.kafka.transactions import KafkaTransactor
+from stream_guard.kafka.transactions import KafkaTransactor, check_permissions
 from stream_guard.records.post import PostParser
 from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
@@ -134,9 +134,10 @@ class App:
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
         topics = await check_topics(settings.kafka)
+        await check_permissions(settings, topics)
         # A topic that the pattern catches waits for its route; it must not stop the others.
         check_routes(policies, settings.kafka.topics, settings)
-        source = KafkaSource(settings.kafka, settings.delivery)
+        source = KafkaSource(settings.kafka, settings.delivery, self.metrics)
         delivery = self._make_delivery(source)
         pipeline, poll_loop = self._make_stream(policies, source, delivery)
         self._poll_loop = poll_loop

@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path  # noqa: TC003 - part of a public signature
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_settings import (
@@ -35,7 +35,11 @@ from stream_guard.settings.service import (
     HttpSettings,
     TelemetrySettings,
 )
+from stream_guard.settings.studio import StudioSettings
 from stream_guard.settings.threads import ThreadSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
     "BatchingSettings",
@@ -50,6 +54,7 @@ __all__ = [
     "RungSettings",
     "SecuritySettings",
     "Settings",
+    "StudioSettings",
     "TelemetrySettings",
     "ThreadSettings",
     "env_name",
@@ -78,6 +83,7 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
+    studio: StudioSettings = StudioSettings()
 
     @property
     def stall_s(self) -> float:
@@ -185,10 +191,7 @@ def _explain(error: ValidationError) -> str:
         dotted = ".".join(path) or "settings"
         name = f"{dotted} ({env_name(*path)})" if path else dotted
         if item["type"] == "extra_forbidden":
-            parent: Any = Settings
-            for part in path[:-1]:
-                parent = parent.model_fields[part].annotation
-            known = ", ".join(parent.model_fields)
+            known = ", ".join(_table_at(path[:-1]).model_fields)
             lines.append(f"{name}: unknown setting; known here: {known}")
             continue
         what = item["msg"].removeprefix("Value error, ")
@@ -197,6 +200,18 @@ def _explain(error: ValidationError) -> str:
         )
         lines.append(f"{name}: {what}{example or _default_example(path)}")
     return "\n".join(lines)
+
+
+def _table_at(path: Sequence[str]) -> type[BaseModel]:
+    """Return the class of the section at a path; a name or an index in a table or a list is a step, too."""
+    kind: Any = Settings
+    for part in path:
+        if hasattr(kind, "model_fields"):
+            kind = kind.model_fields[part].annotation
+        else:  # dict[str, Section] or tuple[Section, ...]
+            kind = next(one for one in get_args(kind) if one not in (str, ...))
+    found: type[BaseModel] = kind
+    return found
 
 
 def _default_example(path: tuple[str, ...]) -> str:

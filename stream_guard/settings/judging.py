@@ -22,6 +22,9 @@ class EngineSettings(Section):
 
     kind: Literal["vllm", "scripted"] = "vllm"
     """``vllm`` runs the model. ``scripted`` judges by a fixed rule, without a model, for load tests of the pipeline."""
+    scripted_violates: str = Field("[violates]", min_length=1)
+    """With ``scripted``: a post whose text contains this word violates, in the policy's first violating category; any
+    other post is safe. Its verdicts name ``scripted`` as their model."""
     model: str = "openai/gpt-oss-safeguard-20b"
     """The model: a folder, a name on the Hugging Face hub, or ``demo`` for the tiny model in this package."""
     revision: str | None = None

@@ -21,16 +21,22 @@ class SecuritySettings(Section):
     """The user, for PLAIN and SCRAM."""
     password: SecretStr | None = None
     """The user's password, for PLAIN and SCRAM."""
+    password_file: Path | None = None
+    """A file with the password, instead of ``password``; read again for each connection, so it may rotate."""
     oauth_token_hook: str | None = None
     """For OAUTHBEARER: ``package.module:function``, async or not, that returns a token."""
+    oauth_token_file: Path | None = None
+    """For OAUTHBEARER: a file with the token, instead of ``oauth_token_hook``; read again for each connection."""
     ssl_cafile: Path | None = None
-    """CA certificates (PEM) to trust; the system's if unset."""
+    """CA certificates (PEM) to trust; the system's if unset. All three files are read again when they change."""
     ssl_certfile: Path | None = None
     """The client certificate (PEM), for mutual TLS."""
     ssl_keyfile: Path | None = None
     """The client's private key (PEM), for mutual TLS."""
     ssl_key_password: SecretStr | None = None
     """Password of the private key."""
+    ssl_key_password_file: Path | None = None
+    """A file with the private key's password, instead of ``ssl_key_password``."""
     ssl_check_hostname: bool = True
     """Whether the broker's certificate must name the broker's host."""
 
@@ -41,16 +47,32 @@ class SecuritySettings(Section):
             raise ValueError("sasl_mechanism is required with a SASL protocol, e.g. SCRAM-SHA-512")
         if not sasl and self.sasl_mechanism is not None:
             raise ValueError("sasl_mechanism needs protocol SASL_SSL (or SASL_PLAINTEXT)")
-        if self.sasl_mechanism == "OAUTHBEARER":
-            if not self.oauth_token_hook or ":" not in self.oauth_token_hook:
-                raise ValueError(
-                    "oauth_token_hook is required with OAUTHBEARER, e.g. my_auth:token"
-                )
-        elif sasl and (self.username is None or self.password is None):
-            raise ValueError(f"username and password are required with {self.sasl_mechanism}")
+        self._check_sasl()
+        if self.ssl_key_password is not None and self.ssl_key_password_file is not None:
+            raise ValueError(
+                "ssl_key_password and ssl_key_password_file exclude each other; set one"
+            )
         if (self.ssl_certfile is None) != (self.ssl_keyfile is None):
             raise ValueError("ssl_certfile and ssl_keyfile must be set together")
         return self
+
+    def _check_sasl(self) -> None:
+        if self.sasl_mechanism == "OAUTHBEARER":
+            if (self.oauth_token_hook is None) == (self.oauth_token_file is None):
+                raise ValueError(
+                    "oauth_token_hook (e.g. my_auth:token) or oauth_token_file is required with OAUTHBEARER; set one"
+                )
+            if self.oauth_token_hook is not None and ":" not in self.oauth_token_hook:
+                raise ValueError(
+                    "oauth_token_hook must be package.module:function, e.g. my_auth:token"
+                )
+        elif self.sasl_mechanism is not None:
+            if self.username is None or (self.password is None and self.password_file is None):
+                raise ValueError(
+                    f"username and password are required with {self.sasl_mechanism}; password_file may replace password"
+                )
+            if self.password is not None and self.password_file is not None:
+                raise ValueError("password and password_file exclude each other; set one")
 
 
 class KafkaSettings(Section):

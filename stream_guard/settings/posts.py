@@ -7,24 +7,35 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.settings.section import Section
 from stream_guard.settings.threads import ThreadSettings
-
-_Pointer = Annotated[str, Field(pattern=r"^(/.*)?$")]
 
 
 def _listed(value: Any) -> Any:  # noqa: ANN401 - whatever the file or environment holds
     return value if isinstance(value, list | tuple) else (value,)
 
 
+def _pointers(value: Any) -> Any:  # noqa: ANN401 - whatever the file or environment holds
+    texts = _listed(value)
+    if not texts:
+        raise ValueError("the list is empty; name at least one place")
+    for text in texts:
+        if not isinstance(text, str):
+            raise ValueError("is neither a JSON pointer nor a list of them")  # noqa: TRY004 - pydantic reports ValueError alone
+        JsonPointer(text)
+    return value
+
+
+_Pointer = Annotated[str | tuple[str, ...], BeforeValidator(_pointers)]
 _Place = Annotated[str, Field(pattern=r"^(/|header:).+$")]
 _Values: TypeAlias = Annotated[
     tuple[str | int | float | bool | None, ...], BeforeValidator(_listed), Field(min_length=1)
 ]
 
 
-class PostSettings(Section):
-    """Where a record has the fields of a post, as JSON pointers (RFC 6901), and their limits."""
+class TopicPostSettings(Section):
+    """What may differ between topics: the settings of ``post`` except ``topics``."""
 
     format: Literal["auto", "json", "cloudevents"] = "auto"
     """``auto`` reads a CloudEvent if the headers say so, and plain JSON otherwise; ``cloudevents`` requires one."""
@@ -60,6 +71,25 @@ class PostSettings(Section):
     """Most bytes of a record's key, which its verdicts repeat; a larger key makes a dead letter."""
     max_depth: int = Field(64, ge=1, le=512)
     """Most levels of nesting; a deeper document becomes a dead letter."""
+
+
+class PostSettings(TopicPostSettings):
+    """Where a record has the fields of a post, and their limits.
+
+    A field's place is a JSON pointer (RFC 6901), or a list of them. The first place with a value counts.
+    """
+
+    topics: dict[str, TopicPostSettings] = Field(default_factory=dict)
+    """Settings that differ for single topics: from the topic's name to any of the settings here. Those that are not
+    set for the topic keep their common value."""
+
+    def of_topic(self, topic: str) -> PostSettings:
+        """Return the settings for the records of a topic."""
+        own = self.topics.get(topic)
+        if own is None:
+            return self
+        changes = {name: getattr(own, name) for name in own.model_fields_set}
+        return self.model_copy(update={"topics": {}} | changes)
 
 
 class PoliciesSettings(Section):

@@ -133,8 +133,8 @@ class TelemetrySettings(Section):
 class HttpSettings(Section):
     """The HTTP server for probes and metrics."""
 
-    host: str = "0.0.0.0"  # noqa: S104 - probes and scrapes come from outside the pod
-    """The address to listen on."""
+    host: str = "127.0.0.1"
+    """The address to listen on. The image and the chart set ``0.0.0.0``, since probes come from outside a container."""
     port: int = Field(8080, ge=0, le=65_535)
     """The port; 0 picks a free one and logs it."""
     connections_max: int = Field(256, ge=1)

@@ -1,7 +1,7 @@
 """What is in flight, and so which partitions may be polled. Pure.
 
-Bounds by records, bytes and estimated tokens, over all and per partition, are checked before a poll; one poll
-may overshoot them by the records that it was allowed to take.
+Bounds by records, bytes and estimated tokens, over all and per partition, are checked before a poll. One poll may
+overshoot the bytes by one record of each partition, and the tokens by the records that it was allowed to take.
 """
 
 from __future__ import annotations
@@ -61,6 +61,10 @@ class Admission:
         if self.bytes >= limits.in_flight_bytes_max or self.tokens >= limits.in_flight_tokens_max:
             return 0
         return max(0, min(limits.poll_records_max, limits.in_flight_records_max - self.records))
+
+    def room_bytes(self) -> int:
+        """Return how many bytes the next poll may take, at least one."""
+        return max(1, self._settings.in_flight_bytes_max - self.bytes)
 
     def pollable(self, partitions: Iterable[PartitionOffsets]) -> list[Partition]:
         """Return the partitions that have room of their own."""

@@ -43,7 +43,7 @@ class Pipeline:
     """Takes records, and finishes each once it owes nothing.
 
     Args:
-        settings: all sections; ``kafka``, ``batching``, ``dead_letters`` and ``post.max_key_bytes`` are used.
+        settings: all sections; ``kafka``, ``batching`` and ``dead_letters`` are used.
         policies: the snapshot to judge by, until :meth:`switch`.
         parser, judge, publisher, clock, metrics, tracing: the parts.
 
@@ -83,7 +83,6 @@ class Pipeline:
         )
         self._ids = itertools.count(1)
         self._live: dict[Partition, dict[int, InFlightRecord]] = {}
-        self._key_bytes_max = settings.post.max_key_bytes
         self.dead_letters = DeadLetterGate(settings.dead_letters, metrics)
         self.admission = Admission(settings.batching)
         self.progress = asyncio.Event()
@@ -103,11 +102,12 @@ class Pipeline:
         fixed = self._routes[topic] if topic in self._routes else self._fix_route(topic)
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
         live = self._live.setdefault(offsets.partition, {})
-        passed, key_bytes_max = 0, self._key_bytes_max
+        parser = self._parser.of_topic(topic)
+        passed, key_bytes_max = 0, parser.max_key_bytes
         skipped: Counter[str] = Counter()
         begin, parse, offer, enter = (
             self._tracing.begin,
-            self._parser.parse,
+            parser.parse,
             self._batcher.offer,
             self.admission.enter,
         )
@@ -185,7 +185,8 @@ class Pipeline:
     def _route(self, in_flight: InFlightRecord) -> tuple[Post, tuple[Policy, ...]]:
         """Parse a record whose policies depend on the post. Raises RecordError."""
         record = in_flight.record
-        post, document = self._parser.parse_document(record.value, record.headers)
+        parser = self._parser.of_topic(record.topic)
+        post, document = parser.parse_document(record.value, record.headers)
         facts = RouteFacts.of(record.topic, record.headers, document, post)
         routed = self._policies.route_post(facts)
         if any(route.mode != "live" for route in routed):

@@ -187,7 +187,12 @@ class PollLoop:
             # Nothing is asked for, so nothing comes: it only counts as a poll.
             await self._source.poll((), records_max=1, timeout_ms=0)
             return
-        records = await self._source.poll(pollable, records_max=room, timeout_ms=self._timeout_ms())
+        records = await self._source.poll(
+            pollable,
+            records_max=room,
+            timeout_ms=self._timeout_ms(),
+            bytes_max=pipeline.admission.room_bytes(),
+        )
         polled_s = self._clock.monotonic_s()
         for partition, batch in records.items():
             self._accept(partition, batch)

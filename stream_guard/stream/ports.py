@@ -5,7 +5,7 @@ The core and the pipeline know these and nothing behind them.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,6 +23,10 @@ class RebalanceListener(Protocol):
         """Return once what can be finished is; after it the partitions are another member's."""
 
 
+NO_BOUND: Final = 1 << 62
+"""More bytes than any poll takes."""
+
+
 class Source(Protocol):
     """Records in, positions committed back. One task polls; no call is cancelled inside."""
 
@@ -34,9 +38,17 @@ class Source(Protocol):
         """
 
     async def poll(
-        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+        self,
+        partitions: Sequence[Partition],
+        *,
+        records_max: int,
+        timeout_ms: int,
+        bytes_max: int = NO_BOUND,
     ) -> Mapping[Partition, Sequence[Record]]:
         """Records of these partitions, in offset order, as soon as there are any.
+
+        A poll ends at ``records_max`` records in all. It also ends at ``bytes_max`` bytes of values, but takes at
+        least one record of each partition that has any.
 
         After an assignment, a partition yields records once :meth:`seek` has said from where.
 

@@ -120,6 +120,12 @@ class Metrics:
         "knows whether they were written (rebuild).",
         ("cause",), values=("rebalance", "rewind", "reset", "rebuild"),
     )  # fmt: skip
+    expired = _Metric(
+        Counter, "stream_guard_records_expired",
+        "Offsets that were gone before the group read on from its position: deleted by retention (retention), or past "
+        "the end of a log that was cut or made again (past_end).",
+        ("topic", "cause"),
+    )  # fmt: skip
     abandoned = _Metric(
         Counter, "stream_guard_abandoned_records",
         "Records in flight abandoned at the deadline of a rebalance or stop; they are read again.",

@@ -15,10 +15,18 @@ from stream_guard.testing.memory_publisher import MemoryPublisher
 from stream_guard.testing.memory_transactions import MemoryTransactor
 
 if TYPE_CHECKING:
-    from stream_guard.testing.broker import Broker, start_broker
+    from stream_guard.testing.broker import (
+        Broker,
+        BrokerSecurity,
+        CertificateAuthority,
+        SecuredListener,
+        start_broker,
+    )
 
 __all__ = [
     "Broker",
+    "BrokerSecurity",
+    "CertificateAuthority",
     "ManualClock",
     "ManualJudge",
     "MemoryBroker",
@@ -26,13 +34,17 @@ __all__ = [
     "MemoryRecord",
     "MemorySource",
     "MemoryTransactor",
+    "SecuredListener",
     "start_broker",
 ]
 
 
+_REAL = ("Broker", "BrokerSecurity", "CertificateAuthority", "SecuredListener", "start_broker")
+
+
 def __getattr__(name: str) -> object:
     # The real broker's helper imports a Kafka client, which what lives in memory has no need of.
-    if name in ("Broker", "start_broker"):
+    if name in _REAL:
         from stream_guard.testing import broker
 
         return getattr(broker, name)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from stream_guard.core.errors import BrokerError, DoubtError
 from stream_guard.core.kafka_types import Partition
+from stream_guard.stream.ports import NO_BOUND
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
@@ -260,11 +261,16 @@ class MemorySource:
         await self._group.join(self)
 
     async def poll(
-        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+        self,
+        partitions: Sequence[Partition],
+        *,
+        records_max: int,
+        timeout_ms: int,
+        bytes_max: int = NO_BOUND,
     ) -> Mapping[Partition, Sequence[Record]]:
         """Return records as soon as there are any; see :meth:`stream_guard.stream.ports.Source.poll`."""
         generation = self._generation
-        taken = self._take(partitions, records_max)
+        taken = self._take(partitions, records_max, bytes_max)
         if not taken and timeout_ms:
             loop = asyncio.get_running_loop()
             deadline_s = loop.time() + timeout_ms / 1_000
@@ -272,7 +278,7 @@ class MemorySource:
                 await self._broker._changed(left_s)  # noqa: SLF001
                 if generation != self._generation:
                     return {}
-                taken = self._take(partitions, records_max)
+                taken = self._take(partitions, records_max, bytes_max)
         return taken
 
     async def commit(self, positions: Mapping[Partition, int]) -> None:
@@ -309,7 +315,7 @@ class MemorySource:
         await self._group.leave(self)
 
     def _take(
-        self, partitions: Sequence[Partition], records_max: int
+        self, partitions: Sequence[Partition], records_max: int, bytes_max: int
     ) -> dict[Partition, list[MemoryRecord]]:
         taken: dict[Partition, list[MemoryRecord]] = {}
         room = records_max
@@ -320,6 +326,12 @@ class MemorySource:
                 partition, self._next[partition], room
             )
             if records:
+                for count, record in enumerate(records, 1):
+                    bytes_max -= len(record.value or b"")
+                    if bytes_max <= 0 and count < len(records):
+                        self._next[partition] = records[count].offset
+                        del records[count:]
+                        break
                 taken[partition] = records
                 room -= len(records)
         return taken

@@ -80,7 +80,7 @@ class KafkaRig:
         )
 
     def source(self, topic: str, group: str) -> Source:
-        return KafkaSource(self.settings(topic, group), DeliverySettings())
+        return KafkaSource(self.settings(topic, group), DeliverySettings(), Metrics())
 
     def publisher(self) -> Publisher:
         metrics = Metrics(CollectorRegistry())
@@ -233,6 +233,22 @@ async def test_a_partition_that_is_not_asked_for_waits(rig: Rig) -> None:
         rest = await take(source, 40 - len(first))
     assert len({(r.partition, r.offset) for r in [*first, *rest]}) == 40
     assert {r.partition for r in rest} >= {other.partition}
+
+
+async def test_a_poll_ends_at_its_bytes_and_loses_nothing(rig: Rig) -> None:
+    topic = rig.create_topic(2)
+    await publish(rig, posts(topic, 40))
+    async with reading(rig, topic, topic) as (source, _):
+        records: list[Record] = []
+        while len(records) < 40:
+            polled = await source.poll(
+                source.assigned(), records_max=40, timeout_ms=500, bytes_max=1
+            )
+            # One record of each partition, so that reading goes on whatever its length.
+            assert all(len(batch) == 1 for batch in polled.values())
+            for batch in polled.values():
+                records.extend(batch)
+    assert len({(r.partition, r.offset) for r in records}) == 40
 
 
 async def test_where_partitions_end_is_known_once_they_were_read(rig: Rig) -> None:

@@ -127,6 +127,13 @@ FIRES: dict[str, tuple[int, dict[str, str]]] = {
         5,
         {'stream_guard_dead_letter_consecutive{stage="parse"}': "450+0x60"},
     ),
+    "StreamGuardRecordsExpired": (
+        20,
+        {
+            'stream_guard_records_expired_total{topic="posts",cause="retention"}': "0+0x10 900+0x60",
+            'stream_guard_records_expired_total{topic="posts",cause="past_end"}': "0+0x70",
+        },
+    ),
     "StreamGuardTransactionsFail": (
         40,
         {
@@ -163,6 +170,7 @@ QUIET = {
     "stream_guard_head_of_line_age_seconds": "20+0x900",
     'stream_guard_dead_letter_share{stage="parse"}': "0.01+0x900",
     'stream_guard_dead_letter_consecutive{stage="parse"}': "3+0x900",
+    'stream_guard_records_expired_total{topic="posts",cause="retention"}': "0+0x900",
     'stream_guard_transactions_total{outcome="committed"}': "0+60x900",
     'stream_guard_transactions_total{outcome="fenced"}': "0+0.5x900",
 }

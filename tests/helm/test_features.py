@@ -240,14 +240,17 @@ def test_a_password_comes_from_its_secret_into_program_and_test_alike() -> None:
     (test,) = found.of("Pod")
     for container in (found.container, test["spec"]["containers"][0]):
         by_name = {v["name"]: v for v in container["env"]}
-        assert by_name[f"{ENV}KAFKA__SECURITY__PASSWORD"]["valueFrom"] == {
-            "secretKeyRef": {"name": "kafka-user", "key": "pass"}
+        assert by_name[f"{ENV}KAFKA__SECURITY__USERNAME"]["valueFrom"] == {
+            "secretKeyRef": {"name": "kafka-user", "key": "username"}
         }
+        file = by_name[f"{ENV}KAFKA__SECURITY__PASSWORD_FILE"]["value"]
+        assert file == "/etc/stream-guard/kafka-sasl/pass"
         assert by_name[f"{ENV}KAFKA__SECURITY__SASL_MECHANISM"]["value"] == "SCRAM-SHA-512"
         assert by_name[f"{ENV}KAFKA__SECURITY__SSL_CHECK_HOSTNAME"]["value"] == "false"
         cafile = by_name[f"{ENV}KAFKA__SECURITY__SSL_CAFILE"]["value"]
         mounted = {m["mountPath"] for m in container["volumeMounts"]}
-        assert cafile.rpartition("/")[0] in mounted
+        assert {cafile.rpartition("/")[0], file.rpartition("/")[0]} <= mounted
+    assert found.volumes["kafka-sasl"]["secret"]["secretName"] == "kafka-user"
     assert found.volumes["kafka-ca"]["secret"]["secretName"] == "kafka-ca"
 
 
@@ -256,10 +259,9 @@ def test_mutual_tls_mounts_certificate_and_key() -> None:
     assert found.env[f"{ENV}KAFKA__SECURITY__SSL_CERTFILE"].endswith("/kafka-client/tls.crt")
     assert found.env[f"{ENV}KAFKA__SECURITY__SSL_KEYFILE"].endswith("/kafka-client/tls.key")
     assert found.volumes["kafka-client"]["secret"]["secretName"] == "stream-guard-tls"
-    assert found.env_from[f"{ENV}KAFKA__SECURITY__SSL_KEY_PASSWORD"]["secretKeyRef"] == {
-        "name": "stream-guard-tls",
-        "key": "password",
-    }
+    assert found.env[f"{ENV}KAFKA__SECURITY__SSL_KEY_PASSWORD_FILE"].endswith(
+        "/kafka-client/password"
+    )
 
 
 def test_a_pattern_stands_instead_of_topics_and_the_test_is_told_its_topic() -> None:

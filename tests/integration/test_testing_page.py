@@ -19,12 +19,19 @@ PAGE = "docs/guides/testing.md"
 TOPICS = {"posts", "stream-guard.verdicts", "stream-guard.dead-letters"}
 
 
-def test_the_block_with_a_broker_runs() -> None:
-    (code,) = [
-        "\n".join(line for _, line in block.lines)
-        for block in blocks(PAGE, (ROOT / PAGE).read_text("utf-8"))
-        if block.language == "python" and any("start_broker" in line for _, line in block.lines)
-    ]
+CODE = [
+    "\n".join(line for _, line in block.lines)
+    for block in blocks(PAGE, (ROOT / PAGE).read_text("utf-8"))
+    if block.language == "python" and any("start_broker(" in line for _, line in block.lines)
+]
+
+
+def test_both_kinds_of_brokers_are_shown() -> None:
+    assert len(CODE) == 2
+
+
+@pytest.mark.parametrize("code", CODE, ids=["plain", "secured"])
+def test_a_block_with_a_broker_runs(code: str) -> None:
     exec(compile(code, PAGE, "exec"), {"__name__": "page"})  # noqa: S102 - our own page
 
 

@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from tests.soak import schedule
+from tests.soak import posting, schedule
 from tests.soak.facts import Exit, Fault
 from tests.soak.members import Member, now_ms
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from tests.soak.schedule import Planned
 
 POISON_BURST: Final = 40
+ABORTED_RECORDS: Final = 2_000
 _ALIVE_S: Final = 90.0
 
 
@@ -109,6 +110,7 @@ class Adversary:
             schedule.CONSUMER_LEAVE: self._leave,
             schedule.ENGINE_KILL: self._kill_engines,
             schedule.POISON: self._poison,
+            schedule.ABORT: self._abort,
             schedule.BROKER_KILL: self._lose_broker,
             schedule.BROKER_STOP: self._lose_broker,
             schedule.BROKER_FREEZE: self._lose_broker,
@@ -190,6 +192,17 @@ class Adversary:
         partition = int(fault.draw * self._partitions)
         self._poster.poison(partition, POISON_BURST)
         return f"{POISON_BURST} malformed records in partition {partition}"
+
+    async def _abort(self, fault: Planned) -> str:
+        partition = int(fault.draw * self._partitions)
+        await posting.abort_long(
+            self._cluster.bootstrap,
+            self._posts,
+            partition,
+            ABORTED_RECORDS,
+            f"long-{len(self.faults)}",
+        )
+        return f"{ABORTED_RECORDS} records of a transaction in partition {partition}"
 
     # Brokers
 

@@ -218,13 +218,43 @@ async def make_noise(bootstrap: str, topic: str, partitions: int, seed: int) -> 
             await _close(producer)
 
 
+async def abort_long(bootstrap: str, topic: str, partition: int, count: int, name: str) -> None:
+    """Send so many posts to one partition in a transaction, and abort it; try until that succeeds.
+
+    Args:
+        bootstrap: of the brokers.
+        topic: where to.
+        partition: of it.
+        count: how many posts.
+        name: of its producer; no other transaction of the soak has it.
+    """
+    for attempt in itertools.count():
+        producer = await connect(bootstrap, f"{TRANSACTIONAL_ID}-{name}")
+        try:
+            async with asyncio.timeout(_SEND_S):
+                number = f"{name}-{attempt}"
+                await _transaction(producer, topic, partition, number, count=count, abort=True)
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        else:
+            return
+        finally:
+            await _close(producer)
+
+
 async def _transaction(
-    producer: AIOKafkaProducer, topic: str, partition: int, number: int, *, abort: bool
+    producer: AIOKafkaProducer,
+    topic: str,
+    partition: int,
+    number: int | str,
+    *,
+    abort: bool,
+    count: int = 3,
 ) -> None:
     await producer.begin_transaction()
     futures = [
         await producer.send(topic, post(f"t{number}-{k}", k), key=b"noise", partition=partition)
-        for k in range(3)
+        for k in range(count)
     ]
     await asyncio.gather(*futures)
     if abort:

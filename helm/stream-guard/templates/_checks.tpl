@@ -31,8 +31,11 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- fail (printf "kafka.security.saslMechanism %s needs kafka.security.protocol SASL_SSL or SASL_PLAINTEXT, not %s" $security.saslMechanism $security.protocol) -}}
 {{- end -}}
 {{- if eq $security.saslMechanism "OAUTHBEARER" -}}
-{{- if not $security.oauthTokenHook -}}
-{{- fail "kafka.security.oauthTokenHook is required with OAUTHBEARER, for example my_auth:token" -}}
+{{- if not (or $security.oauthTokenHook $security.oauthTokenFile) -}}
+{{- fail "kafka.security.oauthTokenHook is required with OAUTHBEARER, for example my_auth:token; or set oauthTokenFile" -}}
+{{- end -}}
+{{- if and $security.oauthTokenHook $security.oauthTokenFile -}}
+{{- fail "kafka.security.oauthTokenHook and kafka.security.oauthTokenFile exclude each other; set one" -}}
 {{- end -}}
 {{- if and .Values.autoscaling.enabled (not .Values.autoscaling.authenticationRef) -}}
 {{- fail "autoscaling.authenticationRef is required with OAUTHBEARER: KEDA needs a TriggerAuthentication of its own to read the lag" -}}

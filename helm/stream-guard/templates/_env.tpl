@@ -28,12 +28,17 @@ Lists and tables are JSON there, and so are numbers: Helm holds every number as 
 {{- if .name }}
 - name: STREAM_GUARD_KAFKA__SECURITY__USERNAME
   valueFrom: {secretKeyRef: {name: {{ .name | quote }}, key: {{ .usernameKey | quote }}}}
-- name: STREAM_GUARD_KAFKA__SECURITY__PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ .name | quote }}, key: {{ .passwordKey | quote }}}}
+# A file, so that a rotated password is read at the next connection.
+- name: STREAM_GUARD_KAFKA__SECURITY__PASSWORD_FILE
+  value: /etc/stream-guard/kafka-sasl/{{ .passwordKey }}
 {{- end }}
 {{- end }}
 {{- with $security.oauthTokenHook }}
 - name: STREAM_GUARD_KAFKA__SECURITY__OAUTH_TOKEN_HOOK
+  value: {{ . | quote }}
+{{- end }}
+{{- with $security.oauthTokenFile }}
+- name: STREAM_GUARD_KAFKA__SECURITY__OAUTH_TOKEN_FILE
   value: {{ . | quote }}
 {{- end }}
 {{- if $security.caSecret.name }}
@@ -47,8 +52,8 @@ Lists and tables are JSON there, and so are numbers: Helm holds every number as 
 - name: STREAM_GUARD_KAFKA__SECURITY__SSL_KEYFILE
   value: /etc/stream-guard/kafka-client/{{ .keyKey }}
 {{- with .keyPasswordKey }}
-- name: STREAM_GUARD_KAFKA__SECURITY__SSL_KEY_PASSWORD
-  valueFrom: {secretKeyRef: {name: {{ $security.clientSecret.name | quote }}, key: {{ . | quote }}}}
+- name: STREAM_GUARD_KAFKA__SECURITY__SSL_KEY_PASSWORD_FILE
+  value: /etc/stream-guard/kafka-client/{{ . }}
 {{- end }}
 {{- end }}
 {{- end }}
@@ -73,6 +78,9 @@ Lists and tables are JSON there, and so are numbers: Helm holds every number as 
 - name: STREAM_GUARD_KAFKA__GROUP_INSTANCE_ID
   valueFrom: {fieldRef: {fieldPath: metadata.name}}
 {{- end }}
+# Probes and scrapes come from outside the pod.
+- name: STREAM_GUARD_HTTP__HOST
+  value: "0.0.0.0"
 - name: STREAM_GUARD_POLICIES__PATH
   value: {{ include "stream-guard.policiesPath" . | quote }}
 - name: STREAM_GUARD_ENGINE__MODEL
@@ -96,8 +104,12 @@ Lists and tables are JSON there, and so are numbers: Helm holds every number as 
 {{- end }}
 {{- end -}}
 
-{{/* Kafka's certificates, for the consumer and the test. */}}
+{{/* Kafka's password and certificates, for the consumer and the test. */}}
 {{- define "stream-guard.kafkaVolumes" -}}
+{{- with .Values.kafka.security.saslSecret.name }}
+- name: kafka-sasl
+  secret: {secretName: {{ . | quote }}, defaultMode: 0440}
+{{- end }}
 {{- with .Values.kafka.security.caSecret.name }}
 - name: kafka-ca
   secret: {secretName: {{ . | quote }}, defaultMode: 0440}
@@ -109,6 +121,9 @@ Lists and tables are JSON there, and so are numbers: Helm holds every number as 
 {{- end -}}
 
 {{- define "stream-guard.kafkaVolumeMounts" -}}
+{{- if .Values.kafka.security.saslSecret.name }}
+- {name: kafka-sasl, mountPath: /etc/stream-guard/kafka-sasl, readOnly: true}
+{{- end }}
 {{- if .Values.kafka.security.caSecret.name }}
 - {name: kafka-ca, mountPath: /etc/stream-guard/kafka-ca, readOnly: true}
 {{- end }}

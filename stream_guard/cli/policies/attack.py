@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -20,12 +20,16 @@ from stream_guard.cli.terminal import (
     write_json,
     write_table,
 )
+from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError
+from stream_guard.policies.policy import PolicySet
 from stream_guard.records.post import PostParser
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
     from stream_guard.offline.attack import AttackReport
+
+_FLIPS_SHOWN_MAX: Final = 20
 
 PostsOption = Annotated[
     Path | None,
@@ -58,6 +62,7 @@ def attack(
         int, typer.Option("--posts-max", min=1, help="Use at most this many.")
     ] = 50,
     hidden_max: HiddenMaxOption = None,
+    no_studio: NoStudioOption = False,
     json: JsonOption = False,
 ) -> None:
     """Disguise posts in known ways, judge them with the real model, and count the decisions that flip."""
@@ -70,9 +75,10 @@ def attack(
     folder, policies = load_folder(path, config)
     policy = find_policy(policies, slug)
     found = read_sample(posts, policy, folder, PostParser(settings.post))[:posts_max]
-    judge = make_judge(settings.engine)
+    judge = studio_judge(settings, no_studio=no_studio) or make_judge(settings.engine)
     with stdout_kept_clean(), show_progress("judging") as progress:
-        report = asyncio.run(run_attacks(judge, policies, policy, found, progress=progress))
+        only = PolicySet({policy.id: policy}, default=(policy.id,))
+        report = asyncio.run(run_attacks(judge, only, policy, found, progress=progress))
     if json:
         write_json(asdict(report) | {"hidden_share": report.hidden_share})
     else:
@@ -99,3 +105,8 @@ def _say(report: AttackReport) -> None:
     rows = [[str(value) for value in asdict(result).values()] for result in report.results]
     write_table(columns, rows, right=columns[1:])
     say(f"hidden: {report.hidden_share:.1%} of violating posts in all disguises")
+    for flip in report.flips[:_FLIPS_SHOWN_MAX]:
+        say(f"  {flip.attack}: {flip.before} -> {flip.after}: post {flip.post}: {flip.text}")
+    if len(report.flips) > _FLIPS_SHOWN_MAX:
+        more = count_of(len(report.flips) - _FLIPS_SHOWN_MAX, "more flip")
+        say(f"  and {more}; --json has all")

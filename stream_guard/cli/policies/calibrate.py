@@ -12,7 +12,7 @@ from stream_guard.cli.options import ConfigOption, CurveKind, PathOption, SlugAr
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.posts import read_bytes
 from stream_guard.cli.terminal import count_of, warn, write_json
-from stream_guard.core.errors import PolicyError
+from stream_guard.core.errors import LimitError, PolicyError
 from stream_guard.offline.calibrate.data import join_labels, read_labels
 from stream_guard.offline.calibrate.fit import FitError, Method, fit_curve, held_out_scores
 
@@ -51,6 +51,12 @@ def calibrate(
         bool,
         typer.Option("--write", help="Write calibration.json into the policy's folder."),
     ] = False,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force", help="Write it even if it is worse than no curve on held-out posts."
+        ),
+    ] = False,
 ) -> None:
     """Fit a policy's calibration on judged and labelled posts, and show what it gains."""
     folder, policies = load_folder(path, config)
@@ -62,6 +68,16 @@ def calibrate(
         scores = held_out_scores(joined.posts, chosen)
     except FitError as error:
         raise PolicyError(str(error)) from error
+    measured = (
+        f"mean squared error on held-out posts (Brier; less is better): {scores.raw:.4f} before, "
+        f"{scores.calibrated:.4f} after"
+    )
+    if write and scores.calibrated > scores.raw and not force:
+        message = (
+            f"the curve is worse than none, and is not written: {measured}; label more posts, try another --method, "
+            "or write it with --force"
+        )
+        raise LimitError(message)
     if write:
         target = folder / policy.id / "calibration.json"
         content = orjson.dumps(curve.model_dump(), option=orjson.OPT_INDENT_2)
@@ -69,10 +85,7 @@ def calibrate(
         warn(f"wrote {target}")
     else:
         write_json(curve.model_dump())
-    warn(
-        f"{count_of(len(joined.posts), 'post')}; mean squared error on held-out posts (Brier; less is better): "
-        f"{scores.raw:.4f} before, {scores.calibrated:.4f} after"
-    )
+    warn(f"{count_of(len(joined.posts), 'post')}; {measured}")
     for why, count in sorted(joined.ignored.items()):
         warn(f"left out: {count_of(count, 'verdict')} {why}")
 

@@ -10,6 +10,7 @@ from stream_guard.offline.evaluation.figures import labels_of
 if TYPE_CHECKING:
     from stream_guard.offline.evaluation.comparison import Comparison
     from stream_guard.offline.evaluation.figures import Figures
+    from stream_guard.offline.evaluation.predictions import Prediction
     from stream_guard.offline.evaluation.repetition import Repetition
     from stream_guard.offline.evaluation.report import Evaluation
 
@@ -25,6 +26,9 @@ def say_evaluation(evaluation: Evaluation) -> None:
     _say_scores(figures)
     if figures.languages:
         _say_languages(figures)
+    if figures.uncategorised:
+        left = count_of(figures.uncategorised, "post")
+        say(f"by category without {left}, whose label says only whether it violates")
     calibration = figures.calibration
     error = "" if calibration is None else f"; calibration error {calibration.ece:.3f}"
     say(
@@ -87,4 +91,9 @@ def _say_comparison(comparison: Comparison, against: str) -> None:
         f"p = {comparison.p:.3g}"
     )
     for flip in comparison.flips[:_FLIPS_SHOWN_MAX]:
-        say(f"  row {flip.this.row}: {flip.against.decision} -> {flip.this.decision}")
+        say(f"  {_name(flip.this)}: {flip.against.decision} -> {flip.this.decision}")
+
+
+def _name(row: Prediction) -> str:
+    """Return the id of a row's post, or the row's number where the post has no id."""
+    return f"row {row.row}" if row.id == str(row.row) else row.id

@@ -19,13 +19,17 @@ if TYPE_CHECKING:
 
 _PROVENANCE: Final = Provenance(tier="scripted", model="scripted", engine_version="1")
 _SAFE: Final = Answer("safe", parse_status="not_applicable")
-VIOLATES_WORD: Final = "[violates]"
 
 
 class ScriptedJudge:
-    """Judges a post that contains ``[violates]`` as violating, and any other as safe."""
+    """Judges a post that contains a word as violating, and any other as safe.
 
-    def __init__(self) -> None:
+    Args:
+        violates_word: the word.
+    """
+
+    def __init__(self, violates_word: str = "[violates]") -> None:
+        self._violates_word = violates_word
         self._violates: dict[str, Answer] = {}
         self._failed: asyncio.Future[BaseException] | None = None
 
@@ -50,7 +54,7 @@ class ScriptedJudge:
                 Judgement(
                     request,
                     (self._violates.get(request.policy.sha256) or _violating_answer(request.policy))
-                    if VIOLATES_WORD in request.post.text
+                    if self._violates_word in request.post.text
                     else _SAFE,
                     None,
                     _PROVENANCE,

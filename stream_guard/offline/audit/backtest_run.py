@@ -123,7 +123,7 @@ async def _judge_all(
     judge: AuditJudge,
     sink: Sink,
 ) -> None:
-    parser = PostParser(settings.post)
+    parser = PostParser(settings.post.of_topic(plan.topic))
     chunk: list[Record] = []
     taken = 0
     async for record in reader.read(spans):

@@ -117,7 +117,7 @@ class Rebuilder:
     def _parse(self, verdict: dict[str, Any], record: Record) -> Post:
         place = f"{record.topic}/{record.partition}/{record.offset}"
         try:
-            post = self._parser.parse(record.value, record.headers)
+            post = self._parser.of_topic(record.topic).parse(record.value, record.headers)
         except RecordError as error:
             message = (
                 f"{place}: the post cannot be read ({error}); use the service's settings post.*"

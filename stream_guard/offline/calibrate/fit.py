@@ -16,11 +16,12 @@ from stream_guard.policies.calibration import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.policies.calibration import Calibration
 
 __all__ = [
+    "KIND_MIN",
     "LABELLED_MIN",
     "FitError",
     "HeldOut",
@@ -36,6 +37,15 @@ __all__ = [
 LABELLED_MIN: Final = 20
 """A curve needs at least this many labelled posts."""
 _FOLDS: Final = 5
+KIND_MIN: Final = _FOLDS
+"""Of them, at least so many must violate and as many be safe: one of each kind for each fold."""
+_NOBODY: Final = {
+    "policy_sha256": "0" * 64,
+    "model": "-",
+    "revision": None,
+    "confidence_method": "-",
+}
+"""Names no policy and no model: of a curve that is only measured."""
 _COEFFICIENT_MAX: Final = 100.0
 """Of a and b in either direction, as in ``calibration.json``."""
 
@@ -63,10 +73,11 @@ class HeldOut(NamedTuple):
 
 def _check(posts: Sequence[Labelled]) -> None:
     violating = sum(post.violates for post in posts)
-    if len(posts) < LABELLED_MIN or violating in (0, len(posts)):
+    safe = len(posts) - violating
+    if len(posts) < LABELLED_MIN or min(violating, safe) < KIND_MIN:
         message = (
-            f"{len(posts)} labelled posts with a confidence, {violating} of them violate; at least {LABELLED_MIN} are "
-            "needed, both violating and safe ones: label more posts"
+            f"{len(posts)} labelled posts with a confidence: {violating} violating and {safe} safe; a curve needs "
+            f"{LABELLED_MIN}, of which {KIND_MIN} violating and {KIND_MIN} safe: label more posts"
         )
         raise FitError(message)
 
@@ -80,9 +91,13 @@ def fit_platt(posts: Sequence[Labelled]) -> tuple[float, float]:
         FitError: too few posts, posts of one kind only, or a confidence that falls as posts violate more.
         SettingsError: the extra ``evaluation`` is not installed.
     """
+    _check(posts)
+    return _platt(posts)
+
+
+def _platt(posts: Sequence[Labelled]) -> tuple[float, float]:
     from stream_guard.offline.calibrate.libraries import fit_sigmoid
 
-    _check(posts)
     violating = sum(post.violates for post in posts)
     high, low = (violating + 1) / (violating + 2), 1 / (len(posts) - violating + 2)
     a, b = fit_sigmoid(
@@ -107,9 +122,13 @@ def fit_isotonic(posts: Sequence[Labelled]) -> list[tuple[float, float]]:
         FitError: too few posts, posts of one kind only, or over ``POINTS_MAX`` points.
         SettingsError: the extra ``evaluation`` is not installed.
     """
+    _check(posts)
+    return _isotonic(posts)
+
+
+def _isotonic(posts: Sequence[Labelled]) -> list[tuple[float, float]]:
     from stream_guard.offline.calibrate.libraries import fit_monotone
 
-    _check(posts)
     points = fit_monotone(
         [post.confidence for post in posts], [float(post.violates) for post in posts]
     )
@@ -148,36 +167,46 @@ def fit_curve(
     Raises:
         FitError: as :func:`fit_platt` and :func:`fit_isotonic`.
     """
-    fitted: dict[str, Any] = {
+    _check(posts)
+    about = {
         "policy_sha256": policy_sha256,
         "model": model,
         "revision": revision,
         "confidence_method": confidence_method,
-        "fitted_on": len(posts),
     }
+    return _curve(posts, method, about)
+
+
+def _curve(
+    posts: Sequence[Labelled], method: Method, about: Mapping[str, str | None]
+) -> Calibration:
+    fitted: dict[str, Any] = {**about, "fitted_on": len(posts)}
     if method == "platt":
-        a, b = fit_platt(posts)
+        a, b = _platt(posts)
         return PlattCalibration(**fitted, method="platt", a=a, b=b)
-    return IsotonicCalibration(**fitted, method="isotonic", points=tuple(fit_isotonic(posts)))
+    return IsotonicCalibration(**fitted, method="isotonic", points=tuple(_isotonic(posts)))
 
 
 def held_out_scores(posts: Sequence[Labelled], method: Method) -> HeldOut:
     """Return the error before and after calibration, by cross-validation in five folds.
 
+    Each fold has its share of violating and of safe posts (stratified), so that the minimum of posts is the same for
+    a curve and for its check.
+
     Raises:
-        FitError: without one fold, too few posts or posts of one kind only are left.
+        FitError: too few posts, or posts of one kind only.
     """
-    folds: list[list[Labelled]] = [[] for _ in range(_FOLDS)]
-    for post in posts:
-        # By digest, so that the order of the posts does not change the folds.
-        folds[hashlib.sha256(post.id.encode()).digest()[0] % _FOLDS].append(post)
+    _check(posts)
+    # By digest, so that the order of the posts does not change the folds.
+    ordered = sorted(
+        posts, key=lambda post: (post.violates, hashlib.sha256(post.id.encode()).digest())
+    )
+    folds = [ordered[number::_FOLDS] for number in range(_FOLDS)]
     raw: list[tuple[float, bool]] = []
     calibrated: list[tuple[float, bool]] = []
     for fold in folds:
         others = [post for other in folds if other is not fold for post in other]
-        curve = fit_curve(
-            others, method, policy_sha256="0" * 64, model="-", revision=None, confidence_method="-"
-        )
+        curve = _curve(others, method, _NOBODY)
         raw += [(post.confidence, post.violates) for post in fold]
         calibrated += [(curve.apply(post.confidence), post.violates) for post in fold]
     return HeldOut(brier_score(raw), brier_score(calibrated))

@@ -140,9 +140,10 @@ class Figures:
         accuracy: share of rows whose decision equals the human label.
         decision: the score of the label ``violates``.
         undecided: number of rows that are ``undetermined`` or ``failed``.
-        categories: a score for each label that occurs, in the policy's order; empty where no row names a category.
+        categories: a score for each label that occurs, in the policy's order, over the rows that name a category;
+            empty where no row does.
         macro_f1: mean F1 of the categories.
-        confusion: of categories where rows name them, else of decisions.
+        confusion: of categories, over the rows that name one; else of decisions, over all rows.
         calibration: None where no confidence was measured.
         cost: in tokens and seconds.
         tiers, languages: the same by tier and by language; no languages where no row has one.
@@ -160,6 +161,13 @@ class Figures:
     tiers: tuple[Slice, ...]
     languages: tuple[Slice, ...]
 
+    @property
+    def uncategorised(self) -> int:
+        """Number of rows that are not in the table of categories, because their label names none."""
+        if not self.categories:
+            return 0
+        return self.rows - sum(map(sum, self.confusion.counts))
+
 
 def wilson(hits: int, rows: int) -> Interval:
     """Return a share with Wilson's score interval."""
@@ -169,10 +177,10 @@ def wilson(hits: int, rows: int) -> Interval:
 def count(predictions: Sequence[Prediction], policy: Policy) -> Figures:
     """Return all figures."""
     correct = sum(_is_correct(each) for each in predictions)
-    confusion = _confusion(predictions, policy)
-    categories: tuple[Score, ...] = ()
-    if any(each.category for each in predictions):
-        categories = tuple(_category_scores(predictions, confusion))
+    # A label such as "violates" names no category, so its row cannot say whether the category is right.
+    named = [each for each in predictions if each.category]
+    confusion = _confusion(named or predictions, policy)
+    categories = tuple(_category_scores(named, confusion)) if named else ()
     scored = [score.f1.value for score in categories if score.f1.value is not None]
     return Figures(
         rows=len(predictions),

@@ -42,7 +42,8 @@ _SHOWN_CHARACTERS_MAX: Final = 40
 class Columns:
     """The names of the columns; None for the usual names, in any case.
 
-    In JSON lines, a name that begins with ``/`` is a JSON pointer.
+    In JSON lines, a name that begins with ``/`` is a JSON pointer. In a table, ``2`` is the second column, unless a
+    column has that name.
     """
 
     text: str | None = None
@@ -207,14 +208,22 @@ def _open(file: Path, columns: Columns) -> _Table:
         raise SettingsError(message) from error
     if suffix == ".jsonl":
         return _jsonl(file, text, columns)
-    return _csv(file, text, columns, "\t" if suffix == ".tsv" else ",")
+    if suffix == ".tsv":
+        return _csv(file, text, columns, "\t")
+    return _commas_or_semicolons(file, text, columns)
 
 
 # Columns
 
 
-def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
-    """Return the file's column for each purpose. Raises SettingsError where a required or named one is missing."""
+def _pick(
+    file: Path, names: Sequence[str], columns: Columns, *, ordered: bool = True
+) -> dict[str, str]:
+    """Return the file's column for each purpose; if columns are ``ordered``, a number names one by its position.
+
+    Raises:
+        SettingsError: a required or named column is missing.
+    """
     picked: dict[str, str] = {}
     by_folded = {name.strip().casefold(): name for name in reversed(names)}
     wanted = (
@@ -229,6 +238,8 @@ def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
             continue
         candidates = (named.strip().casefold(),) if named is not None else usual
         found = next((by_folded[name] for name in candidates if name in by_folded), None)
+        if found is None and ordered and named is not None and named.strip().isdecimal():
+            found = next(iter(names[int(named) - 1 : int(named)] if int(named) else ()), None)
         if found is not None:
             picked[what] = found
         elif named is not None or what in ("text", "label"):
@@ -236,9 +247,23 @@ def _pick(file: Path, names: Sequence[str], columns: Columns) -> dict[str, str]:
                 name.strip()[:_SHOWN_CHARACTERS_MAX] for name in names if name.strip()
             )
             missing = f"no column {named!r}" if named else f"no column named {', '.join(usual)}"
-            message = f"{file}: {missing}; set --{what}-column to one of: {there or 'none'}"
+            position = f", or to its number (1 to {len(names)})" if ordered else ""
+            message = (
+                f"{file}: {missing}; set --{what}-column to one of: {there or 'none'}{position}"
+            )
             raise SettingsError(message)
     return picked
+
+
+def _commas_or_semicolons(file: Path, text: str, columns: Columns) -> _Table:
+    """Return the table of a CSV. Spreadsheets of many countries write semicolons into it."""
+    try:
+        return _csv(file, text, columns, ",")
+    except SettingsError as error:
+        try:
+            return _csv(file, text, columns, ";")
+        except SettingsError:
+            raise error from None
 
 
 def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
@@ -247,12 +272,11 @@ def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
     first: list[str] | None = None
     fault: SettingsError | None = None
     for _, record in zip(range(_HEADER_LINES_MAX), records, strict=False):
-        names = record[1]
+        names = _named(record[1])
         # A notice fills one cell and a header several: report the error of the fuller line.
-        if first is None or len([n for n in names if n.strip()]) > len(
-            [n for n in first if n.strip()]
-        ):
-            first, fault = names, None
+        filled = [name for name in record[1] if name.strip()]
+        if first is None or len(filled) > len(first):
+            first, fault = filled, None
         try:
             picked = _pick(file, names, columns)
         except SettingsError as error:
@@ -261,6 +285,15 @@ def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
         return _Table(names, _csv_rows(file, records, names, picked), picked)
     assert fault is not None, "a file with content has a first line"
     raise fault
+
+
+def _named(header: Sequence[str]) -> list[str]:
+    """Return a header in which each column has a name of its own, so that its position can name it."""
+    names: list[str] = []
+    for number, name in enumerate(header, 1):
+        # Of two columns with one name, the name means the first.
+        names.append(name if name.strip() and name not in names else f"(column {number})")
+    return names
 
 
 def _records(file: Path, reader: Any) -> Iterator[tuple[int, list[str]]]:  # noqa: ANN401 - csv's reader has no name
@@ -311,7 +344,7 @@ def _jsonl(file: Path, text: str, columns: Columns) -> _Table:
             raise SettingsError(message)
         names |= dict.fromkeys(value)
         rows.append((number, value))
-    picked = _pick(file, list(names), columns)
+    picked = _pick(file, list(names), columns, ordered=False)
     pointers = [name for name in picked.values() if name.startswith("/")]
     return _Table(list(names), _resolved(rows, pointers), picked)
 

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_guard.core.errors import BrokerError, StreamGuardError
-from stream_guard.core.kafka_types import Partition
-from stream_guard.settings import Settings, load_settings
+from stream_guard.core.errors import SettingsError, StreamGuardError
+from stream_guard.settings import Settings, env_name, load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -59,8 +58,8 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
         except StreamGuardError as error:
             yield CheckResult("topics", error=error)
         else:
-            yield CheckResult("topics", f"reading {', '.join(sorted(topics)) or 'none yet'}")
-            yield _check("permissions", partial(_permissions, settings))
+            yield _check("topics", partial(_topics, topics, settings))
+            yield _check("permissions", partial(_permissions, settings, topics))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
     if policies is not None:
@@ -76,28 +75,22 @@ def _check(name: str, work: Callable[[], str]) -> CheckResult:
         return CheckResult(name, error=error)
 
 
-def _permissions(settings: Settings) -> str:
-    from stream_guard.kafka.permissions import may_join_group, may_use_transactions, principal
-    from stream_guard.kafka.transactions import transactional_id
-
-    kafka = settings.kafka
-    grant = f"kafka-acls.sh --add --allow-principal {principal(kafka)}"
-    if not asyncio.run(may_join_group(kafka)):
+def _topics(topics: set[str], settings: Settings) -> str:
+    unread = sorted(settings.post.topics.keys() - topics)
+    if unread:
         message = (
-            f"access control lists forbid the consumer group {kafka.group_id!r} (kafka.group_id); grant it, for "
-            f"example: {grant} --operation Read --group {kafka.group_id}"
+            f"post.topics ({env_name('post', 'topics')}): has settings for topics that are not read: "
+            f"{', '.join(unread)}; fix the names, or add them to kafka.topics ({env_name('kafka', 'topics')})"
         )
-        raise BrokerError(message)
-    if settings.delivery.mode == "exactly_once":
-        sample = transactional_id(kafka.group_id, Partition("posts", 0))
-        if not asyncio.run(may_use_transactions(kafka, sample)):
-            message = (
-                f"access control lists forbid transactional ids such as {sample!r} (delivery.mode exactly_once); grant "
-                f"their prefix, for example: {grant} --operation Write --operation Describe --transactional-id "
-                f"{kafka.group_id}/ --resource-pattern-type prefixed"
-            )
-            raise BrokerError(message)
-    return f"the group {kafka.group_id} may be used"
+        raise SettingsError(message)
+    return f"reading {', '.join(sorted(topics)) or 'none yet'}"
+
+
+def _permissions(settings: Settings, topics: set[str]) -> str:
+    from stream_guard.kafka.transactions import check_permissions
+
+    asyncio.run(check_permissions(settings, topics))
+    return f"topics and the group {settings.kafka.group_id} may be used"
 
 
 def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:

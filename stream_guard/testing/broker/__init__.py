@@ -13,7 +13,19 @@ It leaves no process behind. Do not use it in production.
 from __future__ import annotations
 
 from stream_guard.testing.broker.base import Broker, Kind
+from stream_guard.testing.broker.certificates import Certificate, CertificateAuthority
 from stream_guard.testing.broker.choice import start_broker
 from stream_guard.testing.broker.node import WATCHDOG
+from stream_guard.testing.broker.security import BrokerSecurity, Secured, SecuredListener
 
-__all__ = ["WATCHDOG", "Broker", "Kind", "start_broker"]
+__all__ = [
+    "WATCHDOG",
+    "Broker",
+    "BrokerSecurity",
+    "Certificate",
+    "CertificateAuthority",
+    "Kind",
+    "Secured",
+    "SecuredListener",
+    "start_broker",
+]

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from types import TracebackType
 
+    from stream_guard.testing.broker.security import Secured
+
 Kind: TypeAlias = Literal["named", "docker", "embedded"]
 
 
@@ -25,12 +27,14 @@ class Broker(ABC):
         bootstrap_servers: ``host:port[,host:port]``, for any Kafka client.
         description: one line for people: which broker it is, and why it was chosen.
         brokers: how many brokers it was started with; 0 if that is unknown.
+        secured: addresses, certificates and tokens for its secured listeners; None if it has none.
     """
 
     kind: Kind
     bootstrap_servers: str
     description: str
     brokers: int = 0
+    secured: Secured | None = None
 
     def create_topics(
         self,

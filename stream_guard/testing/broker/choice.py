@@ -13,6 +13,8 @@ from stream_guard.testing.broker.embedded import EmbeddedBroker
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from stream_guard.testing.broker.security import BrokerSecurity
+
 NAMED_VARIABLE: Final = "KAFKA_BOOTSTRAP_SERVERS"
 KIND_VARIABLE: Final = "BROKER"
 _NAMED_TIMEOUT_S: Final = 15.0  # it exists already, or it does not
@@ -25,12 +27,13 @@ def start_broker(
     prefer_docker: bool = False,
     timeout_s: float = 60.0,
     progress: Callable[[str], None] = lambda _: None,
+    security: BrokerSecurity | None = None,
 ) -> Broker:
     """Start a broker, or use the named one; return when it is ready.
 
     Without ``kind``, the first of these applies: the broker in ``KAFKA_BOOTSTRAP_SERVERS``; the kind in ``BROKER``
     (``docker`` or ``embedded``); Docker, if ``prefer_docker`` is set and an engine answers; an embedded broker.
-    Several brokers are always embedded, so that tests can kill them.
+    Several brokers are always embedded, so that tests can kill them; so are secured ones.
 
     Args:
         brokers: 1 to 3.
@@ -38,10 +41,22 @@ def start_broker(
         prefer_docker: use Docker if an engine answers.
         timeout_s: until it is ready, without downloads.
         progress: called with one line when something slow begins.
+        security: secured listeners besides the plain one; :attr:`Broker.secured` says how to reach them.
 
     Raises:
         BrokerError: it cannot be reached, did not start, or ``BROKER`` names no kind.
     """
+    if security is not None:
+        if kind not in (None, "embedded"):
+            message = f"kind={kind!r} cannot be secured; leave kind out"
+            raise BrokerError(message)
+        return EmbeddedBroker(
+            brokers=brokers,
+            why="secured",
+            timeout_s=timeout_s,
+            progress=progress,
+            security=security,
+        )
     chosen, why = (kind, f"kind={kind!r}") if kind else choose(brokers, prefer_docker=prefer_docker)
     if chosen == "named":
         servers = os.environ.get(NAMED_VARIABLE, "")

@@ -17,6 +17,7 @@ from stream_guard.testing.broker.archive import class_archive
 from stream_guard.testing.broker.base import Broker
 from stream_guard.testing.broker.node import Node, Peer, PortTakenError, new_cluster_id
 from stream_guard.testing.broker.ports import free_ports
+from stream_guard.testing.broker.security import BrokerSecurity, Secured
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class EmbeddedBroker(Broker):
         why: str = "asked for",
         timeout_s: float = 60.0,
         progress: Callable[[str], None] = lambda _: None,
+        security: BrokerSecurity | None = None,
     ) -> None:
         """Start it; return when it is ready.
 
@@ -45,6 +47,7 @@ class EmbeddedBroker(Broker):
             why: for the description.
             timeout_s: until it is ready, without downloads.
             progress: called with one line when something slow begins.
+            security: secured listeners, besides the plain one.
 
         Raises:
             BrokerError: it did not start; the message has the end of its log.
@@ -54,6 +57,7 @@ class EmbeddedBroker(Broker):
             raise BrokerError(message)
         self.brokers = brokers
         self._timeout_s = timeout_s
+        self._security = security
         self._java = runtime.java()
         self._jars = runtime.kafka_jars(progress)
         self._options = self._quick_start(progress)
@@ -90,16 +94,30 @@ class EmbeddedBroker(Broker):
         for attempt in range(1, _ATTEMPTS + 1):
             directory = Path(tempfile.mkdtemp(prefix="stream-guard-kafka-"))
             self._directory = directory
-            ports = free_ports(2 * self.brokers)
+            listeners = 0 if self._security is None else len(self._security.listeners)
+            ports = free_ports((2 + listeners) * self.brokers)
+            secured_ports = [
+                ports[2 * self.brokers :][number * listeners :][:listeners]
+                for number in range(self.brokers)
+            ]
+            if self._security is not None:
+                self.secured = Secured(self._security, directory)
+                self.secured.set_servers(secured_ports)
             peers = [
                 Peer(number + 1, ports[2 * number], ports[2 * number + 1])
                 for number in range(self.brokers)
             ]
             self._nodes = {
                 peer.node: Node(
-                    peer, peers, directory, java=self._java, jars=self._jars, options=self._options
+                    peer,
+                    peers,
+                    directory,
+                    java=self._java,
+                    jars=self._jars,
+                    options=self._options,
+                    security=None if self.secured is None else self.secured.node(of),
                 )
-                for peer in peers
+                for peer, of in zip(peers, secured_ports, strict=True)
             }
             deadline_s = time.monotonic() + self._timeout_s
             try:

@@ -21,6 +21,8 @@ from stream_guard.core.errors import BrokerError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.testing.broker.security import NodeSecurity
+
 WATCHDOG: Final = Path(__file__).with_name("watchdog.py")
 _STARTED: Final = "Kafka Server started"
 _PORT_TAKEN: Final = ("Address already in use", "BindException")
@@ -87,6 +89,18 @@ def properties(me: Peer, peers: Sequence[Peer], data: Path) -> dict[str, object]
     }
 
 
+def _secured(properties: dict[str, object], security: NodeSecurity) -> dict[str, object]:
+    """Return a configuration with secured listeners besides its own."""
+    secured: dict[str, object] = {**properties, **security.properties}
+    for name, more in (
+        ("listeners", security.addresses),
+        ("advertised.listeners", security.addresses),
+        ("listener.security.protocol.map", security.protocols),
+    ):
+        secured[name] = ",".join([str(secured[name]), *more])
+    return secured
+
+
 def new_cluster_id() -> str:
     """Return a Kafka UUID: 16 bytes in URL-safe base64."""
     while True:
@@ -107,6 +121,7 @@ class Node:
         java: Path,
         jars: Sequence[Path],
         options: Sequence[str] = (),
+        security: NodeSecurity | None = None,
     ) -> None:
         """Write its configuration under ``directory``; start nothing yet.
 
@@ -117,6 +132,7 @@ class Node:
             java: the program.
             jars: the class path.
             options: for Java, besides our own.
+            security: its secured listeners, besides the plain one.
         """
         self.peer = me
         self._directory = directory
@@ -125,6 +141,12 @@ class Node:
         self._log = self._home / "kafka.log"
         self._config = self._home / "server.properties"
         settings = properties(me, peers, self._home / "data")
+        self._format_words: Sequence[str] = ()
+        if security is not None:
+            settings = _secured(settings, security)
+            options = [*options, *security.java_options]
+            self._format_words = security.format_words
+        self._config.touch(mode=0o600)  # it may hold passwords
         self._config.write_text(
             "".join(f"{name}={value}\n" for name, value in settings.items()), encoding="utf-8"
         )
@@ -147,7 +169,7 @@ class Node:
         # --ignore-formatted: the second start finds its data and leaves it.
         tool = ["kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", config]
         commands = [
-            [*self._java, *tool, "--ignore-formatted"],
+            [*self._java, *tool, "--ignore-formatted", *self._format_words],
             [*self._java, "kafka.Kafka", config],
         ]
         reader, self._pipe = os.pipe()

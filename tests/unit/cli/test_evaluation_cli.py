@@ -85,6 +85,43 @@ def test_predictions_are_verdicts_with_the_label_added_and_without_the_text(
         jsonschema.validate(prediction, verdict_schema())
 
 
+def test_labels_of_both_kinds_count_each_row_once(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "golden.csv"
+    file.write_text(
+        "id,text,label\na,[violates] one,DC1\nb,[violates] two,INVALID\nc,three,yes\nd,four,DC0\n"
+    )
+    result = run(file, out)
+    table = {line.split()[0]: line.split() for line in result.stdout.splitlines()[2:]}
+    assert table["violates"][:3] == ["violates", "3", "2"]
+    assert [line.split()[0] for line in result.stdout.splitlines()].count("violates") == 1
+    assert table["DC1"][:3] == ["DC1", "1", "1"]
+    assert "by category without 2 posts, whose label says only whether it violates" in result.stdout
+    figures = json.loads((out / "report.json").read_text())["figures"]
+    assert {score["name"] for score in figures["categories"]} == {"DC1", "DC0"}
+    assert sum(map(sum, figures["confusion"]["counts"])) == 2
+
+
+def test_semicolons_separate_cells_too(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "golden.csv"
+    file.write_text("text;label\na [violates] post, with a comma;DC1\nfine;DC0\n")
+    report = json.loads(run(file, out, "--json").stdout)
+    assert (report["figures"]["rows"], report["figures"]["accuracy"]["value"]) == (2, 1.0)
+
+
+def test_rows_are_named_by_their_id(tmp_path: Path, out: Path) -> None:
+    file = tmp_path / "golden.csv"
+    file.write_text("id,text,label\npost-a,[violates],DC1\npost-b,fine,DC1\n")
+    run(file, out)
+    earlier = out / "earlier.jsonl"
+    earlier.write_text(
+        (out / "predictions.jsonl").read_text().replace('"violates","', '"safe","', 1)
+    )
+    shown = run(file, out, "--against", str(earlier)).stdout
+    assert "post-a: safe -> violates" in shown
+    page = (out / "report.html").read_text()
+    assert '<th scope="row">post-b</th>' in page
+
+
 def test_the_page_can_be_without_posts(golden: Path, out: Path) -> None:
     run(golden, out, "--no-texts")
     assert "the rule misses" not in (out / "report.html").read_text()
@@ -349,6 +386,8 @@ def test_calibrate_says_what_is_missing(tmp_path: Path) -> None:
     file = predictions(tmp_path / "predictions.jsonl", [(0.9, True)] * 3)
     command = ["policies", "calibrate", DC, "--path", str(SHIPPED)]
     told = fails(CliRunner().invoke(app, [*command, str(file)]), ExitCode.USAGE)
-    assert told.startswith("3 labelled posts with a confidence, 3 of them violate; at least 20")
+    assert told.startswith(
+        "3 labelled posts with a confidence: 3 violating and 0 safe; a curve needs 20,"
+    )
     told = fails(CliRunner().invoke(app, [*command, "none.jsonl"]), ExitCode.USAGE)
     assert told.startswith("none.jsonl: No such file or directory")

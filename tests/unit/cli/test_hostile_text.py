@@ -157,6 +157,19 @@ def classify(stage: Stage) -> None:
     stage.tries("classify", "x", f"--{NAME}")
 
 
+def studio(stage: Stage) -> None:
+    posts = stage.path / f"good {NAME}.jsonl"
+    posts.write_text(json.dumps({"id": TEXT, "text": f"[violates] {TEXT}"}))
+    stage.patch.setenv("STREAM_GUARD_STUDIO__SOCKET", str(stage.path / "run" / "s"))
+    stage.patch.setenv("STREAM_GUARD_STUDIO__IDLE_TIMEOUT_S", "0.01")
+    at = ("--path", stage.folder, "--no-prompt")
+    stage.tries("studio", posts, *at)
+    stage.tries("studio", stage.posts, *at)
+    stage.tries("studio", NAME, *at)
+    stage.tries("studio", "--policy", NAME, *at)
+    stage.tries("studio", "--path", stage.bad_folder)
+
+
 def evaluate(stage: Stage) -> None:
     golden = stage.path / f"golden {NAME}.jsonl"
     rows = [{"id": f"{n}{NAME}", "text": f"[violates] {NAME}", "label": NAME} for n in range(3)]
@@ -267,6 +280,12 @@ def route(stage: Stage) -> None:
     stage.tries(*line, "--header", NAME)
 
 
+def policies_new(stage: Stage) -> None:
+    stage.tries("policies", "new", NAME, "--path", stage.folder)
+    stage.tries("policies", "new", "other", "--topic", NAME, "--path", stage.folder)
+    stage.tries("policies", "new", "other", "--path", stage.bad_folder)
+
+
 def policies_lint(stage: Stage) -> None:
     for folder in (stage.folder, stage.bad_folder):
         for form in ("text", "json", "sarif"):
@@ -353,9 +372,9 @@ def export_dsa(stage: Stage) -> None:
 
 
 STAGES: Final[tuple[Callable[[Stage], None], ...]] = (
-    *(classify, evaluate, run, check, doctor, show_config, tail, produce, round_trip),
+    *(classify, studio, evaluate, run, check, doctor, show_config, tail, produce, round_trip),
     *(round_trip_without_verdict, replay, backtest, route),
-    *(policies_lint, policies_list, policies_show, policies_diff, policies_attack),
+    *(policies_new, policies_lint, policies_list, policies_show, policies_diff, policies_attack),
     *(policies_score, policies_calibrate, dlq_list, dlq_show, dlq_replay, export_dsa),
 )
 

@@ -19,9 +19,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 EXTRAS = ("broker", "evaluation", "parquet")
 """Extras of the package itself; ``bench`` and ``dev`` are for other folders."""
-NOT_IMPORTED = {
-    "cramjam": "aiokafka loads it to compress",
-}
+NOT_IMPORTED = {}
 """Dependencies that another one needs, with the reason."""
 ENGINE = {"vllm": "the extras gpu and cpu, of which one is installed"}
 COMES_ALONG = {

@@ -229,6 +229,17 @@ def test_the_readme_has_every_command() -> None:
     assert sorted(shown) == sorted(commands)
 
 
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_that_runs_a_model_says_what_to_set_without_a_gpu(page: str) -> None:
+    text = (ROOT / page).read_text("utf-8")
+    asks = re.search(
+        r"(?m)^(?: {4,}|\$ )?(?:\$ )?stream-guard (?:run|classify|eval|studio|backtest|policies attack)\b",
+        text,
+    )
+    generated = page.startswith("docs/reference/")
+    assert generated or asks is None or "STREAM_GUARD_ENGINE__MODEL=demo" in text
+
+
 def test_the_readme_is_short() -> None:
     assert len(README.splitlines()) < 150
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -205,6 +206,11 @@ async def test_flips_are_counted_by_attack_and_direction() -> None:
     for result in report.results:
         counted = result.held + result.hidden + result.accused + result.undetermined + result.failed
         assert counted == report.posts, result.name
+    flips = {(flip.attack, flip.before, flip.after, flip.post) for flip in report.flips}
+    assert ("ignore_policy", "violates", "safe", posts[0].id) in flips
+    assert ("authority", "safe", "violates", posts[1].id) in flips
+    assert len(flips) == sum(result.hidden + result.accused for result in report.results)
+    assert all(flip.text != post.text for flip in report.flips for post in posts)
     assert report.hidden_share == sum(r.hidden for r in report.results) / len(ATTACKS)
     assert seen[-1] == (len(posts) * (len(ATTACKS) + 1),) * 2
 
@@ -288,6 +294,7 @@ def test_the_command_shows_a_table_and_fails_over_the_limit(
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
     assert "ignore_policy" in shown.output
+    assert re.search(r"(?m)^  ignore_policy: violates -> safe: post \d+: .*pills", shown.output)
     over = CliRunner().invoke(app, [*command, "--hidden-max", "0.01"])
     assert "--hidden-max is 1.0%" in str(over.exception)
     assert CliRunner().invoke(app, [*command, "--hidden-max", "1"]).exit_code == 0

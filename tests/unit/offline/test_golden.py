@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import csv
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -94,6 +95,46 @@ def test_a_label_can_be_mapped_and_a_column_be_a_pointer(tmp_path: Path) -> None
     file.write_text('{"body":{"text":"x"},"tags":["bad"]}\n')
     (row,) = read(file, Columns(text="/body/text", label="/tags/0"), bad="DC2")
     assert (row.post.text, row.category, row.label) == ("x", "DC2", "bad")
+
+
+@pytest.mark.parametrize(
+    ("content", "columns", "text"),
+    [
+        (b"label,\nsafe,x\n", Columns(text="2"), "x"),
+        (b"a notice\n,,label\n7,x,safe\n", Columns(text="2", id="1"), "x"),
+        (b"text,text,label\nx,y,safe\n", Columns(text="2"), "y"),
+        (b"2,other,label\nx,y,safe\n", Columns(text="2"), "x"),  # a name comes first
+        (b"\tlabel\nx\tsafe\n", Columns(text="1"), "x"),
+    ],
+)
+def test_a_column_without_a_name_is_named_by_its_position(
+    content: bytes, columns: Columns, text: str, tmp_path: Path
+) -> None:
+    file = tmp_path / ("set.tsv" if b"\t" in content else "set.csv")
+    file.write_bytes(content)
+    (row,) = read(file, columns)
+    assert (row.post.text, row.label) == (text, "safe")
+    assert row.post.id == ("7" if columns.id else "2")
+
+
+@pytest.mark.parametrize("position", ["0", "4", "-1"])
+def test_a_position_out_of_the_table_is_told_with_those_that_are_in_it(
+    position: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "set.csv"
+    file.write_bytes(b"id,,label\n1,x,\n")
+    words = f"no column '{position}'; set --text-column to one of: id, (column 2), label, or to its number (1 to 3)"
+    with pytest.raises(SettingsError, match=re.escape(words)):
+        read(file, Columns(text=position))
+
+
+def test_json_lines_have_no_positions(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_bytes(b'{"a":"x","label":"safe"}\n')
+    with pytest.raises(
+        SettingsError, match=r"no column '1'; set --text-column to one of: a, label$"
+    ):
+        read(file, Columns(text="1"))
 
 
 def test_without_ids_the_line_is_the_id_and_a_mark_at_the_start_is_no_name(tmp_path: Path) -> None:

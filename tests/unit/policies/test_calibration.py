@@ -18,12 +18,13 @@ from sklearn.linear_model import LogisticRegression
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
-from stream_guard.core.errors import PolicyError, SettingsError
+from stream_guard.core.errors import LimitError, PolicyError, SettingsError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.offline.calibrate.data import JudgedBy, join_labels, read_labels
 from stream_guard.offline.calibrate.fit import (
+    KIND_MIN,
     LABELLED_MIN,
     FitError,
     Labelled,
@@ -416,7 +417,8 @@ def test_any_posts_make_a_curve_or_are_refused(pairs: list[tuple[float, bool]]) 
 @given(labelled)
 def test_isotonic_is_the_largest_of_smallest_means(pairs: list[tuple[float, bool]]) -> None:
     """The closed form of isotonic regression (Barlow et al. 1972), at each confidence that occurs."""
-    if len({violates for _, violates in pairs}) == 1:
+    violating = sum(violates for _, violates in pairs)
+    if min(violating, len(pairs) - violating) < KIND_MIN:
         return
     posts = [Labelled(f"p{n}", round(c, 6), v) for n, (c, v) in enumerate(pairs)]
     curve = IsotonicCalibration(**FITTED, method="isotonic", points=tuple(fit_isotonic(posts)))
@@ -438,11 +440,29 @@ def test_isotonic_is_the_largest_of_smallest_means(pairs: list[tuple[float, bool
         [Labelled(f"p{n}", n / 19, n > 9) for n in range(LABELLED_MIN - 1)],
         [Labelled(f"p{n}", n / 40, violates=True) for n in range(40)],
         [Labelled(f"p{n}", n / 40, violates=False) for n in range(40)],
+        [Labelled(f"p{n}", n / 40, n >= 41 - KIND_MIN) for n in range(40)],
     ],
 )
 def test_too_few_posts_or_all_of_one_kind_are_refused(fit: Any, posts: list[Labelled]) -> None:  # noqa: ANN401
-    with pytest.raises(FitError, match="at least 20 are needed"):
+    violating = sum(post.violates for post in posts)
+    counts = (
+        f"{violating} violating and {len(posts) - violating} safe; a curve needs 20, of which 5"
+    )
+    with pytest.raises(FitError, match=counts):
         fit(posts)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fewest_posts_make_a_curve_and_its_check(seed: int) -> None:
+    """The minimum counts the user's posts, and not what folds leave of them."""
+    posts = [
+        Labelled(f"{seed}-{n}", (n + 1) / 22, n >= LABELLED_MIN - KIND_MIN)
+        for n in range(LABELLED_MIN)
+    ]
+    a, _ = fit_platt(posts)
+    assert a > 0
+    for method in ("platt", "isotonic"):
+        assert held_out_scores(posts, method).calibrated < 0.3  # type: ignore[arg-type]
 
 
 def test_without_the_extra_the_error_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -620,6 +640,25 @@ def test_without_write_it_is_printed(judged: tuple[Path, str, str]) -> None:
     result = run(folder, verdicts, labels)
     assert json.loads(result.stdout)["policy_sha256"] == SHA256
     assert not (folder / "spam" / "calibration.json").exists()
+
+
+def test_a_curve_that_is_worse_than_none_is_written_by_force_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "policies"
+    (folder / "spam").mkdir(parents=True)
+    (folder / "spam" / "policy.md").write_bytes(TEXT)
+    policy = load_policies(folder).policies["spam"]
+    # Confidences that are right already: a curve on twenty of them can only blur.
+    posts = [Labelled(f"p{n}", 0.999 if n % 2 else 0.001, n % 2 == 1) for n in range(20)]
+    verdicts, labels = tmp_path / "verdicts.jsonl", tmp_path / "labels.csv"
+    verdicts.write_bytes(lines([verdict(policy, p.confidence, id=p.id) for p in posts]))
+    labels.write_text("id,label\n" + "".join(f"{p.id},{int(p.violates)}\n" for p in posts))
+    result = run(folder, str(verdicts), str(labels), "--write")
+    assert isinstance(result.exception, LimitError)
+    assert "the curve is worse than none, and is not written: " in str(result.exception)
+    assert not (folder / "spam" / "calibration.json").exists()
+    assert run(folder, str(verdicts), str(labels)).exit_code == ExitCode.CLEAN
+    assert run(folder, str(verdicts), str(labels), "--write", "--force").exit_code == ExitCode.CLEAN
+    assert (folder / "spam" / "calibration.json").exists()
 
 
 def test_what_cannot_be_fitted_is_refused(judged: tuple[Path, str, str]) -> None:

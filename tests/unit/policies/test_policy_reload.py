@@ -7,6 +7,7 @@ import os
 import random
 import shutil
 import subprocess
+import threading
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -385,3 +386,31 @@ def test_folder_that_does_not_stop_changing_is_left_for_later(
 ) -> None:
     readings(monkeypatch, *(str(n).encode() for n in range(100)))
     assert read_whole(tmp_path) is None
+
+
+async def test_a_folder_that_does_not_answer_is_refused_and_read_again_once_it_does(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    harness = Harness(folder)
+    answers = threading.Event()
+    monkeypatch.setattr(reload, "_READ_TIMEOUT_S", 0.01)
+
+    def hangs(path: Path) -> PolicyFiles | None:
+        answers.wait()
+        return read_whole(path)
+
+    monkeypatch.setattr(reload, "read_whole", hangs)
+    first = await harness.reloader.check()
+    assert first is not None
+    assert first.kind == "refused"
+    assert "policies.path: no answer within 0.01 s" in first.message
+    second = await harness.reloader.check()
+    assert second is not None
+    assert "an earlier call has not returned yet" in second.message
+    answers.set()
+    monkeypatch.setattr(reload, "_READ_TIMEOUT_S", HANG_S)
+    async with asyncio.timeout(HANG_S):
+        while harness.reloader.refused is not None:
+            await harness.reloader.check()
+            await asyncio.sleep(0)
+    assert harness.outcomes[-1].kind == "restored"

@@ -10,9 +10,10 @@ import orjson
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from stream_guard.core import errors
-from stream_guard.core.errors import RecordError, SettingsError
+from stream_guard.core.errors import RecordError
 from stream_guard.records.post import Post, PostParser, ThreadEntry
 from stream_guard.settings import PostSettings, ThreadSettings
 
@@ -158,8 +159,59 @@ def test_a_pointer_to_nothing_finds_nothing(pointer: str) -> None:
 
 
 def test_a_malformed_pointer_stops_the_start_and_names_the_setting() -> None:
-    with pytest.raises(SettingsError, match=r"post\.text.*JSON pointer"):
-        parse(post(), text="/a~2")
+    with pytest.raises(ValidationError, match=r"text\n.*'/a~2' is not a JSON pointer"):
+        PostSettings(text=("/text", "/a~2"))
+
+
+REDDIT = {"text": ("/data/selftext", "/data/body"), "id": ("/data/name", "/data/id")}
+
+
+@pytest.mark.parametrize(
+    ("data", "read"),
+    [
+        ({"selftext": "a post", "body": "not this"}, "a post"),
+        ({"body": "a comment"}, "a comment"),
+        ({"selftext": None, "body": "a comment"}, "a comment"),
+        ({"selftext": "", "body": "a comment"}, "a comment"),
+        ({"selftext": ""}, ""),
+        ({"body": "", "selftext": None}, ""),
+    ],
+)
+def test_the_first_place_with_a_value_counts(data: dict[str, object], read: str) -> None:
+    found = parse({"data": {"id": 7, **data}}, **REDDIT)
+    assert (found.text, found.id) == (read, "7")
+
+
+def test_an_error_names_every_place() -> None:
+    with pytest.raises(
+        errors.MissingFieldError, match=r"'/data/selftext or /data/body' .post\.text"
+    ):
+        parse({"data": {"id": 7}}, **REDDIT)
+    with pytest.raises(errors.FieldTypeError, match=r"/data/selftext or /data/body.*is a list"):
+        parse({"data": {"id": 7, "selftext": ["x"], "body": "y"}}, **REDDIT)
+
+
+# Topics
+
+
+def test_a_topic_has_settings_of_its_own_over_the_common_ones() -> None:
+    settings = PostSettings(
+        author="/by",
+        max_key_bytes=9,
+        topics={"comments": {"text": "/body", "where": {"/kind": "t1"}, "max_key_bytes": 5}},  # type: ignore[dict-item]
+    )
+    parser = PostParser(settings)
+    comments = parser.of_topic("comments")
+    document = orjson.dumps(
+        {"id": "1", "by": "ann", "text": "post", "body": "comment", "kind": "t1"}
+    )
+    assert (parser.parse(document, ()).text, parser.max_key_bytes) == ("post", 9)
+    read = comments.parse(document, ())
+    assert (read.text, read.author, comments.max_key_bytes) == ("comment", "ann", 5)
+    with pytest.raises(errors.NotAPostError):
+        comments.parse(orjson.dumps(post()), ())
+    assert parser.of_topic("posts") is parser
+    assert parser.of_topic("comments") is comments  # built once
 
 
 # CloudEvents

@@ -11,7 +11,7 @@ from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
-from stream_guard.kafka.record_decoding import TolerantRecords, tolerate_header_names
+from stream_guard.kafka.record_decoding import TolerantRecords, use_own_decoder
 
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 RAW = b"\xff\xfe"
@@ -94,6 +94,6 @@ def test_what_is_truly_broken_is_still_an_error() -> None:
 
 def test_the_fetcher_takes_it_once_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fetcher, "MemoryRecords", MemoryRecords)
-    tolerate_header_names()
-    tolerate_header_names()
+    use_own_decoder()
+    use_own_decoder()
     assert fetcher.MemoryRecords is TolerantRecords

@@ -62,6 +62,24 @@ def test_names_in_the_environment() -> None:
         ("STREAM_GUARD_ENGINE__EFFORT", "huge", ["engine.effort", "'low', 'medium' or 'high'"]),
         ("STREAM_GUARD_ENGINE__PROMPT_DATE", "today", ["engine.prompt_date", "2025-01-01"]),
         ("STREAM_GUARD_POST__TEXT", "text", ["post.text", "/message/body"]),
+        ("STREAM_GUARD_POST__TEXT", "[]", ["post.text", "list is empty"]),
+        ("STREAM_GUARD_POST__TEXT", '["/a", 1]', ["post.text", "nor a list of them"]),
+        ("STREAM_GUARD_POST__TEXT", '["/a", "/~2"]', ["post.text", "'/~2' is not a JSON pointer"]),
+        (
+            "STREAM_GUARD_POST__TOPICS",
+            '{"comments": {"txt": "/body"}}',
+            ["post.topics.comments.txt", "unknown setting; known here: format, id, text"],
+        ),
+        (
+            "STREAM_GUARD_POST__TOPICS",
+            '{"comments": {"topics": {}}}',
+            ["post.topics.comments.topics", "unknown setting"],
+        ),
+        (
+            "STREAM_GUARD_CASCADE__LADDER",
+            '[{"effort": "low", "reasoning_tokens_max": 64, "x": 1}]',
+            ["cascade.ladder.0.x", "unknown setting; known here: effort"],
+        ),
         ("STREAM_GUARD_KAFKA__TOPICS", "posts", ["kafka", "JSON", '["posts"]']),
         ("STREAM_GUARD_KAFKA__TOPICS", '{"a": 1}', ["kafka.topics", '["posts"]']),
         ("STREAM_GUARD_KAFKA__GROUP_ID", "", ["kafka.group_id", "for example stream-guard"]),
@@ -106,6 +124,17 @@ def test_lists_and_tables_are_json(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = load_settings()
     assert settings.kafka.topics == ("a", "b")
     assert settings.engine.extra == {"seed": 1, "deep": {"x": [True]}}
+
+
+def test_a_place_is_a_pointer_or_a_list_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STREAM_GUARD_POST__TEXT", '["/data/selftext", "/data/body"]')
+    monkeypatch.setenv("STREAM_GUARD_POST__ID", "/data/id")
+    monkeypatch.setenv("STREAM_GUARD_POST__TOPICS", '{"comments": {"text": "/data/body"}}')
+    post = load_settings().post
+    assert (post.text, post.id) == (("/data/selftext", "/data/body"), "/data/id")
+    own = post.of_topic("comments")
+    assert (own.text, own.id, own.topics) == ("/data/body", "/data/id", {})
+    assert post.of_topic("posts") is post
 
 
 def test_the_environment_wins_over_the_file_name_by_name(

@@ -36,10 +36,10 @@ POST = {"kind": "post", "id": "1", "text": "[violates]"}
 class Rig:
     """A pipeline that accepts records of kind post only."""
 
-    def __init__(self, publisher: Any) -> None:  # noqa: ANN401 - a fake, or the real one
+    def __init__(self, publisher: Any, **post: object) -> None:  # noqa: ANN401 - a fake, or the real one
         settings = Settings(
             kafka={"topics": ["posts"]},  # type: ignore[arg-type]
-            post={"where": {"/kind": "post"}},  # type: ignore[arg-type]
+            post={"where": {"/kind": "post"}, **post},  # type: ignore[arg-type]
             dead_letters={"consecutive_max": 1},  # type: ignore[arg-type]
         )
         self.metrics = Metrics(CollectorRegistry())
@@ -90,6 +90,18 @@ def test_a_skipped_record_does_not_pass_an_unfinished_post() -> None:
     assert rig.offsets.position() == 1
     rig.pipeline.dispatch(flush=True)
     assert rig.offsets.position() == 3
+
+
+def test_a_topic_with_settings_of_its_own_is_parsed_by_them() -> None:
+    publisher = FakePublisher()
+    rig = Rig(publisher, topics={"posts": {"where": {}, "max_key_bytes": 3}})
+    rig.accept(LIKE | {"id": "1", "text": "x"})
+    assert rig.skipped("/kind") is None
+    assert rig.pipeline.admission.records == 1
+    rig.pipeline.accept(rig.offsets, [FakeRecord(1, orjson.dumps(POST), (), key=b"long")])
+    rig.pipeline.dispatch(flush=True)
+    refused = [dict(one.headers).get("sg_message", b"") for one in publisher.sent]
+    assert any(b"post.max_key_bytes is 3" in message for message in refused)
 
 
 class _Session:

@@ -1,0 +1,1 @@
+"""Feeds broken bytes to every parser that reads bytes from outside."""
