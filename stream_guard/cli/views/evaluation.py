@@ -38,6 +38,7 @@ def say_evaluation(evaluation: Evaluation) -> None:
     )
     if evaluation.comparison is not None:
         _say_comparison(evaluation.comparison, str(evaluation.against))
+        _say_cost(figures, evaluation.figures_against)
     if evaluation.repetition is not None:
         _say_repetition(evaluation.repetition)
     for each in evaluation.checks:
@@ -67,6 +68,16 @@ def _say_languages(figures: Figures) -> None:
         rows.append((part.name, str(part.rows), str(score.support), *shown))
     columns = ("language", "posts", "violating", "precision", "recall", "F1")
     write_table(columns, rows, right=columns[1:])
+
+
+def _say_cost(this: Figures, against: Figures | None) -> None:
+    """Print what each side cost: the price of another effort, or of more samples."""
+    assert against is not None, "a comparison has the figures of both sides"
+    said = (
+        f"{each.cost.output_tokens:,} tokens out, {each.cost.seconds_p50:.2f} s a post (median)"
+        for each in (against, this)
+    )
+    say(f"cost: there {next(said)}; here {next(said)}")
 
 
 def _say_repetition(repetition: Repetition) -> None:

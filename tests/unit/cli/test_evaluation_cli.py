@@ -251,6 +251,18 @@ def test_a_side_may_be_an_effort_or_another_policy(golden: Path, out: Path, side
     assert {json.loads(line)["provenance"]["tier"] for line in lines} == {"scripted"}
 
 
+def test_a_comparison_says_what_each_side_costs(golden: Path, out: Path) -> None:
+    run(golden, out)
+    earlier = (out / "predictions.jsonl").rename(out / "earlier.jsonl")
+    lines = [json.loads(line) for line in earlier.read_text().splitlines()]
+    for line in lines:
+        line["provenance"]["output_tokens"] = 300
+        line["golden"]["seconds"] = 0.5
+    earlier.write_text("".join(f"{json.dumps(line)}\n" for line in lines))
+    said = run(golden, out, "--against", str(earlier)).stdout
+    assert "cost: there 1,200 tokens out, 0.50 s a post (median); here 0 tokens out," in said
+
+
 def test_another_golden_set_cannot_be_compared(golden: Path, out: Path) -> None:
     run(golden, out)
     earlier = (out / "predictions.jsonl").rename(out / "earlier.jsonl")

@@ -19,7 +19,7 @@ from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
 from tests.hang import HANG_S
-from tests.plain_family import load_plain
+from tests.plain_family import Plain, load_plain
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import FinishReason
-    from stream_guard.judging.families.family import Constraint, Exchange
+    from stream_guard.judging.families.family import Constraint, Exchange, Reading
     from stream_guard.policies.policy import Policy
 
 POLICY = make_policy("cats", b"Posts about cats are not allowed.")
@@ -182,6 +182,15 @@ class World:
         self.judge.submit(requests, self.deliver)
         await self.until(len(texts))
         return sorted(self.delivered, key=lambda judgement: judgement.request.context)
+
+
+class Thinker(Plain):
+    """The same family with a thought before a slash; each of its characters counts as a token."""
+
+    def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:
+        thought, _, said = self.decode(ids).strip().rpartition("/")
+        reading = super().read(self.encode(said), policy, complete=complete)
+        return replace(reading, label_position=None, reasoning_tokens=len(thought))
 
 
 @contextlib.asynccontextmanager

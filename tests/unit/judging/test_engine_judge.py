@@ -11,16 +11,13 @@ import pytest
 from stream_guard.core.decoding import GREEDY
 from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Answer, JudgeRequest, Provenance
-from stream_guard.judging.families.family import Constraint, Reading
+from stream_guard.judging.families.family import Constraint
 from stream_guard.records.post import Post
-from tests.plain_family import Plain
-from tests.unit.judging.engine_doubles import POLICY, Params, World, world_of
+from tests.unit.judging.engine_doubles import POLICY, Params, Thinker, World, world_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from stream_guard.policies.policy import Policy
 
 
 @pytest.fixture
@@ -54,15 +51,6 @@ async def test_what_another_family_cannot_read_is_retried_and_then_undetermined(
     for judgement in (again, never, endless):
         assert isinstance(judgement.provenance, Provenance)
         assert judgement.provenance.attempts == 2
-
-
-class Thinker(Plain):
-    """The same family with a thought before a slash; each of its characters counts as a token."""
-
-    def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:
-        thought, _, said = self.decode(ids).strip().rpartition("/")
-        reading = super().read(self.encode(said), policy, complete=complete)
-        return replace(reading, label_position=None, reasoning_tokens=len(thought))
 
 
 async def test_reasoning_that_used_its_whole_budget_is_told_of_the_attempt_that_answered(

@@ -34,7 +34,7 @@ from stream_guard.settings import CascadeSettings
 from stream_guard.settings.judging import RungSettings
 from tests.unit.judging.cascade_doubles import POLICY as SPAM
 from tests.unit.judging.cascade_doubles import Rig, with_tiers
-from tests.unit.judging.engine_doubles import POLICY, World, world_of
+from tests.unit.judging.engine_doubles import POLICY, Thinker, World, world_of
 from tests.verdicts import FakeRecord
 
 if TYPE_CHECKING:
@@ -367,6 +367,26 @@ def test_a_majority_that_asks_for_a_person_is_no_tie() -> None:
     assert rig.trail(request)[1:] == [("safeguard", "settled", "last_rung:escalated")]
     verdict = build_verdict(FakeRecord(), rig.of(request), consumed_ms=1, published_ms=2)
     assert verdict["review_reasons"] == ["label"]
+
+
+async def test_reasoning_that_was_cut_never_passes_for_an_answer(world: World) -> None:
+    """From the engine to the verdict: marked, asked again, not kept for equal posts, and left to people."""
+    thinker = Thinker(world.client.plain._tokenizer, world.client.plain._date)
+    world.judge._asker._family = thinker
+    (marked,) = await world.judged("hmmm/1", policy=replace(POLICY, reasoning_tokens_max=4))
+    assert marked.provenance is not None
+    assert (marked.provenance.reasoning_cut, marked.provenance.finish_reason) == (True, "stop")
+    rig = Rig()
+    (request,) = rig.ask("long")
+    for effort in ("low", "medium", "high"):
+        assert (rig.inner.asked[-1][1] or "low") == effort
+        rig.inner.say(Answer("violates", "S1"), 1.0, cut=True)
+    assert rig.trail(request)[-1] == ("safeguard", "settled", "last_rung:reasoning_cut")
+    verdict = build_verdict(FakeRecord(), rig.of(request), consumed_ms=1, published_ms=2)
+    assert verdict["review_reasons"] == ["reasoning_cut"]
+    assert (verdict["decision"], verdict["provenance"]["reasoning_cut"]) == ("violates", True)
+    rig.ask("long")
+    assert rig.waiting == ["long"]
 
 
 def test_low_agreement_climbs() -> None:
