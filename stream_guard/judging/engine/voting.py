@@ -15,13 +15,19 @@ from stream_guard.judging.contract import Answer, Votes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.core.vocabulary import Effort
+    from stream_guard.core.vocabulary import Decision, Effort
     from stream_guard.judging.contract import JudgeRequest
 
 __all__ = ["UNREAD", "Cast", "Outcome", "decide", "seed_of"]
 
 UNREAD: Final = frozenset({"malformed", "empty", "truncated", "timeout"})
 """Parse statuses of a sample without an answer. It has no vote."""
+
+_ALONE: Final[dict[Decision, Votes]] = {
+    "violates": Votes(violates=1),
+    "safe": Votes(safe=1),
+    "undetermined": Votes(undetermined=1),
+}
 
 
 class Cast(NamedTuple):
@@ -37,7 +43,8 @@ class Outcome(NamedTuple):
     Attributes:
         answer: that of sample ``chosen``, or ``undetermined`` where no decision has a majority.
         chosen: index of the sample that gives category, rules and rationale.
-        confidence: agreement on a violation, in [0, 1]; None where the samples ask for a person, or none was read.
+        confidence: agreement on a violation, in [0, 1]; None where the samples ask for a person, none was read, or
+            there is only one.
         votes: of all samples.
         reasoning_cut: whether the decision has no majority without the samples whose reasoning was cut.
     """
@@ -59,6 +66,11 @@ def decide(casts: Sequence[Cast]) -> Outcome:
     Args:
         casts: one for each sample, in order; at least one.
     """
+    if len(casts) == 1:  # most requests: they need no count
+        (cast,) = casts
+        read = cast.answer.parse_status not in UNREAD
+        votes = _ALONE[cast.answer.decision] if read else Votes(unread=1)
+        return Outcome(cast.answer, 0, None, votes, cast.reasoning_cut)
     voters = [index for index, cast in enumerate(casts) if cast.answer.parse_status not in UNREAD]
     counts = Counter(casts[index].answer.decision for index in voters)
     unread = len(casts) - len(voters)
