@@ -83,7 +83,12 @@ def backtest(  # noqa: PLR0913 - each is an option
         raise SettingsError("--resume needs the --output or --output-topic of the earlier run")
     engine = settings.engine
     plan = Plan(
-        load_policy(policy, effort=engine.effort, reasoning_tokens_max=engine.reasoning_tokens_max),
+        load_policy(
+            policy,
+            effort=engine.effort,
+            reasoning_tokens_max=engine.reasoning_tokens_max,
+            answer=engine.answer,
+        ),
         topic,
         read_bound(first, "--from"),
         read_bound(last, "--to"),

@@ -36,6 +36,7 @@ def load_folder(
         read_policy_files(folder),
         effort=settings.engine.effort,
         reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+        answer=settings.engine.answer,
         routes_needed=routes_needed,
     )
     if not lenient:

@@ -61,6 +61,8 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         "action": policy.action,
         "undetermined": policy.undetermined,
         "judge": policy.judge,
+        "answer": policy.answer,
+        "answer_format": _describe_format(policy),
         "tiers": policy.tiers,
         "classifier": policy.classifier,
         "thresholds": policy.thresholds.model_dump(exclude_none=True)
@@ -104,6 +106,21 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         ],
         "rule_ids": [{"id": rule, "found": where("rule_id", rule)} for rule in taxonomy.rule_ids],
         "rules": None if policy.rules is None else _describe_rules(policy.rules),
+    }
+
+
+def _describe_format(policy: Policy) -> dict[str, Any]:
+    """Return the answer format that the text states, as plain data; ``unread`` says why none could be read."""
+    form = policy.answer_format
+    if isinstance(form, str):
+        return {"kind": None, "choices": (), "keys": (), "found": None, "unread": form}
+    file = "policy.md" if form.line else "policy.yaml" if form.how == "declared" else None
+    return {
+        "kind": form.kind,
+        "choices": form.choices,
+        "keys": [key.name for key in form.keys],
+        "found": {"file": file, "line": form.line or None, "how": form.how},
+        "unread": None,
     }
 
 
@@ -160,6 +177,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         *(policy.decoding._fields if policy.decoding.temperature else ()),
         "action",
         "undetermined",
+        "answer",
     ):
         yield f"{key:<21} {described[key]}"
     for key in ("tiers", "classifier", "thresholds", "golden_set", "calibration"):
@@ -182,6 +200,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         yield f"  {'':<12} named: {_place_text(category['found'])}"
         yield f"  {'':<12} {decision}: {_place_text(category['violates_found'])}"
     yield from _coverage_lines(described)
+    yield from _format_lines(described["answer"], described["answer_format"])
     yield f"rule ids ({len(described['rule_ids'])})"
     for rule in described["rule_ids"]:
         yield f"  {rule['id']:<12} {_place_text(rule['found'])}"
@@ -193,6 +212,18 @@ def show_lines(policy: Policy) -> Iterator[str]:
                 filter(None, (rule["outcome"], rule["category"], *rule["languages"]))
             )
             yield f"  {rule['id']:<12} {outcome}: {counts} (rules.yaml:{rule['line']})"
+
+
+def _format_lines(answer: str, form: dict[str, Any]) -> Iterator[str]:
+    """Yield the answer format that the text states, and whether it is used."""
+    used = "used" if answer == "native" else "not used: Stream Guard states the format"
+    if form["unread"] is not None:
+        yield f"answer format of the text  none: {form['unread']}"
+        return
+    shown = ", ".join(form["choices"] or form["keys"]) or "one label of each kind"
+    yield f"answer format of the text  {form['kind']} ({used})"
+    yield f"  {shown}"
+    yield f"  {_place_text(form['found'])}"
 
 
 def _coverage_lines(described: dict[str, Any]) -> Iterator[str]:

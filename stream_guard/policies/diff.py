@@ -108,6 +108,7 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
             "samples",
             "action",
             "undetermined",
+            "answer",
             "tiers",
             "thresholds",
             "golden_set",
@@ -121,6 +122,9 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
     for category in described["categories"]:
         for name in ("title", "label", "violates", "needs_review", "severity", "action"):
             found[f"categories.{category['code']}.{name}"] = category[name]
+    form = described["answer_format"]
+    found["answer_format"] = form["kind"]
+    found["answer_format.choices"] = list(form["choices"] or form["keys"])
     found["categories_complete"] = described["categories_complete"]
     found["label_kinds"] = list(described["label_kinds"])
     found["rule_ids"] = [rule["id"] for rule in described["rule_ids"]]

@@ -20,7 +20,8 @@ from pydantic import (
 )
 
 from stream_guard.core.decoding import SAMPLES_MAX, TEMPERATURE_MAX, decoding_fault
-from stream_guard.core.vocabulary import JudgeUnit, Severity, Tier, Undetermined
+from stream_guard.core.vocabulary import AnswerMode, JudgeUnit, Severity, Tier, Undetermined
+from stream_guard.policies.answer_format import AnswerFormat, FormatKind, infer_format, make_format
 from stream_guard.policies.outcome_meta import (
     Action,
     OutcomeMeta,
@@ -145,6 +146,9 @@ class PolicyMeta(BaseModel):
             ``cascade.classifier``.
         thresholds: of the classifier; without them it is not used.
         undetermined: recommended action for a post that could not be decided.
+        answer: ``native``: the policy is the whole developer message, and its text states the answer's format.
+            ``structured``: Stream Guard states it. By default that of the settings.
+        answer_format: of a native policy; by default as inferred.
         judge: ``post``: the thread around a post is context. ``thread``: the thread is judged as a whole.
         golden_set: a CSV file of labelled posts in the same folder.
     """
@@ -169,6 +173,8 @@ class PolicyMeta(BaseModel):
     classifier: Annotated[StrictStr, Field(min_length=1, max_length=500)] | None = None
     thresholds: Thresholds | None = None
     undetermined: Undetermined | None = None
+    answer: AnswerMode | None = None
+    answer_format: FormatKind | None = None
     judge: JudgeUnit | None = None
     golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
 
@@ -195,6 +201,12 @@ class PolicyMeta(BaseModel):
         if fault is not None:
             raise ValueError(fault)
         return self
+
+    def read_format(self, text: str, taxonomy: Taxonomy) -> AnswerFormat | str:
+        """Return the declared or inferred answer format; or why it cannot be read, in words."""
+        if self.answer_format is None:
+            return infer_format(text, taxonomy)
+        return make_format(self.answer_format, text, taxonomy)
 
     def apply(self, inferred: Taxonomy, document: Document) -> Taxonomy:
         """Return the inferred taxonomy, overridden by the declarations.

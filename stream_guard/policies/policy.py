@@ -20,7 +20,16 @@ from stream_guard.policies.yaml_document import read_yaml
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from stream_guard.core.vocabulary import Effort, JudgeUnit, Mode, Severity, Tier, Undetermined
+    from stream_guard.core.vocabulary import (
+        AnswerMode,
+        Effort,
+        JudgeUnit,
+        Mode,
+        Severity,
+        Tier,
+        Undetermined,
+    )
+    from stream_guard.policies.answer_format import AnswerFormat
     from stream_guard.policies.calibration import Calibration
     from stream_guard.policies.metadata import Thresholds
     from stream_guard.policies.outcomes import Outcome
@@ -65,6 +74,9 @@ class Policy:
         thresholds: of the classifier, or None.
         undetermined: recommended action for a post that could not be decided.
         judge: whether a post is judged alone, with its thread as context, or the thread as a whole.
+        answer: ``native``: the policy is the whole developer message, and its text states the answer's format.
+            ``structured``: Stream Guard states it.
+        answer_format: the format that the text states, or why it cannot be read. A native policy has one.
         golden_set: name of a CSV file in the policy's folder, or None.
         rules: decide posts before the model, or None where there is no ``rules.yaml``.
         calibration: of the judge's confidence. Not part of ``sha256``, which it names.
@@ -86,11 +98,20 @@ class Policy:
     thresholds: Thresholds | None = None
     undetermined: Undetermined = "hold"
     judge: JudgeUnit = "post"
+    answer: AnswerMode = "structured"
+    answer_format: AnswerFormat | str = "the text was not read"
     golden_set: str | None = None
     rules: RuleSet | None = None
     calibration: Calibration | None = None
     folder: str = field(default="", compare=False)
     files: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
+
+    @property
+    def native(self) -> AnswerFormat | None:
+        """The format of the answers, if the policy is used natively."""
+        if self.answer == "structured" or isinstance(self.answer_format, str):
+            return None
+        return self.answer_format
 
     def action_for(self, code: str | None, labels: Sequence[str] = ()) -> str:
         """Return the recommended action for a violation: that of its category, its label, or the policy.
@@ -118,12 +139,13 @@ class Policy:
 
 
 # Over 60 lines: half of them are arguments and the fields of one result.
-def make_policy(
+def make_policy(  # noqa: PLR0913 - each file and each default is an argument
     policy_id: str,
     content: bytes,
     *,
     effort: Effort = "low",
     reasoning_tokens_max: int = 512,
+    answer: AnswerMode = "structured",
     source: str | None = None,
     metadata: bytes | None = None,
     rules: Mapping[str, bytes] | None = None,
@@ -136,6 +158,7 @@ def make_policy(
         content: the bytes of ``policy.md``.
         effort: how long the model reasons, unless ``policy.yaml`` says.
         reasoning_tokens_max: in tokens, unless ``policy.yaml`` says.
+        answer: how the model is asked, unless ``policy.yaml`` says.
         source: the file's name in error messages; by default ``<policy_id>/policy.md``.
         metadata: the bytes of ``policy.yaml``, or None where there is none.
         rules: the bytes of ``rules.yaml`` and of the files that it names, by name; empty or None
@@ -144,7 +167,8 @@ def make_policy(
 
     Raises:
         PolicyError: the text is empty, too large or not UTF-8, contains a NUL character, or has too
-            many categories or rule ids; or metadata, rules or calibration do not fit their model.
+            many categories or rule ids; its answer format cannot be read, and it is used natively; or metadata, rules
+            or calibration do not fit their model.
     """
     source = source or f"{policy_id}/policy.md"
     beside = PurePath(source)
@@ -156,6 +180,13 @@ def make_policy(
         meta = document.check(PolicyMeta)
         taxonomy = meta.apply(taxonomy, document)
     _check_size(taxonomy, source)
+    answer_format = meta.read_format(text, taxonomy)
+    if (meta.answer or answer) == "native" and isinstance(answer_format, str):
+        message = (
+            f"{source}: answer: native, but {answer_format}; state the format at the top and the bottom of the text, "
+            "declare answer_format in policy.yaml, or set answer: structured there"
+        )
+        raise PolicyError(message)
     rule_set = read_rules(rules, taxonomy, str(beside.parent)) if rules else None
     curve = None
     if calibration is not None:
@@ -177,6 +208,8 @@ def make_policy(
         thresholds=meta.thresholds,
         undetermined=meta.undetermined or "hold",
         judge=meta.judge or "post",
+        answer=meta.answer or answer,
+        answer_format=answer_format,
         golden_set=meta.golden_set,
         rules=rule_set,
         calibration=curve,

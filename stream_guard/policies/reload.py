@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from stream_guard.core.vocabulary import Effort
+    from stream_guard.core.vocabulary import AnswerMode, Effort
     from stream_guard.policies.policy import PolicySet
     from stream_guard.policies.store import PolicyFiles
 
@@ -74,7 +74,7 @@ class PolicyReloader:
             any other exception ends :meth:`run`.
         switch: makes a prepared set live, between two batches.
         report: receives each outcome, for logs, counters and health.
-        effort, reasoning_tokens_max: as for :func:`~stream_guard.policies.store.load_policies`.
+        effort, reasoning_tokens_max, answer: as for :func:`~stream_guard.policies.store.load_policies`.
         routes_needed: as for :func:`~stream_guard.policies.store.build_policies`.
     """
 
@@ -88,6 +88,7 @@ class PolicyReloader:
         report: Callable[[ReloadOutcome], None] = lambda _: None,
         effort: Effort = "low",
         reasoning_tokens_max: int = 512,
+        answer: AnswerMode = "structured",
         routes_needed: bool = True,
     ) -> None:
         self.live = live
@@ -99,6 +100,7 @@ class PolicyReloader:
         self._report = report
         self._effort: Effort = effort
         self._reasoning_tokens_max = reasoning_tokens_max
+        self._answer = answer
         self._routes_needed = routes_needed
         self._checked: str | None = live.sha256  # digest or error of the last checked content
 
@@ -139,6 +141,7 @@ class PolicyReloader:
             files,
             effort=self._effort,
             reasoning_tokens_max=self._reasoning_tokens_max,
+            answer=self._answer,
             routes_needed=self._routes_needed,
         )
         refuse_errors(policies, self._path)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from stream_guard.core.vocabulary import Effort
+    from stream_guard.core.vocabulary import AnswerMode, Effort
 
 __all__ = [
     "POLICIES_MAX",
@@ -97,7 +97,11 @@ class PolicyFiles:
 
 
 def load_policies(
-    path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+    path: Path,
+    *,
+    effort: Effort = "low",
+    reasoning_tokens_max: int = 512,
+    answer: AnswerMode = "structured",
 ) -> PolicySet:
     """Read and check a folder of policies.
 
@@ -107,24 +111,35 @@ def load_policies(
         path: the folder.
         effort: of every policy that declares none.
         reasoning_tokens_max: likewise, in tokens.
+        answer: likewise, how the model is asked.
 
     Raises:
         PolicyError: a file is missing or invalid; the message names file, line and remedy.
     """
     policies = build_policies(
-        read_policy_files(path), effort=effort, reasoning_tokens_max=reasoning_tokens_max
+        read_policy_files(path),
+        effort=effort,
+        reasoning_tokens_max=reasoning_tokens_max,
+        answer=answer,
     )
     refuse_errors(policies, path)
     return policies
 
 
-def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int = 512) -> Policy:
+def load_policy(
+    path: Path,
+    *,
+    effort: Effort = "low",
+    reasoning_tokens_max: int = 512,
+    answer: AnswerMode = "structured",
+) -> Policy:
     """Read and check one policy.
 
     Args:
         path: its folder, or its ``policy.md``; the folder's name is the policy's id.
         effort: used where the policy declares none.
         reasoning_tokens_max: likewise, in tokens.
+        answer: likewise, how the model is asked.
 
     Raises:
         PolicyError: as :func:`load_policies`.
@@ -134,7 +149,9 @@ def load_policy(path: Path, *, effort: Effort = "low", reasoning_tokens_max: int
         message = f"{path}: not a policy.md or a folder with one; name a policy, for example policies/SLUG"
         raise PolicyError(message)
     files = _read_slugs(folder.parent, [folder.name], None)
-    policies = build_policies(files, effort=effort, reasoning_tokens_max=reasoning_tokens_max)
+    policies = build_policies(
+        files, effort=effort, reasoning_tokens_max=reasoning_tokens_max, answer=answer
+    )
     refuse_errors(policies, folder.parent)
     return policies.policies[folder.name]
 
@@ -206,7 +223,12 @@ def _read_slugs(path: Path, slugs: Iterable[str], routes: bytes | None) -> Polic
 
 
 def read_policy_folder(
-    folder: Path, policy_id: str, *, effort: Effort = "low", reasoning_tokens_max: int = 512
+    folder: Path,
+    policy_id: str,
+    *,
+    effort: Effort = "low",
+    reasoning_tokens_max: int = 512,
+    answer: AnswerMode = "structured",
 ) -> Policy:
     """Return the policy in a folder, under another id than the folder's name.
 
@@ -223,6 +245,7 @@ def read_policy_folder(
         content,
         effort=effort,
         reasoning_tokens_max=reasoning_tokens_max,
+        answer=answer,
         source=str(folder / _POLICY_FILE),
         metadata=read_policy_file(folder / _METADATA_FILE, root, YAML_BYTES_MAX),
         rules=_read_rules(folder, root),
@@ -255,6 +278,7 @@ def build_policies(
     *,
     effort: Effort = "low",
     reasoning_tokens_max: int = 512,
+    answer: AnswerMode = "structured",
     routes_needed: bool = True,
 ) -> PolicySet:
     """Parse the files of one reading. Pure.
@@ -263,6 +287,7 @@ def build_policies(
         files: of one reading.
         effort: for policies that state none.
         reasoning_tokens_max: for policies that state none.
+        answer: likewise.
         routes_needed: whether several policies without ``routes.yaml`` are an error. Without routes no topic has a
             policy.
 
@@ -279,6 +304,7 @@ def build_policies(
             content,
             effort=effort,
             reasoning_tokens_max=reasoning_tokens_max,
+            answer=answer,
             source=str(files.path / slug / _POLICY_FILE),
             metadata=files.metadata.get(slug),
             rules=files.rules.get(slug),

@@ -28,6 +28,7 @@ def read_policies(settings: Settings) -> PolicySet:
         settings.policies.path,
         effort=settings.engine.effort,
         reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+        answer=settings.engine.answer,
     )
 
 
@@ -107,5 +108,6 @@ def make_reloader(
         report=report,
         effort=settings.engine.effort,
         reasoning_tokens_max=settings.engine.reasoning_tokens_max,
+        answer=settings.engine.answer,
     )
     return reloader

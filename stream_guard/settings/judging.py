@@ -49,6 +49,9 @@ class EngineSettings(Section):
     """Further engine arguments, passed to vLLM unchanged."""
     effort: Literal["low", "medium", "high"] = "low"
     """How long the model reasons, unless the policy says otherwise."""
+    answer: Literal["structured", "native"] = "structured"
+    """How the model is asked, unless the policy says otherwise. ``structured``: for JSON with a rationale, in a format
+    that Stream Guard states. ``native``: by the policy alone, in the format that its text states."""
     reasoning_tokens_max: int = Field(512, ge=1)
     """Reasoning budget, in tokens. The model never exceeds it."""
     rationale_tokens_max: int = Field(96, ge=1)

@@ -116,6 +116,7 @@ class Entry:
                 self.files["policy.md"],
                 effort=self.effort,
                 reasoning_tokens_max=self.reasoning_tokens_max,
+                answer=self.messages.get("answer", "structured"),
                 metadata=self.files.get("policy.yaml"),
                 rules=rules or None,
                 calibration=self.files.get("calibration.json"),

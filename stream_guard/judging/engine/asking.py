@@ -261,7 +261,7 @@ class Asker:
         return completion
 
     def _confidence(self, completion: Completion, reading: Reading) -> float | None:
-        labels, position = self._family.labels, reading.label_position
+        labels, position = reading.label_tokens or self._family.labels, reading.label_position
         if labels is None or position is None:
             return None
         return label_probability(completion.logprobs, position, completion.ids[position], labels)

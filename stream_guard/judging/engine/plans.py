@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from vllm import SamplingParams
 
     from stream_guard.core.decoding import Decoding
-    from stream_guard.core.vocabulary import Effort, JudgeUnit
+    from stream_guard.core.vocabulary import AnswerMode, Effort, JudgeUnit
     from stream_guard.judging.families.family import Family, Prefix, Sampling
     from stream_guard.policies.policy import Policy
     from stream_guard.policies.taxonomy import Taxonomy
@@ -67,9 +67,9 @@ class Planner:
         self._settings = settings
         self._family = family
         self._make_params = make_params
-        self._plans: LRUCache[tuple[str, Effort, int, Decoding, Taxonomy, JudgeUnit], Plan] = (
-            LRUCache(PLANS_MAX)
-        )
+        self._plans: LRUCache[
+            tuple[str, Effort, int, Decoding, Taxonomy, JudgeUnit, AnswerMode], Plan
+        ] = LRUCache(PLANS_MAX)
 
     def plan(
         self,
@@ -86,7 +86,15 @@ class Planner:
         effort = effort or policy.effort
         budget = reasoning_tokens_max or policy.reasoning_tokens_max
         decoding = decoding or policy.decoding
-        key = (policy.sha256, effort, budget, decoding, policy.taxonomy, policy.judge)
+        key = (
+            policy.sha256,
+            effort,
+            budget,
+            decoding,
+            policy.taxonomy,
+            policy.judge,
+            policy.answer,
+        )
         found = self._plans.get(key)
         if found is None:
             found = self._plans[key] = self._make(policy, effort, budget, decoding)

@@ -43,11 +43,13 @@ class Prefix:
         ids: its token ids; every prompt begins with them.
         sha256: :func:`hash_ids` of them. It covers template, date, effort, policy and tokenizer.
         judge: whether the posts under it are judged alone, or with their threads.
+        native: whether the policy is used alone, as its author tuned it.
     """
 
     ids: tuple[int, ...]
     sha256: str
     judge: JudgeUnit = "post"
+    native: bool = False
 
 
 class Budget(NamedTuple):
@@ -88,11 +90,13 @@ class Reading:
     Attributes:
         answer: ``undetermined``, with the reason as its parse status, where no answer could be read.
         label_position: position in the completion of the token whose probability is the confidence, or None.
+        label_tokens: the two tokens there, for safe and for violating; None for the family's own.
         reasoning_tokens: how many tokens of the completion are reasoning that its budget bounds.
     """
 
     answer: Answer
     label_position: int | None = None
+    label_tokens: tuple[int, int] | None = None
     reasoning_tokens: int = 0
 
 

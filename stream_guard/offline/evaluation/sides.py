@@ -96,12 +96,15 @@ def side_against(against: str, policy: Policy, policies: PolicySet, settings: Se
 
 def _version(folder: Path, policy: Policy, settings: Settings) -> Side:
     """Return another version of a policy, from a folder of policies or a policy's own folder."""
-    effort, budget = settings.engine.effort, settings.engine.reasoning_tokens_max
+    engine = settings.engine
+    effort, budget, answer = engine.effort, engine.reasoning_tokens_max, engine.answer
     if (folder / POLICY_FILES[0]).is_file():
-        found = read_policy_folder(folder, policy.id, effort=effort, reasoning_tokens_max=budget)
+        found = read_policy_folder(
+            folder, policy.id, effort=effort, reasoning_tokens_max=budget, answer=answer
+        )
     else:
         policies = build_policies(
-            read_policy_files(folder), effort=effort, reasoning_tokens_max=budget
+            read_policy_files(folder), effort=effort, reasoning_tokens_max=budget, answer=answer
         )
         refuse_errors(policies, folder)
         if policy.id not in policies.policies:

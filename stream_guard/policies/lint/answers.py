@@ -37,6 +37,9 @@ def check_answers(policy: Policy, source: str) -> Iterator[Finding]:
     if stated and len(lines) == 1 and len(policy.text) > _LONG_CHARACTERS:
         yield CODES["SG119"].at(source, lines.pop())
     yield from _undeclared(policy, source)
+    yield from _further(policy, source)
+    if isinstance(policy.answer_format, str):
+        yield CODES["SG123"].at(source, detail=policy.answer_format)
     yield from _overlaps(policy, source, pairs)
 
 
@@ -67,6 +70,19 @@ def _coded(policy: Policy, source: str, pairs: tuple[LabelPair, ...]) -> Iterato
             )
             yield CODES["SG108"].at(source, example.line, detail=detail)
             return
+
+
+def _further(policy: Policy, source: str) -> Iterator[Finding]:
+    """Yield a finding for each label beyond violating and safe that the text states at one place alone."""
+    for outcome in policy.taxonomy.outcomes[2:]:
+        places = [
+            found
+            for found in policy.taxonomy.found
+            if (found.what, found.value) == ("outcome", outcome.word)
+        ]
+        if len(places) == 1 and places[0].file == "policy.md":
+            detail = f"the label {outcome.word} is stated in this line alone"
+            yield CODES["SG124"].at(source, places[0].line, detail=detail)
 
 
 def _undeclared(policy: Policy, source: str) -> Iterator[Finding]:

@@ -144,6 +144,14 @@ _ALL: Final = (
         "Give it a code, as in (H3 - Threats). If it is not a category, set categories_complete: true in policy.yaml.",
     ),
     Code(
+        "SG123", "note", "the text states no answer format that can be read, so the policy cannot be used natively",
+        "State the format at the top and at the bottom, if you want to set answer: native.",
+    ),
+    Code(
+        "SG124", "note", "a further label is stated only once",
+        "State it at the top and again at the bottom, and say when it applies.",
+    ),
+    Code(
         "SG201", "warning", "a policy that no route names",
         "Name it in routes.yaml, or begin its folder's name with '_' to set it aside.",
     ),

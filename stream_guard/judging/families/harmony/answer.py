@@ -8,10 +8,11 @@ rule ids that the policy does not have are dropped.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.judging.families.harmony.fields import read_json, read_text, settle, undetermined
+from stream_guard.judging.families.harmony.native import is_native
 from stream_guard.judging.families.harmony.tokens import split_messages
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from stream_guard.judging.contract import Answer
     from stream_guard.judging.families.harmony.tokens import ControlTokens, Message, Tokenizer
+    from stream_guard.policies.answer_format import AnswerFormat
     from stream_guard.policies.taxonomy import Taxonomy
 
 ANSWER_CHARS_MAX: Final = 20_000
@@ -48,6 +50,7 @@ def read_answer(
     tokenizer: Tokenizer,
     *,
     complete: bool,
+    native: AnswerFormat | None = None,
 ) -> HarmonyReading:
     """Read the answer out of a completion.
 
@@ -57,6 +60,7 @@ def read_answer(
         tokens: the model's control tokens.
         tokenizer: of the model.
         complete: whether the model ended by itself. A cut answer is read only if its JSON is complete.
+        native: the format of the answer, if the policy states it.
     """
     messages = split_messages(ids, tokens, tokenizer)
     final = _final_message(messages)
@@ -77,10 +81,24 @@ def read_answer(
         return HarmonyReading(
             undetermined("malformed" if complete else "truncated"), final, reasoning
         )
-    as_asked = final.channel == "final" and final.whole
-    return HarmonyReading(
-        settle(fields, taxonomy, exact=fields.exact and complete and as_asked), final, reasoning
-    )
+    as_asked = complete and final.channel == "final" and final.whole
+    if native is None:
+        answer = settle(fields, taxonomy, exact=fields.exact and as_asked)
+    else:
+        answer = settle(fields, taxonomy, exact=as_asked)
+        as_asked = as_asked and is_native(text, native, taxonomy)
+        if answer.parse_status in {"ok", "repaired"}:
+            # A category alone, or a rule id for it, can be the very form that the policy asks for.
+            answer = replace(answer, parse_status="ok" if as_asked else "repaired")
+    return HarmonyReading(answer, final, reasoning)
+
+
+def word_position(reading: HarmonyReading, tokens: tuple[int, int]) -> int | None:
+    """Return the position, in the completion, of an answer's first token if it is one of these; else None."""
+    final = reading.final
+    if final is None or not len(final.ids) or final.ids[0] not in tokens:
+        return None
+    return final.first
 
 
 def violation_position(

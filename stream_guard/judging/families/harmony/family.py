@@ -5,9 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_guard.judging.families.family import Constraint, FamilyKind, Reading, Sampling
-from stream_guard.judging.families.harmony.answer import read_answer, violation_position
+from stream_guard.judging.families.harmony.answer import (
+    read_answer,
+    violation_position,
+    word_position,
+)
 from stream_guard.judging.families.harmony.grammar import completion_tokens_max, structural_tag
-from stream_guard.judging.families.harmony.prompt import HarmonyTemplate, PromptBuilder
+from stream_guard.judging.families.harmony.prompt import (
+    OUTCOMES_OF_VIOLATION,
+    HarmonyTemplate,
+    PromptBuilder,
+)
 from stream_guard.judging.families.harmony.reasoning import read_reasoning
 from stream_guard.judging.families.harmony.structure import check_structure
 from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer, load_tokenizer
@@ -75,6 +83,7 @@ class Harmony:
             messages["developer"],
             policy_id,
             messages.get("judge", "post"),
+            native=messages.get("answer") == "native",
         )
 
     def check_structure(self, policy: Policy, prefix: Prefix) -> None:
@@ -84,17 +93,45 @@ class Harmony:
     def sampling(self, policy: Policy, budget: Budget) -> Sampling:
         """Return a structural tag of the whole completion, and its longest length."""
         return Sampling(
-            Constraint("structural_tag", structural_tag(policy.taxonomy, self._control, budget)),
-            completion_tokens_max(policy.taxonomy, budget),
+            Constraint(
+                "structural_tag",
+                structural_tag(policy.taxonomy, self._control, budget, policy.native),
+            ),
+            completion_tokens_max(policy.taxonomy, budget, policy.native),
         )
 
     def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:
         """Read the answer from the final channel. Never raises."""
-        found = read_answer(ids, policy.taxonomy, self._control, self.tokenizer, complete=complete)
-        position = (
-            None if self.labels is None else violation_position(found, self.labels, self.tokenizer)
+        native = policy.native
+        found = read_answer(
+            ids, policy.taxonomy, self._control, self.tokenizer, complete=complete, native=native
         )
-        return Reading(found.answer, position, found.reasoning_tokens)
+        tokens = self._word_tokens(policy)
+        if tokens is not None:
+            position = word_position(found, tokens)
+        elif self.labels is not None and (native is None or native.kind == "json"):
+            position = violation_position(found, self.labels, self.tokenizer)
+        else:
+            position = None
+        return Reading(found.answer, position, tokens, found.reasoning_tokens)
+
+    def _word_tokens(self, policy: Policy) -> tuple[int, int] | None:
+        """Return the first tokens of a native policy's two words, for safe and violating, where they differ.
+
+        There is no confidence where a policy has more labels, since the engine reports the chosen token alone.
+        """
+        native, taxonomy = policy.native, policy.taxonomy
+        if (
+            native is None
+            or native.kind != "words"
+            or len(taxonomy.outcomes) > OUTCOMES_OF_VIOLATION
+        ):
+            return None
+        safe, violates = (
+            self.tokenizer.encode(word)[0]
+            for word in (taxonomy.safe_label, taxonomy.violates_label)
+        )
+        return None if safe == violates else (safe, violates)
 
     def reasoning(self, ids: Sequence[int]) -> str:
         """Return the text of the reasoning channels. Never raises."""

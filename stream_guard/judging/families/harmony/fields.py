@@ -19,6 +19,7 @@ from stream_guard.judging.families.harmony.label_words import (
     read_label,
 )
 from stream_guard.judging.families.harmony.prompt import OUTCOMES_OF_VIOLATION
+from stream_guard.policies.answer_format import CATEGORY_KEYS, LABEL_KEYS, RATIONALE_KEYS
 
 if TYPE_CHECKING:
     from stream_guard.judging.contract import ParseStatus
@@ -31,33 +32,20 @@ RATIONALE_CHARS_MAX: Final = 1_000
 RULE_IDS_READ_MAX: Final = 32
 BARE_WORDS_MAX: Final = 3
 LABELS_READ_MAX: Final = 16
-_LABEL_KEYS: Final = (
-    "violation",
-    "violates",
-    "label",
-    "verdict",
-    "decision",
-    "output",
-    "result",
-    "answer",
-    "classification",
-)
 _LABELS_KEY: Final = "labels"
-_CATEGORY_KEYS: Final = ("policy_category", "category", "category_code", "code")
 _RULE_KEYS: Final = ("rule_ids", "rules", "rule_id", "rule")
-_RATIONALE_KEYS: Final = ("rationale", "reason", "explanation", "reasoning")
 _NO_CATEGORY: Final = frozenset({"", "none", "null", "n/a"})
 # Finds a field in a text that is not JSON. No nested repetition: linear in the text's length.
 _WORD: Final = r"""["']?([\w.\-/]{1,64})(?![\w.\-/])"""
 _FIELD: Final = r"""["']?\b(?:%s)\b["']?\s{0,8}[:=]\s{0,8}"""
-_LABEL: Final = re.compile(_FIELD % "|".join(_LABEL_KEYS) + _WORD, re.IGNORECASE)
-_LABELLED: Final = re.compile(_FIELD % "|".join(_LABEL_KEYS), re.IGNORECASE)
-_CATEGORY: Final = re.compile(_FIELD % "|".join(_CATEGORY_KEYS) + _WORD, re.IGNORECASE)
+_LABEL: Final = re.compile(_FIELD % "|".join(LABEL_KEYS) + _WORD, re.IGNORECASE)
+_LABELLED: Final = re.compile(_FIELD % "|".join(LABEL_KEYS), re.IGNORECASE)
+_CATEGORY: Final = re.compile(_FIELD % "|".join(CATEGORY_KEYS) + _WORD, re.IGNORECASE)
 _RULES: Final = re.compile(
     _FIELD % "|".join(_RULE_KEYS) + r"(\[[^\]]{0,500}\]?|" + _WORD + ")", re.IGNORECASE
 )
 _RATIONALE: Final = re.compile(
-    _FIELD % "|".join(_RATIONALE_KEYS) + r"""(?:"([^"]*)"?|'((?:[^']|(?<=\w)'(?=\w))*)'?)""",
+    _FIELD % "|".join(RATIONALE_KEYS) + r"""(?:"([^"]*)"?|'((?:[^']|(?<=\w)'(?=\w))*)'?)""",
     re.IGNORECASE,
 )
 _RULE: Final = re.compile(r"[A-Za-z0-9_.\-]{1,64}")
@@ -98,11 +86,11 @@ def read_json(text: str, taxonomy: Taxonomy) -> Fields | None:
     if not isinstance(document, dict):
         return None
     fields = Fields(
-        label=read_label(_first(document, _LABEL_KEYS), taxonomy),
+        label=read_label(_first(document, LABEL_KEYS), taxonomy),
         labels=_labels(document.get(_LABELS_KEY), taxonomy),
-        category=_category(_first(document, _CATEGORY_KEYS)),
+        category=_category(_first(document, CATEGORY_KEYS)),
         rule_ids=_rule_list(_first(document, _RULE_KEYS)),
-        rationale=_text(_first(document, _RATIONALE_KEYS)),
+        rationale=_text(_first(document, RATIONALE_KEYS)),
     )
     fields.exact = document is exact and _is_as_asked(document, fields, taxonomy)
     return fields

@@ -11,18 +11,25 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from stream_guard.judging.families.harmony.elements import (
+    as_json,
+    either,
+    free_text,
+    list_of,
+    sequence,
+    text,
+    token,
+)
+from stream_guard.judging.families.harmony.native import native_answer, native_bytes_max
 from stream_guard.judging.families.harmony.prompt import OUTCOMES_OF_VIOLATION, RULE_IDS_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from stream_guard.judging.families.family import Budget
     from stream_guard.judging.families.harmony.tokens import ControlTokens
+    from stream_guard.policies.answer_format import AnswerFormat
     from stream_guard.policies.outcomes import Outcome
     from stream_guard.policies.taxonomy import Taxonomy
 
-# xgrammar matches text: without "<|" here it would accept a marker, spelled out in letters.
-_RATIONALE_EXCLUDES: Final = ('"', "\\", "\n", "\r", "\t", "<|")
 _HEADERS: Final = "analysisassistantfinal json"
 _HEADER_MARKERS: Final = 8
 """Channel, message, end, start, channel, constrain, message, return."""
@@ -59,43 +66,62 @@ def combinations(taxonomy: Taxonomy) -> list[Combination]:
     return pairs
 
 
-def structural_tag(taxonomy: Taxonomy, tokens: ControlTokens, budget: Budget) -> str:
-    """Return the tag, as JSON, for completions under a policy with this taxonomy."""
+def structural_tag(
+    taxonomy: Taxonomy, tokens: ControlTokens, budget: Budget, native: AnswerFormat | None = None
+) -> str:
+    """Return the tag, as JSON, for completions under a policy with this taxonomy.
+
+    Args:
+        taxonomy: of the policy.
+        tokens: the model's control tokens.
+        budget: of the reasoning and of free texts in the answer.
+        native: the format of the answer, if the policy states it.
+    """
+    as_object: list[dict[str, Any]] = [
+        {
+            "type": "optional",
+            "content": sequence([text(" "), token(tokens.constrain), text("json")]),
+        }
+    ]
+    if native is None:
+        answer = [
+            _answer(taxonomy),
+            text(',"rationale":"'),
+            free_text(budget.rationale_tokens_max),
+            text('"}'),
+        ]
+    else:
+        answer = [native_answer(native, taxonomy, budget.rationale_tokens_max)]
     elements = [
-        *(_token(tokens.channel), _text("analysis"), _token(tokens.message)),
+        *(token(tokens.channel), text("analysis"), token(tokens.message)),
         {
             "type": "any_tokens",
             "exclude_tokens": sorted(tokens.every),
             "max_tokens": budget.reasoning_tokens_max,
         },
-        *(_token(tokens.end), _token(tokens.start), _text("assistant")),
-        *(_token(tokens.channel), _text("final")),
-        {
-            "type": "optional",
-            "content": _sequence([_text(" "), _token(tokens.constrain), _text("json")]),
-        },
-        _token(tokens.message),
-        _answer(taxonomy),
-        _text(',"rationale":"'),
-        {
-            "type": "any_text",
-            "excludes": list(_RATIONALE_EXCLUDES),
-            "max_tokens": budget.rationale_tokens_max,
-        },
-        _text('"}'),
+        *(token(tokens.end), token(tokens.start), text("assistant")),
+        *(token(tokens.channel), text("final")),
+        *(as_object if native is None or native.kind == "json" else []),
+        token(tokens.message),
+        *answer,
     ]
     return json.dumps(
-        {"type": "structural_tag", "format": _sequence(elements)}, separators=(",", ":")
+        {"type": "structural_tag", "format": sequence(elements)}, separators=(",", ":")
     )
 
 
-def completion_tokens_max(taxonomy: Taxonomy, budget: Budget) -> int:
+def completion_tokens_max(
+    taxonomy: Taxonomy, budget: Budget, native: AnswerFormat | None = None
+) -> int:
     """Return a bound on a completion's tokens: both budgets, and one token for each byte of the fixed text."""
+    if native is None:
+        fixed = len(_longest(taxonomy).encode()) + len(',"rationale":""}')
+    else:
+        fixed = native_bytes_max(native, taxonomy)
     return (
         budget.reasoning_tokens_max
         + budget.rationale_tokens_max
-        + len(_longest(taxonomy).encode())
-        + len(',"rationale":""}')
+        + fixed
         + len(_HEADERS)
         + _HEADER_MARKERS
     )
@@ -119,41 +145,41 @@ def _bytes(text: str) -> int:
 
 
 def _most_rules(taxonomy: Taxonomy) -> str:
-    return _json([max(taxonomy.rule_ids, key=_bytes)] * RULE_IDS_MAX)
+    return as_json([max(taxonomy.rule_ids, key=_bytes)] * RULE_IDS_MAX)
 
 
 def _answer(taxonomy: Taxonomy) -> dict[str, Any]:
     """Return the answer up to the rationale."""
     if taxonomy.label_kinds:
         return _labels(taxonomy)
-    return _either([_head(pair, taxonomy) for pair in combinations(taxonomy)])
+    return either([_head(pair, taxonomy) for pair in combinations(taxonomy)])
 
 
 def _labels(taxonomy: Taxonomy) -> dict[str, Any]:
     """Return the answer up to the rationale, with one label of each kind, or none where an outcome has none."""
     elements: list[dict[str, Any]] = []
     for kind in taxonomy.label_kinds:
-        labels = [_text(_json(f"{kind}-{category.code}")) for category in taxonomy.categories]
-        elements += [_text(","), _either(labels)] if elements else [_either(labels)]
-    some = _sequence([_text('{"labels":['), *elements, _text("]")])
+        labels = [text(as_json(f"{kind}-{category.code}")) for category in taxonomy.categories]
+        elements += [text(","), either(labels)] if elements else [either(labels)]
+    some = sequence([text('{"labels":['), *elements, text("]")])
     none = any(pair.category is None for pair in combinations(taxonomy))
-    start = _either([some, _text(_labels_start([]))]) if none else some
+    start = either([some, text(_labels_start([]))]) if none else some
     if not _rules_key(taxonomy):
         return start
-    return _sequence([start, _text(_rules_key(taxonomy)), _rules(taxonomy.rule_ids)])
+    return sequence([start, text(_rules_key(taxonomy)), list_of(taxonomy.rule_ids, RULE_IDS_MAX)])
 
 
 def _labels_start(labels: list[str]) -> str:
-    return f'{{"labels":{_json(labels)}'
+    return f'{{"labels":{as_json(labels)}'
 
 
 def _start(pair: Combination, taxonomy: Taxonomy) -> str:
     if len(taxonomy.outcomes) > OUTCOMES_OF_VIOLATION:
-        start = f'{{"label":{_json(pair.outcome.word)}'
+        start = f'{{"label":{as_json(pair.outcome.word)}'
     else:
         start = f'{{"violation":{int(pair.outcome.decision == "violates")}'
     if taxonomy.categories:
-        start += f',"policy_category":{_json(pair.category)}'
+        start += f',"policy_category":{as_json(pair.category)}'
     return start + _rules_key(taxonomy)
 
 
@@ -163,41 +189,7 @@ def _rules_key(taxonomy: Taxonomy) -> str:
 
 def _head(pair: Combination, taxonomy: Taxonomy) -> dict[str, Any]:
     """Return the answer up to the rationale, for one outcome and category."""
-    start = _text(_start(pair, taxonomy))
-    return _sequence([start, _rules(pair.rule_ids)]) if _rules_key(taxonomy) else start
-
-
-def _rules(rule_ids: Sequence[str]) -> dict[str, Any]:
-    """Return a list of up to :data:`RULE_IDS_MAX` of these rule ids."""
-    if not rule_ids:
-        return _text("[]")
-    one = _either([_text(_json(rule)) for rule in rule_ids])
-    more = {
-        "type": "repeat",
-        "min": 0,
-        "max": RULE_IDS_MAX - 1,
-        "content": _sequence([_text(","), one]),
-    }
-    return _sequence(
-        [_text("["), {"type": "optional", "content": _sequence([one, more])}, _text("]")]
+    start = text(_start(pair, taxonomy))
+    return (
+        sequence([start, list_of(pair.rule_ids, RULE_IDS_MAX)]) if _rules_key(taxonomy) else start
     )
-
-
-def _json(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _token(token: int) -> dict[str, Any]:
-    return {"type": "token", "token": token}
-
-
-def _text(text: str) -> dict[str, Any]:
-    return {"type": "const_string", "value": text}
-
-
-def _sequence(elements: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return {"type": "sequence", "elements": list(elements)}
-
-
-def _either(elements: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    return elements[0] if len(elements) == 1 else {"type": "or", "elements": list(elements)}

@@ -43,6 +43,9 @@ def read_label(value: object, taxonomy: Taxonomy) -> Label | None:
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, bool | int | float):
+        own = taxonomy.outcome(str(value))  # a policy may say that 0 violates
+        if own is not None and not isinstance(value, bool):
+            return Label(own, named=True)
         return _of_truth(bool(value), taxonomy) if value in (0, 1) else None
     return _of_word(value, taxonomy) if isinstance(value, str) else None
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final, get_args
 from cachetools import LRUCache
 
 from stream_guard.core.errors import PolicyError, PromptError
-from stream_guard.core.vocabulary import Effort, JudgeUnit
+from stream_guard.core.vocabulary import AnswerMode, Effort, JudgeUnit
 from stream_guard.judging.families.family import Prefix, hash_ids
 from stream_guard.judging.families.harmony.frame import FRAME, render_post
 
@@ -78,8 +78,8 @@ class PromptBuilder:
         self._tokenizer = tokenizer
         self._tokens = tokens
         self._date = date
-        self._prefixes: LRUCache[tuple[str, Effort, Taxonomy, JudgeUnit], Prefix] = LRUCache(
-            PREFIXES_MAX
+        self._prefixes: LRUCache[tuple[str, Effort, Taxonomy, JudgeUnit, AnswerMode], Prefix] = (
+            LRUCache(PREFIXES_MAX)
         )
         assistant = self._tokenizer.encode("assistant")
         self._suffix = [tokens.end, tokens.start, *assistant]
@@ -90,7 +90,7 @@ class PromptBuilder:
         Raises:
             PolicyError: the policy's text yields a control token.
         """
-        key = (policy.sha256, effort, policy.taxonomy, policy.judge)
+        key = (policy.sha256, effort, policy.taxonomy, policy.judge, policy.answer)
         found = self._prefixes.get(key)
         if found is None:
             found = self._prefixes[key] = self._render(policy, effort)
@@ -102,7 +102,7 @@ class PromptBuilder:
         Raises:
             PromptError: the post's text yields a control token.
         """
-        content = self._tokenizer.encode(render_post(post, prefix.judge))
+        content = self._tokenizer.encode(render_post(post, prefix.judge, native=prefix.native))
         if not self._tokens.every.isdisjoint(content):
             message = "the post's text became a control token; the tokenizer is not safe to use"
             raise PromptError(message)
@@ -111,13 +111,20 @@ class PromptBuilder:
     def _render(self, policy: Policy, effort: Effort) -> Prefix:
         return self.prefix_of(
             render_system(self._date, effort),
-            render_developer(policy.text, policy.taxonomy),
+            render_messages(policy)["developer"],
             policy.id,
             policy.judge,
+            native=policy.answer == "native",
         )
 
     def prefix_of(
-        self, system_text: str, developer_text: str, policy_id: str, judge: JudgeUnit = "post"
+        self,
+        system_text: str,
+        developer_text: str,
+        policy_id: str,
+        judge: JudgeUnit = "post",
+        *,
+        native: bool = False,
     ) -> Prefix:
         """Return the policy's part of a prompt, made from its two messages.
 
@@ -136,7 +143,7 @@ class PromptBuilder:
             *(head, *self._tokenizer.encode("developer"), body, *developer, end),
             *(head, *self._tokenizer.encode("user"), body),
         )
-        return Prefix(ids, hash_ids(ids), judge)
+        return Prefix(ids, hash_ids(ids), judge, native)
 
 
 class HarmonyTemplate:
@@ -146,12 +153,24 @@ class HarmonyTemplate:
     sha256 = TEMPLATE_SHA256
 
     def render(self, policy: Policy, date: str) -> dict[str, Any]:
-        """Return ``system``, by effort, ``developer``, and ``judge``: what the user message asks to judge."""
+        """Return ``system``, by effort, ``developer``, ``answer`` and ``judge``, as :func:`render_messages`."""
         return {
             "system": {effort: render_system(date, effort) for effort in get_args(Effort)},
-            "developer": render_developer(policy.text, policy.taxonomy),
-            "judge": policy.judge,
+            **render_messages(policy),
         }
+
+
+def render_messages(policy: Policy) -> dict[str, Any]:
+    """Return what depends on the policy alone; a native policy is the whole developer message.
+
+    ``answer`` says how the model is asked, and ``judge`` what the user message asks to judge.
+    """
+    native = policy.answer == "native"
+    return {
+        "developer": policy.text if native else render_developer(policy.text, policy.taxonomy),
+        "answer": policy.answer,
+        "judge": policy.judge,
+    }
 
 
 def render_system(date: str, effort: Effort) -> str:
