@@ -176,14 +176,9 @@ def test_the_policy_stands_in_the_prompt_unmodified(
 
 def test_the_answer_format_names_labels_and_categories_of_the_policy() -> None:
     policy = a_policy("age-restricted-goods-and-services")
-    form = render_developer(policy.text, policy.taxonomy).removeprefix(
-        f"# Instructions\n\n{policy.text}"
-    )
-    assert "1 where the policy's label is INVALID (ARS1, ARS2), 0 where it is VALID (ARS0)" in form
-    assert (
-        '{"violation":0 or 1,"category":"CODE","rule_ids":["RULE_ID"],"rationale":"one sentence"}'
-        in form
-    )
+    form = render_developer(policy.text, policy.taxonomy).partition(policy.text)[2]
+    assert '- INVALID (ARS1, ARS2): {"violation":1,"policy_category":"ARS1"' in form
+    assert '- VALID (ARS0): {"violation":0,"policy_category":"ARS0"' in form
 
 
 def test_braces_in_a_policy_do_no_harm() -> None:
