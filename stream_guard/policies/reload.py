@@ -78,7 +78,7 @@ class PolicyReloader:
         routes_needed: as for :func:`~stream_guard.policies.store.build_policies`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - each default of policies is an argument
         self,
         path: Path,
         live: PolicySet,

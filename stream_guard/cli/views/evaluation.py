@@ -32,7 +32,8 @@ def say_evaluation(evaluation: Evaluation) -> None:
     calibration = figures.calibration
     error = "" if calibration is None else f"; calibration error {calibration.ece:.3f}"
     say(
-        f"not decided: {figures.undecided}; accuracy {figures.accuracy.value or 0:.3f}{error}; "
+        f"not decided: {figures.undecided}; left to people: {figures.escalated}; "
+        f"accuracy {figures.accuracy.value or 0:.3f}{error}; "
         f"{count_of(figures.cost.prompt_tokens, 'token')} in, {figures.cost.output_tokens:,} out, "
         f"{evaluation.seconds:.1f} s"
     )

@@ -19,9 +19,17 @@ from stream_guard.policies.text import decode_utf8
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from stream_guard.core.vocabulary import Decision
     from stream_guard.policies.policy import Policy
 
-__all__ = ["JudgedBy", "LabelledSet", "join_labels", "label_words", "read_labels"]
+__all__ = [
+    "JudgedBy",
+    "LabelledSet",
+    "join_labels",
+    "label_decisions",
+    "label_words",
+    "read_labels",
+]
 
 _YES: Final = frozenset({"1", "true", "yes", "violates"})
 _NO: Final = frozenset({"0", "false", "no", "safe"})
@@ -84,14 +92,20 @@ def read_labels(content: bytes, policy: Policy, source: str) -> dict[str, bool]:
     return labels
 
 
-def label_words(policy: Policy) -> dict[str, bool]:
-    """Return every valid label word, case-folded, and whether it means that a post violates."""
+def label_decisions(policy: Policy) -> dict[str, Decision]:
+    """Return every valid label word, case-folded, and its decision; ``undetermined`` for a label that asks people."""
     taxonomy = policy.taxonomy
-    words = dict.fromkeys(_YES, True) | dict.fromkeys(_NO, False)
-    words |= {category.code.casefold(): category.violates for category in taxonomy.categories}
-    words[taxonomy.violates_label.casefold()] = True
-    words[taxonomy.safe_label.casefold()] = False
+    words: dict[str, Decision] = dict.fromkeys(_YES, "violates")
+    words |= dict.fromkeys(_NO, "safe")
+    words |= {c.code.casefold(): taxonomy.outcome_of(c).decision for c in taxonomy.categories}
+    words |= {outcome.word.casefold(): outcome.decision for outcome in reversed(taxonomy.outcomes)}
     return words
+
+
+def label_words(policy: Policy) -> dict[str, bool]:
+    """Return every label word that decides, case-folded, and whether it means that a post violates."""
+    decisions = label_decisions(policy)
+    return {word: d == "violates" for word, d in decisions.items() if d != "undetermined"}
 
 
 def join_labels(

@@ -79,9 +79,8 @@ def compare(this: Sequence[Prediction], against: Sequence[Prediction], name: str
                 moved.append(Flip(each, other))
             continue
         flips.append(Flip(each, other))
-        golden = "violates" if each.violates else "safe"
-        better += each.decision == golden
-        worse += other.decision == golden
+        better += each.decision == each.golden
+        worse += other.decision == each.golden
     return Comparison(
         len(this),
         tuple(flips),

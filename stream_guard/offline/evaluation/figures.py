@@ -140,6 +140,7 @@ class Figures:
         accuracy: share of rows whose decision equals the human label.
         decision: the score of the label ``violates``.
         undecided: number of rows that are ``undetermined`` or ``failed``.
+        escalated: number of rows that the policy's own label leaves to people.
         categories: a score for each label that occurs, in the policy's order, over the rows that name a category;
             empty where no row does.
         macro_f1: mean F1 of the categories.
@@ -153,6 +154,7 @@ class Figures:
     accuracy: Interval
     decision: Score
     undecided: int
+    escalated: int
     categories: tuple[Score, ...]
     macro_f1: float | None
     confusion: Confusion
@@ -187,6 +189,7 @@ def count(predictions: Sequence[Prediction], policy: Policy) -> Figures:
         accuracy=wilson(correct, len(predictions)),
         decision=_decision_score(predictions),
         undecided=sum(each.decision in UNDECIDED for each in predictions),
+        escalated=sum(each.decision == "escalated" for each in predictions),
         categories=categories,
         macro_f1=sum(scored) / len(scored) if scored else None,
         confusion=confusion,
@@ -218,7 +221,7 @@ def name_categories(predictions: Iterable[Prediction], policy: Policy) -> list[P
 
 def labels_of(prediction: Prediction) -> tuple[str, str]:
     """Return the human label and the predicted label: the category if there is one, else the decision."""
-    golden = prediction.category or ("violates" if prediction.violates else "safe")
+    golden = prediction.category or prediction.golden
     if prediction.decision in UNDECIDED:
         return golden, prediction.decision
     return golden, prediction.predicted_category or prediction.decision
@@ -231,7 +234,7 @@ def is_wrong(prediction: Prediction) -> bool:
 
 
 def _is_correct(prediction: Prediction) -> bool:
-    return prediction.decision == ("violates" if prediction.violates else "safe")
+    return prediction.decision == prediction.golden
 
 
 def _score(name: str, hits: int, alarms: int, misses: int) -> Score:
@@ -261,12 +264,11 @@ def _confusion(predictions: Sequence[Prediction], policy: Policy) -> Confusion:
     codes = [category.code for category in policy.taxonomy.categories]
     by_category = any(each.category for each in predictions)
     pairs = [
-        labels_of(each) if by_category else ("violates" if each.violates else "safe", each.decision)
-        for each in predictions
+        labels_of(each) if by_category else (each.golden, each.decision) for each in predictions
     ]
     found = {label for pair in pairs for label in pair}
     always = set(codes) if by_category else {"violates", "safe"}
-    order = [*codes, "violates", "safe", *UNDECIDED]
+    order = [*codes, "violates", "safe", "escalated", *UNDECIDED]
     # A file that is read back may hold categories of another version.
     order += sorted(found - set(order))
     shown = [label for label in order if label in found | always]

@@ -16,13 +16,14 @@ import orjson
 
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.json_pointer import find
-from stream_guard.offline.calibrate.data import label_words
+from stream_guard.offline.calibrate.data import label_decisions
 from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
     from pathlib import Path
 
+    from stream_guard.core.vocabulary import Decision
     from stream_guard.policies.policy import Policy
 
 __all__ = ["GOLDEN_BYTES_MAX", "Columns", "GoldenRow", "read_golden"]
@@ -61,6 +62,7 @@ class GoldenRow(NamedTuple):
         label: as in the file.
         violates: the meaning of the label under the policy.
         category: the label's category; None where the label gives only the decision.
+        escalated: whether the label leaves the post to people.
     """
 
     number: int
@@ -68,6 +70,7 @@ class GoldenRow(NamedTuple):
     label: str
     violates: bool
     category: str | None
+    escalated: bool = False
 
 
 @dataclass(slots=True)
@@ -107,7 +110,7 @@ def read_golden(
             names file and line.
     """
     table = _open(file, columns)
-    known = label_words(policy)
+    known = label_decisions(policy)
     folded = {name.casefold(): meaning.casefold() for name, meaning in labels.items()}
     for name, meaning in folded.items():
         if meaning not in known:
@@ -143,7 +146,7 @@ def _row(
     values: Mapping[str, Any],
     picked: Mapping[str, str],
     policy: Policy,
-    known: Mapping[str, bool],
+    known: Mapping[str, Decision],
     labels: Mapping[str, str],
 ) -> GoldenRow:
     text = values.get(picked["text"])
@@ -158,8 +161,8 @@ def _row(
         value = int(value)
     label = str(value).strip() if value is not None else ""
     word = labels.get(label.casefold(), label.casefold())
-    violates = known.get(word)
-    if violates is None:
+    decision = known.get(word)
+    if decision is None:
         shown = f"unknown label {label[:_SHOWN_CHARACTERS_MAX]!r}" if label else "empty label"
         message = (
             f"{file}:{number}: {shown} in column {picked['label']!r}; known: {', '.join(sorted(known))}; "
@@ -178,7 +181,14 @@ def _row(
         text_bytes=len(data),
         language=str(language).strip() or None if language is not None else None,
     )
-    return GoldenRow(number, post, label, violates, category.code if category else None)
+    return GoldenRow(
+        number,
+        post,
+        label,
+        decision == "violates",
+        category.code if category else None,
+        escalated=decision == "undetermined",
+    )
 
 
 def _open(file: Path, columns: Columns) -> _Table:

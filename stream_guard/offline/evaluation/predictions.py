@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Predicted", "Prediction", "predict", "prediction_line", "read_predictions"]
 
-Predicted: TypeAlias = Literal["violates", "safe", "undetermined", "failed"]
+Predicted: TypeAlias = Literal["violates", "safe", "escalated", "undetermined", "failed"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -34,7 +34,8 @@ class Prediction:
         id, sha256: of the post.
         language: as in the row; None where the row has none.
         violates, category: the human label.
-        decision: ``failed`` where the post could not be judged, for example because it is too long.
+        decision: ``escalated`` where the policy's own label leaves the post to people; ``failed``
+            where the post could not be judged, for example because it is too long.
         predicted_category: category of the decision.
         confidence: that the post violates, in [0, 1], calibrated if there is a curve; None where not measured.
         confidence_raw: before calibration.
@@ -44,6 +45,7 @@ class Prediction:
         seconds: from submission to decision.
         rationale: the model's rationale.
         rule_ids: the rules that the decision names.
+        for_people: whether the human label leaves the post to people.
     """
 
     row: int
@@ -64,6 +66,14 @@ class Prediction:
     seconds: float = 0.0
     rationale: str | None = None
     rule_ids: tuple[str, ...] = ()
+    for_people: bool = False
+
+    @property
+    def golden(self) -> Predicted:
+        """The decision of the human label."""
+        if self.for_people:
+            return "escalated"
+        return "violates" if self.violates else "safe"
 
 
 def prediction_line(row: GoldenRow, judgement: Judgement, source: str) -> dict[str, Any]:
@@ -73,6 +83,7 @@ def prediction_line(row: GoldenRow, judgement: Judgement, source: str) -> dict[s
         "label": row.label,
         "violates": row.violates,
         "category": row.category,
+        "escalated": row.escalated,
         "seconds": max(0, judgement.finished_ns - judgement.started_ns) / 1e9,
     }
     if judgement.error is not None:
@@ -97,13 +108,15 @@ def predict(line: Mapping[str, Any]) -> Prediction:
         "violates": bool(golden["violates"]),
         "category": golden["category"],
         "seconds": float(golden["seconds"]),
+        "for_people": bool(golden.get("escalated", False)),
     }
     if "error" in line:
         return Prediction(**known, decision="failed")
     confidence, provenance = line["confidence"], line["provenance"]
+    escalated = line["decision"] == "undetermined" and bool(line["policy"].get("labels"))
     return Prediction(
         **known,
-        decision=line["decision"],
+        decision="escalated" if escalated else line["decision"],
         predicted_category=line["policy"]["category"],
         confidence=confidence["value"],
         confidence_raw=confidence["raw"],
