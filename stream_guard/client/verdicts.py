@@ -131,6 +131,8 @@ class Provenance(BaseModel):
     trail: tuple[dict[str, Any], ...] = ()
     reasoning_cut: bool = False
     sampling: Sampling | None = None
+    windows: int = 1
+    context_dropped: int = 0
 
 
 class Timing(BaseModel):

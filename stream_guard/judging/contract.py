@@ -127,8 +127,10 @@ class Provenance:
 
     ``prompt_sha256`` is the digest of the token ids of the policy's part of the prompt, ``prompt_ids_sha256`` of the
     whole prompt. ``reasoning_cut`` says that the answer's reasoning used its whole budget. ``sampling``
-    is None where the answer was chosen greedily, or by no model. Treat it as immutable; it is not frozen, since
-    freezing triples the cost of making one.
+    is None where the answer was chosen greedily, or by no model. ``windows`` counts the overlapping parts in which the
+    post was judged, ``context_dropped`` the texts of the thread that the prompt had no room for. ``prompt_tokens_max``
+    is that room in tokens, or None where everything fitted. Treat it as immutable; it is not frozen, since freezing
+    triples the cost of making one.
     """
 
     tier: str
@@ -147,6 +149,9 @@ class Provenance:
     prompt_ids_sha256: str | None = None
     reasoning_cut: bool = False
     sampling: Sampled | None = None
+    windows: int = 1
+    context_dropped: int = 0
+    prompt_tokens_max: int | None = None
 
     def copy(self) -> Provenance:
         """Return a copy with all fields, for the caller to change; faster than ``dataclasses.replace``."""

@@ -99,6 +99,9 @@ def build_verdict(
     assert provenance is not None, "a judge says how it came to its answer"
     post, policy = judgement.request.post, judgement.request.policy
     reasons = [] if route_mode == "shadow" else review_reasons(answer, provenance, policy)
+    dropped = post.context_dropped or provenance.context_dropped
+    if dropped and policy.judge == "thread" and route_mode != "shadow":
+        reasons.append("context_dropped")
     confidence, method = calibrate(
         judgement.confidence,
         judgement.confidence_method,
@@ -165,6 +168,9 @@ def build_verdict(
             "parse_status": answer.parse_status,
             "reasoning_cut": provenance.reasoning_cut,
             "sampling": _sampling(provenance),
+            "windows": provenance.windows,
+            "context_dropped": provenance.context_dropped,
+            "prompt_tokens_max": provenance.prompt_tokens_max,
             "attempts": provenance.attempts,
             "degraded": provenance.degraded,
             "trail": [

@@ -31,8 +31,9 @@ class EngineSettings(Section):
     """The model's revision; pin it to keep the same weights and tokenizer."""
     dtype: str = "auto"
     """vLLM's ``dtype``."""
-    max_model_len: int = Field(8_192, ge=64)
-    """Longest prompt and answer together, in tokens."""
+    max_model_len: int | None = Field(None, ge=64)
+    """Longest prompt and answer together, in tokens. By default as long as the model takes (131,072 for
+    gpt-oss-safeguard) and the memory for the KV cache allows. A longer post is judged in windows."""
     max_num_seqs: int = Field(256, ge=1)
     """Requests that vLLM runs at the same time."""
     max_num_batched_tokens: int = Field(8_192, ge=64)
@@ -58,6 +59,8 @@ class EngineSettings(Section):
     """Longest rationale, in tokens."""
     attempts_max: int = Field(2, ge=1, le=5)
     """Attempts to get an answer that can be parsed; each has half the reasoning budget of the last."""
+    window_overlap_tokens: int = Field(128, ge=0, le=4_096)
+    """A post that is longer than the model's context is judged in windows. Neighbours share about this many tokens."""
     request_timeout_s: float = Field(60, gt=0)
     """Timeout of one post, in s; without an answer the post is ``undetermined``."""
     start_timeout_s: float = Field(1_800, gt=0)

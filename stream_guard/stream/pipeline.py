@@ -314,8 +314,7 @@ class Pipeline:
             provenance = verdict["provenance"]
             if provenance["degraded"]:
                 degraded.update(provenance["degraded"])
-            if provenance["reasoning_cut"]:
-                self._metrics.reasoning_cuts.labels(verdict["policy"]["id"]).inc()
+            self._metrics.count_marks(verdict["policy"]["id"], provenance)
             if provenance["output_tokens"]:
                 prompt_tokens += provenance["prompt_tokens"]
                 cached_tokens += provenance["cached_tokens"]

@@ -5,7 +5,7 @@ Labels take values from bounded sets only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Generic, TypeAlias, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeAlias, TypeVar, cast, overload
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -185,6 +185,11 @@ class Metrics:
         "Verdicts whose reasoning used its whole budget and was cut there, by policy.",
         ("policy",),
     )  # fmt: skip
+    windowed_verdicts = _Metric(
+        Counter, "stream_guard_windowed_verdicts",
+        "Verdicts on posts that are longer than the model's context and were judged in windows, by policy.",
+        ("policy",),
+    )  # fmt: skip
     engine_rebuilds = _Metric(
         Counter, "stream_guard_engine_rebuilds",
         "Engines rebuilt; start means that a rebuilt engine did not become ready.",
@@ -286,6 +291,13 @@ class Metrics:
         """Add skipped records by reason."""
         for reason, count in counts.items():
             self.skipped.labels(reason).inc(count)
+
+    def count_marks(self, policy_id: str, provenance: Mapping[str, Any]) -> None:
+        """Count what is unusual about how a verdict was made."""
+        if provenance["reasoning_cut"]:
+            self.reasoning_cuts.labels(policy_id).inc()
+        if provenance["windows"] > 1:
+            self.windowed_verdicts.labels(policy_id).inc()
 
     def count_degraded(self, counts: Mapping[str, int]) -> None:
         """Add verdicts by their skipped work."""

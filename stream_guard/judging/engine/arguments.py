@@ -132,7 +132,8 @@ def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[st
         "model": str(folder) if folder.is_dir() else settings.model,
         "revision": settings.revision,
         "dtype": settings.dtype,
-        "max_model_len": settings.max_model_len,
+        # vLLM then takes the model's own limit, and lowers it to what fits into the KV cache.
+        "max_model_len": -1 if settings.max_model_len is None else settings.max_model_len,
         "max_num_seqs": settings.max_num_seqs,
         "max_num_batched_tokens": settings.max_num_batched_tokens,
         "tensor_parallel_size": settings.tensor_parallel_size,

@@ -105,7 +105,12 @@ class Asker:
         self._ids = itertools.count()
 
     async def ask(
-        self, request: JudgeRequest, prompt: list[int], plan: Plan, started_ns: int
+        self,
+        request: JudgeRequest,
+        prompt: list[int],
+        plan: Plan,
+        started_ns: int,
+        timeout_s: float | None = None,
     ) -> Judgement | None:
         """Return the judgement of one post, or None if the engine has died.
 
@@ -114,6 +119,7 @@ class Asker:
             prompt: its token ids.
             plan: how to ask.
             started_ns: when the request was admitted, Unix time in ns.
+            timeout_s: in place of ``engine.request_timeout_s``, where part of it is over.
 
         Raises:
             EngineHungError: the engine did not answer within the timeout, nor a probe after it.
@@ -122,7 +128,7 @@ class Asker:
         samples = [_Sample(number) for number in range(plan.decoding.samples)]
         error: RecordError | None = None
         try:
-            async with asyncio.timeout(self._settings.request_timeout_s):
+            async with asyncio.timeout(timeout_s or self._settings.request_timeout_s):
                 await self._sample_all(request, prompt, plan, samples)
         except TimeoutError:
             if not await self._client.answers():

@@ -19,6 +19,7 @@ from stream_guard.judging.engine.asking import CONFIDENCE_METHOD, TIER, Asker, O
 from stream_guard.judging.engine.client import VllmClient, in_thread
 from stream_guard.judging.engine.plans import Planner
 from stream_guard.judging.engine.warm_up import WarmUp
+from stream_guard.judging.engine.windowed import ask_fitted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -89,7 +90,7 @@ class VllmJudge:
         self._wake = asyncio.Event()
         self._failed: asyncio.Future[BaseException] | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._model_len_max = settings.max_model_len
+        self._model_len_max = 0
         self._family: Family
         self._planner: Planner
         self._asker: Asker
@@ -240,7 +241,6 @@ class VllmJudge:
                 request.policy, request.effort, request.reasoning_tokens_max, request.decoding
             )
             prompt = self._family.prompt(request.post, plan.prefix)
-            self._check_length(prompt, plan)
         except PromptError as error:
             finished_ns = time.time_ns()
             self._settle(
@@ -255,18 +255,21 @@ class VllmJudge:
         job.task = asyncio.create_task(self._run(job, prompt, plan, started_ns))
         job.task.add_done_callback(lambda _: self._release(job))
 
-    def _check_length(self, prompt: list[int], plan: Plan) -> None:
-        answer_max = plan.attempts[0].tokens_max
-        if len(prompt) + answer_max > self._model_len_max:
-            message = (
-                f"the prompt has {len(prompt)} tokens and the answer up to {answer_max}, more than the "
-                f"engine's limit of {self._model_len_max} (engine.max_model_len)"
-            )
-            raise PromptError(message)
-
     async def _run(self, job: _Job, prompt: list[int], plan: Plan, started_ns: int) -> None:
         try:
-            judgement = await self._asker.ask(job.request, prompt, plan, started_ns)
+            tokens_max = self._model_len_max - plan.attempts[0].tokens_max
+            if len(prompt) <= tokens_max:
+                judgement = await self._asker.ask(job.request, prompt, plan, started_ns)
+            else:
+                judgement = await ask_fitted(
+                    self._asker,
+                    self._family,
+                    self._settings,
+                    job.request,
+                    plan,
+                    tokens_max,
+                    started_ns,
+                )
         except EngineError as error:
             self._fail(error)
             return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from stream_guard.core.errors import EvidenceError, PolicyError, RecordError
 from stream_guard.judging.families.family import hash_ids
+from stream_guard.judging.windows import fit_post
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from stream_guard.judging.archive.archive import Kept
     from stream_guard.judging.archive.entry import Entry
     from stream_guard.judging.contract import Answer, Sampled
-    from stream_guard.judging.families.family import Family
+    from stream_guard.judging.families.family import Family, Prefix
     from stream_guard.records.post import Post, PostParser
 
 Status: TypeAlias = Literal[
@@ -85,11 +86,17 @@ class Rebuilder:
         parser: parses posts, with the settings of the service.
         family: of the configured model; None if no verdict has a prompt.
         tokenizer_sha256: digest of the model's tokenizer, or None.
+        overlap_tokens: of the windows of long posts (``engine.window_overlap_tokens``).
     """
 
     def __init__(
-        self, parser: PostParser, family: Family | None, tokenizer_sha256: str | None
+        self,
+        parser: PostParser,
+        family: Family | None,
+        tokenizer_sha256: str | None,
+        overlap_tokens: int,
     ) -> None:
+        self._overlap_tokens = overlap_tokens
         self._parser = parser
         self._tokenizer_sha256 = tokenizer_sha256
         self._family = family
@@ -148,7 +155,7 @@ class Rebuilder:
             found[prefix.sha256] = entry
         else:
             raise EvidenceError(self._explain_prefix(wanted, found, provenance["effort"]))
-        replayed.ids = family.prompt(post, prefix)
+        replayed.ids = self._prompt(family, post, prefix, provenance.get("prompt_tokens_max"))
         whole = provenance.get("prompt_ids_sha256")
         if whole is None:
             replayed.status = "prefix_identical"
@@ -160,13 +167,23 @@ class Rebuilder:
             replayed.status = "differs"
             replayed.reason = (
                 f"the prompt has the digest {hash_ids(replayed.ids)[:12]}, the verdict {whole[:12]}; the policy's part "
-                "and the text are equal, so the title or the parent differs: see the settings post.*"
+                "and the text are equal, so the title, the thread or the windows differ: see the settings post.* and "
+                "engine.window_overlap_tokens"
             )
             now = family.template.version
             if entry.template_version != now:
                 replayed.reason += (
                     f" (template version {entry.template_version} archived, {now} now)"
                 )
+
+    def _prompt(
+        self, family: Family, post: Post, prefix: Prefix, tokens_max: int | None
+    ) -> list[int]:
+        """Return a prompt's token ids; of several windows, those of all prompts."""
+        if tokens_max is None:
+            return family.prompt(post, prefix)
+        fitted = fit_post(post, prefix, family, tokens_max, self._overlap_tokens)
+        return [token for ids in fitted.prompts for token in ids]
 
     def _require_family(self, entries: Sequence[Entry]) -> Family:
         wanted = {entry.judging.tokenizer_sha256 for entry in entries}

@@ -151,13 +151,14 @@ async def _read_records(
 
 
 def _make_rebuilder(settings: Settings, verdicts: Sequence[dict[str, Any]]) -> Rebuilder:
-    parser = PostParser(settings.post)
+    parser, overlap_tokens = PostParser(settings.post), settings.engine.window_overlap_tokens
     if all(verdict["provenance"]["prompt_sha256"] is None for verdict in verdicts):
-        return Rebuilder(parser, None, None)
+        return Rebuilder(parser, None, None, overlap_tokens)
     from stream_guard.judging.families.model_files import tokenizer_sha256
     from stream_guard.judging.families.registry import load_family
 
-    return Rebuilder(parser, load_family(settings.engine), tokenizer_sha256(settings.engine))
+    family = load_family(settings.engine)
+    return Rebuilder(parser, family, tokenizer_sha256(settings.engine), overlap_tokens)
 
 
 def _rebuild_all(
