@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
+from stream_guard.judging.contract import Answer, Judgement, JudgeRequest
+from stream_guard.judging.engine.client import Completion
+from stream_guard.judging.engine.judge import VllmJudge
+from stream_guard.judging.engine.windowed import WINDOWS_AT_ONCE
 from stream_guard.judging.families.harmony.frame import render_post
 from stream_guard.judging.families.harmony.prompt import PromptBuilder
 from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.judging.families.harmony.tokens import MARKERS
-from stream_guard.policies.policy import make_policy
+from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post, PostParser, ThreadEntry
 from stream_guard.settings import EngineSettings, PostSettings
+from tests.plain_family import load_plain
 from tests.unit.judging.frame_reader import Message, read_message
+from tests.unit.judging.test_engine_judge import ScriptedClient
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 
 POLICY = make_policy("insults", b"No insults.")
@@ -224,3 +235,123 @@ def test_a_policy_says_whether_the_thread_is_judged(demo_tokenizer: HarmonyToken
         prefix = builder.prefix(policy, "low")
         content = builder.build(post, prefix)[len(prefix.ids) : -suffix_tokens(demo_tokenizer)]
         assert read_message(demo_tokenizer.decode(content)).unit == unit
+
+
+# Row 6: nothing that the parser admits is refused for its length
+
+
+class ReadingClient(ScriptedClient):
+    """An engine that reads the whole window: "1" anywhere in it violates, and "maybe" cannot be read."""
+
+    together = 0
+    together_max = 0
+
+    async def generate(
+        self,
+        ids: list[int],
+        params: Any,  # noqa: ANN401 - vLLM's
+        request_id: str,
+        trace_headers: dict[str, str] | None,  # noqa: ARG002 - the client's
+    ) -> Completion:
+        prompt = self.plain.decode(ids)
+        self.prompts.append(prompt)
+        if "warm-up" in request_id:
+            return Completion((), "length", 0, None)
+        self.together += 1
+        self.together_max = max(self.together, self.together_max)
+        await asyncio.sleep(0)
+        self.together -= 1
+        words = prompt.rpartition("Text: ")[2].partition("\nAnswer:")[0].split()
+        said = next((word for word in ("hang", "1", "maybe") if word in words), "0")
+        if said == "hang":
+            await asyncio.Event().wait()
+        written = self.plain.encode(said)
+        logprobs = [{token: SimpleNamespace(logprob=math.log(0.75))} for token in written]
+        return Completion(written, "stop", 7, logprobs)
+
+
+async def judge_long(
+    model: Path, *posts: Post, **settings: object
+) -> tuple[list[Judgement], ReadingClient]:
+    """Return the judgements of posts with a context of 400 tokens, in order."""
+    engine = EngineSettings.model_validate({"model": str(model), **settings})
+    clients: list[ReadingClient] = []
+
+    def make_client(settings: EngineSettings) -> ReadingClient:
+        clients.append(ReadingClient(settings))
+        return clients[-1]
+
+    judge = VllmJudge(engine, load_plain, make_client=make_client)
+    await judge.start(PolicySet({"insults": POLICY}))
+    done: asyncio.Queue[Judgement] = asyncio.Queue()
+    requests = [
+        JudgeRequest(str(number), post, POLICY, number) for number, post in enumerate(posts)
+    ]
+    judge.submit(
+        requests, lambda judgements: [done.put_nowait(each) for each in judgements] and None
+    )
+    async with asyncio.timeout(120):
+        found = [await done.get() for _ in posts]
+    await judge.close()
+    return sorted(found, key=lambda judgement: judgement.request.context), clients[0]
+
+
+def a_post(text: str) -> Post:
+    return Post("1", text, "", len(text))
+
+
+async def test_a_long_post_is_judged_in_windows_and_its_worst_window_holds(
+    random_model: Path,
+) -> None:
+    late, unread, fine = (
+        a_post(f"{'0 ' * 3_000}{word} {'0 ' * 1_000}") for word in ("1", "maybe", "0")
+    )
+    judged, client = await judge_long(random_model, late, unread, fine, a_post("0"))
+    answers = [(each.answer.decision, each.answer.parse_status) for each in judged if each.answer]
+    assert answers == [
+        ("violates", "ok"),
+        ("undetermined", "malformed"),
+        ("safe", "ok"),
+        ("safe", "ok"),
+    ]
+    assert all(each.request.post.text.count("0") in (4_000, 4_001, 1) for each in judged)
+    provenance = judged[2].provenance
+    assert provenance is not None
+    assert provenance.windows > 5
+    assert provenance.attempts == provenance.windows
+    assert (provenance.cached_tokens, provenance.output_tokens) == (
+        7 * provenance.windows,
+        provenance.windows,
+    )
+    assert provenance.prompt_tokens > 4_000
+    assert provenance.prompt_tokens_max == 396
+    assert judged[2].confidence == pytest.approx(0.25)
+    whole = judged[3].provenance
+    assert whole is not None
+    assert (whole.windows, whole.prompt_tokens_max) == (1, None)
+    assert 1 < client.together_max <= 4 * WINDOWS_AT_ONCE
+    head = client.plain.decode(client.plain.prefix(POLICY, "low").ids)
+    assert all(prompt.startswith(head) for prompt in client.prompts)
+    assert all(len(client.plain.encode(prompt)) <= 396 for prompt in client.prompts)
+
+
+async def test_the_deadline_of_a_post_bounds_all_its_windows(random_model: Path) -> None:
+    hanging = a_post("hang " + "0 " * 4_000)
+    (judged,), client = await judge_long(random_model, hanging, request_timeout_s=0.5)
+    assert judged.answer == Answer("undetermined", parse_status="timeout")
+    assert judged.provenance is not None
+    assert judged.provenance.windows > 5
+    violating = a_post("hang " + "0 " * 4_000 + "1")
+    (judged,), _ = await judge_long(random_model, violating, request_timeout_s=0.5)
+    assert judged.answer is not None
+    assert judged.answer.decision == "violates"
+    del client
+
+
+async def test_every_post_that_the_parser_admits_is_judged(random_model: Path) -> None:
+    """Row 6: a post of the largest size does not become a dead letter."""
+    text = ("\u4f60\u597d " * (64 << 10))[: PostSettings().max_text_bytes // 3 - 10]
+    post = parsed({"id": 1, "text": text})
+    (judged,), _ = await judge_long(random_model, post, request_timeout_s=50)
+    assert judged.error is None
+    assert judged.answer == Answer("safe")
