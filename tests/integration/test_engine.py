@@ -309,15 +309,19 @@ async def test_a_second_try_has_half_the_budget(judge: Scripted) -> None:
     assert first.tokens_max - second.tokens_max == REASONING - REASONING // 2
 
 
-async def test_a_post_too_long_is_its_own_fault(judge: Scripted) -> None:
-    long, short = requests(1, text="word " * 20_000), requests(1)
+async def test_a_post_longer_than_the_context_is_judged_in_windows(judge: Scripted) -> None:
+    long, short = requests(1, text="word " * 9_000), requests(1)
     by_id = {judgement.request.id: judgement for judgement in await judged(judge, [*long, *short])}
-    error = by_id[long[0].id].error
-    assert isinstance(error, PromptError)
-    assert "engine.max_model_len" in str(error)
-    assert "word" not in str(error)
-    assert by_id[long[0].id].answer is None
-    assert by_id[short[0].id].answer is not None
+    found = by_id[long[0].id]
+    assert (found.error, found.answer) == (None, by_id[short[0].id].answer)
+    provenance, whole = found.provenance, by_id[short[0].id].provenance
+    assert provenance is not None
+    assert whole is not None
+    assert (provenance.windows > 2, whole.windows) == (True, 1)
+    assert provenance.prompt_sha256 == whole.prompt_sha256
+    # The windows share the policy's part of the prompt.
+    prefix = len(judge._planner.plan(long[0].policy).prefix.ids)
+    assert provenance.cached_tokens >= provenance.windows * (prefix // 16 * 16)
 
 
 async def test_a_post_without_an_answer_in_time_is_undetermined(

@@ -16,14 +16,16 @@ from stream_guard.cli.terminal import count_of, say, write_json
 from stream_guard.core.errors import PolicyError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.core.version import package_version
-from stream_guard.policies.lint import CODES, lint_policies
+from stream_guard.policies.lint import CODES, Context, lint_policies
 from stream_guard.policies.lint.output import to_json, to_sarif
 from stream_guard.policies.lint.tokens import token_counter
+from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_guard.policies.lint import Finding
+    from stream_guard.settings import Settings
 
 
 class LintFormat(StrEnum):
@@ -57,7 +59,12 @@ def lint(
     """
     try:
         folder, policies = load_folder(path, config, lenient=True)
-        findings = lint_policies(policies, folder=str(folder), count_tokens=token_counter())
+        findings = lint_policies(
+            policies,
+            folder=str(folder),
+            count_tokens=token_counter(),
+            context=_context(load_settings(config)),
+        )
         if slug is not None:
             inside = str(folder / find_policy(policies, slug).id) + os.sep
             findings = [finding for finding in findings if finding.file.startswith(inside)]
@@ -72,6 +79,14 @@ def lint(
     failing = {"error", "warning"} if strict else {"error"}
     if any(finding.severity in failing for finding in findings):
         raise typer.Exit(ExitCode.USAGE)
+
+
+def _context(settings: Settings) -> Context:
+    """Return what bounds a prompt, without asking a network for the model."""
+    from stream_guard.judging.engine.probe import context_tokens
+
+    tokens = context_tokens(settings.engine)
+    return Context(tokens, settings.engine.rationale_tokens_max, settings.post.max_text_bytes)
 
 
 def _say(findings: Sequence[Finding]) -> None:

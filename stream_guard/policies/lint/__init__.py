@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from stream_guard.policies.lint.answers import check_answers
+from stream_guard.policies.lint.context import Context, check_context
 from stream_guard.policies.lint.examples import check_examples
 from stream_guard.policies.lint.findings import CODES, Code, Finding, Severity
 from stream_guard.policies.lint.ids import check_ids
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CODES",
     "Code",
+    "Context",
     "Finding",
     "Severity",
     "estimate_tokens",
@@ -62,6 +64,7 @@ def lint_policies(
     *,
     folder: str = "",
     count_tokens: Callable[[str], int] = estimate_tokens,
+    context: Context | None = None,
 ) -> list[Finding]:
     """Return the findings of every policy and of the routes.
 
@@ -69,12 +72,15 @@ def lint_policies(
         policies: the policies.
         folder: prefix of the file names.
         count_tokens: as for :func:`lint_policy`.
+        context: what bounds a prompt; None to leave lengths out.
     """
     prefix = f"{folder}/" if folder else ""
     findings: list[Finding] = []
     for policy in policies.policies.values():
         source = f"{prefix}{policy.id}/policy.md"
         findings += lint_policy(policy, source=source, count_tokens=count_tokens)
+        if context is not None:
+            findings += check_context(policy, source, count_tokens, context)
     routed = policies.routing.named()
     findings += [
         CODES["SG201"].at(f"{prefix}routes.yaml", detail=f"no route names the policy {slug!r}")

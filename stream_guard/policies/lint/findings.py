@@ -223,5 +223,13 @@ _ALL: Final = (
         "SG402", "warning", "violates_above has no effect: the policy has several violating categories",
         "Set thresholds.category, or remove violates_above.",
     ),
+    Code(
+        "SG501", "error", "the policy leaves too little of the model's context for a post",
+        "Shorten the policy, lower its reasoning_tokens_max, or raise engine.max_model_len.",
+    ),
+    Code(
+        "SG502", "note", "the longest posts are judged in windows",
+        "Raise engine.max_model_len, or shorten the policy, if they should be judged whole.",
+    ),
 )  # fmt: skip
 CODES: Final = {code.code: code for code in _ALL}

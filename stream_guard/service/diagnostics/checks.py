@@ -66,6 +66,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
         yield _check("tiers", partial(_tiers, policies, settings))
     yield _check("engine", partial(_engine, settings))
     yield _check("model", partial(_model, settings))
+    yield from _check_context(policies, settings)
 
 
 def _check(name: str, work: Callable[[], str]) -> CheckResult:
@@ -126,3 +127,12 @@ def _model(settings: Settings) -> str:
     from stream_guard.judging.engine.probe import probe_model
 
     return str(probe_model(settings.engine))
+
+
+def _check_context(policies: PolicySet | None, settings: Settings) -> Iterator[CheckResult]:
+    """Compare policies and posts with the context of a model that can be read; :func:`_model` reports others."""
+    if policies is None or settings.engine.kind == "scripted":
+        return
+    from stream_guard.judging.engine.probe import probe_context
+
+    yield _check("context", partial(probe_context, settings, policies))

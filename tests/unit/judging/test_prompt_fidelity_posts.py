@@ -249,7 +249,7 @@ class ReadingClient(ScriptedClient):
     async def generate(
         self,
         ids: list[int],
-        params: Any,  # noqa: ANN401 - vLLM's
+        params: Any,  # noqa: ANN401, ARG002 - the client's
         request_id: str,
         trace_headers: dict[str, str] | None,  # noqa: ARG002 - the client's
     ) -> Completion:

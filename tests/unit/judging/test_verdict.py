@@ -69,6 +69,9 @@ ADDED = {
     "nulled",
     "labels",
     "review_reasons",
+    "windows",
+    "context_dropped",
+    "prompt_tokens_max",
 }  # after the schema was first released: older verdicts do without
 
 
@@ -246,6 +249,15 @@ def test_the_verdict_counts_the_texts_of_the_thread() -> None:
     content = make(context=(ThreadEntry("parent", "hi"),), context_dropped=3)["content"]
     assert content["context"] == {"texts": 1, "dropped": 3}
     assert make(context_dropped=2)["content"]["context"] == {"texts": 0, "dropped": 2}
+
+
+def test_a_thread_that_was_not_judged_whole_asks_for_a_person() -> None:
+    assert make(context_dropped=2)["review_reasons"] == []
+    threads = make_policy("p", b"No spam.", metadata=b"judge: thread")
+    assert make(policy=threads, context_dropped=2)["review_reasons"] == ["context_dropped"]
+    provenance = Provenance(tier="model", model="m", effort="low", context_dropped=1)
+    assert make(policy=threads, provenance=provenance)["review_reasons"] == ["context_dropped"]
+    assert make(policy=threads)["review_reasons"] == []
 
 
 def test_headers_are_a_cloud_event_in_binary_mode() -> None:

@@ -10,6 +10,7 @@ import pytest
 from stream_guard.policies.lint import (
     CODES,
     Code,
+    Context,
     Finding,
     estimate_tokens,
     lint_policies,
@@ -227,3 +228,24 @@ def test_sarif_output_has_the_parts_that_viewers_require() -> None:
 def test_every_code_has_a_remedy_that_is_a_sentence(code: Code) -> None:
     assert code.remedy.endswith(".")
     assert not code.code.startswith("SG0")
+
+
+def context_findings(tokens: int, *, policy_tokens: int = 500) -> list[Finding]:
+    policies = PolicySet({"p": make_policy("p", b"No spam.")}, default=("p",))
+    context = Context(tokens, 96, 65_536)
+    found = lint_policies(policies, count_tokens=lambda _: policy_tokens, context=context)
+    return [finding for finding in found if finding.code.startswith("SG5")]
+
+
+def test_a_policy_that_leaves_no_room_for_a_post_is_an_error() -> None:
+    (finding,) = context_findings(2_048, policy_tokens=900)
+    assert (finding.code, finding.severity) == ("SG501", "error")
+    assert "40 of 2,048 tokens" in finding.message
+    assert "engine.max_model_len" in finding.remedy
+
+
+def test_posts_that_need_windows_are_noted() -> None:
+    (finding,) = context_findings(8_192)
+    assert (finding.code, finding.severity) == ("SG502", "note")
+    assert "posts over about 26,336 bytes" in finding.message
+    assert context_findings(131_072) == []
