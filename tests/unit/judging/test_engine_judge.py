@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_guard.core.decoding import GREEDY
-from stream_guard.core.errors import EngineError, PromptError
+from stream_guard.core.errors import EngineError
 from stream_guard.judging.contract import Answer, JudgeRequest, Provenance
 from stream_guard.judging.families.family import Constraint
 from stream_guard.records.post import Post
