@@ -24,8 +24,8 @@ from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post, PostParser, ThreadEntry
 from stream_guard.settings import EngineSettings, PostSettings
 from tests.plain_family import load_plain
+from tests.unit.judging.engine_doubles import ScriptedClient
 from tests.unit.judging.frame_reader import Message, read_message
-from tests.unit.judging.test_engine_judge import ScriptedClient
 
 if TYPE_CHECKING:
     from pathlib import Path
