@@ -14,6 +14,8 @@ from stream_guard.judging.engine.client import in_thread
 from stream_guard.judging.windows import fit_post, merge_windows
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
     from stream_guard.judging.contract import JudgeRequest
     from stream_guard.judging.engine.asking import Asker
     from stream_guard.judging.engine.plans import Plan
@@ -78,14 +80,21 @@ async def ask_fitted(
                 return Judgement(window, late, started_ns=started_ns, finished_ns=time.time_ns())
             return await asker.ask(window, fitted.prompts[number], plan, started_ns, left_s)
 
-    tasks = [asyncio.create_task(ask(number)) for number in range(len(fitted.prompts))]
-    try:
-        judged = await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+    judged = await _together([ask(number) for number in range(len(fitted.prompts))])
     judgements = [each for each in judged if each is not None]
     if len(judgements) < len(judged):
         return None
     return merge_windows(request, fitted, tokens_max, judgements)
+
+
+async def _together(
+    asked: Sequence[Coroutine[None, None, Judgement | None]],
+) -> list[Judgement | None]:
+    """Await all; if one fails, stop the others."""
+    tasks = [asyncio.create_task(each) for each in asked]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
