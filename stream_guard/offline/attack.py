@@ -32,7 +32,7 @@ class AttackResult:
         hidden: violating without the attack, safe with it. This is what an attacker wants.
         accused: safe without the attack, violating with it.
         undetermined: decided without the attack, undetermined with it.
-        failed: could not be judged, for example because the post became too long.
+        failed: could not be judged.
     """
 
     name: str

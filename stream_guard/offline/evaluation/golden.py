@@ -17,6 +17,7 @@ import orjson
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.json_pointer import find
 from stream_guard.offline.calibrate.data import label_decisions
+from stream_guard.offline.evaluation.threads import THREAD_COLUMNS, read_around
 from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class _Table:
     Attributes:
         names: names of the columns.
         rows: number and values of each row.
-        picked: the file's column for ``text``, ``label``, ``id`` and ``language``.
+        picked: the file's column for ``text``, ``label``, ``id``, ``language``, and those of a thread.
     """
 
     names: Sequence[str]
@@ -120,9 +121,12 @@ def read_golden(
     seen: dict[str, int] = {}
     for number, values in table.rows:
         row = _row(file, number, values, table.picked, policy, known, folded)
-        if row.post.text_bytes > text_bytes_max:
+        text_bytes = sum(
+            len((part or "").encode("utf-8", "replace")) for part in (row.post.text, row.post.title)
+        )
+        if text_bytes > text_bytes_max:
             message = (
-                f"{file}:{number}: the text has {row.post.text_bytes} bytes, over post.max_text_bytes "
+                f"{file}:{number}: the text has {text_bytes} bytes, over post.max_text_bytes "
                 f"({text_bytes_max}), and the service would dead-letter it; remove the row, or raise the limit"
             )
             raise SettingsError(message)
@@ -174,11 +178,16 @@ def _row(
     post_id, language = (
         values.get(picked[key]) if key in picked else None for key in ("id", "language")
     )
+    around = read_around(values, picked, f"{file}:{number}")
     post = Post(
         id=str(post_id) if post_id not in (None, "") else str(number),
         text=text,
         sha256=hashlib.sha256(data).hexdigest(),
-        text_bytes=len(data),
+        text_bytes=len(data) + len((around.title or "").encode()) + around.thread.size_bytes,
+        author=around.author,
+        title=around.title,
+        context=around.thread.entries,
+        context_dropped=around.thread.dropped,
         language=str(language).strip() or None if language is not None else None,
     )
     return GoldenRow(
@@ -241,6 +250,7 @@ def _pick(
         ("label", columns.label, _LABEL),
         ("id", columns.id, _ID),
         ("language", columns.language, _LANGUAGE),
+        *((name, None, (name,)) for name in THREAD_COLUMNS),
     )
     for what, named, usual in wanted:
         if named is not None and named.startswith("/"):

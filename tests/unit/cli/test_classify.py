@@ -10,11 +10,13 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from stream_guard.cli.main import app
+from stream_guard.cli.posts import read_posts
 from stream_guard.cli.views.classify import exchange_lines, verdict_lines
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.judging.families.family import exchange_of
 from stream_guard.judging.families.harmony.family import Harmony
+from stream_guard.settings import PostSettings
 
 if TYPE_CHECKING:
     from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
@@ -194,3 +196,13 @@ def test_every_shell_gets_a_script() -> None:
         env = {"_STREAM_GUARD_COMPLETE": f"source_{shell}"}
         result = CliRunner().invoke(app, [], env=env, prog_name="stream-guard")
         assert "_STREAM_GUARD_COMPLETE" in result.stdout
+
+
+def test_json_posts_bring_their_threads(tmp_path: Path) -> None:
+    file = tmp_path / "posts.jsonl"
+    file.write_text(
+        '{"id": 1, "text": "Ask me", "parent": "Sell?", "thread": {"earlier": ["Hi"]}}\n'
+    )
+    (line,) = read_posts(str(file), PostSettings())
+    assert line.post is not None
+    assert [entry.text for entry in line.post.context] == ["Hi", "Sell?"]

@@ -17,6 +17,7 @@ import pytest
 from stream_guard.core.errors import SettingsError
 from stream_guard.offline.evaluation.golden import Columns, GoldenRow, read_golden
 from stream_guard.policies.store import load_policies
+from stream_guard.records.thread import ThreadEntry
 
 ROOT = Path(__file__).parents[3]
 SETS = ROOT / "tests" / "data" / "golden"
@@ -236,4 +237,43 @@ def test_parquet_without_its_library_says_what_to_install(
     monkeypatch.setattr(builtins, "__import__", without)
     monkeypatch.delitem(sys.modules, "pyarrow.parquet")
     with pytest.raises(SettingsError, match=r"pip install 'stream-guard\[parquet\]'"):
+        read(file)
+
+
+def test_a_set_may_have_the_thread_around_its_posts(tmp_path: Path) -> None:
+    rows = [
+        {
+            "text": "Ask me",
+            "label": "DC1",
+            "author": 7,
+            "parent": "Do you sell it?",
+            "thread": {"parent_author": 8, "earlier": ["Hi", {"text": "Hello", "author": "7"}]},
+        },
+        {"text": "Fine", "label": "safe", "title": "News", "thread": None},
+    ]
+    file = tmp_path / "set.jsonl"
+    file.write_text("\n".join(json.dumps(row) for row in rows))
+    first, second = (row.post for row in read(file))
+    assert first.author == "7"
+    assert first.context == (
+        ThreadEntry("earlier", "Hi"),
+        ThreadEntry("earlier", "Hello", "7"),
+        ThreadEntry("parent", "Do you sell it?", "8"),
+    )
+    assert first.text_bytes == len("Ask meHiHelloDo you sell it?")
+    assert (second.title, second.context, second.text_bytes) == ("News", (), len("FineNews"))
+
+
+def test_columns_of_a_table_hold_parent_and_quoted_text(tmp_path: Path) -> None:
+    file = tmp_path / "set.csv"
+    file.write_text("text,label,parent,parent_author,quoted\nno,safe,yes,9,y\nall,safe,,,\n")
+    first, second = (row.post for row in read(file))
+    assert first.context == (ThreadEntry("parent", "yes", "9"), ThreadEntry("quoted", "y"))
+    assert second.context == ()
+
+
+def test_a_thread_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
+    file = tmp_path / "set.jsonl"
+    file.write_text(json.dumps({"text": "a", "label": "safe", "thread": {"earlier": "x"}}))
+    with pytest.raises(SettingsError, match=r"set\.jsonl:1: thread\.earlier cannot be used"):
         read(file)
