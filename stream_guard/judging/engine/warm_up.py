@@ -51,7 +51,7 @@ class WarmUp:
             EngineError: the engine cannot complete the prompt.
         """
         plan = self._planner.plan(policy)
-        # It builds sixty prompts. In a thread, since the event loop judges other posts during a reload.
+        # It builds many prompts. In a thread, since the event loop judges other posts during a reload.
         await in_thread(partial(self._family.check_structure, policy, plan.prefix))
         prompt = self._family.prompt(_POST, plan.prefix)
         answer_max = plan.attempts[0].tokens_max
