@@ -178,6 +178,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         "action",
         "undetermined",
         "answer",
+        *(("judge",) if policy.judge != "post" else ()),
     ):
         yield f"{key:<21} {described[key]}"
     for key in ("tiers", "classifier", "thresholds", "golden_set", "calibration"):

@@ -109,6 +109,7 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
             "action",
             "undetermined",
             "answer",
+            "judge",
             "tiers",
             "thresholds",
             "golden_set",

@@ -66,6 +66,7 @@ def test_categories_and_rules_that_come_and_go_are_shown() -> None:
         ("effort: high", FieldChange("effort", "low", "high")),
         ("action: hide", FieldChange("action", "review", "hide")),
         ("undetermined: fail_open", FieldChange("undetermined", "hold", "fail_open")),
+        ("judge: thread", FieldChange("judge", "post", "thread")),
         ("tiers: [rules]", FieldChange("tiers", None, ("rules",))),
         ("labels: {violates: A, safe: B}", FieldChange("labels.safe", "safe", "B")),
         ("categories: {S1: {severity: high}}", FieldChange("categories.S1.severity", None, "high")),
