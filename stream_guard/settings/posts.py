@@ -89,6 +89,9 @@ class PostSettings(TopicPostSettings):
         if own is None:
             return self
         changes = {name: getattr(own, name) for name in own.model_fields_set}
+        if "thread" in changes:
+            thread = {name: getattr(own.thread, name) for name in own.thread.model_fields_set}
+            changes["thread"] = self.thread.model_copy(update=thread)
         return self.model_copy(update={"topics": {}} | changes)
 
 

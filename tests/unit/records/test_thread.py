@@ -124,3 +124,17 @@ def test_a_wrong_pointer_is_an_error_of_the_settings() -> None:
     settings = ThreadSettings().model_copy(update={"quoted": "/a~2"})
     with pytest.raises(SettingsError, match=r"post\.thread\.quoted"):
         ThreadReader(settings, 10)
+
+
+def test_a_topic_keeps_the_thread_settings_that_it_does_not_set() -> None:
+    settings = PostSettings.model_validate(
+        {
+            "thread": {"title": "/subject", "quoted": "/quote"},
+            "topics": {"mail": {"thread": {"quoted": "/cited"}}},
+        }
+    )
+    document = {"id": 1, "text": "hello", "subject": "s", "quote": "q", "cited": "c"}
+    value = json.dumps(document).encode()
+    parser = PostParser(settings)
+    assert texts(parser.parse(value, [])) == ["s", "q"]
+    assert texts(parser.of_topic("mail").parse(value, [])) == ["s", "c"]
