@@ -29,12 +29,11 @@ MADE: Final = "made.json"
 
 
 def _train(options: argparse.Namespace) -> int:
-    from tools.demo_model.training import Plan, train
+    from tools.demo_model.training import Plan, further, train
 
-    plan = replace(
-        Plan(seed=options.seed, processes=options.processes), steps=options.steps or Plan().steps
-    )
-    train(options.work, plan)
+    plan = further(str(options.start)) if options.start else Plan()
+    plan = replace(plan, seed=options.seed, processes=options.processes)
+    train(options.work, replace(plan, steps=options.steps or plan.steps))
     return 0
 
 
@@ -140,6 +139,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             command.add_argument("--seed", type=int, default=0, help="of training (default 0)")
             command.add_argument(
                 "--steps", type=int, default=0, help="instead of the plan's number"
+            )
+            command.add_argument(
+                "--from",
+                dest="start",
+                type=Path,
+                help="a model's folder, to train on from its weights",
             )
             command.add_argument("--processes", type=int, default=2, help="one a core (default 2)")
         if name != "train":

@@ -5,14 +5,15 @@ A test compares the prompts' token ids with the product's own ``PromptBuilder``.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 import torch
 
+from stream_guard.judging.families.harmony.frame import quote, render_post
 from stream_guard.judging.families.harmony.prompt import SYSTEM, render_developer
 from tools.demo_model.network import Batch
-from tools.demo_model.policies import make_policy, write
+from tools.demo_model.policies import Piece, make_policy, write
 from tools.demo_model.posts import make_post, right_answer
 
 if TYPE_CHECKING:
@@ -23,16 +24,19 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from stream_guard.core.vocabulary import Effort
-    from tools.demo_model.policies import Piece, Size, SyntheticPolicy
-    from tools.demo_model.posts import SyntheticPost
+    from tools.demo_model.policies import Size, SyntheticPolicy
+    from tools.demo_model.posts import Answer, SyntheticPost
     from tools.demo_model.words import Pool
 
 DATE: Final = "2025-01-01"
 EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
-_ROLES: Final = {"": 0, "forbidden": 1, "allowed": 2, "excepted": 3}
+_ROLES: Final = {"": 0, "forbidden": 1, "allowed": 2, "excepted": 3, "label": 4}
 IGNORED: Final = -100
-_DECISION_WEIGHT: Final = 4.0
-_ID_WEIGHT: Final = 3.0
+_QUOTE: Final = "> "
+DECISION_WEIGHT: Final = 4.0
+ID_WEIGHT: Final = 3.0
+OUTCOME_WEIGHT: Final = 2.0
+"""Of the tokens that decide: the label in reasoning and in the answer, or all of a native answer."""
 _JSON_WEIGHT: Final = 0.6
 
 
@@ -55,12 +59,30 @@ class Row:
 
     Attributes:
         prefix, asked: token ids, and what each is asked.
-        posts: for each post its ids, what each is asked, the position of the answer's first token, and its weights.
+        posts: of this policy.
     """
 
     prefix: list[int]
     asked: list[Asked]
-    posts: list[tuple[list[int], list[Asked], int, list[float]]]
+    posts: list[RowPost]
+
+
+@dataclass(slots=True)
+class RowPost:
+    """One post with its answer.
+
+    Attributes:
+        ids, asked: token ids, and what each is asked.
+        begin: position of the answer's first token.
+        weights: of the answer's tokens.
+        kinds: what figures it counts for.
+    """
+
+    ids: list[int]
+    asked: list[Asked]
+    begin: int
+    weights: list[float]
+    kinds: tuple[str, ...]
 
 
 @dataclass(slots=True)
@@ -91,11 +113,16 @@ class Encoder:
         return ids
 
     def prefix(
-        self, policy: SyntheticPolicy, pieces: Sequence[Piece], effort: Effort
+        self,
+        policy: SyntheticPolicy,
+        pieces: Sequence[Piece],
+        effort: Effort,
+        *,
+        native: bool = False,
     ) -> tuple[list[int], list[Asked]]:
-        """Return the policy's part of the prompt."""
+        """Return the policy's part of the prompt; ``native`` leaves the policy alone."""
         text = "".join(piece.text for piece in pieces)
-        developer = render_developer(text, policy.taxonomy())
+        developer = text if native else render_developer(text, policy.taxonomy())
         ids, asked = self._encode(developer, pieces, developer.index(text))
         head = [
             *(self._start, *self.ids("system"), self._message),
@@ -109,14 +136,28 @@ class Encoder:
         )
 
     def post(
-        self, policy: SyntheticPolicy, post: SyntheticPost, effort: Effort
-    ) -> tuple[list[int], list[Asked], int, list[float]]:
+        self,
+        policy: SyntheticPolicy,
+        post: SyntheticPost,
+        effort: Effort,
+        *,
+        native: bool = False,
+    ) -> RowPost:
         """Return the post's part, the answer with it."""
-        ids, asked = self._encode(post.text, post.pieces, 0)
+        content = render_post(post.product_post(), native=native)
+        pieces = post.pieces
+        if content != post.text:
+            pieces = tuple(
+                replace(piece, text=quote(piece.text).removeprefix(_QUOTE)) for piece in pieces
+            )
+        own = sum(len(piece.text) for piece in pieces)
+        ids, asked = self._encode(content, pieces, len(content) - own)
         suffix = [self._end, self._start, *self._assistant]
-        answer = right_answer(policy, post, effort)
-        analysis, weights = self._analysis(answer.analysis, post)
-        final = self.ids(answer.final)
+        answer = right_answer(policy, post, effort, native=native)
+        three = len(policy.labels) > 2
+        label = answer.outcome if three else ""
+        analysis, weights = self._analysis(answer.analysis, post, label)
+        final, final_weights = self._final(answer)
         before = [self._channel, *self.ids("analysis"), self._message]
         between = [
             self._end,
@@ -130,25 +171,49 @@ class Encoder:
         every = [
             *(_JSON_WEIGHT for _ in before),
             *weights,
-            *(_JSON_WEIGHT for _ in (*between, *final)),
+            *(_JSON_WEIGHT for _ in between),
+            *final_weights,
             _JSON_WEIGHT,
         ]
-        return (
+        kinds = [f"native {policy.form}" if native else "structured"]
+        kinds += ["three"] if three else []
+        kinds += ["escalated"] if post.kind == "escalated" else []
+        kinds += ["thread"] if post.context else []
+        return RowPost(
             [*ids, *suffix, *completion],
             [*asked, *(SKIPPED for _ in (*suffix, *completion))],
             len(ids) + len(suffix),
             every,
+            tuple(kinds),
         )
 
-    def _analysis(self, text: str, post: SyntheticPost) -> tuple[list[int], list[float]]:
+    def _analysis(
+        self, text: str, post: SyntheticPost, label: str
+    ) -> tuple[list[int], list[float]]:
         encoded = self._tokenizer.encode(text, add_special_tokens=False)
         begin = text.index(post.rule.id) if post.rule is not None else -1
         end = begin + len(post.rule.id) if post.rule is not None else -1
+        said = text.rindex(label) if label else len(text)
         weights = [
-            _DECISION_WEIGHT if first == 0 else _ID_WEIGHT if first < end and last > begin else 1.0
+            DECISION_WEIGHT
+            if first == 0
+            else ID_WEIGHT
+            if first < end and last > begin
+            else OUTCOME_WEIGHT
+            if first < said + len(label) and last > said
+            else 1.0
             for first, last in encoded.offsets
         ]
         return encoded.ids, weights
+
+    def _final(self, answer: Answer) -> tuple[list[int], list[float]]:
+        encoded = self._tokenizer.encode(answer.final, add_special_tokens=False)
+        begin = answer.final.index(answer.outcome)
+        end = begin + len(answer.outcome)
+        return encoded.ids, [
+            OUTCOME_WEIGHT if first < end and last > begin else _JSON_WEIGHT
+            for first, last in encoded.offsets
+        ]
 
     def _encode(
         self, text: str, pieces: Sequence[Piece], begin: int
@@ -169,7 +234,9 @@ class Encoder:
             ]
             category, _, rule = piece.rule_id.partition(".")
             what = Asked(
-                _ROLES[piece.role], int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")), _place(rule)
+                _ROLES[piece.role],
+                int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")),
+                _place(rule) if rule else IGNORED,
             )
             for index in own:
                 # All of them, though only at its last token does a reader know the whole word: to match a word's
@@ -182,37 +249,49 @@ def _place(rule: str) -> int:
     return int(rule) - 1 if rule.isdigit() else ord(rule) - ord("a")
 
 
+@dataclass(slots=True, frozen=True)
+class Mix:
+    """The shares of what is drawn, from 0 to 1.
+
+    Attributes:
+        hard: how often posts take the turns that make them hard.
+        unrelated: how many more posts speak of a thing that no rule names.
+        threads: how many posts have a thread around them.
+        native: how many policies are used alone.
+    """
+
+    hard: float = 1.0
+    unrelated: float = 0.0
+    threads: float = 0.35
+    native: float = 0.5
+
+
 def make_row(
     random: Random,
     encoder: Encoder,
     pool: Pool,
     size: Size,
     posts: int,
-    *,
-    hard: float,
-    unrelated: float = 0.0,
+    mix: Mix,
     effort: Effort | None = None,
 ) -> Row:
     """Draw a policy and posts under it."""
     policy = make_policy(random, pool, size)
     effort = effort or random.choice(EFFORTS)
-    prefix, asked = encoder.prefix(policy, write(policy, random, pool, size), effort)
-    return Row(
-        prefix,
-        asked,
-        [
-            encoder.post(
-                policy, make_post(random, policy, pool, hard=hard, unrelated=unrelated), effort
-            )
-            for _ in range(posts)
-        ],
-    )
+    native = random.random() < mix.native
+    pieces = write(policy, random, pool, size, native=native)
+    prefix, asked = encoder.prefix(policy, pieces, effort, native=native)
+    drawn = [
+        make_post(random, policy, pool, hard=mix.hard, unrelated=mix.unrelated, threads=mix.threads)
+        for _ in range(posts)
+    ]
+    return Row(prefix, asked, [encoder.post(policy, post, effort, native=native) for post in drawn])
 
 
 def collate(rows: Sequence[Row]) -> tuple[Batch, Targets]:
     """Pad rows of as many posts each into one batch."""
     own = max(len(row.prefix) for row in rows)
-    length = max(len(ids) for row in rows for ids, *_ in row.posts)
+    length = max(len(post.ids) for row in rows for post in row.posts)
     count = len(rows[0].posts)
     prefix = torch.zeros(len(rows), own, dtype=torch.long)
     posts = torch.zeros(len(rows), count, length, dtype=torch.long)
@@ -225,13 +304,14 @@ def collate(rows: Sequence[Row]) -> tuple[Batch, Targets]:
         ask_prefix[r, : len(row.asked)] = torch.tensor(
             [(a.role, a.category, a.rule) for a in row.asked]
         )
-        for p, (ids, asked, begin, weight) in enumerate(row.posts):
+        for p, post in enumerate(row.posts):
+            ids, begin = post.ids, post.begin
             posts[r, p, : len(ids)] = torch.tensor(ids)
             ask_posts[r, p, : len(ids)] = torch.tensor(
-                [(a.role, a.category, a.rule) for a in asked]
+                [(a.role, a.category, a.rule) for a in post.asked]
             )
             # The token before says the next one.
             following[r, p, begin - 1 : len(ids) - 1] = torch.tensor(ids[begin:])
-            weights[r, p, begin - 1 : len(ids) - 1] = torch.tensor(weight)
+            weights[r, p, begin - 1 : len(ids) - 1] = torch.tensor(post.weights)
     lengths = torch.tensor([len(row.prefix) for row in rows])
     return Batch(prefix, lengths, posts), Targets(ask_prefix, ask_posts, following, weights)

@@ -40,6 +40,47 @@ def load_network(checkpoint: Path) -> Network:
     return network
 
 
+@torch.no_grad()
+def load_folder(folder: Path, tokenizer: Tokenizer) -> Network:
+    """Return the network of a model's folder, grown to a tokenizer that begins with the folder's tokens.
+
+    A new token's rows are the mean of the rows of the pieces that it replaces.
+
+    Raises:
+        OSError: a file is missing.
+    """
+    from safetensors.torch import load_file
+    from tokenizers import Tokenizer as Reader
+
+    weights = load_file(folder / "model.safetensors")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    known = Reader.from_file(str(folder / "tokenizer.json"))
+    network = Network(
+        Shape(
+            tokenizer.get_vocab_size(),
+            hidden=config["hidden_size"],
+            layers=config["num_hidden_layers"],
+            heads=config["num_attention_heads"],
+            head_size=config["head_dim"],
+            experts=config["num_local_experts"],
+            experts_used=config["num_experts_per_tok"],
+            intermediate=config["intermediate_size"],
+        )
+    )
+    first = known.get_vocab_size()
+    for name, target in _weights(network):
+        own = weights[name].float()
+        if target.shape[0] == network.shape.vocabulary != own.shape[0]:
+            new = [
+                own[known.encode(tokenizer.decode([token]), add_special_tokens=False).ids].mean(0)
+                for token in range(first, network.shape.vocabulary)
+            ]
+            own = torch.cat((own, torch.stack(new)))
+        # Every tensor but the sinks is the network's own, or a view of it.
+        target.copy_(own)
+    return network
+
+
 def training_record(checkpoint: Path) -> dict[str, Any]:
     """Return the steps, tokens, seconds and plan of a checkpoint's training."""
     state = torch.load(checkpoint, weights_only=True)

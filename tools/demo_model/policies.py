@@ -10,26 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Literal
 
+from stream_guard.policies.outcomes import Outcome
 from stream_guard.policies.taxonomy import Category, Taxonomy
+from tools.demo_model.formats import draw_form, statement
 from tools.demo_model.words import PLAIN, VERBS
 
 if TYPE_CHECKING:
     from random import Random
 
+    from tools.demo_model.formats import Form, Labels
     from tools.demo_model.words import Pool
 
-Role = Literal["", "forbidden", "allowed", "excepted"]
+Role = Literal["", "forbidden", "allowed", "excepted", "label"]
 
-_LABELS: Final = (
-    ("INVALID", "VALID"),
-    ("VIOLATES", "SAFE"),
-    ("UNSAFE", "SAFE"),
-    ("BLOCK", "ALLOW"),
-    ("REMOVE", "KEEP"),
-    ("DISALLOWED", "ALLOWED"),
-    ("violates", "safe"),
-    ("reject", "approve"),
-)
+# No letters of codes: they say safe, or violating.
+_WORDS: Final = ("OK", "NO", "YES", "BAD", "HAM")
 _TITLES: Final = (
     "Promotion",
     "Trade",
@@ -146,27 +141,40 @@ class Rule:
 
 @dataclass(slots=True, frozen=True)
 class Section:
-    """One category with its rules."""
+    """One category with its rules; ``escalates`` says that a person has to decide."""
 
     code: str
     title: str
     violates: bool
     rules: tuple[Rule, ...]
+    escalates: bool = False
 
 
 @dataclass(slots=True, frozen=True)
 class SyntheticPolicy:
-    """A policy as meant; ``style`` seeds how it is written."""
+    """A policy as meant; ``form`` is the format that it asks for, ``style`` seeds how it is written."""
 
     letters: str
-    labels: tuple[str, str]
+    labels: Labels
     sections: tuple[Section, ...]
     style: int
+    form: Form = "labels"
 
     @property
     def forbidden(self) -> list[tuple[Rule, str]]:
         """Every forbidden topic, with its rule."""
-        return [(r, t) for s in self.sections if s.violates for r in s.rules for t in r.topics]
+        return [
+            (r, t)
+            for s in self.sections
+            if s.violates and not s.escalates
+            for r in s.rules
+            for t in r.topics
+        ]
+
+    @property
+    def escalated(self) -> list[tuple[Rule, str]]:
+        """Every topic that people have to judge, with its rule."""
+        return [(r, t) for s in self.sections if s.escalates for r in s.rules for t in r.topics]
 
     @property
     def allowed(self) -> list[tuple[Rule, str]]:
@@ -181,25 +189,45 @@ class SyntheticPolicy:
     @property
     def topics(self) -> set[str]:
         """All that the policy names."""
-        return {t for part in (self.forbidden, self.allowed, self.excepted) for _, t in part}
+        parts = (self.forbidden, self.escalated, self.allowed, self.excepted)
+        return {t for part in parts for _, t in part}
 
     @property
     def safe_code(self) -> str | None:
         """Code of the safe category, if there is one."""
         return next((s.code for s in self.sections if not s.violates), None)
 
+    def label_of(self, section: Section) -> str:
+        """Return the label of posts in a section."""
+        if section.escalates:
+            return self.labels[-1]
+        return self.labels[0 if section.violates else 1]
+
     def taxonomy(self) -> Taxonomy:
         """Return the taxonomy that the product is to read from the text."""
+        bad, good, *people = self.labels
+        outcomes = (
+            Outcome(bad, "violates"),
+            Outcome(good, "safe"),
+            *(Outcome(word, "undetermined", needs_review=True) for word in people),
+        )
         return Taxonomy(
-            tuple(Category(s.code, s.title, s.violates) for s in self.sections),
+            tuple(
+                Category(
+                    s.code, s.title, s.violates, label=self.label_of(s) if s.escalates else None
+                )
+                for s in self.sections
+            ),
             tuple(rule.id for section in self.sections for rule in section.rules),
-            *self.labels,
+            bad,
+            good,
+            outcomes=outcomes if people else (),
         )
 
 
 @dataclass(slots=True, frozen=True)
 class Piece:
-    """A piece of text; if it names a topic, with its role and its rule's id."""
+    """A piece of text; with a role and the rule's id if it names a topic, or the category's if it is its label."""
 
     text: str
     role: Role = ""
@@ -238,9 +266,11 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
         # The name of a section is free, and decides nothing.
         return topic().capitalize() if random.random() < 0.35 else usual
 
-    letters = "".join(
-        random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(random.choice((1, 2, 2, 3)))
-    )
+    letters = _WORDS[0]
+    while letters in _WORDS:
+        letters = "".join(
+            random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(random.choice((1, 2, 2, 3)))
+        )
     lettered = random.random() < 0.75
     count = random.randint(1, size.sections_max)
     has_safe = random.random() < 0.75
@@ -273,9 +303,11 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
             f"{letters}0", title(random.choice(_ALLOWED_TITLES)), violates=False, rules=tuple(rules)
         )
         sections.insert(random.choice((0, 0, len(sections))), safe)
-    return SyntheticPolicy(
-        letters, random.choice(_LABELS), tuple(sections), random.randrange(1 << 30)
-    )
+    form, labels = draw_form(random, has_safe=has_safe, can_escalate=count > 1)
+    if len(labels) > 2:
+        chosen = random.choice([index for index, each in enumerate(sections) if each.violates])
+        sections[chosen] = replace(sections[chosen], escalates=True)
+    return SyntheticPolicy(letters, labels, tuple(sections), random.randrange(1 << 30), form)
 
 
 def edit_policy(random: Random, policy: SyntheticPolicy, rule: Rule, pool: Pool) -> SyntheticPolicy:
@@ -292,9 +324,19 @@ def edit_policy(random: Random, policy: SyntheticPolicy, rule: Rule, pool: Pool)
     return replace(policy, sections=tuple(sections))
 
 
-def write(policy: SyntheticPolicy, random: Random, pool: Pool, size: Size) -> list[Piece]:
-    """Write the policy's text, in pieces; one of several layouts."""
-    return _Writer(policy, random, pool, size).write()
+def write(
+    policy: SyntheticPolicy, random: Random, pool: Pool, size: Size, *, native: bool = False
+) -> list[Piece]:
+    """Write the policy's text, in pieces; one of several layouts.
+
+    Args:
+        policy: what to write.
+        random: the source of the draws.
+        pool: of the words around the rules.
+        size: how large it becomes.
+        native: whether the text is used alone. It then always states its format at the end as well.
+    """
+    return _Writer(policy, random, pool, size).write(reminds=native or random.random() < 0.5)
 
 
 class _Writer:
@@ -309,15 +351,18 @@ class _Writer:
         self._bullet = pick(("- ", "- ", "* ", "", "", "**"))
         self._after = "** " if self._bullet == "**" else pick((" ", " ", ": ", " - "))
         self._heading = pick((0, 0, 1, 2))
-        self._output_lines = random.random() < 0.5
+        three, words = len(policy.labels) > 2, policy.form in ("labels", "digits")
+        self._output_lines = three or (words and random.random() < 0.5)
+        # The label of a section is below its heading, or at its end.
+        self._output_first = random.random() < 0.4
         self._gap = pick(("\n", "\n\n"))
         self._capital = random.random() < 0.6
         self._own = {word[:5] for topic in policy.topics for word in topic.split()}
 
-    def write(self) -> list[Piece]:
+    def write(self, *, reminds: bool) -> list[Piece]:
         policy, pick = self._policy, self._random.choice
-        bad, good = policy.labels
-        tick = pick(("`", "`", '"'))
+        violating = next(s.code for s in policy.sections if s.violates)
+        codes = (violating, policy.safe_code)
         name = (
             self._title() + pick((" rules", " policy", ""))
             if self._random.random() < 0.3
@@ -330,14 +375,7 @@ class _Writer:
         sentences = [pick(_GOALS)] if self._random.random() < 0.6 else []
         if self._random.random() < 0.3:
             sentences.append(self._sentence())
-        labels = pick(
-            (
-                "Classify each post as {b} or {g}.",
-                "Answer {b} for a post that breaks a rule and {g} for any other.",
-                "Label: {b} where a rule is broken, {g} where none is.",
-            )
-        )
-        sentences.append(labels.format(b=f"{tick}{bad}{tick}", g=f"{tick}{good}{tick}"))
+        sentences.append(statement(self._random, policy.form, policy.labels, codes, bottom=False))
         if self._random.random() < 0.25:
             word = self._word()
             sentences.insert(
@@ -351,6 +389,10 @@ class _Writer:
         for section in policy.sections:
             self._section(section)
         self._notes()
+        if reminds:
+            if self._random.random() < 0.5:
+                self._say(f"{self._level} {pick(('Output', 'Reminder', 'Answer'))}{self._gap}")
+            self._say(statement(self._random, policy.form, policy.labels, codes, bottom=True))
         while not self._out[-1].text.strip():
             self._out.pop()
         self._out[-1] = replace(self._out[-1], text=self._out[-1].text.rstrip())
@@ -371,13 +413,14 @@ class _Writer:
             self._say("\n")
 
     def _section(self, section: Section) -> None:
-        label = self._policy.labels[0 if section.violates else 1]
         heading = (
             f"{section.title} ({section.code})",
             f"{section.code}: {section.title}",
             f"{section.title} ({section.code} - {section.title})",
         )[self._heading]
         self._say(f"{self._level} {heading}{self._gap}")
+        if self._output_lines and self._output_first:
+            self._output(section, self._gap)
         if self._random.random() < 0.2:
             self._say(
                 self._random.choice(("Examples:", "Rules:", "These count:", "What is meant:"))
@@ -387,9 +430,15 @@ class _Writer:
             self._say(self._sentence() + self._gap)
         for rule in section.rules:
             self._rule(section, rule)
-        if self._output_lines:
-            self._say(f"{self._gap[:-1]}Output: `{label}`\n")
+        if self._output_lines and not self._output_first:
+            self._say(self._gap[:-1])
+            self._output(section, "\n")
         self._say("\n")
+
+    def _output(self, section: Section, after: str) -> None:
+        self._say("Output: `")
+        self._out.append(Piece(self._policy.label_of(section), "label", section.code))
+        self._say(f"`{after}")
 
     def _rule(self, section: Section, rule: Rule) -> None:
         random = self._random
@@ -407,7 +456,8 @@ class _Writer:
         role: Role = "forbidden" if section.violates else "allowed"
         if self._capital and before:
             before = before[0].upper() + before[1:]
-        self._say(before) if before else None
+        if before:
+            self._say(before)
         joiner = random.choice((" and ", " or ", ", "))
         for index, topic in enumerate(rule.topics):
             if index:

@@ -17,6 +17,7 @@ import random
 import sys
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import torch
@@ -24,21 +25,43 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tools.demo_model.examples import EFFORTS, IGNORED, Encoder, collate, make_row
+from tools.demo_model.examples import (
+    DECISION_WEIGHT,
+    EFFORTS,
+    ID_WEIGHT,
+    IGNORED,
+    OUTCOME_WEIGHT,
+    Encoder,
+    Mix,
+    collate,
+    make_row,
+)
+from tools.demo_model.export import load_folder
 from tools.demo_model.network import Network, Shape
 from tools.demo_model.policies import Size
-from tools.demo_model.tokens import train_tokenizer
+from tools.demo_model.tokens import extended, train_tokenizer
 from tools.demo_model.words import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
     from tools.demo_model.examples import Targets
 
-_ROLES: Final = 4
+_ROLES: Final = 5
 _DIGITS: Final = 10
 _CHECKPOINT: Final = "checkpoint.pt"
+KINDS: Final = (
+    "all",
+    "structured",
+    "native labels",
+    "native digits",
+    "native code",
+    "native json",
+    "three",
+    "escalated",
+    "thread",
+)
+"""What posts are counted by; all of them first."""
+_THREADS: Final = 0.85
+"""Share of posts that have a thread, in a step with threads."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -54,6 +77,10 @@ class Plan:
         hint: weight of the two extra heads.
         unrelated: how many more posts name a thing that no rule names. There must be as many as of forbidden ones,
             or the model takes every named thing for forbidden.
+        native: share of policies that are used alone.
+        threads: share of steps in which most posts have a thread around them. Posts of a step are as long as the
+            longest, so threads come together.
+        start: folder of the model whose weights it begins with; "" for none.
     """
 
     seed: int = 0
@@ -67,7 +94,15 @@ class Plan:
     decay: float = 0.42
     hint: float = 0.5
     unrelated: float = 0.2
+    native: float = 0.4
+    threads: float = 0.38
+    start: str = ""
     report_steps: int = 100
+
+
+def further(start: str) -> Plan:
+    """Return the plan that trains on from a model's folder: fewer steps, lower rates, no curriculum."""
+    return Plan(steps=3_000, curriculum_steps=0, rate_matrices=0.0075, rate=1e-3, start=start)
 
 
 class Hints(nn.Module):
@@ -82,10 +117,10 @@ class Hints(nn.Module):
 class Model(nn.Module):
     """The network with its hints, and the loss of a batch."""
 
-    def __init__(self, shape: Shape) -> None:
+    def __init__(self, network: Network) -> None:
         super().__init__()
-        self.network = Network(shape)
-        self.hints = Hints(shape.hidden)
+        self.network = network
+        self.hints = Hints(network.shape.hidden)
 
     def forward(self, batch: Any, targets: Targets, hint: float) -> tuple[Tensor, list[float]]:
         """Return the loss, and its parts for the report."""
@@ -109,7 +144,7 @@ def _hint_loss(logits: Tensor, asked: Tensor) -> tuple[Tensor, Tensor]:
     kept = asked[:, 0] != IGNORED
     logits, asked = logits[kept], asked[kept]
     # Most tokens have no meaning target.
-    balance = torch.tensor([0.3, 1.0, 1.0, 1.0])
+    balance = torch.tensor([0.3, 1.0, 1.0, 1.0, 1.0])
     role = functional.cross_entropy(logits[:, :_ROLES], asked[:, 0], weight=balance)
     named = asked[:, 0] > 0
     if not bool(named.any()):
@@ -137,10 +172,17 @@ def size_at(step: int, plan: Plan) -> tuple[Size, float]:
 
 def train(folder: Path, plan: Plan, shape: dict[str, Any] | None = None) -> None:
     """Train in a folder; goes on from its checkpoint, if there is one."""
+    from tokenizers import Tokenizer
+
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = folder / "tokenizer.json"
     if not tokenizer.exists():
-        train_tokenizer(plan.seed).save(str(tokenizer))
+        made = (
+            extended(Tokenizer.from_file(str(Path(plan.start) / "tokenizer.json")))
+            if plan.start
+            else train_tokenizer(plan.seed)
+        )
+        made.save(str(tokenizer))
     (folder / "plan.json").write_text(json.dumps(asdict(plan), indent=2) + "\n", encoding="utf-8")
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     rendezvous = folder / f"rendezvous-{os.getpid()}"
@@ -162,14 +204,20 @@ def _worker(rank: int, folder: Path, plan: Plan, shape: dict[str, Any], rendezvo
     )
     torch.manual_seed(plan.seed)
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    _Run(rank, folder, plan, Shape(tokenizer.get_vocab_size(), **shape), Encoder(tokenizer)).go()
+    if plan.start:
+        network = load_folder(Path(plan.start), tokenizer)
+    else:
+        network = Network(Shape(tokenizer.get_vocab_size(), **shape))
+    _Run(rank, folder, plan, network, Encoder(tokenizer)).go()
     dist.destroy_process_group()
 
 
 class _Run:
-    def __init__(self, rank: int, folder: Path, plan: Plan, shape: Shape, encoder: Encoder) -> None:
+    def __init__(
+        self, rank: int, folder: Path, plan: Plan, network: Network, encoder: Encoder
+    ) -> None:
         self.rank, self.folder, self.plan, self.encoder = rank, folder, plan, encoder
-        self.model = Model(shape)
+        self.model = Model(network)
         matrices = [
             weight
             for name, weight in self.model.network.layers.named_parameters()
@@ -222,18 +270,11 @@ class _Run:
         draw = random.Random(f"{plan.seed}/{self.step}/{self.rank}")
         size, hard = size_at(self.step, plan)
         words, effort = pool("train"), draw.choice(EFFORTS)
+        together = random.Random(f"{plan.seed}/{self.step}").random() < plan.threads
+        mix = Mix(hard, plan.unrelated, _THREADS if together else 0.0, plan.native)
         batch, targets = collate(
             [
-                make_row(
-                    draw,
-                    self.encoder,
-                    words,
-                    size,
-                    plan.posts,
-                    hard=hard,
-                    unrelated=plan.unrelated,
-                    effort=effort,
-                )
+                make_row(draw, self.encoder, words, size, plan.posts, mix, effort)
                 for _ in range(plan.policies)
             ]
         )
@@ -266,20 +307,20 @@ class _Run:
             at += weight.numel()
 
     def _report(self) -> None:
-        splits = ("held_out", "train")
-        split = splits[self.rank % len(splits)]
-        score = torch.tensor(measure(self.model.network, self.encoder, split))
-        scores = [torch.zeros_like(score) for _ in range(self.plan.processes)]
-        dist.all_gather(scores, score)
+        counts = torch.tensor(measure(self.model.network, self.encoder, self.rank))
+        dist.all_reduce(counts)
         if self.rank:
             return
-        shown = " | ".join(
-            f"{splits[rank]}: decision {s[0]:.3f} rule {s[1]:.3f} whole {s[2]:.3f}"
-            for rank, s in enumerate(scores[:2])
+        decision, rule, whole, total = counts.split(len(KINDS))
+        shown = ", ".join(
+            f"{name} {float(share):.3f}"
+            for name, share in zip(KINDS, decision / total.clamp(min=1), strict=True)
         )
+        rules = float(rule[0] / total[0].clamp(min=1))
         sys.stdout.write(
             f"{self.spent_s:6.0f} s, step {self.step} of {self.plan.steps}, {self.tokens / 1e6:.1f} M tokens, "
-            f"loss {' '.join(f'{part:.3f}' for part in self.parts)} | {shown}\n"
+            f"loss {' '.join(f'{part:.3f}' for part in self.parts)} | held out, decisions: {shown} | "
+            f"with the rule {rules:.3f}, whole {float(whole[0] / total[0].clamp(min=1)):.3f}\n"
         )
         sys.stdout.flush()
         state = {
@@ -297,25 +338,36 @@ class _Run:
 
 
 @torch.no_grad()
-def measure(
-    network: Network, encoder: Encoder, split: Any, *, policies: int = 12, posts: int = 8
-) -> Sequence[float]:
-    """Return shares that are right, teacher-forced: the decision, decision and rule of violations, the whole answer."""
-    draw = random.Random(f"measure/{split}")
-    rows = [make_row(draw, encoder, pool(split), Size(), posts, hard=1.0) for _ in range(policies)]
-    decision = rule = whole = total = violations = 0
+def measure(network: Network, encoder: Encoder, share: int, *, policies: int = 24) -> list[float]:
+    """Count right answers on held-out words, teacher-forced, for each of ``KINDS``.
+
+    Args:
+        network: the model.
+        encoder: of its tokenizer.
+        share: which policies; each process has its own.
+        policies: how many.
+
+    Returns:
+        For each kind right decisions; then right decisions with the rule; then whole answers; then posts.
+    """
+    draw = random.Random(f"measure/{share}")
+    rows = [make_row(draw, encoder, pool("held_out"), Size(), 8, Mix()) for _ in range(policies)]
+    counts = torch.zeros(4, len(KINDS))
     for begin in range(0, policies, 6):
-        batch, targets = collate(rows[begin : begin + 6])
+        some = rows[begin : begin + 6]
+        batch, targets = collate(some)
         _, states = network(batch)
         said = network.logits(states[-1]).argmax(-1).view_as(targets.next_tokens)
         right = (said == targets.next_tokens) | (targets.next_tokens == IGNORED)
-        first = targets.weights == targets.weights.max()
-        ids = (targets.weights > 1) & ~first
-        total += right.shape[0] * right.shape[1]
-        decided = (right | ~first).all(-1)
-        decision += int(decided.sum())
-        named = ids.any(-1)
-        violations += int(named.sum())
-        rule += int((decided & (right | ~ids).all(-1) & named).sum())
-        whole += int(right.all(-1).sum())
-    return decision / total, rule / max(1, violations), whole / total
+        ids = targets.weights == ID_WEIGHT
+        first = (targets.weights == DECISION_WEIGHT) | (targets.weights == OUTCOME_WEIGHT)
+        decided = (right | ~first).all(-1).flatten()
+        ruled = decided & (right | ~ids).all(-1).flatten()
+        kinds = [post.kinds for row in some for post in row.posts]
+        own = torch.tensor([[name == "all" or name in each for name in KINDS] for each in kinds])
+        for index, flags in enumerate(
+            (decided, ruled, right.all(-1).flatten(), torch.ones_like(decided))
+        ):
+            counts[index] += (own & flags[:, None]).sum(0)
+    found: list[float] = counts.flatten().tolist()
+    return found

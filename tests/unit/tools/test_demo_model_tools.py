@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -17,13 +18,14 @@ from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
 from stream_guard.policies.policy import make_policy as product_policy
 from stream_guard.policies.taxonomy import infer_taxonomy
 from tools.demo_model.evaluate import Figure, make_cases
-from tools.demo_model.examples import DATE, Encoder, collate, make_row
-from tools.demo_model.export import export
+from tools.demo_model.examples import DATE, Encoder, Mix, collate, make_row
+from tools.demo_model.export import export, load_folder
+from tools.demo_model.formats import LABEL_WORDS
 from tools.demo_model.network import Network, Shape
 from tools.demo_model.policies import Size, edit_policy, make_policy, write
 from tools.demo_model.posts import make_post, right_answer
 from tools.demo_model.targets import missed
-from tools.demo_model.tokens import phrases, train_tokenizer
+from tools.demo_model.tokens import extended, phrases, train_tokenizer
 from tools.demo_model.words import is_held_out, pool
 
 if TYPE_CHECKING:
@@ -41,13 +43,16 @@ def tokenizer() -> Tokenizer:
 
 def test_the_product_reads_each_policy_as_it_is_meant() -> None:
     draw, words = random.Random(1), pool("train")
-    for _ in range(150):
+    for number in range(200):
         policy = make_policy(draw, words, Size())
-        text = "".join(piece.text for piece in write(policy, draw, words, Size()))
+        native = number % 2 == 0
+        text = "".join(piece.text for piece in write(policy, draw, words, Size(), native=native))
         read, meant = infer_taxonomy(text), policy.taxonomy()
-        assert read.categories == meant.categories, text
+        assert [c.code for c in read.categories] == [c.code for c in meant.categories], text
+        assert [c.violates for c in read.categories] == [c.violates for c in meant.categories], text
         assert read.rule_ids == meant.rule_ids, text
-        assert (read.violates_label, read.safe_label) == policy.labels, text
+        assert (read.violates_label, read.safe_label) == policy.labels[:2], text
+        assert read.complete, text
 
 
 def test_no_training_policy_names_a_held_out_word() -> None:
@@ -74,14 +79,58 @@ def test_a_right_answer_names_the_rule_and_the_words_that_the_post_has() -> None
         answer = right_answer(policy, post, "low")
         kinds.add(post.kind)
         assert post.topic in post.text
-        assert (post.kind == "forbidden") == ('"violation":1' in answer.final)
-        if post.kind in ("forbidden", "allowed"):
+        label = {"forbidden": 0, "escalated": 2}.get(post.kind, 1)
+        shown = (
+            f'"label":"{policy.labels[label]}"'
+            if len(policy.labels) > 2
+            else f'"violation":{1 - label}'
+        )
+        assert shown in answer.final
+        if post.kind in ("forbidden", "escalated", "allowed"):
             assert post.rule is not None
             assert f'"rule_ids":["{post.rule.id}"]' in answer.final
         if post.kind == "none":
-            own = {topic for _, topic in (*policy.forbidden, *policy.allowed)}
+            own = {t for _, t in (*policy.forbidden, *policy.escalated, *policy.allowed)}
             assert not [topic for topic in own if f" {topic} " in f" {post.text} "]
-    assert kinds == {"forbidden", "allowed", "excepted", "none"}
+    assert kinds == {"forbidden", "escalated", "allowed", "excepted", "none"}
+
+
+def test_a_native_answer_has_the_form_that_the_policy_states() -> None:
+    draw, words = random.Random(13), pool("train")
+    seen: dict[str, set[str]] = {}
+    for _ in range(300):
+        policy = make_policy(draw, words, Size())
+        post = make_post(draw, policy, words)
+        final = right_answer(policy, post, "low", native=True).final
+        broken = post.kind in ("forbidden", "escalated")
+        kind = f"{policy.form} {len(policy.labels)}"
+        seen.setdefault(kind, set()).add(final)
+        if policy.form == "labels":
+            assert final == policy.labels[{"forbidden": 0, "escalated": 2}.get(post.kind, 1)]
+        elif policy.form == "digits":
+            assert final == str(int(broken))
+        elif policy.form == "code":
+            assert final == (post.rule.id[:-2] if broken and post.rule else policy.safe_code)
+        else:
+            code = post.rule.id[:-2] if broken and post.rule else None
+            assert json.loads(final) == {"violation": int(broken), "policy_category": code}
+    assert set(seen) == {"labels 2", "labels 3", "digits 2", "code 2", "json 2"}
+    assert all(len(finals) > 1 for finals in seen.values())
+
+
+def test_a_thread_names_things_of_the_policy_and_settles_nothing() -> None:
+    draw, words = random.Random(14), pool("train")
+    named = innocent = 0
+    for _ in range(300):
+        policy = make_policy(draw, words, Size())
+        post = make_post(draw, policy, words, threads=1.0)
+        assert post.context
+        around = " ".join(entry.text for entry in post.context).lower()
+        if any(topic.lower() in around for _, topic in policy.forbidden):
+            named += 1
+            innocent += post.kind == "none"
+    assert named > 60
+    assert innocent > 15
 
 
 def test_higher_effort_reasons_longer() -> None:
@@ -122,21 +171,70 @@ def test_prompts_are_the_products_own(tokenizer: Tokenizer) -> None:
     builder = PromptBuilder(product, product.control, DATE)
     draw, words = random.Random(6), pool("train")
     encoder = Encoder(tokenizer)
-    for effort in ("low", "high"):
+    shapes = set()
+    for number in range(24):
+        effort = ("low", "high")[number % 2]
         made = make_policy(draw, words, Size())
         pieces = write(made, draw, words, Size())
         policy = product_policy(
             "p", "".join(piece.text for piece in pieces).encode(), effort=effort
         )
+        # As meant: what the product infers of labels is tested elsewhere.
+        policy = replace(policy, taxonomy=made.taxonomy())
         prefix, _ = encoder.prefix(made, pieces, effort)
         assert tuple(prefix) == builder.prefix(policy, effort).ids
+        post = make_post(draw, made, words, threads=0.5)
+        shapes.add((len(made.labels), bool(post.context), post.language is None))
+        row = encoder.post(made, post, effort)
+        prompt = builder.build(post.product_post(), builder.prefix(policy, effort))
+        assert [*prefix, *row.ids[: row.begin]] == prompt
+    assert len(shapes) >= 6
 
 
 def test_what_the_template_says_is_one_token_a_phrase(tokenizer: Tokenizer) -> None:
     for phrase in phrases():
         assert len(tokenizer.encode(phrase, add_special_tokens=False).ids) == 1, phrase
-    text = 'ZQ3.b "a kettle" (ZQ3) {"violation":1,"category":"ZQ3","rule_ids":["ZQ3.b"],"rationale":"x."}'
+    for word in LABEL_WORDS:
+        assert len(tokenizer.encode(word, add_special_tokens=False).ids) == 1, word
+    text = 'ZQ3.b "a kettle" (ZQ3) {"violation":1,"policy_category":"ZQ3","rule_ids":["ZQ3.b"],"rationale":"x."}'
     assert tokenizer.decode(tokenizer.encode(text).ids) == text
+
+
+def test_a_phrase_of_the_frame_is_a_token_only_where_the_frame_has_it(tokenizer: Tokenizer) -> None:
+    head = tokenizer.encode("## Post to judge\n> a", add_special_tokens=False).tokens[0]
+    forged = tokenizer.encode("> ## Post to judge\n> a", add_special_tokens=False).tokens
+    assert head not in forged
+
+
+def test_a_grown_tokenizer_keeps_the_ids_that_it_had(tokenizer: Tokenizer) -> None:
+    document = json.loads(tokenizer.to_str())
+    vocabulary = document["model"]["vocab"]
+    gone = [word for word, number in vocabulary.items() if number >= len(vocabulary) - 30]
+    for word in gone:
+        del vocabulary[word]
+    grown = extended(type(tokenizer).from_str(json.dumps(document)))
+    assert grown.get_vocab_size() == tokenizer.get_vocab_size()
+    assert all(grown.token_to_id(word) == number for word, number in vocabulary.items())
+
+
+def test_training_goes_on_from_a_folders_weights_with_more_tokens(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    document = json.loads(tokenizer.to_str())
+    gone = [w for w, n in document["model"]["vocab"].items() if n == tokenizer.get_vocab_size() - 1]
+    del document["model"]["vocab"][gone[0]]
+    small = type(tokenizer).from_str(json.dumps(document))
+    shape = Shape(small.get_vocab_size(), hidden=64, layers=2, heads=2, intermediate=32)
+    network = Network(shape).bfloat16().float()
+    export(network, small, tmp_path)
+    grown = load_folder(tmp_path, tokenizer)
+    assert grown.shape.vocabulary == shape.vocabulary + 1
+    for name, weight in network.named_parameters():
+        own = dict(grown.named_parameters())[name]
+        assert torch.equal(own[: weight.shape[0]], weight), name
+    new = small.encode(tokenizer.decode([shape.vocabulary]), add_special_tokens=False).ids
+    torch.testing.assert_close(grown.embedding.weight[-1], network.embedding.weight[new].mean(0))
 
 
 def test_the_grammars_mask_lets_through_every_token_of_a_right_answer(
@@ -158,9 +256,9 @@ def test_the_grammars_mask_lets_through_every_token_of_a_right_answer(
         tag = structural_tag(policy.taxonomy(), product.control, Budget(96, 48))
         compiled = xgrammar.GrammarCompiler(info).compile_structural_tag(tag)
         for _ in range(6):
-            ids, _, begin, _ = encoder.post(policy, make_post(draw, policy, words), "high")
+            row = encoder.post(policy, make_post(draw, policy, words), "high")
             matcher = xgrammar.GrammarMatcher(compiled)
-            for token in ids[begin:]:
+            for token in row.ids[row.begin :]:
                 matcher.fill_next_token_bitmask(mask, 0)
                 assert (int(mask[0][token // 32]) >> (token % 32)) & 1, tokenizer.decode([token])
                 assert matcher.accept_token(token)
@@ -177,12 +275,12 @@ def test_the_exported_folder_computes_what_was_trained(
     export(network, tokenizer, tmp_path)
     theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
     draw = random.Random(7)
-    rows = [make_row(draw, Encoder(tokenizer), pool("train"), SMALL, 2, hard=1.0) for _ in range(2)]
+    rows = [make_row(draw, Encoder(tokenizer), pool("train"), SMALL, 2, Mix()) for _ in range(2)]
     batch, _ = collate(rows)
     with torch.no_grad():
         ours = network.logits(network(batch)[1][-1])
         for number, row in enumerate(rows):
-            for index, (ids, *_) in enumerate(row.posts):
+            for index, ids in enumerate(post.ids for post in row.posts):
                 whole = theirs(torch.tensor([row.prefix + ids])).logits[0, len(row.prefix) :]
                 torch.testing.assert_close(
                     ours[number * 2 + index, : len(ids)], whole, atol=1e-3, rtol=1e-3
