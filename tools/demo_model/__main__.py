@@ -65,7 +65,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from tools.demo_model.evaluate import judge_cases, make_cases, report
 
     settings = EngineSettings(
-        model=str(options.model), max_model_len=2048, max_num_seqs=48, reasoning_tokens_max=96
+        model=str(options.model), max_model_len=2_048, max_num_seqs=48, reasoning_tokens_max=96
     )
     cases = make_cases(options.evaluation_seed, policies=options.policies, posts=8, flips=2)
     with Progress(console=Console(stderr=True)) as bar:
@@ -79,9 +79,10 @@ def _evaluate(options: argparse.Namespace) -> int:
             f"{figure.name:<36} {figure.value:8.4f}  [{figure.low:.4f}, {figure.high:.4f}]  of {figure.count}\n"
         )
     for wrong in found.wrong[: options.show]:
+        case = wrong.case
         sys.stdout.write(
-            f"wrong: {wrong.case.kind} {wrong.case.rule_id or ''} judged {wrong.decision} "
-            f"{', '.join(wrong.rule_ids)} ({wrong.rationale}): {wrong.case.post.text}\n"
+            f"wrong: {'native' if case.native else 'structured'} {case.kind} {case.rule_id or ''} "
+            f"judged {wrong.decision} {', '.join(wrong.rule_ids)} ({wrong.rationale}): {case.post.text}\n"
         )
     options.work.mkdir(parents=True, exist_ok=True)
     measured = {"seed": options.evaluation_seed, "policies": options.policies, **found.as_dict()}

@@ -116,8 +116,9 @@ def _efforts(tokens: list[Figure]) -> str:
 
 def _error(wrong: dict[str, Any]) -> str:
     right = f"`{wrong['rule_id']}`" if wrong["rule_id"] else "no rule"
+    thread = " (in a thread)" if wrong["thread"] else ""
     said = f"{wrong['decision']} {' '.join(f'`{rule}`' for rule in wrong['rule_ids'])}".strip()
     return (
-        f"- {json.dumps(wrong['post'])}: right was {'violates' if wrong['violates'] else 'safe'} by {right} "
-        f"({wrong['kind']}), it said {said}: {wrong['rationale']}"
+        f"- {json.dumps(wrong['post'])}{thread}: right was {wrong['right']} by {right} "
+        f"({wrong['kind']}, {wrong['answer']}), it said {said}: {wrong['rationale'] or 'no rationale'}"
     )

@@ -7,26 +7,26 @@ trained on as many posts under training policies. A post that could not be judge
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import random
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from stream_guard.judging.assembly import make_judge
 from stream_guard.judging.contract import JudgeRequest
 from stream_guard.policies.policy import PolicySet, make_policy
-from stream_guard.records.post import Post
 from tools.demo_model import policies as synthetic
+from tools.demo_model.formats import Form
 from tools.demo_model.policies import Size, edit_policy, write
 from tools.demo_model.posts import make_post
 from tools.demo_model.words import pool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
-    from stream_guard.core.vocabulary import Effort
+    from stream_guard.core.vocabulary import Decision, Effort
     from stream_guard.judging.contract import Judgement
     from stream_guard.policies.policy import Policy
+    from stream_guard.records.post import Post
     from stream_guard.settings import EngineSettings
     from tools.demo_model.posts import Kind, SyntheticPost
     from tools.demo_model.words import Split
@@ -34,6 +34,15 @@ if TYPE_CHECKING:
 EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
 _BOOTSTRAPS: Final = 2_000
 _BASELINE_POLICIES: Final = 1_500
+_THREADS: Final = 0.33
+_FORMS: Final[dict[Form, str]] = {
+    "labels": "label words",
+    "digits": "1 or 0",
+    "code": "category code",
+    "json": "JSON",
+}
+_NAMING: Final = ("code", "json")
+"""The native forms that name a category."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -42,15 +51,32 @@ class Case:
 
     Attributes:
         pair: number of the pair of cases with the same post and an edited policy; None outside such pairs.
+        form: the format that the policy asks for.
+        three: whether the policy has a third label.
+        native: whether the answer has the policy's own format.
     """
 
     policy: Policy
     post: Post
     kind: Kind
-    violates: bool
     category: str | None
     rule_id: str | None
     pair: int | None = None
+    form: Form = "labels"
+    three: bool = False
+    native: bool = False
+
+    @property
+    def violates(self) -> bool:
+        """Whether the post does."""
+        return self.kind == "forbidden"
+
+    @property
+    def decision(self) -> Decision:
+        """The right decision."""
+        if self.kind == "escalated":
+            return "undetermined"
+        return "violates" if self.violates else "safe"
 
 
 @dataclass(slots=True)
@@ -68,7 +94,7 @@ class Outcome:
     @property
     def right(self) -> bool:
         """Whether the decision is."""
-        return self.decision == ("violates" if self.case.violates else "safe")
+        return self.decision == self.case.decision
 
 
 @dataclass(slots=True, frozen=True)
@@ -99,7 +125,9 @@ class Report:
                     "policy": wrong.case.policy.text,
                     "effort": wrong.case.policy.effort,
                     "kind": wrong.case.kind,
-                    "violates": wrong.case.violates,
+                    "right": wrong.case.decision,
+                    "answer": "native" if wrong.case.native else "structured",
+                    "thread": [entry.text for entry in wrong.case.post.context],
                     "rule_id": wrong.case.rule_id,
                     "decision": wrong.decision,
                     "rule_ids": wrong.rule_ids,
@@ -113,58 +141,82 @@ class Report:
 def make_cases(
     seed: int, *, policies: int, posts: int, flips: int, split: Split = "held_out"
 ) -> list[Case]:
-    """Draw policies with posts, and for each ``flips`` violating posts again under an edited policy."""
+    """Draw policies with posts, and for each ``flips`` posts that break a rule again under an edited policy.
+
+    Half of the policies are used natively, and a third of the posts have a thread around them.
+    """
     draw = random.Random(f"evaluate/{seed}/{split}")
     words, size = pool(split), Size()
     cases: list[Case] = []
     pair = 0
     for number in range(policies):
         made = synthetic.make_policy(draw, words, size)
-        effort = EFFORTS[number % len(EFFORTS)]
         style = draw.randrange(1 << 30)
-        policy = _product_policy(f"p{number}", made, effort, style, split)
-        drawn = [make_post(draw, made, words) for _ in range(posts)]
-        cases.extend(_case(f"{number}-{index}", policy, post) for index, post in enumerate(drawn))
-        violating = [post for post in drawn if post.kind == "forbidden"][:flips]
-        for index, post in enumerate(violating):
+        effort = EFFORTS[number % len(EFFORTS)]
+        native = number // len(EFFORTS) % 2 == 1
+        policy = _product_policy(f"p{number}", made, effort, style, split, native=native)
+        drawn = [make_post(draw, made, words, threads=_THREADS) for _ in range(posts)]
+        cases.extend(
+            _case(f"{number}-{index}", policy, made, post, native=native)
+            for index, post in enumerate(drawn)
+        )
+        broken = [post for post in drawn if post.kind in ("forbidden", "escalated")][:flips]
+        for index, post in enumerate(broken):
             assert post.rule is not None, "a rule settled it"
             edited = edit_policy(draw, made, post.rule, words)
-            other = _product_policy(f"p{number}-{index}", edited, effort, style, split)
-            cases.append(_case(f"{number}-{index}-a", policy, post, pair))
-            cases.append(
-                Case(
-                    other,
-                    _product_post(f"{number}-{index}-b", post.text),
-                    "none",
-                    violates=False,
-                    category=edited.safe_code,
-                    rule_id=None,
-                    pair=pair,
-                )
+            other = _product_policy(
+                f"p{number}-{index}", edited, effort, style, split, native=native
             )
+            after = replace(post, kind="none", rule=None, topic="")
+            for side, under, text, each in (
+                ("a", policy, made, post),
+                ("b", other, edited, after),
+            ):
+                name = f"{number}-{index}-{side}"
+                cases.append(_case(name, under, text, each, pair, native=native))
             pair += 1
     return cases
 
 
 def _product_policy(
-    name: str, made: synthetic.SyntheticPolicy, effort: Effort, style: int, split: Split
+    name: str,
+    made: synthetic.SyntheticPolicy,
+    effort: Effort,
+    style: int,
+    split: Split,
+    *,
+    native: bool,
 ) -> Policy:
     # Of two policies that share a style, only the words differ.
-    pieces = write(made, random.Random(style), pool(split), Size())
-    return make_policy(name, "".join(piece.text for piece in pieces).encode(), effort=effort)
+    pieces = write(made, random.Random(style), pool(split), Size(), native=native)
+    text = "".join(piece.text for piece in pieces)
+    metadata = f"answer: {'native' if native else 'structured'}\n"
+    return make_policy(name, text.encode(), effort=effort, metadata=metadata.encode())
 
 
-def _case(name: str, policy: Policy, post: SyntheticPost, pair: int | None = None) -> Case:
-    violates = post.kind == "forbidden"
-    rule = post.rule.id if post.rule is not None and post.kind in ("forbidden", "allowed") else None
-    safe = next((c.code for c in policy.taxonomy.categories if not c.violates), None)
-    category = rule.partition(".")[0] if violates and rule else safe
-    return Case(policy, _product_post(name, post.text), post.kind, violates, category, rule, pair)
-
-
-def _product_post(name: str, text: str) -> Post:
-    data = text.encode()
-    return Post(name, text, hashlib.sha256(data).hexdigest(), len(data))
+def _case(
+    name: str,
+    policy: Policy,
+    made: synthetic.SyntheticPolicy,
+    post: SyntheticPost,
+    pair: int | None = None,
+    *,
+    native: bool,
+) -> Case:
+    broken = post.kind in ("forbidden", "escalated")
+    rule = post.rule.id if post.rule is not None and post.kind != "excepted" else None
+    category = rule.partition(".")[0] if broken and rule else made.safe_code
+    return Case(
+        policy,
+        post.product_post(name),
+        post.kind,
+        category,
+        rule,
+        pair,
+        made.form,
+        three=len(made.labels) > 2,
+        native=native,
+    )
 
 
 async def judge_cases(
@@ -221,43 +273,59 @@ def _outcome(case: Case, judgement: Judgement) -> Outcome:
 def report(outcomes: Sequence[Outcome], seed: int) -> Report:
     """Return the figures."""
     plain = [o for o in outcomes if o.case.pair is None]
-    violations = [o for o in plain if o.case.violates]
     found = Report(wrong=[o for o in plain if not o.right])
     add = found.figures.append
     add(share("accuracy", [o.right for o in plain]))
+    for mode in ("structured", "native"):
+        own = [o for o in plain if o.case.native == (mode == "native")]
+        add(share(f"accuracy: {mode}", [o.right for o in own]))
     add(_f1("F1 of violations", [(o.case.violates, o.decision == "violates") for o in plain], seed))
-    add(share("category right, of violations", [o.category == o.case.category for o in violations]))
-    add(
-        share("rule id right, of violations", [o.rule_ids == (o.case.rule_id,) for o in violations])
-    )
-    add(
-        share(
-            "parse failures",
-            [o.parse_status not in ("ok", "repaired", "category_dropped") for o in plain],
-        )
-    )
-    pairs: dict[int, list[bool]] = {}
-    for outcome in outcomes:
-        if outcome.case.pair is not None:
-            pairs.setdefault(outcome.case.pair, []).append(outcome.right)
-    add(share("flips right (both of a pair)", [all(pair) for pair in pairs.values()]))
-    for kind in ("forbidden", "allowed", "excepted", "none"):
-        add(share(f"accuracy: {kind}", [o.right for o in plain if o.case.kind == kind]))
+    found.figures.extend(_of_answers(plain))
+    for mode in ("structured", "native"):
+        pairs: dict[int, list[bool]] = {}
+        for o in outcomes:
+            if o.case.pair is not None and o.case.native == (mode == "native"):
+                pairs.setdefault(o.case.pair, []).append(o.right)
+        add(share(f"flips right (both of a pair): {mode}", [all(pair) for pair in pairs.values()]))
+    found.figures.extend(_of_kinds(plain))
     for effort in EFFORTS:
         own = [o for o in plain if o.case.policy.effort == effort]
         add(share(f"accuracy: effort {effort}", [o.right for o in own]))
         tokens = [o.output_tokens for o in own]
         mean = sum(tokens) / max(1, len(tokens))
         add(Figure(f"output tokens: effort {effort}", mean, min(tokens), max(tokens), len(tokens)))
-    add(share("baseline always safe: accuracy", [not o.case.violates for o in plain]))
+    add(share("baseline always safe: accuracy", [o.case.decision == "safe" for o in plain]))
     words = words_alone(plain, seed)
-    add(
-        share(
-            "baseline words alone: accuracy",
-            [w == o.case.violates for w, o in zip(words, plain, strict=True)],
-        )
-    )
+    right = [word == o.case.decision for word, o in zip(words, plain, strict=True)]
+    add(share("baseline words alone: accuracy", right))
     return found
+
+
+def _of_answers(plain: Sequence[Outcome]) -> Iterator[Figure]:
+    """Yield what answers name beyond the decision, and how many could not be read."""
+    named = [o for o in plain if o.case.violates and (not o.case.native or o.case.form in _NAMING)]
+    yield share("category right, of violations", [o.category == o.case.category for o in named])
+    structured = [o for o in plain if o.case.violates and not o.case.native]
+    right = [o.rule_ids == (o.case.rule_id,) for o in structured]
+    yield share("rule id right, of violations (structured)", right)
+    failed = [o.parse_status not in ("ok", "repaired", "category_dropped") for o in plain]
+    yield share("parse failures", failed)
+
+
+def _of_kinds(plain: Sequence[Outcome]) -> Iterator[Figure]:
+    """Yield the accuracy of each kind of post, thread and native answer."""
+    yield share("escalations right", [o.right for o in plain if o.case.kind == "escalated"])
+    around = [o for o in plain if o.case.post.context]
+    yield share("posts in a thread right", [o.right for o in around])
+    innocent = [o.right for o in around if o.case.decision == "safe"]
+    yield share("posts in a thread right: safe ones", innocent)
+    three = [o for o in plain if o.case.three]
+    yield share("policies with a third label", [o.right for o in three])
+    for form in get_args(Form):
+        own = [o.right for o in plain if o.case.native and o.case.form == form]
+        yield share(f"accuracy: native, {_FORMS[form]}", own)
+    for kind in ("forbidden", "allowed", "excepted", "none"):
+        yield share(f"accuracy: {kind}", [o.right for o in plain if o.case.kind == kind])
 
 
 def share(name: str, right: Sequence[bool]) -> Figure:
@@ -288,7 +356,7 @@ def _f1(name: str, pairs: Sequence[tuple[bool, bool]], seed: int) -> Figure:
     return Figure(name, float(f1_score(truth, said)), float(low), float(high), len(pairs))
 
 
-def words_alone(outcomes: Sequence[Outcome], seed: int) -> list[bool]:
+def words_alone(outcomes: Sequence[Outcome], seed: int) -> list[str]:
     """Judge by the words of posts alone, as learnt from posts under training policies."""
     from sklearn.feature_extraction.text import CountVectorizer
     from sklearn.naive_bayes import MultinomialNB
@@ -296,5 +364,5 @@ def words_alone(outcomes: Sequence[Outcome], seed: int) -> list[bool]:
 
     cases = make_cases(seed, policies=_BASELINE_POLICIES, posts=8, flips=0, split="train")
     model = make_pipeline(CountVectorizer(ngram_range=(1, 2)), MultinomialNB())
-    model.fit([case.post.text for case in cases], [case.violates for case in cases])
-    return [bool(said) for said in model.predict([outcome.case.post.text for outcome in outcomes])]
+    model.fit([case.post.text for case in cases], [case.decision for case in cases])
+    return [str(said) for said in model.predict([outcome.case.post.text for outcome in outcomes])]

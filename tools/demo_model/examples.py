@@ -35,8 +35,10 @@ IGNORED: Final = -100
 _QUOTE: Final = "> "
 DECISION_WEIGHT: Final = 4.0
 ID_WEIGHT: Final = 3.0
-OUTCOME_WEIGHT: Final = 2.0
-"""Of the tokens that decide: the label in reasoning and in the answer, or all of a native answer."""
+OUTCOME_WEIGHT: Final = 2.5
+"""Of the part of the answer that decides, or all of a native answer."""
+LABEL_WEIGHT: Final = 10.0
+"""Of one label of three, in reasoning: few posts have it, and it has to be looked up."""
 _JSON_WEIGHT: Final = 0.6
 
 
@@ -199,7 +201,7 @@ class Encoder:
             if first == 0
             else ID_WEIGHT
             if first < end and last > begin
-            else OUTCOME_WEIGHT
+            else LABEL_WEIGHT
             if first < said + len(label) and last > said
             else 1.0
             for first, last in encoded.offsets

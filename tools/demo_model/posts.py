@@ -315,9 +315,12 @@ def right_answer(
         "medium": f"{fact}. Label {label}.",
         "high": f"{fact}. {'A rule is broken' if broken else 'No rule is broken'}, so the label is {label}.",
     }[effort]
-    if len(policy.labels) > 2 and effort == "low":
-        # Which of three it is has to be looked up, and so is said before the answer.
-        analysis = f"{fact}. Label {label}."
+    if len(policy.labels) > 2:
+        # Which of three it is has to be looked up, so the code is said just before the label.
+        broken_rule = f" {'A rule is broken' if broken else 'No rule is broken'}." * (
+            effort == "high"
+        )
+        analysis = f"{fact}.{broken_rule} Label{f' of {code}:' if code else ''} `{label}`."
     if native:
         final = _native_answer(policy, label, code, broken=broken)
         return Answer(analysis, final, final)

@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from tools.demo_model.evaluate import Figure
 
 AT_LEAST: Final = {
-    "accuracy": 0.95,
-    "flips right (both of a pair)": 0.90,
-    "rule id right, of violations": 0.90,
+    "accuracy: structured": 0.95,
+    "accuracy: native": 0.95,
+    "flips right (both of a pair): structured": 0.90,
+    "flips right (both of a pair): native": 0.90,
+    "rule id right, of violations (structured)": 0.90,
+    "escalations right": 0.85,
+    "posts in a thread right": 0.85,
 }
 AT_MOST: Final = {"parse failures": 0.005}
 BASELINES: Final = ("baseline always safe: accuracy", "baseline words alone: accuracy")

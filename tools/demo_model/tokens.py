@@ -108,18 +108,17 @@ def _developers() -> Iterator[str]:
 
 def _frames() -> Iterator[str]:
     """Yield user messages with every line that the frame has, with holes for foreign text."""
-    hole = _HOLES[0]
+    hole, tag = _HOLES[0], "zz"
     kinds: tuple[ThreadKind, ...] = get_args(ThreadKind)
     # One entry of each kind, by the same author, by two others, and by an unknown one.
     entries = tuple(
         ThreadEntry(kind, hole, author) for author in ("1", "2", "3", None) for kind in kinds
     )
     for context in ((), entries):
-        for language in (None, hole):
+        for language in (None, tag):
             for title in (None, hole):
-                yield render_post(
-                    Post("", hole, "", 0, "1", language=language, title=title, context=context)
-                )
+                post = Post("", hole, "", 0, "1", language=language, title=title, context=context)
+                yield render_post(post).replace(f": {tag}", f": {hole}")
 
 
 def train_tokenizer(seed: int) -> Tokenizer:

@@ -30,6 +30,7 @@ from tools.demo_model.examples import (
     EFFORTS,
     ID_WEIGHT,
     IGNORED,
+    LABEL_WEIGHT,
     OUTCOME_WEIGHT,
     Encoder,
     Mix,
@@ -102,7 +103,7 @@ class Plan:
 
 def further(start: str) -> Plan:
     """Return the plan that trains on from a model's folder: fewer steps, lower rates, no curriculum."""
-    return Plan(steps=3_000, curriculum_steps=0, rate_matrices=0.0075, rate=1e-3, start=start)
+    return Plan(steps=2_500, curriculum_steps=0, rate_matrices=0.0075, rate=1e-3, start=start)
 
 
 class Hints(nn.Module):
@@ -353,6 +354,7 @@ def measure(network: Network, encoder: Encoder, share: int, *, policies: int = 2
     draw = random.Random(f"measure/{share}")
     rows = [make_row(draw, encoder, pool("held_out"), Size(), 8, Mix()) for _ in range(policies)]
     counts = torch.zeros(4, len(KINDS))
+    decisive = torch.tensor([DECISION_WEIGHT, LABEL_WEIGHT, OUTCOME_WEIGHT])
     for begin in range(0, policies, 6):
         some = rows[begin : begin + 6]
         batch, targets = collate(some)
@@ -360,7 +362,7 @@ def measure(network: Network, encoder: Encoder, share: int, *, policies: int = 2
         said = network.logits(states[-1]).argmax(-1).view_as(targets.next_tokens)
         right = (said == targets.next_tokens) | (targets.next_tokens == IGNORED)
         ids = targets.weights == ID_WEIGHT
-        first = (targets.weights == DECISION_WEIGHT) | (targets.weights == OUTCOME_WEIGHT)
+        first = torch.isin(targets.weights, decisive)
         decided = (right | ~first).all(-1).flatten()
         ruled = decided & (right | ~ids).all(-1).flatten()
         kinds = [post.kinds for row in some for post in row.posts]
