@@ -63,6 +63,8 @@ _ANSWER: Final = (
 # xgrammar 0.2.8 masks a token that would end the list of rules and go on, though it accepts it.
 _APART: Final = ('"]',)
 _LINE: Final = "\n> "
+# xgrammar 0.2.8 masks INVALID where I and ID are tokens, and none lies between ID and it.
+_BETWEEN: Final = "IN"
 # Stand for a policy's own words, in the rendered template.
 _HOLES: Final = "\ue000\ue001\ue002\ue003\ue004\ue005"
 _SHORT: Final = 3
@@ -141,7 +143,7 @@ def extended(tokenizer: Tokenizer) -> Tokenizer:
     vocabulary = document["model"]["vocab"]
     level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     labels = (text for word in LABEL_WORDS for text in (word, f" {word}"))
-    for text in (*whole, *labels, _LINE):
+    for text in (*whole, *labels, _LINE, _BETWEEN):
         written = "".join(part for part, _ in level.pre_tokenize_str(text))
         vocabulary.setdefault(written, len(vocabulary))
     return Tokenizer.from_str(json.dumps(document))
