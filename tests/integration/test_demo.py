@@ -40,15 +40,17 @@ def test_the_demo_accounts_for_every_record_and_shows_an_edit_at_work(tmp_path: 
     printed, _ = demo.communicate(timeout=HANG_S)
     assert demo.returncode == 0, printed
     before, _, after = printed.partition("A moderator edits")
-    assert sum(" safeguard " in line for line in before.splitlines()) == 36
+    assert sum(" safeguard " in line for line in before.splitlines()) == 41
     assert sum("dead letter " in line for line in before.splitlines()) == 4
     again = [line for line in after.splitlines() if " safeguard " in line]
-    assert len(again) == 16
+    assert len(again) == 17
     changed = [line for line in again if " was " in line]
     assert len(changed) >= 5
     now_violating = [line for line in changed if "was safe" in line]
     assert now_violating
     assert all(" HR2.a " in line for line in now_violating), printed
+    assert any("undetermined" in line and "for people" in line for line in before.splitlines())
+    assert "The policy leaves this post to people: Does anybody have medicine" in printed
     assert "is not a moderation model" in printed
     policy = tmp_path / "demo-output" / "policies" / "house-rules" / "policy.md"
     assert "HR2.a Posts about umbrellas" in policy.read_text()

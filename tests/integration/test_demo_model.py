@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -10,12 +11,13 @@ import pytest_asyncio
 
 from stream_guard.cli.demo import MODEL
 from stream_guard.policies.policy import make_policy
-from stream_guard.records.post import Post
+from stream_guard.records.post import Post, ThreadEntry
 from stream_guard.settings import EngineSettings
 from tools.demo_model.evaluate import Case, Outcome, judge_cases
 
 if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
+    from tools.demo_model.posts import Kind
 
 pytestmark = [
     pytest.mark.asyncio(loop_scope="module"),
@@ -114,6 +116,49 @@ SCHOOL_POSTS: Final = (
     ("chess in the library at four", ""),
     ("I lost a blue scarf", ""),
 )
+VILLAGE: Final = """\
+# Village board (#VB)
+
+## Task
+
+Classify each notice as `REMOVE`, `KEEP` or `ESCALATE`.
+
+## Trade (VB1)
+
+- VB1.a Selling puppies
+- VB1.b Firewood of any kind
+
+Output: `REMOVE`
+
+## Worries (VB2)
+
+- VB2.a Asking for medicine
+- VB2.b Missing hikers
+
+Output: `ESCALATE`
+
+## Welcome (VB0)
+
+- VB0.a Choirs
+
+Output: `KEEP`
+
+Return only `REMOVE`, `KEEP` or `ESCALATE`.
+"""
+VILLAGE_POSTS: Final = (
+    ("two puppies looking for a home, ten euros each", "VB1.a"),
+    ("who has firewood for the winter", "VB1.b"),
+    ("my mother needs medicine tonight", "VB2.a"),
+    ("has anybody seen the hikers", "VB2.b"),
+    ("the choir meets at seven", ""),
+    ("I lost my keys at the station", ""),
+)
+ANSWERED: Final = (
+    ("Please read the rules before you write here", "Selling puppies, call me", ""),
+    ("thank you for telling us", "has anybody seen the hikers", ""),
+    ("I sell firewood too", "the choir meets at seven", "VB1.b"),
+)
+"""Replies, the posts that they answer, and the rules that the replies break."""
 HAND_WRITTEN: Final = (
     ("allotment", ALLOTMENT, ALLOTMENT_POSTS),
     ("harbour", HARBOUR, HARBOUR_POSTS),
@@ -122,15 +167,17 @@ HAND_WRITTEN: Final = (
 RIGHT_AT_LEAST: Final = 0.8
 
 
-def case(policy: Policy, number: int, text: str, rule_id: str) -> Case:
+def case(policy: Policy, number: int, text: str, rule_id: str, parent: str | None = None) -> Case:
     """Return a post under a policy; ``rule_id`` is "" where it breaks no rule."""
     data = text.encode()
-    post = Post(f"{policy.id}-{number}", text, hashlib.sha256(data).hexdigest(), len(data))
+    context = () if parent is None else (ThreadEntry("parent", parent, "someone-else"),)
+    name = f"{policy.id}-{number}"
+    post = Post(name, text, hashlib.sha256(data).hexdigest(), len(data), "me", context=context)
+    broken: Kind = "escalated" if rule_id.startswith("VB2") else "forbidden"
     return Case(
         policy,
         post,
-        "forbidden" if rule_id else "none",
-        violates=bool(rule_id),
+        broken if rule_id else "none",
         category=rule_id.partition(".")[0] or None,
         rule_id=rule_id or None,
     )
@@ -156,6 +203,19 @@ async def outcomes(engine_server: None) -> list[Outcome]:  # noqa: ARG001 - kept
         case(policy, 0, HARBOUR_POSTS[0][0], ""),
         case(policy, 7, HARBOUR_POSTS[7][0], "HB1.1"),
     ]
+    for mode in ("structured", "native"):
+        policy = make_policy(
+            f"village-{mode}",
+            VILLAGE.encode(),
+            effort="low",
+            metadata=f"answer: {mode}\n".encode(),
+        )
+        cases += [case(policy, number, *post) for number, post in enumerate(VILLAGE_POSTS)]
+        policy = replace(policy, id=f"answered-{mode}")
+        cases += [
+            case(policy, number, text, rule_id, parent)
+            for number, (text, parent, rule_id) in enumerate(ANSWERED)
+        ]
     return await judged(cases)
 
 
@@ -188,6 +248,20 @@ async def test_the_rule_that_is_named_is_the_one_that_is_broken(outcomes: list[O
 async def test_an_edit_turns_the_verdict_round(outcomes: list[Outcome]) -> None:
     own = of(outcomes, "harbour-edited")
     assert [o.decision for o in own] == ["safe", "violates"], told(own)
+
+
+@pytest.mark.parametrize("mode", ["structured", "native"])
+async def test_a_category_sends_its_posts_to_people(outcomes: list[Outcome], mode: str) -> None:
+    own = of(outcomes, f"village-{mode}")
+    right = sum(outcome.right for outcome in own)
+    assert right >= RIGHT_AT_LEAST * len(own), told(own)
+    assert "undetermined" in {outcome.decision for outcome in own}, told(own)
+
+
+@pytest.mark.parametrize("mode", ["structured", "native"])
+async def test_a_reply_is_judged_by_its_own_words(outcomes: list[Outcome], mode: str) -> None:
+    own = of(outcomes, f"answered-{mode}")
+    assert [o.decision for o in own] == ["safe", "safe", "violates"], told(own)
 
 
 async def test_every_answer_can_be_read(outcomes: list[Outcome]) -> None:

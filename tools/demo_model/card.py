@@ -16,6 +16,9 @@ CARD: Final = "README.md"
 _ERRORS_SHOWN: Final = 12
 _PERCENT: Final = 100
 
+_ANEW: Final = "make demo-model"
+_FURTHER: Final = "python -m tools.demo_model train --from FOLDER"
+
 _TEMPLATE: Final = Path(__file__).with_name("card.md")
 
 
@@ -31,7 +34,8 @@ def write_card(
     Args:
         folder: of the model.
         measured: what ``evaluate`` wrote.
-        made: steps, tokens, time in s and processes of the training, and the number of weights.
+        made: steps, tokens, time in s and processes of the training, whether it began with another model's weights,
+            and the number of weights.
         remark: what else is to be said of how it was made.
         again: what ``evaluate`` wrote of another model that the same command made.
     """
@@ -43,6 +47,10 @@ def write_card(
     (folder / CARD).write_text(
         _TEMPLATE.read_text(encoding="utf-8").format(
             held_out=HELD_OUT_PERCENT,
+            command=_FURTHER if made.get("started") else _ANEW,
+            start="It began with the weights of the demo model for prompt template 1"
+            if made.get("started")
+            else "From nothing but the seed",
             steps=made["steps"],
             tokens=made["tokens"] / 1e6,
             hours=made["spent_s"] / 3600,
@@ -106,7 +114,7 @@ def _again(shares: list[Figure], again: dict[str, Any]) -> str:
 def _verdict(complaints: list[str]) -> str:
     if not complaints:
         return "\nEvery target is reached.\n"
-    return "\n**Not reached:** " + "; ".join(complaints) + ".\n"
+    return "\n**Target missed:** " + "; ".join(complaints) + ".\n"
 
 
 def _efforts(tokens: list[Figure]) -> str:

@@ -82,9 +82,11 @@ def load_folder(folder: Path, tokenizer: Tokenizer) -> Network:
 
 
 def training_record(checkpoint: Path) -> dict[str, Any]:
-    """Return the steps, tokens, seconds and plan of a checkpoint's training."""
+    """Return the steps, tokens and seconds of a checkpoint's training, and whether it began with a model's weights."""
     state = torch.load(checkpoint, weights_only=True)
+    plan = json.loads(checkpoint.with_name("plan.json").read_text(encoding="utf-8"))
     return {
+        "started": bool(plan["start"]),
         "steps": state["step"],
         "tokens": state["tokens"],
         "spent_s": state["spent_s"],

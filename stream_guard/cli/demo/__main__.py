@@ -2,8 +2,9 @@
 
 Starts a broker, runs ``stream-guard run`` with the demo model as a process of its own, feeds it posts by a plain
 producer, and prints verdicts as they come. Then it edits a line of a policy while all goes on, and sends the same
-posts again. It exits 0 only if every record has come out as its verdicts or as a dead letter, the edit changed what
-it should, and the consumer drained and exited 0.
+posts again. It exits 0 only if every record has come out as its verdicts or as a dead letter, a post was left to
+people, a reply is safe while the post that it quotes violates, the edit changed what it should, and the consumer
+drained and exited 0.
 """
 
 from __future__ import annotations
@@ -20,7 +21,16 @@ from typing import Final
 import orjson
 
 from stream_guard.cli.demo import MODEL, POLICIES
-from stream_guard.cli.demo.posts import BROKEN, CHAT, EDIT, FORUM, demo_posts
+from stream_guard.cli.demo.posts import (
+    BROKEN,
+    CHAT,
+    EDIT,
+    FORUM,
+    QUOTED,
+    QUOTES_POLICY,
+    REPLY,
+    demo_posts,
+)
 from stream_guard.cli.demo.process import Consumer
 from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
 from stream_guard.cli.terminal import say, say_error
@@ -93,10 +103,26 @@ async def _run(broker: Broker) -> int:
             style="red",
         )
         return 1
+    missing = not_shown(totals)
+    for line in missing:
+        say(line, style="red")
+    return 1 if missing else 0
+
+
+def not_shown(totals: Totals) -> list[str]:
+    """Return a sentence for each thing that the demo has to show and did not."""
+    found = []
     if len(totals.changed) < CHANGED_MIN:
-        say(f"only {len(totals.changed)} posts got another verdict by the edit", style="red")
-        return 1
-    return 0
+        found.append(f"only {len(totals.changed)} posts got another verdict by the edit")
+    if not totals.escalated:
+        found.append("no post was left to people")
+    said = [totals.by_text.get((text, QUOTES_POLICY)) for text in (QUOTED, REPLY)]
+    if said != ["violates", "safe"]:
+        found.append(
+            f"the post {QUOTED!r} and the reply that quotes it were judged {said[0]} and {said[1]}, "
+            "not violates and safe"
+        )
+    return found
 
 
 async def _rounds(
@@ -141,6 +167,8 @@ def _report(records: int, totals: Totals, seconds: float) -> None:
         "no training, no restart.",
         style="bold",
     )
+    for text in sorted(totals.escalated):
+        say(f"The policy leaves this post to people: {text}", style="bold")
     say(
         "The demo model is tiny. It follows small policies of plain words. It is not a moderation model.",
         style="yellow",

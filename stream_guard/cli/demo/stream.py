@@ -11,7 +11,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from rich.text import Text
 
-from stream_guard.cli.demo.posts import BROKEN, demo_posts
+from stream_guard.cli.demo.posts import BROKEN, QUOTED, REPLY, demo_posts
 from stream_guard.cli.views.verdict_line import COLOURS, verdict_line
 from stream_guard.core.errors import EngineError
 
@@ -33,6 +33,8 @@ class Totals:
     Attributes:
         owed: how many verdicts and dead letters are due for the sent records.
         said: for each round, the decision and rules of each post under each policy.
+        escalated: texts of the posts that a policy left to people.
+        by_text: the first decision on each text, by policy.
     """
 
     owed: int = 0
@@ -40,6 +42,8 @@ class Totals:
     reasons: Counter[str] = field(default_factory=Counter)
     done: set[tuple[str, int, int, str]] = field(default_factory=set)
     said: list[dict[tuple[str, str], tuple[str, str]]] = field(default_factory=list)
+    escalated: set[str] = field(default_factory=set)
+    by_text: dict[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def changed(self) -> list[tuple[str, str]]:
@@ -136,7 +140,14 @@ class Watcher:
         totals.done.add((source["topic"], source["partition"], source["offset"], policy["id"]))
         key = verdict["content"]["id"], policy["id"]
         totals.said[-1][key] = verdict["decision"], ", ".join(policy["rule_ids"])
-        line = verdict_line(verdict, self._texts[key[0]])
+        text = self._texts[key[0]]
+        totals.by_text.setdefault((text, policy["id"]), verdict["decision"])
+        line = verdict_line(verdict, text)
+        if verdict["needs_review"] and verdict["decision"] == "undetermined":
+            totals.escalated.add(text)
+            line.append("   for people", style="yellow")
+        if text == REPLY:
+            line.append(f"   quotes: {QUOTED}", style="dim")
         before = totals.said[0][key][0]
         if before != verdict["decision"]:
             line.append("   was ", style="dim")

@@ -48,8 +48,13 @@ def test_the_card_tells_of_the_files_that_are_there_and_of_the_prompt_that_is_us
 def measured(**changes: float) -> dict[str, Any]:
     values = {
         "accuracy": 0.97,
-        "flips right (both of a pair)": 0.93,
-        "rule id right, of violations": 0.94,
+        "accuracy: structured": 0.97,
+        "accuracy: native": 0.96,
+        "flips right (both of a pair): structured": 0.93,
+        "flips right (both of a pair): native": 0.92,
+        "rule id right, of violations (structured)": 0.94,
+        "escalations right": 0.9,
+        "posts in a thread right": 0.95,
         "parse failures": 0.0,
         "baseline always safe: accuracy": 0.5,
         "baseline words alone: accuracy": 0.6,
@@ -65,7 +70,9 @@ def measured(**changes: float) -> dict[str, Any]:
         "policy": "# P",
         "effort": "low",
         "kind": "forbidden",
-        "violates": True,
+        "right": "violates",
+        "answer": "native",
+        "thread": ["a kettle"],
         "rule_id": "AB1.a",
         "decision": "safe",
         "rule_ids": [],
@@ -87,18 +94,23 @@ def folder(tmp_path: Path) -> Path:
 def test_a_card_has_the_figures_the_errors_and_the_checksums(folder: Path) -> None:
     write_card(folder, measured(), MADE)
     card = (folder / CARD).read_text()
-    assert "| accuracy | 97.0 % | 40.0 to 99.0 | 200 | at least 95 % |" in card
+    assert "| accuracy: native | 96.0 % | 40.0 to 99.0 | 200 | at least 95 % |" in card
     assert "Every target is reached." in card
-    assert '"a kettle": right was violates by `AB1.a` (forbidden), it said safe' in card
+    shown = (
+        '"a kettle" (in a thread): right was violates by `AB1.a` (forbidden, native), it said safe'
+    )
+    assert shown in card
+    assert "From nothing but the seed" in card
     assert "40 at low" in card
     assert [path.name for path in parts(folder)] == ["config.json", "model.safetensors"]
     assert checksums(folder) in card
 
 
 def test_a_card_says_which_target_was_missed(folder: Path) -> None:
-    write_card(folder, measured(accuracy=0.9), MADE)
+    write_card(folder, measured(**{"escalations right": 0.8}), MADE | {"started": True})
     card = (folder / CARD).read_text()
-    assert "**Not reached:** accuracy is 0.9000, and has to be at least 0.95" in card
+    assert "**Target missed:** escalations right is 0.8000, and has to be at least 0.85" in card
+    assert "It began with the weights" in card
     assert "Every target" not in card
 
 

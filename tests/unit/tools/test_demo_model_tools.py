@@ -162,7 +162,7 @@ def test_pairs_of_cases_share_the_post_and_differ_in_the_right_answer() -> None:
     assert len(cases) >= 12
     for before, after in zip(cases[::2], cases[1::2], strict=True):
         assert before.post.text == after.post.text
-        assert (before.violates, after.violates) == (True, False)
+        assert (before.kind in ("forbidden", "escalated"), after.decision) == (True, "safe")
         assert before.policy.text != after.policy.text
 
 
@@ -290,15 +290,21 @@ def test_the_exported_folder_computes_what_was_trained(
 def test_a_missed_target_is_named() -> None:
     good = {
         "accuracy": 0.97,
-        "flips right (both of a pair)": 0.95,
-        "rule id right, of violations": 0.93,
+        "accuracy: structured": 0.97,
+        "accuracy: native": 0.97,
+        "flips right (both of a pair): structured": 0.95,
+        "flips right (both of a pair): native": 0.95,
+        "rule id right, of violations (structured)": 0.93,
+        "escalations right": 0.9,
+        "posts in a thread right": 0.9,
         "parse failures": 0.0,
         "baseline always safe: accuracy": 0.5,
         "baseline words alone: accuracy": 0.55,
     }
     assert not missed([Figure(name, value, 0, 1, 9) for name, value in good.items()])
     for name, value in (
-        ("accuracy", 0.94),
+        ("accuracy: native", 0.94),
+        ("escalations right", 0.84),
         ("parse failures", 0.006),
         ("baseline words alone: accuracy", 0.8),
     ):
