@@ -181,10 +181,16 @@ class Encoder:
         kinds += ["three"] if three else []
         kinds += ["escalated"] if post.kind == "escalated" else []
         kinds += ["thread"] if post.context else []
+        begin = len(ids) + len(suffix)
+        asked = [*asked, *(SKIPPED for _ in (*suffix, *completion))]
+        if answer.code and LABEL_WEIGHT in weights:
+            # Just before the label, a reader has to know which category's label it is.
+            place = begin + len(before) + weights.index(LABEL_WEIGHT) - 1
+            asked[place] = Asked(_ROLES["label"], _number(answer.code))
         return RowPost(
             [*ids, *suffix, *completion],
-            [*asked, *(SKIPPED for _ in (*suffix, *completion))],
-            len(ids) + len(suffix),
+            asked,
+            begin,
             every,
             tuple(kinds),
         )
@@ -237,7 +243,7 @@ class Encoder:
             category, _, rule = piece.rule_id.partition(".")
             what = Asked(
                 _ROLES[piece.role],
-                int(category.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")),
+                _number(category),
                 _place(rule) if rule else IGNORED,
             )
             for index in own:
@@ -245,6 +251,10 @@ class Encoder:
                 # first piece is the easy step on which the rest is built.
                 asked[index] = what
         return encoded.ids, asked
+
+
+def _number(code: str) -> int:
+    return int(code.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ"))
 
 
 def _place(rule: str) -> int:

@@ -95,14 +95,14 @@ _BOTTOM: Final[dict[str, tuple[str, ...]]] = {
 def draw_form(random: Random, *, has_safe: bool, can_escalate: bool) -> tuple[Form, Labels]:
     """Draw a format, with its labels; a code alone needs a code for safe posts."""
     draw = random.random()
-    if draw < 0.15:
+    if draw < 0.1:
         return "digits", _DIGITS
-    if draw < 0.3:
+    if draw < 0.2:
         return "json", _DIGITS
-    if draw < 0.5 and has_safe:
+    if draw < 0.35 and has_safe:
         return "code", _NONE
     pair = random.choice(_PAIRS)
-    if can_escalate and random.random() < 0.85:
+    if can_escalate and random.random() < 0.9:
         word = random.choice(_PEOPLE)
         return "labels", (*pair, word if pair[0].isupper() else word.lower())
     return "labels", pair

@@ -272,7 +272,12 @@ def make_policy(random: Random, pool: Pool, size: Size) -> SyntheticPolicy:
             random.choice("ABCDEFGHIJKLMNOPQRSTUVWXYZ") for _ in range(random.choice((1, 2, 2, 3)))
         )
     lettered = random.random() < 0.75
-    count = random.randint(1, size.sections_max)
+    # A third label needs a second section, so most policies have one.
+    count = (
+        random.choice(range(1, size.sections_max + 1))
+        if random.random() < 0.6
+        else size.sections_max
+    )
     has_safe = random.random() < 0.75
     numbers = random.sample(range(1, 10), count) if random.random() < 0.2 else range(1, count + 1)
     sections = []

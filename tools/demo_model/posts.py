@@ -101,11 +101,19 @@ class SyntheticPost:
 
 @dataclass(slots=True, frozen=True)
 class Answer:
-    """The text that the model should write: reasoning, and the final channel; ``outcome`` is the part that decides."""
+    """The text that the model should write.
+
+    Attributes:
+        analysis: its reasoning.
+        final: the final channel.
+        outcome: the part of that which decides.
+        code: the category's, or None.
+    """
 
     analysis: str
     final: str
     outcome: str
+    code: str | None
 
 
 def make_post(
@@ -323,7 +331,7 @@ def right_answer(
         analysis = f"{fact}.{broken_rule} Label{f' of {code}:' if code else ''} `{label}`."
     if native:
         final = _native_answer(policy, label, code, broken=broken)
-        return Answer(analysis, final, final)
+        return Answer(analysis, final, final, code)
     if post.kind == "escalated":
         fact = f"Left to people by {fact.removeprefix('Forbidden by ')}"
     answer: dict[str, object] = {"violation": int(broken)}
@@ -335,6 +343,7 @@ def right_answer(
         analysis,
         json.dumps(answer, separators=(",", ":")),
         label if "label" in answer else str(answer["violation"]),
+        code,
     )
 
 

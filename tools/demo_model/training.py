@@ -103,7 +103,14 @@ class Plan:
 
 def further(start: str) -> Plan:
     """Return the plan that trains on from a model's folder: fewer steps, lower rates, no curriculum."""
-    return Plan(steps=2_400, curriculum_steps=0, rate_matrices=0.0075, rate=1e-3, start=start)
+    return Plan(
+        steps=2_400,
+        curriculum_steps=0,
+        rate_matrices=0.0075,
+        rate=1e-3,
+        decay=0.38,
+        start=start,
+    )
 
 
 class Hints(nn.Module):
