@@ -143,7 +143,10 @@ Output: `ESCALATE`
 
 Output: `KEEP`
 
-Return only `REMOVE`, `KEEP` or `ESCALATE`.
+Return only `REMOVE`, `KEEP` or `ESCALATE`:
+- `REMOVE` (VB1)
+- `KEEP` (VB0)
+- `ESCALATE` (VB2)
 """
 VILLAGE_POSTS: Final = (
     ("two puppies looking for a home, ten euros each", "VB1.a"),

@@ -70,10 +70,11 @@ _BOTTOM: Final[dict[str, tuple[str, ...]]] = {
         "Answer with {b} or {g} and nothing else.",
         "Output one word: {b} or {g}.",
     ),
+    # The codes of each label follow, in a list.
     "three": (
-        "Return only {b}, {g} or {e}.",
-        "Answer with {b}, {g} or {e} and nothing else.",
-        "Output one word: {b}, {g} or {e}.",
+        "Return only {b}, {g} or {e}:",
+        "Answer with {b}, {g} or {e} and nothing else:",
+        "Output one word, {b}, {g} or {e}:",
     ),
     "digits": (
         "Return only {b} or {g}.",

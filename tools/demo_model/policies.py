@@ -398,6 +398,8 @@ class _Writer:
             if self._random.random() < 0.5:
                 self._say(f"{self._level} {pick(('Output', 'Reminder', 'Answer'))}{self._gap}")
             self._say(statement(self._random, policy.form, policy.labels, codes, bottom=True))
+            if len(policy.labels) > 2:
+                self._list()
         while not self._out[-1].text.strip():
             self._out.pop()
         self._out[-1] = replace(self._out[-1], text=self._out[-1].text.rstrip())
@@ -439,6 +441,13 @@ class _Writer:
             self._say(self._gap[:-1])
             self._output(section, "\n")
         self._say("\n")
+
+    def _list(self) -> None:
+        """Say which categories each label is for, as the product's own template does."""
+        policy = self._policy
+        for label in policy.labels:
+            codes = [s.code for s in policy.sections if policy.label_of(s) == label]
+            self._say(f"\n- `{label}`" + (f" ({', '.join(codes)})" if codes else ""))
 
     def _output(self, section: Section, after: str) -> None:
         self._say("Output: `")

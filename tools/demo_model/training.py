@@ -104,11 +104,12 @@ class Plan:
 def further(start: str) -> Plan:
     """Return the plan that trains on from a model's folder: fewer steps, lower rates, no curriculum."""
     return Plan(
-        steps=2_400,
+        steps=2_650,
         curriculum_steps=0,
         rate_matrices=0.0075,
         rate=1e-3,
-        decay=0.38,
+        decay=0.5,
+        native=0.5,
         start=start,
     )
 

@@ -48,11 +48,9 @@ def test_the_product_reads_each_policy_as_it_is_meant() -> None:
         native = number % 2 == 0
         text = "".join(piece.text for piece in write(policy, draw, words, Size(), native=native))
         read, meant = infer_taxonomy(text), policy.taxonomy()
-        assert [c.code for c in read.categories] == [c.code for c in meant.categories], text
-        assert [c.violates for c in read.categories] == [c.violates for c in meant.categories], text
-        assert read.rule_ids == meant.rule_ids, text
-        assert (read.violates_label, read.safe_label) == policy.labels[:2], text
-        assert read.complete, text
+        # Whether a person reviews a category as well is the product's affair.
+        categories = tuple(replace(each, needs_review=False) for each in read.categories)
+        assert replace(read, found=(), categories=categories) == meant, text
 
 
 def test_no_training_policy_names_a_held_out_word() -> None:
@@ -179,8 +177,6 @@ def test_prompts_are_the_products_own(tokenizer: Tokenizer) -> None:
         policy = product_policy(
             "p", "".join(piece.text for piece in pieces).encode(), effort=effort
         )
-        # As meant: what the product infers of labels is tested elsewhere.
-        policy = replace(policy, taxonomy=made.taxonomy())
         prefix, _ = encoder.prefix(made, pieces, effort)
         assert tuple(prefix) == builder.prefix(policy, effort).ids
         post = make_post(draw, made, words, threads=0.5)
