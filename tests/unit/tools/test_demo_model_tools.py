@@ -15,6 +15,7 @@ from stream_guard.judging.families.family import Budget
 from stream_guard.judging.families.harmony.grammar import structural_tag
 from stream_guard.judging.families.harmony.prompt import PromptBuilder
 from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
+from stream_guard.policies.answer_format import AnswerFormat, infer_format
 from stream_guard.policies.policy import make_policy as product_policy
 from stream_guard.policies.taxonomy import infer_taxonomy
 from tools.demo_model.evaluate import Figure, make_cases
@@ -170,18 +171,22 @@ def test_prompts_are_the_products_own(tokenizer: Tokenizer) -> None:
     draw, words = random.Random(6), pool("train")
     encoder = Encoder(tokenizer)
     shapes = set()
-    for number in range(24):
+    for number in range(32):
         effort = ("low", "high")[number % 2]
+        native = number % 4 > 1
         made = make_policy(draw, words, Size())
-        pieces = write(made, draw, words, Size())
+        pieces = write(made, draw, words, Size(), native=native)
         policy = product_policy(
-            "p", "".join(piece.text for piece in pieces).encode(), effort=effort
+            "p",
+            "".join(piece.text for piece in pieces).encode(),
+            effort=effort,
+            metadata=f"answer: {'native' if native else 'structured'}\n".encode(),
         )
-        prefix, _ = encoder.prefix(made, pieces, effort)
+        prefix, _ = encoder.prefix(made, pieces, effort, native=native)
         assert tuple(prefix) == builder.prefix(policy, effort).ids
         post = make_post(draw, made, words, threads=0.5)
-        shapes.add((len(made.labels), bool(post.context), post.language is None))
-        row = encoder.post(made, post, effort)
+        shapes.add((native, len(made.labels), bool(post.context)))
+        row = encoder.post(made, post, effort, native=native)
         prompt = builder.build(post.product_post(), builder.prefix(policy, effort))
         assert [*prefix, *row.ids[: row.begin]] == prompt
     assert len(shapes) >= 6
@@ -247,17 +252,39 @@ def test_the_grammars_mask_lets_through_every_token_of_a_right_answer(
     draw, words = random.Random(8), pool("train")
     encoder = Encoder(tokenizer)
     mask = xgrammar.allocate_token_bitmask(1, size)
-    for _ in range(4):
+    for number in range(10):
         policy = make_policy(draw, words, Size())
-        tag = structural_tag(policy.taxonomy(), product.control, Budget(96, 48))
+        native = number % 2 == 1
+        text = "".join(piece.text for piece in write(policy, draw, words, Size(), native=native))
+        taxonomy = infer_taxonomy(text)
+        form = infer_format(text, taxonomy)
+        assert isinstance(form, AnswerFormat), text
+        tag = structural_tag(taxonomy, product.control, Budget(96, 48), form if native else None)
         compiled = xgrammar.GrammarCompiler(info).compile_structural_tag(tag)
         for _ in range(6):
-            row = encoder.post(policy, make_post(draw, policy, words), "high")
+            row = encoder.post(policy, make_post(draw, policy, words), "high", native=native)
             matcher = xgrammar.GrammarMatcher(compiled)
             for token in row.ids[row.begin :]:
                 matcher.fill_next_token_bitmask(mask, 0)
                 assert (int(mask[0][token // 32]) >> (token % 32)) & 1, tokenizer.decode([token])
                 assert matcher.accept_token(token)
+
+
+@pytest.mark.parametrize("word", LABEL_WORDS)
+def test_the_grammars_mask_lets_through_every_label(tokenizer: Tokenizer, word: str) -> None:
+    size = tokenizer.get_vocab_size()
+    info = xgrammar.TokenizerInfo(
+        [tokenizer.id_to_token(token) for token in range(size)],
+        vocab_type=xgrammar.VocabType.BYTE_LEVEL,
+        vocab_size=size,
+        stop_token_ids=[tokenizer.token_to_id("<|return|>")],
+    )
+    tag = {"type": "structural_tag", "format": {"type": "const_string", "value": word}}
+    compiled = xgrammar.GrammarCompiler(info).compile_structural_tag(json.dumps(tag))
+    mask = xgrammar.allocate_token_bitmask(1, size)
+    xgrammar.GrammarMatcher(compiled).fill_next_token_bitmask(mask, 0)
+    token = tokenizer.token_to_id(word)
+    assert (int(mask[0][token // 32]) >> (token % 32)) & 1
 
 
 def test_the_exported_folder_computes_what_was_trained(
