@@ -38,7 +38,8 @@ def check_answers(policy: Policy, source: str) -> Iterator[Finding]:
         yield CODES["SG119"].at(source, lines.pop())
     yield from _undeclared(policy, source)
     yield from _further(policy, source)
-    if isinstance(policy.answer_format, str):
+    # Without any labels there is no format: SG107 says it.
+    if isinstance(policy.answer_format, str) and (pairs or declared):
         yield CODES["SG123"].at(source, detail=policy.answer_format)
     yield from _overlaps(policy, source, pairs)
 
