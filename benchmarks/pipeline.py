@@ -27,12 +27,15 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import ConsumerRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 PARTITIONS = 4
 FRAMEWORKS = ("faststream", "arroyo")
@@ -54,7 +57,13 @@ def post(number: int) -> bytes:
     )
 
 
-async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> None:
+async def fill(
+    bootstrap: str,
+    topics: list[str],
+    filled: str,
+    count: int,
+    make: Callable[[int], bytes] = post,
+) -> None:
     """Create topics and fill one of them."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
@@ -74,7 +83,7 @@ async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> No
                 ]
             )
     for number in range(count):
-        await producer.send(filled, post(number), key=b"author-%d" % (number % 1_000))
+        await producer.send(filled, make(number), key=b"author-%d" % (number % 1_000))
     await producer.flush()
     await producer.stop()
 

@@ -7,11 +7,14 @@ Only the id and the text can make a record a dead letter. Every other field that
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_guard.core.errors import (
+    EncodingError,
     FieldTypeError,
+    JsonError,
     MissingFieldError,
     NotAPostError,
     TombstoneError,
@@ -20,6 +23,8 @@ from stream_guard.core.errors import (
 from stream_guard.core.json_pointer import FirstOf, JsonPointer
 from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.records.cloud_event import open_cloud_event
+from stream_guard.records.decoding.frame import HEADER
+from stream_guard.records.decoding.framed import FramedDecoder
 from stream_guard.records.field_values import identifier, label, time_ms
 from stream_guard.records.json_document import load_document
 from stream_guard.records.post_conditions import PostConditions
@@ -27,6 +32,7 @@ from stream_guard.records.post_conditions import PostConditions
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.records.decoding.framed import Schemas
     from stream_guard.settings import PostSettings
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
@@ -69,13 +75,23 @@ class Post:
 class PostParser:
     """Parses the posts of one platform, by the ``post`` settings.
 
+    Args:
+        settings: the section.
+        schemas: of a registry, by id; every schema that a record names must be here before the record is parsed. None:
+            there is no registry.
+
     Attributes:
         max_key_bytes: of a record's key, as ``post.max_key_bytes`` says.
     """
 
-    def __init__(self, settings: PostSettings) -> None:
-        self._topics = {topic: PostParser(settings.of_topic(topic)) for topic in settings.topics}
+    def __init__(self, settings: PostSettings, schemas: Schemas | None = None) -> None:
+        self._topics = {
+            topic: PostParser(settings.of_topic(topic), schemas) for topic in settings.topics
+        }
         self.max_key_bytes = settings.max_key_bytes
+        self._decoder = None
+        if schemas is not None and settings.format != "json":  # plain JSON has no frame
+            self._decoder = FramedDecoder(settings, schemas)
         self._format = settings.format
         self._max_text_bytes = settings.max_text_bytes
         self._max_field_bytes = settings.max_field_bytes
@@ -112,7 +128,12 @@ class PostParser:
         if len(value) > self._max_record_bytes:
             message = f"the value has {len(value)} bytes; post.max_record_bytes is {self._max_record_bytes}"
             raise TooLargeError(message)
-        document, repaired = load_document(value, self._max_depth)
+        if self._decoder is None:
+            document, repaired = self._load(value, headers)
+            text_bytes_max = len(value)  # no text is longer than the JSON that it is in
+        else:
+            document, repaired, by_schema = self._decoder.decode(value, headers)
+            text_bytes_max = sys.maxsize if by_schema else len(value)
         attributes: dict[str, Any] | None = None
         if self._format != "json" and (headers or self._format == "cloudevents"):
             inner_repaired = False
@@ -128,7 +149,7 @@ class PostParser:
             repaired = repaired or inner_repaired
         if self._where is not None:
             self._where.check(document, headers)
-        post = self._read(document, attributes, len(value))
+        post = self._read(document, attributes, text_bytes_max)
         if repaired:
             post.repaired = True
         return post, document
@@ -147,11 +168,23 @@ class PostParser:
             raise TooLargeError(message)
         return value
 
+    def _load(self, value: bytes, headers: Headers) -> tuple[Any, bool]:
+        try:
+            return load_document(value, self._max_depth)
+        except (JsonError, EncodingError) as error:
+            if all(name != HEADER for name, _ in headers):
+                raise
+            message = (
+                f"{error}; the header {HEADER} names the record's schema: set registry.url "
+                "(STREAM_GUARD_REGISTRY__URL) and leave post.format at auto, or produce plain JSON"
+            )
+            raise type(error)(message) from None
+
     def _read(
         self,
         document: Any,  # noqa: ANN401 - any JSON value
         attributes: dict[str, Any] | None,
-        value_bytes: int,
+        text_bytes_max: int,
     ) -> Post:
         if not isinstance(document, dict):
             raise FieldTypeError("the document is not a JSON object")
@@ -160,11 +193,10 @@ class PostParser:
         else:
             found = [field.find(document) for field in self._fields]
         nulled: list[str] = []
-        # No field is longer than the JSON that it is in.
         if (
             found[0] is None
             or found[1] is None
-            or value_bytes > self._max_field_bytes
+            or text_bytes_max > self._max_field_bytes
             or not _STRINGS.issuperset(map(type, found[:-1]))
         ):
             self._convert(found, nulled)

@@ -26,7 +26,8 @@ from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 from stream_guard.core.errors import SettingsError
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
-from stream_guard.settings.posts import PoliciesSettings, PostSettings
+from stream_guard.settings.posts import REGISTRY_FORMATS, PoliciesSettings, PostSettings
+from stream_guard.settings.registry import RegistrySettings
 from stream_guard.settings.section import DELIMITER, ENV_PREFIX
 from stream_guard.settings.service import (
     BatchingSettings,
@@ -50,6 +51,7 @@ __all__ = [
     "KafkaSettings",
     "PoliciesSettings",
     "PostSettings",
+    "RegistrySettings",
     "RungSettings",
     "SecuritySettings",
     "Settings",
@@ -74,6 +76,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     post: PostSettings = PostSettings()
     policies: PoliciesSettings = PoliciesSettings()
+    registry: RegistrySettings = RegistrySettings()
     engine: EngineSettings = EngineSettings()
     cascade: CascadeSettings = CascadeSettings()
     batching: BatchingSettings = BatchingSettings()
@@ -106,6 +109,13 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
+        forms = {self.post.format, *(self.post.of_topic(each).format for each in self.post.topics)}
+        needing = sorted(forms.intersection(REGISTRY_FORMATS))
+        if needing and self.registry.url is None:
+            raise ValueError(
+                f"registry.url ({env_name('registry', 'url')}) is required with post.format {needing[0]}: the "
+                "registry has the schemas of the records"
+            )
         if self.kafka.rebalance_timeout_ms < (self.delivery.drain_timeout_s + 5) * 1_000:
             raise ValueError(
                 "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s: "
@@ -176,6 +186,7 @@ _EXAMPLES: Final[dict[str, str]] = {
     "cascade.ladder": '[{"effort": "medium", "reasoning_tokens_max": 1024}]',
     "cascade.tiers": '["duplicates", "safeguard"]',
     "cascade.uncertain_band": "[0.2, 0.8]",
+    "registry.url": "https://registry:8081",
     "policies.path": "/etc/stream-guard/policies",
     "post.text": "/message/body",
     "cascade.classifier": "builtin:toxicity",

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.settings.section import Section
+
+REGISTRY_FORMATS: Final = ("avro", "protobuf", "json_schema")
+"""Values of ``post.format`` that need a schema registry."""
 
 
 def _listed(value: Any) -> Any:  # noqa: ANN401 - whatever the file or environment holds
@@ -36,8 +39,10 @@ _Values: TypeAlias = Annotated[
 class TopicPostSettings(Section):
     """What may differ between topics: the settings of ``post`` except ``topics``."""
 
-    format: Literal["auto", "json", "cloudevents"] = "auto"
-    """``auto`` reads a CloudEvent if the headers say so, and plain JSON otherwise; ``cloudevents`` requires one."""
+    format: Literal["auto", "json", "cloudevents", "avro", "protobuf", "json_schema"] = "auto"
+    """``auto`` reads a CloudEvent if the headers say so, and plain JSON otherwise; ``cloudevents`` requires one. With
+    ``registry.url``, both read a record with a schema id by its schema. ``avro``, ``protobuf`` and ``json_schema``
+    require a schema of that kind."""
     id: _Pointer = "/id"
     """The post's id. Every record needs it; a number becomes a string."""
     text: _Pointer = "/text"

@@ -28,7 +28,6 @@ class CheckResult:
 
 def run_checks(config: Path | None) -> Iterator[CheckResult]:
     """Yield each check's result as soon as it is known; without settings the other checks are skipped."""
-    from stream_guard.kafka.source import check_topics, existing_topics
     from stream_guard.service.policies import read_policies
 
     try:
@@ -45,6 +44,18 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
     else:
         names = ", ".join(f"{policy.id}@{policy.version}" for policy in policies.policies.values())
         yield CheckResult("policies", names)
+    yield from _broker(settings, policies)
+    if settings.registry.url is not None:
+        yield _check("registry", partial(_registry, settings))
+    if policies is not None:
+        yield _check("tiers", partial(_tiers, policies, settings))
+    yield _check("engine", partial(_engine, settings))
+    yield _check("model", partial(_model, settings))
+
+
+def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckResult]:
+    from stream_guard.kafka.source import check_topics, existing_topics
+
     try:
         there = asyncio.run(existing_topics(settings.kafka))
     except StreamGuardError as error:
@@ -62,10 +73,6 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
             yield _check("permissions", partial(_permissions, settings, topics))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
-    if policies is not None:
-        yield _check("tiers", partial(_tiers, policies, settings))
-    yield _check("engine", partial(_engine, settings))
-    yield _check("model", partial(_model, settings))
 
 
 def _check(name: str, work: Callable[[], str]) -> CheckResult:
@@ -91,6 +98,19 @@ def _permissions(settings: Settings, topics: set[str]) -> str:
 
     asyncio.run(check_permissions(settings, topics))
     return f"topics and the group {settings.kafka.group_id} may be used"
+
+
+def _registry(settings: Settings) -> str:
+    from stream_guard.kafka.registry.client import RegistryClient
+    from stream_guard.kafka.registry.schemas import require_libraries
+
+    async def types() -> list[str]:
+        async with RegistryClient(settings.registry) as client:
+            return await client.types()
+
+    require_libraries()
+    kinds = ", ".join(sorted(asyncio.run(types())))
+    return f"{', '.join(settings.registry.urls)} answers and supports {kinds}"
 
 
 def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
