@@ -10,6 +10,8 @@ import asyncio
 import contextlib
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.stream.ports import NO_BOUND
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
@@ -41,7 +43,12 @@ class SchemaSource:
         await self._inner.start(listener)
 
     async def poll(
-        self, partitions: Sequence[Partition], *, records_max: int, timeout_ms: int
+        self,
+        partitions: Sequence[Partition],
+        *,
+        records_max: int,
+        timeout_ms: int,
+        bytes_max: int = NO_BOUND,
     ) -> Mapping[Partition, Sequence[Record]]:
         """Return records whose schemas are in memory."""
         self._schemas.forget_errors()
@@ -60,7 +67,12 @@ class SchemaSource:
         else:
             if waiting:
                 timeout_ms = min(timeout_ms, _LOOK_AGAIN_MS)
-            polled = await self._inner.poll(free, records_max=records_max, timeout_ms=timeout_ms)
+            polled = await self._inner.poll(
+                free,
+                records_max=records_max,
+                timeout_ms=timeout_ms,
+                bytes_max=max(1, bytes_max - self._held_bytes()),
+            )
             ready = {each: self._take(each, records) for each, records in polled.items()}
         self._schemas.show_waiting(f"{each.topic}/{each.partition}" for each in self._held)
         return {each: records for each, records in ready.items() if records}
@@ -101,6 +113,9 @@ class SchemaSource:
             return records
         self._held[partition] = records[end:]
         return records[:end]
+
+    def _held_bytes(self) -> int:
+        return sum(len(one.value or b"") for held in self._held.values() for one in held)
 
     async def _wait(self, timeout_ms: int) -> None:
         changed = self._schemas.changed
