@@ -18,14 +18,16 @@ from stream_guard.cli.options import (
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, write_json
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
-from stream_guard.core.errors import LimitError, SettingsError
+from stream_guard.core.errors import LimitError, RecordError, SettingsError
 from stream_guard.offline.evaluation.thresholds import Thresholds, read_share
 from stream_guard.policies.effort import with_effort
+from stream_guard.records.post import PostParser
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.offline.evaluation.golden import GoldenRow
     from stream_guard.offline.evaluation.report import Evaluation
     from stream_guard.offline.evaluation.thresholds import Check
     from stream_guard.policies.policy import Policy
@@ -161,6 +163,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         labels=_read_map(labels or ()),
         text_bytes_max=settings.post.max_text_bytes,
     )[:limit]
+    _finish(rows, PostParser(settings.post), data)
     other = None if against is None else side_against(against, chosen, policies, settings)
     target = _make_folder(out or Path("eval-output") / policy)
     thresholds = Thresholds(min_f1, min_precision, min_recall, max_undecided, max_flips)
@@ -179,6 +182,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         say_evaluation(evaluation)
         say(f"wrote {target / 'report.html'}")
     _refuse_missed(evaluation)
+
+
+def _finish(rows: Sequence[GoldenRow], parser: PostParser, file: Path) -> None:
+    """Resolve the markup of posts that were in no record, as the service does. Raises SettingsError."""
+    for row in rows:
+        try:
+            parser.finish(row.post)
+        except RecordError as error:
+            message = f"{file}:{row.number}: would be a dead letter: {error}; remove the row"
+            raise SettingsError(message) from error
 
 
 def _golden_set(folder: Path, policy: Policy) -> Path:

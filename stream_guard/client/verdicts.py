@@ -38,6 +38,7 @@ class Content(BaseModel):
     Attributes:
         repaired: whether the record had lone surrogates, which were replaced by U+FFFD.
         nulled: names of the fields that the record has, but that could not be used.
+        markup: how the text's markup was resolved: ``format``, ``changes`` and ``model_read``; None if it had none.
     """
 
     model_config = _OPEN
@@ -49,6 +50,7 @@ class Content(BaseModel):
     language: str | None
     repaired: bool = False
     nulled: tuple[str, ...] = ()
+    markup: dict[str, Any] | None = None
 
 
 class PolicyRef(BaseModel):

@@ -191,6 +191,12 @@ class FieldTypeError(RecordError):
     reason = "field_type"
 
 
+class EmptyTextError(RecordError):
+    """The text and the title are empty, and ``post.empty_text`` is ``dead_letter``."""
+
+    reason = "empty_text"
+
+
 class NotAPostError(RecordError):
     """The record is not a post by ``post.where``. It is skipped and does not become a dead letter.
 

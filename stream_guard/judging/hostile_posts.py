@@ -140,4 +140,11 @@ ATTACKS: Final[tuple[Attack, ...]] = (
 def attacked(post: Post, attack: Attack, taxonomy: Taxonomy) -> Post:
     """Return the post with its text in this hostile form."""
     text = attack.apply(post.text, taxonomy)
-    return replace(post, id=f"{post.id}+{attack.name}", text=text, text_bytes=len(text.encode()))
+    return replace(
+        post,
+        id=f"{post.id}+{attack.name}",
+        text=text,
+        text_bytes=len(text.encode()),
+        markup=None,
+        empty=False,
+    )

@@ -97,6 +97,12 @@ def build_verdict(
         content["repaired"] = True
     if post.nulled:
         content["nulled"] = post.nulled
+    if post.markup is not None:
+        content["markup"] = {
+            "format": post.markup.format,
+            "changes": post.markup.changes,
+            "model_read": "text" if post.markup.for_model else "original",
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),

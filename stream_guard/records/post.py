@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_guard.core.errors import (
+    EmptyTextError,
     EncodingError,
     FieldTypeError,
     JsonError,
@@ -27,12 +28,14 @@ from stream_guard.records.decoding.frame import HEADER
 from stream_guard.records.decoding.framed import FramedDecoder
 from stream_guard.records.field_values import identifier, label, time_ms
 from stream_guard.records.json_document import load_document
+from stream_guard.records.markup import is_blank, resolve
 from stream_guard.records.post_conditions import PostConditions
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_guard.records.decoding.framed import Schemas
+    from stream_guard.records.markup import Markup, Resolved
     from stream_guard.settings import PostSettings
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
@@ -56,6 +59,9 @@ class Post:
         created_at_ms: when it was written, Unix time in ms, or None.
         repaired: whether the record had lone surrogates, which are U+FFFD here.
         nulled: names of the fields that the record has, but that cannot be used.
+        markup: the text without its markup; None if it has none. With ``markup.for_model`` the text is
+            ``markup.whole``; ``sha256`` is always the original's.
+        empty: whether it is safe because neither text nor title say anything.
     """
 
     id: str
@@ -70,6 +76,8 @@ class Post:
     created_at_ms: int | None = None
     repaired: bool = False
     nulled: tuple[str, ...] = ()
+    markup: Resolved | None = None
+    empty: bool = False
 
 
 class PostParser:
@@ -97,6 +105,10 @@ class PostParser:
         self._max_field_bytes = settings.max_field_bytes
         self._max_record_bytes = settings.max_record_bytes
         self._max_depth = settings.max_depth
+        self._markup = settings.markup
+        self._is_plain = settings.markup == "plain"
+        self._for_model = settings.markup_for_model
+        self._empty_text = settings.empty_text
         self._where = PostConditions(settings.where) if settings.where else None
         self._fields = tuple(_place(getattr(settings, name)) for name in _FIELDS)
         # Where every field is at the top, one pass finds all of them.
@@ -220,7 +232,7 @@ class PostParser:
         created_at_ms = None
         if created_at is not None or attributes:
             created_at_ms = _created_ms(created_at, attributes, nulled)
-        return Post(
+        post = Post(
             post_id,
             text,
             hashlib.sha256(encoded).hexdigest(),
@@ -234,6 +246,25 @@ class PostParser:
             False,  # noqa: FBT003 - by position, which is faster
             tuple(nulled) if nulled else (),
         )
+        # A quick check that most plain texts pass.
+        return post if self._is_plain and " " < text[:1] <= "~" else self.finish(post)
+
+    def finish(self, post: Post) -> Post:
+        """Resolve a post's markup, and see whether it is empty; for posts that were in no record.
+
+        Raises:
+            EmptyTextError: it is empty, and becomes a dead letter.
+        """
+        if not self._is_plain:
+            post.markup = resolve(post.text, self._markup, for_model=self._for_model)
+            if self._for_model:
+                _replace_by_resolved(post, self._markup)
+        text = post.text if post.markup is None else post.markup.whole
+        if self._empty_text != "judge" and is_blank(text) and is_blank(post.title or ""):
+            if self._empty_text == "dead_letter":
+                raise EmptyTextError("neither the text nor the title says anything")
+            post.empty = True
+        return post
 
     def _convert(self, found: list[Any], nulled: list[str]) -> None:
         """Give every field but the last its type, in place, and add the names of those that cannot be used."""
@@ -273,6 +304,16 @@ class PostParser:
             if read is None:
                 nulled.append(name)
             found[index] = read
+
+
+def _replace_by_resolved(post: Post, markup: Markup) -> None:
+    """Let the model read text and parent without their markup."""
+    parent = None if post.parent is None else resolve(post.parent, markup)
+    for name, resolved in (("text", post.markup), ("parent", parent)):
+        if resolved is not None:
+            post.text_bytes -= len(getattr(post, name).encode())
+            setattr(post, name, resolved.whole)
+            post.text_bytes += len(resolved.whole.encode())
 
 
 def _place(where: str | tuple[str, ...]) -> JsonPointer | FirstOf:

@@ -59,6 +59,15 @@ class TopicPostSettings(Section):
     """The title."""
     parent: _Pointer = "/parent"
     """The text that the post answers."""
+    markup: Literal["plain", "html", "markdown"] = "plain"
+    """How texts are written. Rules match the text without tags, entities and marks. They match targets of links and
+    hidden texts apart from it."""
+    markup_for_model: bool = False
+    """Whether the classifier and the model read that text as well, links and hidden texts named under it; if not, they
+    read the original."""
+    empty_text: Literal["safe", "dead_letter", "judge"] = "safe"
+    """What becomes of a post whose text and title are empty, also once markup is resolved: ``safe`` without asking the
+    model, a dead letter, or judged like any other."""
     where: dict[_Place, _Values] = Field(default_factory=dict)
     """Which records are posts: from a JSON pointer or ``header:NAME`` to the accepted values. A record must meet all;
     others, and null values, are skipped and counted. ``*`` accepts any value, null a missing one. Empty: all records.

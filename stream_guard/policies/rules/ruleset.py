@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from stream_guard.policies.rules.normalise import normalise, normalise_forms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.policies.rules.matching import Matcher
 
@@ -118,15 +119,28 @@ class RuleSet:
         return f"rules@{self.sha256[:12]}"
 
     def first(
-        self, text: str, *, title: str | None = None, language: str | None = None
+        self,
+        text: str,
+        *,
+        title: str | None = None,
+        language: str | None = None,
+        aside: str | None = None,
     ) -> Hit | None:
-        """Return the first rule that applies to a post, or None."""
+        """Return the first rule that applies to a post, or None.
+
+        Args:
+            text: without markup; hashes are compared with it alone.
+            title: of the post, or None.
+            language: of the post, or None.
+            aside: links and hidden text of its markup, or None.
+        """
         forms = normalise_forms(text)
+        others = [other for other in (title, aside) if other]
         digest = hashlib.sha256(forms[0].encode()).digest() if self.hashes else b""
         found = dict(self.hashes.get(digest, ()))
-        for form in forms if title is None else (*forms, *normalise_forms(title)):
+        for form in chain(forms, *map(normalise_forms, others)) if others else forms:
             found = self.normal.hits(form) | found
-        for plain in (text,) if title is None else (text, title):
+        for plain in (text, *others):
             found = self.raw.hits(plain) | found
         for index in sorted(found):
             rule = self.rules[index]
@@ -137,7 +151,7 @@ class RuleSet:
             if rule.exceptions.hashes and not digest:
                 digest = hashlib.sha256(forms[0].encode()).digest()
             if digest not in rule.exceptions.hashes:
-                label = self._label_outside(index, rule.exceptions, digest, forms, text, title)
+                label = self._label_outside(index, rule.exceptions, digest, (text, *others))
                 if label is not None:
                     return Hit(rule, label)
         return None
@@ -147,9 +161,7 @@ class RuleSet:
         index: int,
         exceptions: Exceptions,
         digest: bytes,
-        forms: tuple[str, ...],
-        text: str,
-        title: str | None,
+        texts: Sequence[str],
     ) -> str | None:
         """Return the label of a rule's hit outside its exceptions, or None."""
         label = dict(self.hashes.get(digest, ())).get(index)
@@ -157,10 +169,7 @@ class RuleSet:
             return label
         raw = self.rules[index].raw
         matcher = self.raw if raw else self.normal
-        texts = (text,) if raw else forms
-        if title is not None:
-            texts += (title,) if raw else normalise_forms(title)
-        for one in texts:
+        for one in texts if raw else chain.from_iterable(map(normalise_forms, texts)):
             label = matcher.hits(exceptions.matcher.blank(one)).get(index)
             if label is not None:
                 return label
