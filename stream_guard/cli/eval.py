@@ -16,7 +16,7 @@ from stream_guard.cli.options import (
     complete_policy,
 )
 from stream_guard.cli.policy_folder import find_policy, load_folder
-from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, write_json
+from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, warn, write_json
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError, RecordError, SettingsError
 from stream_guard.offline.evaluation.thresholds import Thresholds, read_share
@@ -165,7 +165,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     )[:limit]
     _finish(rows, PostParser(settings.post), data)
     other = None if against is None else side_against(against, chosen, policies, settings)
-    target = _make_folder(out or Path("eval-output") / policy)
+    target = out or Path("eval-output") / policy
+    replaces = (target / "report.json").exists()
+    _make_folder(target)
     thresholds = Thresholds(min_f1, min_precision, min_recall, max_undecided, max_flips)
     run = EvaluationRun(settings, chosen, other, rows, str(data), thresholds)
     warm = studio_judge(settings, no_studio=no_studio)
@@ -174,6 +176,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
             run.run(lambda what, done, total: progress(done, total, what), judge=warm)
         )
     document = write_files(target, evaluation, lines, rows if texts else None)
+    if replaces:
+        warn(f"the report of an earlier run in {target} was replaced; --out keeps both")
     if json:
         write_json(document)
     else:
@@ -228,7 +232,7 @@ def _read_map(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _make_folder(folder: Path) -> Path:
+def _make_folder(folder: Path) -> None:
     """Make the folder before the minutes of judging, not after. Raises SettingsError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -238,4 +242,3 @@ def _make_folder(folder: Path) -> Path:
             f"--out {folder}: {error.strerror or error}; name a folder that this user may write to"
         )
         raise SettingsError(message) from error
-    return folder

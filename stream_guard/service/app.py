@@ -129,7 +129,7 @@ class App:
         _log.info(
             "starting",
             version=package_version(),
-            model=settings.engine.model,
+            **({"model": settings.engine.model} if settings.engine.kind == "vllm" else {}),
             engine=settings.engine.kind,
             policies=versions(policies),
             topics=list(settings.kafka.topics) or settings.kafka.topic_pattern,

@@ -23,7 +23,7 @@ from stream_guard.cli.demo import MODEL, POLICIES
 from stream_guard.cli.demo.posts import BROKEN, CHAT, EDIT, FORUM, demo_posts
 from stream_guard.cli.demo.process import Consumer
 from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
-from stream_guard.cli.terminal import say, say_error
+from stream_guard.cli.terminal import count_of, say, say_error
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.policies.store import load_policies
@@ -94,7 +94,10 @@ async def _run(broker: Broker) -> int:
         )
         return 1
     if len(totals.changed) < CHANGED_MIN:
-        say(f"only {len(totals.changed)} posts got another verdict by the edit", style="red")
+        say(
+            f"only {count_of(len(totals.changed), 'post')} got another verdict by the edit",
+            style="red",
+        )
         return 1
     return 0
 

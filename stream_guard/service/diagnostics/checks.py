@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import SettingsError, StreamGuardError
 from stream_guard.settings import Settings, env_name, load_settings
 
@@ -62,7 +63,8 @@ def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckRes
         yield CheckResult("broker", error=error)
     else:
         yield CheckResult(
-            "broker", f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics"
+            "broker",
+            f"{settings.kafka.bootstrap_servers} answers and has {count_of(len(there), 'topic')}",
         )
         try:
             topics = asyncio.run(check_topics(settings.kafka))
