@@ -27,15 +27,12 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.structs import ConsumerRecord
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 PARTITIONS = 4
 FRAMEWORKS = ("faststream", "arroyo")
@@ -57,13 +54,7 @@ def post(number: int) -> bytes:
     )
 
 
-async def fill(
-    bootstrap: str,
-    topics: list[str],
-    filled: str,
-    count: int,
-    make: Callable[[int], bytes] = post,
-) -> None:
+async def fill(bootstrap: str, topics: list[str], filled: str, count: int) -> None:
     """Create topics and fill one of them."""
     admin = AIOKafkaAdminClient(bootstrap_servers=bootstrap)
     await admin.start()
@@ -83,7 +74,7 @@ async def fill(
                 ]
             )
     for number in range(count):
-        await producer.send(filled, make(number), key=b"author-%d" % (number % 1_000))
+        await producer.send(filled, post(number), key=b"author-%d" % (number % 1_000))
     await producer.flush()
     await producer.stop()
 
