@@ -59,6 +59,8 @@ _KNOWN_FILES: Final = {
         wrappers_pb2,
     )
 }
+_FIRST_TAG: Final = b"\x08"
+"""The least first byte of a message: field 1, a varint."""
 _FIRST: Final[tuple[int, ...]] = (0,)
 _DECIMAL: Final = ("confluent.type.Decimal", "confluent.types.Decimal")
 """Confluent's message for decimals: ``value`` (bytes), ``precision`` and ``scale``."""
@@ -125,7 +127,7 @@ class ProtobufSchema:
         if frame[start : start + 1] == b"\x00":  # the first message of the file: nearly always
             indexes, end = _FIRST, start + 1
         else:
-            indexes, end = read_indexes(frame, start)
+            indexes, end = self._indexes(frame, start)
         known = self._messages.get(indexes)
         parse, convert, depth = known if known is not None else self._message(indexes)
         try:
@@ -140,6 +142,22 @@ class ProtobufSchema:
             message = f"the record's Protobuf message cannot be read: {type(error).__name__}"
             raise DecodeError(message) from None
         return document, False
+
+    def _indexes(self, frame: bytes, start: int) -> tuple[tuple[int, ...], int]:
+        """Return the indexes of a message, and where they end.
+
+        npm's @kafkajs/confluent-schema-registry writes none: the bytes of the first message follow at once. These never
+        begin with a byte below 8, and as indexes they name no message.
+        """
+        try:
+            indexes, end = read_indexes(frame, start)
+            if indexes not in self._messages:
+                self._message(indexes)
+        except DecodeError:
+            if frame[start : start + 1] < _FIRST_TAG:
+                raise
+            return _FIRST, start
+        return indexes, end
 
     def _message(self, indexes: tuple[int, ...]) -> tuple[_Convert, _Convert, int | None]:
         messages: Sequence[DescriptorProto] = self._file.message_type
