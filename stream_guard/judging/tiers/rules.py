@@ -71,7 +71,7 @@ def _outcome(rules: RuleSet, hit: Hit | None) -> Outcome:
         return _NO_HIT
     rule, reason = hit.rule, f"rule:{hit.rule.id}"
     if rule.outcome == "escalate":
-        return Escalated(reason)
+        return Escalated(f"{reason}:disguised" if hit.disguised else reason)
     answer = Answer(
         rule.outcome,
         rule.category,

@@ -12,6 +12,7 @@ from stream_guard.policies.rules.normalise import normalise, normalise_forms
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from stream_guard.policies.rules.disguise import Disguised
     from stream_guard.policies.rules.matching import Matcher
 
 
@@ -82,10 +83,15 @@ class Rule:
 
 
 class Hit(NamedTuple):
-    """A rule that applies, and the source of the hit: ``pattern 2``, ``a term of touts.txt``."""
+    """A rule that applies, and the source of the hit: ``pattern 2``, ``a term of touts.txt``.
+
+    Attributes:
+        disguised: whether the normal form has no hit, but the form without disguises has one.
+    """
 
     rule: Rule
     label: str
+    disguised: bool = False
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -98,6 +104,8 @@ class RuleSet:
         normal, raw: all terms and patterns, for normalised and for original texts.
         hashes: SHA-256 of normalised texts (32 bytes), with the index and label of each rule that has it.
         faults: faults in the files; a set with an error among them never goes live.
+        disguised: terms and patterns of the rules that escalate, for texts without their disguises; None if there are
+            none.
     """
 
     sha256: str
@@ -106,6 +114,7 @@ class RuleSet:
     raw: Matcher
     hashes: Mapping[bytes, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    disguised: Disguised | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RuleSet) and other.sha256 == self.sha256
@@ -142,10 +151,13 @@ class RuleSet:
             found = self.normal.hits(form) | found
         for plain in (text, *others):
             found = self.raw.hits(plain) | found
-        for index in sorted(found):
+        hidden = self._hidden((text, *others), found) if self.disguised is not None else {}
+        for index in sorted(found | hidden):
             rule = self.rules[index]
             if not rule.applies_to(language):
                 continue
+            if index not in found:
+                return Hit(rule, hidden[index], disguised=True)
             if rule.exceptions is None:
                 return Hit(rule, found[index])
             if rule.exceptions.hashes and not digest:
@@ -155,6 +167,23 @@ class RuleSet:
                 if label is not None:
                     return Hit(rule, label)
         return None
+
+    def _hidden(self, texts: Sequence[str], found: Mapping[int, str]) -> dict[int, str]:
+        """Return the rules whose only hits are disguised, outside their exceptions, with their labels."""
+        assert self.disguised is not None
+        hidden: dict[int, str] = {}
+        for text in texts:
+            for index, label in self.disguised.hits(text).items():
+                exceptions = self.rules[index].exceptions
+                if index in found or index in hidden:
+                    continue
+                if exceptions is None:
+                    hidden[index] = label
+                    continue
+                rest = exceptions.matcher.blank(normalise(text))
+                if index in self.disguised.hits(rest):
+                    hidden[index] = label
+        return hidden
 
     def _label_outside(
         self,
