@@ -23,8 +23,9 @@ from stream_guard.kafka.registry.source import SchemaSource
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import PostParser
 from stream_guard.settings import Settings
+from stream_guard.stream.exactly_once import TransactionalPublisher
 from stream_guard.telemetry.metrics import Metrics
-from stream_guard.testing import MemoryBroker, MemoryPublisher, MemorySource
+from stream_guard.testing import MemoryBroker, MemoryPublisher, MemorySource, MemoryTransactor
 from tests.hang import HANG_S
 from tests.registry import RegistryServer, start_registry
 from tests.simulation.assembly import make_poll_loop
@@ -82,7 +83,7 @@ class Running:
         self.shown: Mapping[str, Any] = {}
 
     @contextlib.asynccontextmanager
-    async def started(self) -> AsyncIterator[None]:
+    async def started(self, mode: str = "at_least_once") -> AsyncIterator[None]:
         schemas = Schemas(self.settings.registry, metrics=self.metrics, show=self._show)
         source = SchemaSource(MemorySource(self.broker, ["posts"], "g"), schemas)
         consumer = make_poll_loop(
@@ -91,10 +92,11 @@ class Running:
             source=source,
             parser=PostParser(self.settings.post, schemas.known),
             judge=ScriptedJudge(),
-            publisher=MemoryPublisher(self.broker),
+            publisher=self._publisher(mode),
             clock=SystemClock(),
             metrics=self.metrics,
         )
+        await consumer._delivery.publisher.start()
         await source.start(consumer)
         running = asyncio.create_task(consumer.run())
         try:
@@ -104,6 +106,15 @@ class Running:
             await running
             await consumer.drain()
             await source.stop()
+            await consumer._delivery.publisher.stop()
+
+    def _publisher(self, mode: str) -> MemoryPublisher | TransactionalPublisher:
+        if mode == "at_least_once":
+            return MemoryPublisher(self.broker)
+        transactor = MemoryTransactor(self.broker, "g")
+        return TransactionalPublisher(
+            transactor, self.settings.delivery, self.metrics, fenced_pause_s=0
+        )
 
     def _show(self, state: Mapping[str, Any]) -> None:
         self.shown = state
@@ -125,7 +136,10 @@ class Running:
         return [b" ".join(value for _, value in record.headers) for record in records]
 
 
-async def test_a_registry_that_is_down_stalls_its_partition_alone(registry: RegistryServer) -> None:
+@pytest.mark.parametrize("mode", ["at_least_once", "exactly_once"])
+async def test_a_registry_that_is_down_stalls_its_partition_alone(
+    registry: RegistryServer, mode: str
+) -> None:
     known = registry.registry.register("posts-value", schema("Post"))
     registry.stop()
     run = Running(registry)
@@ -134,7 +148,7 @@ async def test_a_registry_that_is_down_stalls_its_partition_alone(registry: Regi
         run.broker.produce("posts", value, partition=0)
     for number in range(9):
         run.broker.produce("posts", plain(f"p{number}"), partition=1)
-    async with run.started():
+    async with run.started(mode):
         await run.until(lambda: len(run.verdicts()) == 10)
         await run.until(lambda: run.broker.committed("g").get(PLAIN) == 9)
         await run.until(lambda: run.broker.committed("g").get(FRAMED) == 1)
