@@ -26,6 +26,7 @@
         |-- CloudEventError      an invalid CloudEvent
         |-- MissingFieldError    a required field is missing
         |-- FieldTypeError       a required field has the wrong type
+        |-- EmptyTextError       no text and no title, and ``post.empty_text`` is ``dead_letter``
         |-- NotAPostError        not a post by ``post.where``: it is skipped instead
         |-- PromptError          the engine cannot take the prompt of this post
         `-- EngineKilledError    the engine died or hung on this post
