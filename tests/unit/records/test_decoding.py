@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import io
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import fastavro
 import pytest
@@ -137,6 +137,11 @@ def test_values_that_json_does_not_have() -> None:
 @pytest.mark.parametrize("value", GOOD)
 def test_the_examples_are_posts(value: bytes) -> None:
     assert PARSER.parse(value, []).id == "1"
+
+
+@pytest.mark.parametrize("form", ["avro", "protobuf", "json_schema"])
+def test_a_file_of_posts_is_json_whatever_the_format_of_the_topic(form: Literal["avro"]) -> None:
+    assert PostParser(PostSettings(format=form)).parse(b'{"id":"1","text":"t"}', []).id == "1"
 
 
 _FRAMES = st.sampled_from(GOOD)
