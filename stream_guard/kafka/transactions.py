@@ -265,6 +265,8 @@ async def _settled(producer: AIOKafkaProducer, waiting: Sequence[asyncio.Future[
     """
     transaction = producer._txn_manager._transaction_waiter  # noqa: SLF001 - it has no public name
     batches = asyncio.gather(*waiting, return_exceptions=True)
+    # Looked at, so that nobody logs its cancellation as lost.
+    batches.add_done_callback(lambda done: done.cancelled() or done.exception())
     try:
         await asyncio.wait([batches, transaction], return_when=asyncio.FIRST_COMPLETED)
         if not batches.done():

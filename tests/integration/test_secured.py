@@ -351,7 +351,11 @@ async def test_a_permission_that_is_taken_away_ends_the_service_by_name(
         assert await asyncio.to_thread(run.process.wait, HANG_S) == 3
     output = run.log.read_text()
     assert_no_secret(output + shown, user)
-    told = json.loads(output.splitlines()[-1])["event"]
+    told = [
+        line["event"]
+        for line in map(json.loads, output.splitlines())
+        if line.get("logger") == "output"
+    ][-1]
     assert f"access control lists forbid topic {deployment.verdicts}" in told
     assert await committed(secure, deployment) == 5
 
