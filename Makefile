@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak fuzz chart bench-cascade bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak fuzz chart bench-cascade bench-formats bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -94,6 +94,9 @@ cost: $(STAMP) ## count the calls and bytes of a record by stage; no times
 
 bench-cascade: $(STAMP) ## measure posts/s of each cheap tier on a core, and what each settles of the demo
 	@$(BIN)/python -m benchmarks.cascade
+
+bench-formats: $(STAMP) ## measure records/s of each format on a core, and of a stream of 80 % not-posts against a bare loop
+	@$(BIN)/python -m benchmarks.formats $(ARGS)
 
 bench-reload: $(STAMP) ## measure how soon an edited policy shows in verdicts, with the real engine
 	@$(BIN)/python -m benchmarks.reload

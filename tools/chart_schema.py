@@ -30,10 +30,12 @@ OWNED = {
 }
 # Sections of commands that no pod runs.
 FOREIGN = {"studio"}
+# Secrets belong into a Secret, not into values: `extraEnv` takes them from there, or a file of `extraVolumes`.
+SECRET = {"registry": {"password", "bearer_token", "ssl_key_password"}}
 
 
 def config_schema():
-    """Return the JSON Schema of ``config``: sections of settings, without those in OWNED."""
+    """Return the JSON Schema of ``config``: sections of settings, without those in OWNED and SECRET."""
     document = Settings.model_json_schema()
     definitions = document["$defs"]
     sections = {}
@@ -41,7 +43,7 @@ def config_schema():
         if name in FOREIGN:
             continue
         schema = _inlined(section, definitions)
-        for owned in OWNED.get(name, ()):
+        for owned in OWNED.get(name, set()) | SECRET.get(name, set()):
             del schema["properties"][owned]
         sections[name] = schema
     return {"type": "object", "additionalProperties": False, "properties": sections}

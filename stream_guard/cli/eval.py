@@ -16,16 +16,18 @@ from stream_guard.cli.options import (
     complete_policy,
 )
 from stream_guard.cli.policy_folder import find_policy, load_folder
-from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, write_json
+from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, warn, write_json
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
-from stream_guard.core.errors import LimitError, SettingsError
+from stream_guard.core.errors import LimitError, RecordError, SettingsError
 from stream_guard.offline.evaluation.thresholds import BY_LANGUAGE, Thresholds, read_share
 from stream_guard.policies.effort import with_effort
+from stream_guard.records.post import PostParser
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.offline.evaluation.golden import GoldenRow
     from stream_guard.offline.evaluation.report import Evaluation
     from stream_guard.offline.evaluation.thresholds import Check
     from stream_guard.policies.policy import Policy
@@ -177,11 +179,14 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         labels=_read_map(labels or ()),
         text_bytes_max=settings.post.max_text_bytes,
     )[:limit]
+    _finish(rows, PostParser(settings.post), data)
     if min_f1_by_language is not None and not any(row.post.language for row in rows):
         message = f"{BY_LANGUAGE}: no row of {data} has a language; name its column with --language-column"
         raise SettingsError(message)
     other = None if against is None else side_against(against, chosen, policies, settings)
-    target = _make_folder(out or Path("eval-output") / policy)
+    target = out or Path("eval-output") / policy
+    replaces = (target / "report.json").exists()
+    _make_folder(target)
     thresholds = Thresholds(
         min_f1, min_precision, min_recall, max_undecided, max_flips, min_f1_by_language
     )
@@ -192,6 +197,8 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
             run.run(lambda what, done, total: progress(done, total, what), judge=warm)
         )
     document = write_files(target, evaluation, lines, rows if texts else None)
+    if replaces:
+        warn(f"the report of an earlier run in {target} was replaced; --out keeps both")
     if json:
         write_json(document)
     else:
@@ -200,6 +207,16 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         say_evaluation(evaluation)
         say(f"wrote {target / 'report.html'}")
     _refuse_missed(evaluation)
+
+
+def _finish(rows: Sequence[GoldenRow], parser: PostParser, file: Path) -> None:
+    """Resolve the markup of posts that were in no record, as the service does. Raises SettingsError."""
+    for row in rows:
+        try:
+            parser.finish(row.post)
+        except RecordError as error:
+            message = f"{file}:{row.number}: would be a dead letter: {error}; remove the row"
+            raise SettingsError(message) from error
 
 
 def _golden_set(folder: Path, policy: Policy) -> Path:
@@ -236,7 +253,7 @@ def _read_map(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _make_folder(folder: Path) -> Path:
+def _make_folder(folder: Path) -> None:
     """Make the folder before the minutes of judging, not after. Raises SettingsError."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -246,4 +263,3 @@ def _make_folder(folder: Path) -> Path:
             f"--out {folder}: {error.strerror or error}; name a folder that this user may write to"
         )
         raise SettingsError(message) from error
-    return folder

@@ -105,6 +105,10 @@ def _json_lines(source: str, content: bytes, parser: PostParser) -> list[PostLin
 def text_line(source: str, text: str, settings: PostSettings) -> PostLine:
     """Return a text as a post, or the reason why it would be a dead letter."""
     post = _post(source, text)
+    try:
+        PostParser(settings).finish(post)
+    except RecordError as error:
+        return PostLine(source, 1, None, error)
     if post.text_bytes > settings.max_text_bytes:
         message = f"the text has {post.text_bytes} bytes; post.max_text_bytes is {settings.max_text_bytes}"
         return PostLine(source, 1, None, TooLargeError(message))

@@ -68,8 +68,8 @@ def studio(
 ) -> None:
     """Keep an engine warm: judge what you type, and again whenever a policy is saved.
 
-    classify, eval and policies attack of the same user find this engine and use it, if it has their model and
-    settings. It ends when nobody has used it for studio.idle_timeout_s.
+    classify, eval, policies attack and policies calibrate of the same user find this engine and use it, if it has
+    their model and settings. It ends when nobody has used it for studio.idle_timeout_s.
     """
     from stream_guard.offline.studio.studio import Studio
     from stream_guard.telemetry.logs import configure_logs
@@ -120,7 +120,9 @@ class _View:
     async def begin(self, running: Studio, posts: list[Post]) -> None:
         """Say that the studio is ready, and judge the posts to begin with."""
         names = ", ".join(policy.id for policy in running.workbench.policies)
-        warn(f"ready: classify, eval and policies attack use this engine ({running.path})")
+        warn(
+            f"ready: classify, eval, policies attack and policies calibrate use this engine ({running.path})"
+        )
         warn(f"judging by {names}; save a policy to judge the kept posts again")
         if posts:
             await self._judge(running, posts)

@@ -56,9 +56,11 @@ def tail(
 
 
 async def _write(values: AsyncIterator[bytes], *, json: bool) -> None:
-    from stream_guard.cli.views.verdict_line import verdict_line
+    from stream_guard.cli.views.verdict_line import verdict_heads, verdict_line
     from stream_guard.records.verdict_event import decode_verdict
 
+    if at_terminal() and not json:
+        say(verdict_heads())
     async for value in values:
         try:
             if json:

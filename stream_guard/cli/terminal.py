@@ -21,6 +21,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from stream_guard.core.english import count_of
 from stream_guard.core.secrets import mask_text
 from stream_guard.core.visible_text import visible_line
 
@@ -160,11 +161,6 @@ def _write(text: str, *, to_stderr: bool = False) -> None:
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
-
-
-def count_of(count: int, one: str, many: str = "") -> str:
-    """Return a count and its noun: ``1 post``, ``2 posts``, ``0 posts``. ``many`` is the plural that takes no s."""
-    return f"{count:,} {one if count == 1 else many or one + 's'}"
 
 
 def at_terminal() -> bool:

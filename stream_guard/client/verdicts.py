@@ -48,6 +48,7 @@ class Content(BaseModel):
         repaired: whether the record had lone surrogates, which were replaced by U+FFFD.
         nulled: names of the fields that the record has, but that could not be used.
         context: the thread around the post, or None.
+        markup: how the text's markup was resolved: ``format``, ``changes`` and ``model_read``; None if it had none.
     """
 
     model_config = _OPEN
@@ -60,6 +61,7 @@ class Content(BaseModel):
     repaired: bool = False
     nulled: tuple[str, ...] = ()
     context: ContextRef | None = None
+    markup: dict[str, Any] | None = None
 
 
 class PolicyRef(BaseModel):

@@ -7,6 +7,7 @@
     |   |-- SettingsError        a setting or option is unknown, malformed or contradictory
     |   `-- PolicyError          a policy or the routes cannot be used
     |-- BrokerError              Kafka is unreachable or refused a request                        exit 3
+    |   |-- RegistryError        the schema registry is unreachable or refused a request
     |   `-- DoubtError           a transaction failed, or its outcome is unknown
     |-- EngineError              the engine did not start, or died                                exit 4
     |   `-- EngineHungError      the engine runs but decides nothing
@@ -20,9 +21,12 @@
         |-- TooDeepError         nested deeper than ``post.max_depth``
         |-- EncodingError        not UTF-8
         |-- JsonError            not JSON
+        |-- SchemaError          its schema is unknown, of another kind, or cannot be used
+        |-- DecodeError          its bytes do not follow its schema
         |-- CloudEventError      an invalid CloudEvent
         |-- MissingFieldError    a required field is missing
         |-- FieldTypeError       a required field has the wrong type
+        |-- EmptyTextError       no text and no title, and ``post.empty_text`` is ``dead_letter``
         |-- NotAPostError        not a post by ``post.where``: it is skipped instead
         |-- PromptError          the engine cannot take the prompt of this post
         `-- EngineKilledError    the engine died or hung on this post
@@ -73,6 +77,10 @@ class BrokerError(StreamGuardError):
     """Kafka is unreachable, or refused a request that Stream Guard needs."""
 
     exit_code = ExitCode.BROKER
+
+
+class RegistryError(BrokerError):
+    """The schema registry is unreachable, or refused a request; records that need a schema wait."""
 
 
 class DoubtError(BrokerError):
@@ -154,6 +162,18 @@ class JsonError(RecordError):
     reason = "json"
 
 
+class SchemaError(RecordError):
+    """The record's schema is unknown to the registry, of another kind than ``post.format``, or cannot be used."""
+
+    reason = "schema"
+
+
+class DecodeError(RecordError):
+    """The record's bytes do not follow its schema."""
+
+    reason = "decode"
+
+
 class CloudEventError(RecordError):
     """The record says that it is a CloudEvent, but is not a valid one."""
 
@@ -170,6 +190,12 @@ class FieldTypeError(RecordError):
     """A required field has the wrong type."""
 
     reason = "field_type"
+
+
+class EmptyTextError(RecordError):
+    """The text and the title are empty, and ``post.empty_text`` is ``dead_letter``."""
+
+    reason = "empty_text"
 
 
 class NotAPostError(RecordError):

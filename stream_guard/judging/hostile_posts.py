@@ -173,6 +173,8 @@ def attacked(post: Post, attack: Attack, taxonomy: Taxonomy) -> Post:
     size = len(hostile.encode("utf-8", "replace"))
     if not attack.in_thread:
         others = post.text_bytes - len(post.text.encode("utf-8", "replace"))
-        return replace(post, id=name, text=hostile, text_bytes=size + others)
+        return replace(
+            post, id=name, text=hostile, text_bytes=size + others, markup=None, empty=False
+        )
     context = (*post.context, ThreadEntry("quoted", hostile))
     return replace(post, id=name, context=context, text_bytes=post.text_bytes + size)

@@ -126,6 +126,12 @@ def build_verdict(
         content["nulled"] = post.nulled
     if post.context or post.context_dropped:
         content["context"] = {"texts": len(post.context), "dropped": post.context_dropped}
+    if post.markup is not None:
+        content["markup"] = {
+            "format": post.markup.format,
+            "changes": post.markup.changes,
+            "model_read": "text" if post.markup.for_model else "original",
+        }
     return {
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),

@@ -24,6 +24,7 @@ from aiokafka.errors import (
     UnsupportedSaslMechanismError,
 )
 from aiokafka.protocol.admin import SaslHandShakeRequest
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_guard.core.errors import named
 from stream_guard.kafka.security import client_identity
@@ -220,6 +221,8 @@ async def _try_kafka(
     except (KafkaError, OSError, TimeoutError) as error:
         return await _kafka_fault(error, settings, ours, f"{host}:{port}")
     try:
+        if settings.security.sasl_mechanism == "OAUTHBEARER":
+            return await _token_fault(connection, settings, f"{host}:{port}")
         if settings.security.sasl_mechanism is not None:
             return None
         return await _needs_sasl(connection, settings, f"{host}:{port}")
@@ -273,6 +276,20 @@ def _credentials_fault(settings: KafkaSettings, place: str) -> str:
         f"{place} rejects user {security.username!r} or the password ({security.sasl_mechanism}); fix "
         f"kafka.security.username and {'password' if security.password_file is None else 'password_file'}"
     )
+
+
+async def _token_fault(connection: Any, settings: KafkaSettings, place: str) -> str | None:  # noqa: ANN401 - of aiokafka
+    """Return that the broker rejects the token.
+
+    It answers a bad token with a challenge instead of an error (RFC 7628), which aiokafka takes for a success. The next
+    request then fails.
+    """
+    try:
+        async with asyncio.timeout(_STEP_TIMEOUT_S):
+            await connection.send(MetadataRequest([], allow_auto_topic_creation=False))
+    except (KafkaError, OSError, TimeoutError):
+        return _credentials_fault(settings, place)
+    return None
 
 
 async def _needs_sasl(connection: Any, settings: KafkaSettings, place: str) -> str | None:  # noqa: ANN401 - of aiokafka

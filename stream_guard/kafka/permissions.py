@@ -189,7 +189,9 @@ async def require_permissions(
 def explain_denial(error: BaseException, *, topic: str = "", group: str = "") -> str:
     """Return an error of a running client with its remedy, where access control lists are its cause."""
     if isinstance(error, TopicAuthorizationFailedError):
-        names = topic or ", ".join(sorted(map(str, error.args[0] if error.args else ())))
+        # aiokafka gives a name, or a set of names.
+        told = error.args[0] if error.args else ()
+        names = topic or (told if isinstance(told, str) else ", ".join(sorted(told)))
         return f"access control lists forbid topic {names} ({named(error)}); grant Read on inputs, Write on outputs"
     if isinstance(error, GroupAuthorizationFailedError):
         return f"access control lists forbid the consumer group {group!r} ({named(error)}); grant Read on it"

@@ -165,6 +165,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             group_id=settings.group_id,
             group_instance_id=settings.group_instance_id,
             enable_auto_commit=False,
+            client_rack=settings.client_rack,
             auto_offset_reset="none",  # a position that is out of range is reported: see expiry.py
             isolation_level=settings.isolation_level,
             session_timeout_ms=settings.session_timeout_ms,

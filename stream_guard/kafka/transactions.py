@@ -216,7 +216,7 @@ class KafkaSession:
                 batch = producer.create_batch()
                 sent.append([record for record, _ in fill_batch(batch, queue, alone)])
                 waiting.append(await producer.send_batch(batch, topic, partition=number))
-        outcomes = await asyncio.gather(*waiting, return_exceptions=True)
+        outcomes = await _settled(producer, waiting)
         # Batches behind one that was too large fail with another error: the sequence has a gap.
         too_large = [
             (members, outcome)
@@ -252,6 +252,28 @@ class KafkaSession:
             except (KafkaError, OSError, TimeoutError, AssertionError):
                 pass  # in no state to be aborted, or out of reach
         await discard_producer(self._producer, timeout_s=timeout_s)
+
+
+async def _settled(producer: AIOKafkaProducer, waiting: Sequence[asyncio.Future[Any]]) -> list[Any]:
+    """Return the outcome of each batch of the open transaction.
+
+    aiokafka sends no batch of a topic that the broker refuses to the transaction, and never ends its future. The error
+    is on the transaction alone.
+
+    Raises:
+        KafkaError: the transaction has failed.
+    """
+    transaction = producer._txn_manager._transaction_waiter  # noqa: SLF001 - it has no public name
+    batches = asyncio.gather(*waiting, return_exceptions=True)
+    # Looked at, so that nobody logs its cancellation as lost.
+    batches.add_done_callback(lambda done: done.cancelled() or done.exception())
+    try:
+        await asyncio.wait([batches, transaction], return_when=asyncio.FIRST_COMPLETED)
+        if not batches.done():
+            transaction.result()
+        return await batches
+    finally:
+        batches.cancel()
 
 
 def _explain(error: BaseException, name: str, what: str) -> BrokerError:

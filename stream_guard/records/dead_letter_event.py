@@ -63,8 +63,9 @@ def build_dead_letter(
     Args:
         record: the record that cannot be judged.
         error: the cause.
-        kafka: the consumer group, and ``dead_letter_bytes_max``: a longer value is cut to that, with its length and
-            sha256 in the headers. Key and headers are cut if they exceed 64 KiB or the space that the value leaves.
+        kafka: the consumer group, the headers of other conventions, and ``dead_letter_bytes_max``: a longer value is
+            cut to that, with its length and sha256 in the headers. Key and headers are cut if they exceed 64 KiB or
+            the space that the value leaves.
         failed_ms: when the record failed, Unix time in ms.
         policy_id: the policy that was judging; None if the record failed before.
         attempts: how often the record was tried since it was read.
@@ -103,8 +104,39 @@ def build_dead_letter(
         if len(kept) < len(headers):
             about.append(("sg_cut_headers", str(len(headers) - len(kept))))
             headers = kept
+    for convention in kafka.dead_letter_headers:
+        about += _COPIES[convention](record, error, kafka.group_id)
     headers += [(name, text.encode("utf-8", "backslashreplace")) for name, text in about]
     return DeadLetterEvent(key, value, headers)
+
+
+def _as_connect(record: Record, error: RecordError, group: str) -> list[tuple[str, str]]:
+    """Return a dead letter's headers under Kafka Connect's names (KIP-298, ``DeadLetterQueueReporter``)."""
+    prefix = "__connect.errors."
+    return [
+        (f"{prefix}topic", record.topic),
+        (f"{prefix}partition", str(record.partition)),
+        (f"{prefix}offset", str(record.offset)),
+        (f"{prefix}connector.name", group),
+        (f"{prefix}stage", error.stage),
+        (f"{prefix}exception.class.name", type(error).__name__),
+        (f"{prefix}exception.message", str(error)),
+    ]
+
+
+def _as_streams(record: Record, error: RecordError, _group: str) -> list[tuple[str, str]]:
+    """Return a dead letter's headers under Kafka Streams' names (KIP-1034, ``ExceptionHandlerUtils``)."""
+    prefix = "__streams.errors."
+    return [
+        (f"{prefix}exception", f"{type(error).__name__}: {error}"),
+        (f"{prefix}message", str(error)),
+        (f"{prefix}topic", record.topic),
+        (f"{prefix}partition", str(record.partition)),
+        (f"{prefix}offset", str(record.offset)),
+    ]
+
+
+_COPIES: Final = {"connect": _as_connect, "streams": _as_streams}
 
 
 def smaller_dead_letter(

@@ -12,7 +12,7 @@ import orjson
 
 from stream_guard.core.errors import EncodingError, JsonError, TooDeepError
 
-__all__ = ["load_document"]
+__all__ = ["check_depth", "load_document"]
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # JSON has backslashes in strings only, so every escape is found from left to right. A pair of surrogates is one
@@ -58,7 +58,7 @@ def load_document(value: bytes, max_depth: int) -> tuple[Any, bool]:
         document, repaired = _load_again(value, error)
     # A document cannot be deeper than its number of brackets, so most need no walk.
     if value.count(b"{") + value.count(b"[") > max_depth:
-        _check_depth(document, max_depth)
+        check_depth(document, max_depth)
     return document, repaired
 
 
@@ -95,7 +95,7 @@ def _cause(value: bytes) -> str:
         schema_id = int.from_bytes(value[1:_FRAME_BYTES])
         return (
             f"; it begins with a schema registry's frame (magic byte 0, schema id {schema_id}): "
-            "produce plain JSON, with a serializer that does not use the registry"
+            "set registry.url (STREAM_GUARD_REGISTRY__URL) and leave post.format at auto, or produce plain JSON"
         )
     if not value.strip():
         return "; it is empty"
@@ -103,7 +103,8 @@ def _cause(value: bytes) -> str:
     return f"; it contains {found[0].decode()}, which JSON does not allow" if found else ""
 
 
-def _check_depth(document: Any, max_depth: int) -> None:  # noqa: ANN401 - any JSON value
+def check_depth(document: Any, max_depth: int) -> None:  # noqa: ANN401 - any JSON value
+    """Return if a document has at most so many levels of nesting. Raises TooDeepError."""
     level = [document]
     for _ in range(max_depth + 1):
         level = [

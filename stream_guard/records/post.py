@@ -7,11 +7,15 @@ Only the id and the text can make a record a dead letter. Every other field that
 from __future__ import annotations
 
 import hashlib
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_guard.core.errors import (
+    EmptyTextError,
+    EncodingError,
     FieldTypeError,
+    JsonError,
     MissingFieldError,
     NotAPostError,
     TombstoneError,
@@ -20,14 +24,19 @@ from stream_guard.core.errors import (
 from stream_guard.core.json_pointer import FirstOf, JsonPointer
 from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.records.cloud_event import open_cloud_event
+from stream_guard.records.decoding.frame import HEADER
+from stream_guard.records.decoding.framed import FramedDecoder
 from stream_guard.records.field_values import identifier, label, time_ms
 from stream_guard.records.json_document import load_document
+from stream_guard.records.markup import is_blank, resolve
 from stream_guard.records.post_conditions import PostConditions
 from stream_guard.records.thread import NO_THREAD, ThreadEntry, ThreadReader
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.records.decoding.framed import Schemas
+    from stream_guard.records.markup import Markup, Resolved
     from stream_guard.settings import PostSettings
 
 __all__ = ["Headers", "Post", "PostParser", "ThreadEntry"]
@@ -55,6 +64,9 @@ class Post:
         nulled: names of the fields that the record has, but that cannot be used.
         context: the thread around it, oldest first. The parent is part of it.
         context_dropped: how many earlier posts of the thread were left out because of the limits.
+        markup: the text without its markup; None if it has none. With ``markup.for_model`` the text is
+            ``markup.whole``; ``sha256`` is always the original's.
+        empty: whether it is safe because neither text nor title say anything.
     """
 
     id: str
@@ -70,23 +82,39 @@ class Post:
     nulled: tuple[str, ...] = ()
     context: tuple[ThreadEntry, ...] = ()
     context_dropped: int = 0
+    markup: Resolved | None = None
+    empty: bool = False
 
 
 class PostParser:
     """Parses the posts of one platform, by the ``post`` settings.
 
+    Args:
+        settings: the section.
+        schemas: of a registry, by id; every schema that a record names must be here before the record is parsed. None:
+            there is no registry.
+
     Attributes:
         max_key_bytes: of a record's key, as ``post.max_key_bytes`` says.
     """
 
-    def __init__(self, settings: PostSettings) -> None:
-        self._topics = {topic: PostParser(settings.of_topic(topic)) for topic in settings.topics}
+    def __init__(self, settings: PostSettings, schemas: Schemas | None = None) -> None:
+        self._topics = {
+            topic: PostParser(settings.of_topic(topic), schemas) for topic in settings.topics
+        }
         self.max_key_bytes = settings.max_key_bytes
+        self._decoder = None
+        if schemas is not None and settings.format != "json":  # plain JSON has no frame
+            self._decoder = FramedDecoder(settings, schemas)
         self._format = settings.format
         self._max_text_bytes = settings.max_text_bytes
         self._max_field_bytes = settings.max_field_bytes
         self._max_record_bytes = settings.max_record_bytes
         self._max_depth = settings.max_depth
+        self._markup = settings.markup
+        self._is_plain = settings.markup == "plain"
+        self._for_model = settings.markup_for_model
+        self._empty_text = settings.empty_text
         self._where = PostConditions(settings.where) if settings.where else None
         self._fields = tuple(_place(getattr(settings, name)) for name in _FIELDS)
         self._thread = ThreadReader(settings.thread, settings.max_field_bytes)
@@ -119,7 +147,12 @@ class PostParser:
         if len(value) > self._max_record_bytes:
             message = f"the value has {len(value)} bytes; post.max_record_bytes is {self._max_record_bytes}"
             raise TooLargeError(message)
-        document, repaired = load_document(value, self._max_depth)
+        if self._decoder is None:
+            document, repaired = self._load(value, headers)
+            text_bytes_max = len(value)  # no text is longer than the JSON that it is in
+        else:
+            document, repaired, by_schema = self._decoder.decode(value, headers)
+            text_bytes_max = sys.maxsize if by_schema else len(value)
         attributes: dict[str, Any] | None = None
         if self._format != "json" and (headers or self._format == "cloudevents"):
             inner_repaired = False
@@ -135,7 +168,7 @@ class PostParser:
             repaired = repaired or inner_repaired
         if self._where is not None:
             self._where.check(document, headers)
-        post = self._read(document, attributes, len(value))
+        post = self._read(document, attributes, text_bytes_max)
         if repaired:
             post.repaired = True
         return post, document
@@ -154,11 +187,23 @@ class PostParser:
             raise TooLargeError(message)
         return value
 
+    def _load(self, value: bytes, headers: Headers) -> tuple[Any, bool]:
+        try:
+            return load_document(value, self._max_depth)
+        except (JsonError, EncodingError) as error:
+            if all(name != HEADER for name, _ in headers):
+                raise
+            message = (
+                f"{error}; the header {HEADER} names the record's schema: set registry.url "
+                "(STREAM_GUARD_REGISTRY__URL) and leave post.format at auto, or produce plain JSON"
+            )
+            raise type(error)(message) from None
+
     def _read(
         self,
         document: Any,  # noqa: ANN401 - any JSON value
         attributes: dict[str, Any] | None,
-        value_bytes: int,
+        text_bytes_max: int,
     ) -> Post:
         if not isinstance(document, dict):
             raise FieldTypeError("the document is not a JSON object")
@@ -167,11 +212,10 @@ class PostParser:
         else:
             found = [field.find(document) for field in self._fields]
         nulled: list[str] = []
-        # No field is longer than the JSON that it is in.
         if (
             found[0] is None
             or found[1] is None
-            or value_bytes > self._max_field_bytes
+            or text_bytes_max > self._max_field_bytes
             or not _STRINGS.issuperset(map(type, found[:-1]))
         ):
             self._convert(found, nulled)
@@ -191,7 +235,7 @@ class PostParser:
         created_at_ms = None
         if created_at is not None or attributes:
             created_at_ms = _created_ms(created_at, attributes, nulled)
-        return Post(
+        post = Post(
             post_id,
             text,
             hashlib.sha256(encoded).hexdigest(),
@@ -206,6 +250,25 @@ class PostParser:
             thread.entries,
             thread.dropped,
         )
+        # A quick check that most plain texts pass.
+        return post if self._is_plain and " " < text[:1] <= "~" else self.finish(post)
+
+    def finish(self, post: Post) -> Post:
+        """Resolve a post's markup, and see whether it is empty; for posts that were in no record.
+
+        Raises:
+            EmptyTextError: it is empty, and becomes a dead letter.
+        """
+        if not self._is_plain:
+            post.markup = resolve(post.text, self._markup, for_model=self._for_model)
+            if self._for_model:
+                _replace_by_resolved(post, self._markup)
+        text = post.text if post.markup is None else post.markup.whole
+        if self._empty_text != "judge" and is_blank(text) and is_blank(post.title or ""):
+            if self._empty_text == "dead_letter":
+                raise EmptyTextError("neither the text nor the title says anything")
+            post.empty = True
+        return post
 
     def _convert(self, found: list[Any], nulled: list[str]) -> None:
         """Give every field but the last its type, in place, and add the names of those that cannot be used."""
@@ -245,6 +308,21 @@ class PostParser:
             if read is None:
                 nulled.append(name)
             found[index] = read
+
+
+def _replace_by_resolved(post: Post, markup: Markup) -> None:
+    """Let the model read the text and the thread without their markup."""
+    before = [post.text, *(entry.text for entry in post.context)]
+    if post.markup is not None:
+        post.text = post.markup.whole
+    entries = []
+    for entry in post.context:
+        resolved = resolve(entry.text, markup)
+        entries.append(entry if resolved is None else entry._replace(text=resolved.whole))
+    post.context = tuple(entries)
+    after = [post.text, *(entry.text for entry in post.context)]
+    post.text_bytes += sum(len(text.encode()) for text in after)
+    post.text_bytes -= sum(len(text.encode()) for text in before)
 
 
 def _place(where: str | tuple[str, ...]) -> JsonPointer | FirstOf:

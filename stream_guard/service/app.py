@@ -7,6 +7,7 @@ import contextlib
 import gc
 import signal
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,9 +19,9 @@ from stream_guard.judging.archive.archive import Keeper
 from stream_guard.judging.assembly import make_cascade, make_lasting_judge
 from stream_guard.kafka.archive import make_archive
 from stream_guard.kafka.publisher import KafkaPublisher
-from stream_guard.kafka.source import KafkaSource, check_topics
+from stream_guard.kafka.registry.assembly import make_source
+from stream_guard.kafka.source import check_topics
 from stream_guard.kafka.transactions import KafkaTransactor, check_permissions
-from stream_guard.records.post import PostParser
 from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
@@ -41,9 +42,11 @@ if TYPE_CHECKING:
     from stream_guard.judging.engine.supervisor import EngineState
     from stream_guard.policies.policy import PolicySet
     from stream_guard.policies.reload import PolicyReloader
+    from stream_guard.records.post import PostParser
     from stream_guard.settings import Settings
     from stream_guard.stream.dead_letter_gate import DeadLetterGate
     from stream_guard.stream.delivery import Delivery
+    from stream_guard.stream.ports import Source
     from stream_guard.telemetry.export import SpanExporter
 
 _log = structlog.get_logger(__name__)
@@ -126,7 +129,7 @@ class App:
         _log.info(
             "starting",
             version=package_version(),
-            model=settings.engine.model,
+            **({"model": settings.engine.model} if settings.engine.kind == "vllm" else {}),
             engine=settings.engine.kind,
             policies=versions(policies),
             topics=list(settings.kafka.topics) or settings.kafka.topic_pattern,
@@ -137,9 +140,11 @@ class App:
         await check_permissions(settings, topics)
         # A topic that the pattern catches waits for its route; it must not stop the others.
         check_routes(policies, settings.kafka.topics, settings)
-        source = KafkaSource(settings.kafka, settings.delivery, self.metrics)
+        source, parser = make_source(
+            settings, self.metrics, partial(self.health.details.__setitem__, "registry")
+        )
         delivery = self._make_delivery(source)
-        pipeline, poll_loop = self._make_stream(policies, source, delivery)
+        pipeline, poll_loop = self._make_stream(policies, source, delivery, parser)
         self._poll_loop = poll_loop
         self.health.turns = lambda: poll_loop.turns
         reloader = self._make_reloader(policies, pipeline, poll_loop, topics)
@@ -164,13 +169,17 @@ class App:
                     await self._close(source, delivery)
 
     def _make_stream(
-        self, policies: PolicySet, source: KafkaSource, delivery: Delivery
+        self,
+        policies: PolicySet,
+        source: Source,
+        delivery: Delivery,
+        parser: PostParser,
     ) -> tuple[Pipeline, PollLoop]:
         settings = self.settings
         pipeline = Pipeline(
             settings,
             policies,
-            parser=PostParser(settings.post),
+            parser=parser,
             judge=self.judge,
             publisher=delivery.publisher,
             clock=self._clock,
@@ -197,7 +206,7 @@ class App:
                 remedy="spans carry the text of posts and of the model (telemetry.trace_content); see who reads them",
             )
 
-    def _make_delivery(self, source: KafkaSource) -> Delivery:
+    def _make_delivery(self, source: Source) -> Delivery:
         """Return the delivery mode that the settings name."""
         kafka, delivery = self.settings.kafka, self.settings.delivery
         if delivery.mode == "at_least_once":
@@ -356,7 +365,7 @@ class App:
         ).set(1)
         _log.info("ready", http_port=self.probes.port, **about)
 
-    async def _close(self, source: KafkaSource, delivery: Delivery) -> None:
+    async def _close(self, source: Source, delivery: Delivery) -> None:
         await source.stop()
         await delivery.publisher.stop()
         with contextlib.suppress(TimeoutError):

@@ -136,6 +136,12 @@ class KafkaSettings(Section):
     """How verdicts are CloudEvents: ``binary`` has the attributes in headers, ``structured`` in the JSON value."""
     dead_letter_bytes_max: int = Field(900_000, ge=1_024)
     """Most bytes of a dead letter's value. A larger value is cut, and headers name the original size and record."""
+    dead_letter_headers: tuple[Literal["connect", "streams"], ...] = ()
+    """Further headers of dead letters, for tools that know them: Kafka Connect's ``__connect.errors.*``, Kafka Streams'
+    ``__streams.errors.*``. The ``sg_*`` headers stay."""
+    client_rack: str | None = None
+    """The rack or zone of this process: it then reads from a replica in the same rack (KIP-392), if the brokers have
+    ``broker.rack`` and ``replica.selector.class`` set. Unset: from leaders."""
 
     @model_validator(mode="after")
     def _consistent(self) -> KafkaSettings:

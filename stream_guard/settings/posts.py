@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.settings.section import Section
 from stream_guard.settings.threads import ThreadSettings
+
+REGISTRY_FORMATS: Final = ("avro", "protobuf", "json_schema")
+"""Values of ``post.format`` that need a schema registry."""
 
 
 def _listed(value: Any) -> Any:  # noqa: ANN401 - whatever the file or environment holds
@@ -37,8 +40,10 @@ _Values: TypeAlias = Annotated[
 class TopicPostSettings(Section):
     """What may differ between topics: the settings of ``post`` except ``topics``."""
 
-    format: Literal["auto", "json", "cloudevents"] = "auto"
-    """``auto`` reads a CloudEvent if the headers say so, and plain JSON otherwise; ``cloudevents`` requires one."""
+    format: Literal["auto", "json", "cloudevents", "avro", "protobuf", "json_schema"] = "auto"
+    """``auto`` reads a CloudEvent if the headers say so, and plain JSON otherwise; ``cloudevents`` requires one. With
+    ``registry.url``, both read a record with a schema id by its schema. ``avro``, ``protobuf`` and ``json_schema``
+    require a schema of that kind."""
     id: _Pointer = "/id"
     """The post's id. Every record needs it; a number becomes a string."""
     text: _Pointer = "/text"
@@ -56,6 +61,16 @@ class TopicPostSettings(Section):
     parent: _Pointer = "/parent"
     """The text that the post answers: context, not judged."""
     thread: ThreadSettings = ThreadSettings()
+    """The text that the post answers."""
+    markup: Literal["plain", "html", "markdown"] = "plain"
+    """How texts are written. Rules match the text without tags, entities and marks. They match targets of links and
+    hidden texts apart from it."""
+    markup_for_model: bool = False
+    """Whether the classifier and the model read that text as well, links and hidden texts named under it; if not, they
+    read the original."""
+    empty_text: Literal["safe", "dead_letter", "judge"] = "safe"
+    """What becomes of a post whose text and title are empty, also once markup is resolved: ``safe`` without asking the
+    model, a dead letter, or judged like any other."""
     where: dict[_Place, _Values] = Field(default_factory=dict)
     """Which records are posts: from a JSON pointer or ``header:NAME`` to the accepted values. A record must meet all;
     others, and null values, are skipped and counted. ``*`` accepts any value, null a missing one. Empty: all records.

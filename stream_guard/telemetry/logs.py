@@ -1,7 +1,7 @@
 """Configures structlog and the standard logging: JSON lines, or colours on a terminal.
 
-Each line names a trace: the record's if the line is about a record, else the current span's, else the run's. No line
-holds text of a post, so tracebacks show no variables.
+Each JSON line names a trace: the record's if the line is about a record, else the current span's, else the run's. No
+line holds text of a post, so tracebacks show no variables.
 """
 
 from __future__ import annotations
@@ -44,6 +44,7 @@ def configure_logs(settings: TelemetrySettings, *, whole_output: bool = False) -
     ]
     final: list[structlog.typing.Processor] = (
         [
+            _drop_trace,
             _mask_names,
             _make_visible,
             structlog.dev.ConsoleRenderer(
@@ -91,6 +92,15 @@ def _add_trace(
     if known is not None and "trace_id" not in line:
         line["trace_id"] = f"{known.trace_id:032x}"
         line["span_id"] = f"{known.span_id:016x}"
+    return line
+
+
+def _drop_trace(
+    _logger: object, _method: str, line: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """Leave out the ids of traces, which nobody follows from a terminal by hand."""
+    for name in ("trace_id", "span_id"):
+        line.pop(name, None)
     return line
 
 

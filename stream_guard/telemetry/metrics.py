@@ -114,6 +114,16 @@ class Metrics:
         Gauge, "stream_guard_topics_without_route",
         "Assigned topics that kafka.topic_pattern catches and no policy judges; they are not read.",
     )  # fmt: skip
+    registry_requests = _Metric(
+        Counter, "stream_guard_registry_requests",
+        "Schemas requested from the registry: fetched (ok), unknown to it or unusable (unknown), or not answered "
+        "(failed), which is retried.",
+        ("outcome",), values=("ok", "unknown", "failed"),
+    )  # fmt: skip
+    registry_waiting = _Metric(
+        Gauge, "stream_guard_registry_waiting_partitions",
+        "Partitions that wait for a schema from the registry; none of their records is read until it comes.",
+    )  # fmt: skip
     repeats = _Metric(
         Counter, "stream_guard_repeats",
         "Records read again (rebalance, rewind, reset), and verdicts and dead letters sent again because nobody "

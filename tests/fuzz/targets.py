@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 from aiokafka.errors import CorruptRecordException
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from google.protobuf import descriptor_pb2
 
 from stream_guard.client import UnreadableVerdictError, parse_verdict
 from stream_guard.core.errors import (
@@ -35,6 +36,9 @@ from stream_guard.policies.lint import lint_policy
 from stream_guard.policies.policy import make_policy
 from stream_guard.policies.store import PolicyFiles, build_policies
 from stream_guard.records.dead_letter import read_dead_letter, replayed_id
+from stream_guard.records.decoding.avro import AvroSchema
+from stream_guard.records.decoding.json_schema import JsonSchema
+from stream_guard.records.decoding.protobuf import ProtobufSchema
 from stream_guard.records.post import PostParser
 from stream_guard.settings import EngineSettings, PostSettings, load_settings
 from stream_guard.telemetry.trace_context import read_traceparent
@@ -252,11 +256,62 @@ def _read_cloud_event(data: bytes) -> object:
     return PostParser(PostSettings(format="cloudevents")).parse(data, headers)
 
 
+@cache
+def _framed_parser() -> PostParser:
+    fields = [
+        {"name": name, "type": ["null", "string", "bytes"]} for name in ("id", "text", "author")
+    ]
+    tree = {"name": "answers", "type": {"type": "array", "items": "Post"}}
+    post = {"type": "record", "name": "Post", "fields": [*fields, tree]}
+    file = descriptor_pb2.FileDescriptorProto(name="post.proto", syntax="proto3")
+    message = file.message_type.add(name="Post")
+    field = descriptor_pb2.FieldDescriptorProto
+    for number, name in enumerate(("id", "text", "author"), 1):
+        message.field.add(
+            name=name, number=number, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL
+        )
+    message.field.add(
+        name="answers",
+        number=4,
+        type=field.TYPE_MESSAGE,
+        type_name=".Post",
+        label=field.LABEL_REPEATED,
+    )
+    schemas = {
+        b"\0\0\0\1": AvroSchema(post, []),
+        b"\0\0\0\2": AvroSchema({**post, "fields": fields}, []),
+        b"\0\0\0\3": ProtobufSchema(file.SerializeToString(), []),
+        b"\0\0\0\4": JsonSchema(),
+    }
+    return PostParser(PostSettings(), schemas)
+
+
+def _read_frame(data: bytes) -> object:
+    # The first byte chooses a schema that is in memory; a source hands out no other record.
+    return (
+        _framed_parser().parse(b"\0\0\0\0" + bytes((1 + data[0] % 4,)) + data[1:], ())
+        if data
+        else None
+    )
+
+
 def targets() -> tuple[Target, ...]:
     """Return all of them."""
     policy = _policy().text.encode()
     return (
         Target("post", _read_post, (RecordError, NotAPostError), (_POST,), _JSON),
+        Target(
+            "frame",
+            _read_frame,
+            (RecordError, NotAPostError),
+            (
+                b"\0\x02\x021\x02\x02t\0\x02\x02\x021\x02\x02t\0\0\0",
+                b"\1\x02\x021\x02\x02t\0",
+                b"\2\0\x0a\x011\x12\x01t\x22\x03\x0a\x012",
+                b'\3{"id":"1","text":"t"}',
+            ),
+            (b"\x02", b"\x0a\x01", b"\xff\xff\xff\xff\x0f", b"\x22\x02\x22\0"),
+        ),
         Target("cloud_event", _read_cloud_event, (RecordError, NotAPostError), (_EVENT,), _JSON),
         Target(
             "headers",

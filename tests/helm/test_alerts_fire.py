@@ -134,6 +134,7 @@ FIRES: dict[str, tuple[int, dict[str, str]]] = {
             'stream_guard_records_expired_total{topic="posts",cause="past_end"}': "0+0x70",
         },
     ),
+    "StreamGuardRegistryAway": (5, {"stream_guard_registry_waiting_partitions": "2+0x60"}),
     "StreamGuardTransactionsFail": (
         40,
         {

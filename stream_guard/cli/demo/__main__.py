@@ -33,7 +33,7 @@ from stream_guard.cli.demo.posts import (
 )
 from stream_guard.cli.demo.process import Consumer
 from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
-from stream_guard.cli.terminal import say, say_error
+from stream_guard.cli.terminal import count_of, say, say_error
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.policies.store import load_policies
@@ -113,7 +113,9 @@ def not_shown(totals: Totals) -> list[str]:
     """Return a sentence for each thing that the demo has to show and did not."""
     found = []
     if len(totals.changed) < CHANGED_MIN:
-        found.append(f"only {len(totals.changed)} posts got another verdict by the edit")
+        found.append(
+            f"only {count_of(len(totals.changed), 'post')} got another verdict by the edit"
+        )
     if not totals.escalated:
         found.append("no post was left to people")
     said = [totals.by_text.get((text, QUOTES_POLICY)) for text in (QUOTED, REPLY)]

@@ -7,22 +7,30 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rich.console import Group
 from rich.text import Text
 
 from stream_guard.cli.terminal import count_of, styled, table_of
-from stream_guard.cli.views.verdict_line import COLOURS, verdict_line
+from stream_guard.cli.views.verdict_line import COLOURS, verdict_heads, verdict_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from rich.table import Table
 
 WINDOW_S: Final = 60
 LAST: Final = 10
 SLOWEST: Final = 5
+
+
+class _Second(NamedTuple):
+    """What arrived in one second: counts by decision, and a heap of the slowest (ms, number, verdict)."""
+
+    second: int
+    counts: Counter[str]
+    slowest: list[tuple[int, int, Mapping[str, Any]]]
 
 
 class LiveView:
@@ -35,9 +43,8 @@ class LiveView:
     def __init__(self, now_s: float) -> None:
         self._begun_s = now_s
         self._total: Counter[str] = Counter()
-        self._by_second: deque[tuple[int, Counter[str]]] = deque(maxlen=WINDOW_S)
+        self._by_second: deque[_Second] = deque(maxlen=WINDOW_S)
         self._last: deque[Mapping[str, Any]] = deque(maxlen=LAST)
-        self._slowest: list[tuple[int, int, Mapping[str, Any]]] = []
         self._count = 0
         self._metrics: dict[str, float] | None = None
         self._metrics_error = ""
@@ -48,16 +55,17 @@ class LiveView:
         self._count += 1
         self._total[decision] += 1
         second = int(now_s)
-        if not self._by_second or self._by_second[-1][0] != second:
-            self._by_second.append((second, Counter()))
-        self._by_second[-1][1][decision] += 1
+        if not self._by_second or self._by_second[-1].second != second:
+            self._by_second.append(_Second(second, Counter(), []))
+        current = self._by_second[-1]
+        current.counts[decision] += 1
         self._last.append(verdict)
         timing = verdict["timing"]
         slow = timing["published"] - timing["consumed"], self._count, verdict
-        if len(self._slowest) < SLOWEST:
-            heapq.heappush(self._slowest, slow)
+        if len(current.slowest) < SLOWEST:
+            heapq.heappush(current.slowest, slow)
         else:
-            heapq.heappushpop(self._slowest, slow)
+            heapq.heappushpop(current.slowest, slow)
 
     def show_metrics(self, samples: Mapping[str, float]) -> None:
         """Show these values of the service's metrics, by name."""
@@ -69,21 +77,28 @@ class LiveView:
 
     def rates(self, now_s: float) -> dict[str, float]:
         """Return verdicts a second, by decision, over the last minute or since the beginning."""
-        since_s = now_s - WINDOW_S
         counts: Counter[str] = Counter()
-        for second, found in self._by_second:
-            if second > since_s:
-                counts.update(found)
+        for one in self._window(now_s):
+            counts.update(one.counts)
         passed_s = min(WINDOW_S, max(1.0, now_s - self._begun_s))
         return {decision: count / passed_s for decision, count in counts.items()}
+
+    def _window(self, now_s: float) -> Iterator[_Second]:
+        return (one for one in self._by_second if one.second > now_s - WINDOW_S)
+
+    def _slowest(self, now_s: float) -> list[Mapping[str, Any]]:
+        found = heapq.nlargest(
+            SLOWEST, (slow for one in self._window(now_s) for slow in one.slowest)
+        )
+        return [verdict for _, _, verdict in found]
 
     def render(self, now_s: float) -> Group:
         """Return what to show now."""
         parts: list[Any] = [self._decisions(now_s), Text(), self._service(), Text()]
         if self._count:
-            parts.append(Text("slowest", style="bold"))
-            parts += [verdict_line(one) for _, _, one in sorted(self._slowest, reverse=True)]
-            parts += [Text(), Text("last", style="bold")]
+            parts += [Text(f"slowest of the last {WINDOW_S} s", style="bold"), verdict_heads()]
+            parts += [verdict_line(one) for one in self._slowest(now_s)]
+            parts += [Text(), Text("last", style="bold"), verdict_heads()]
             parts += [verdict_line(one) for one in reversed(self._last)]
         else:
             parts.append(Text("no verdict yet", style="dim"))

@@ -15,6 +15,17 @@ COLOURS: Final = {"violates": "red", "safe": "green", "undetermined": "yellow"}
 _TEXT_CHARACTERS: Final = 48
 
 
+_POLICY_CHARACTERS: Final = 24
+
+
+def verdict_heads() -> Text:
+    """Return the heads of the columns of :func:`verdict_line`."""
+    names = (
+        f"{'topic':<14} {'decision':<12} {'rule':<6} {'tier':<10} {'policy':<{_POLICY_CHARACTERS}} "
+    )
+    return styled((f"{names}{'took':>9}  post", "dim"))
+
+
 def verdict_line(verdict: Mapping[str, Any], text: str | None = None) -> Text:
     """Return topic, decision, rules (or category), tier, policy version, milliseconds and the post.
 
@@ -31,7 +42,7 @@ def verdict_line(verdict: Mapping[str, Any], text: str | None = None) -> Text:
         (f"{source['topic']:<14} ", "dim"),
         (f"{verdict['decision']:<12} ", COLOURS.get(verdict["decision"], "")),
         (f"{rule:<6} {verdict['provenance']['tier']:<10} ", ""),
-        (f"{policy['id']}@{policy['version']} ", "dim"),
+        (f"{policy['id'] + '@' + policy['version']:<{_POLICY_CHARACTERS}} ", "dim"),
         (f"{timing['published'] - timing['consumed']:>6} ms  ", ""),
         (what, ""),
     )

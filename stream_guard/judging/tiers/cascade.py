@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from stream_guard.judging.contract import Answer, Judgement, Provenance, TierStep
+from stream_guard.judging.contract import Answer, Provenance, TierStep
+from stream_guard.judging.tiers import empty_post
 from stream_guard.judging.tiers.duplicates import NEW, TIER, Duplicates, InFlight, Known, repeat
 from stream_guard.judging.tiers.ladder import Ladder
 from stream_guard.judging.tiers.model import Safeguard
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.clock import Clock
     from stream_guard.core.vocabulary import Tier
-    from stream_guard.judging.contract import Judge, JudgeRequest
+    from stream_guard.judging.contract import Judge, Judgement, JudgeRequest
     from stream_guard.judging.delivery import Deliver
     from stream_guard.judging.tiers.tier import CheapTier, Outcome
     from stream_guard.judging.tiers.worker import Screened
@@ -170,6 +171,10 @@ class Cascade:
         now_s = self._clock.monotonic_s()
         entries = [TieredRequest(request, deliver, now_s) for request in requests]
         self._entries.update([(entry.request.id, entry) for entry in entries])
+        if any(entry.request.post.empty for entry in entries):
+            empty = [entry for entry in entries if entry.request.post.empty]
+            entries = [entry for entry in entries if not entry.request.post.empty]
+            self._sort(empty_post.TIER, empty, [empty_post.OUTCOME] * len(empty), 0)
         waits = self._turning
         for part in slices(entries):
             if waits:
@@ -293,7 +298,7 @@ class Cascade:
                 provenance = Provenance(
                     tier=name, model=outcome.model, attempts=0, trail=(*entry.steps, step)
                 )
-                judgement = _judgement(entry, outcome.answer, provenance, now_ns)
+                judgement = entry.judgement(outcome.answer, provenance, now_ns)
                 judgement.confidence = outcome.confidence
                 judgement.confidence_method = outcome.confidence_method
                 settled.append((entry, judgement))
@@ -349,7 +354,7 @@ class Cascade:
             provenance = Provenance(
                 _NOBODY, _NOBODY, attempts=0, degraded=(*entry.degraded, *degraded), trail=trail
             )
-            settled.append((entry, _judgement(entry, _UNDETERMINED, provenance, now_ns)))
+            settled.append((entry, entry.judgement(_UNDETERMINED, provenance, now_ns)))
         self.settle(settled)
 
     def settle(self, settled: Sequence[tuple[TieredRequest, Judgement]]) -> None:
@@ -385,16 +390,10 @@ class Cascade:
         for entry in followers:
             self._entries.pop(entry.request.id, None)
             if known is None:
-                made = _judgement(entry, None, None, now_ns)
+                made = entry.judgement(None, None, now_ns)
                 made.error = judgement.error
             else:
                 us = round((now_s - entry.since_s) * 1e6)
                 made = repeat(entry, known, how="joins", us=us, now_ns=now_ns)
             groups.setdefault(entry.deliver, []).append(made)
         self._metrics.count_tier(TIER, settled=len(followers))
-
-
-def _judgement(
-    entry: TieredRequest, answer: Answer | None, provenance: Provenance | None, now_ns: int
-) -> Judgement:
-    return Judgement(entry.request, answer, None, provenance, None, None, now_ns, now_ns)

@@ -5,8 +5,9 @@ No post makes it raise. Its time grows at most linearly with the post. Its reaso
 **Order.** Rules are tried in the order of their file. The first that applies decides, whatever its outcome, as in
 ``routes.yaml`` and in a firewall. To write an allow-list, put a rule with the outcome ``safe`` first.
 
-**Input.** The text and the title, each by itself. The thread is not screened: a reply to a slur does not use the slur.
-Under ``judge: thread`` a rule can settle a post as violating, but not as safe. Hashes are compared with the text alone.
+**Input.** The text without its markup, the markup's links and hidden text, and the title, each by itself. The thread is
+not screened: a reply to a slur does not use the slur. Under ``judge: thread`` a rule can settle a post as violating,
+but not as safe. Hashes are compared with the text alone.
 """
 
 from __future__ import annotations
@@ -51,11 +52,15 @@ class RulesTier:
         rules = policy.rules
         if rules is None:
             return [_NO_RULES] * len(posts)
-        outcomes = [
-            _outcome(rules, rules.first(post.text, title=post.title, language=post.language))
-            for post in posts
-        ]
+        outcomes = [_outcome(rules, _first(rules, post)) for post in posts]
         return with_threads(outcomes, posts, policy)
+
+
+def _first(rules: RuleSet, post: Post) -> Hit | None:
+    markup = post.markup
+    if markup is None:
+        return rules.first(post.text, title=post.title, language=post.language)
+    return rules.first(markup.text, title=post.title, language=post.language, aside=markup.aside)
 
 
 _NO_RULES = Escalated("no_rules")
@@ -67,7 +72,7 @@ def _outcome(rules: RuleSet, hit: Hit | None) -> Outcome:
         return _NO_HIT
     rule, reason = hit.rule, f"rule:{hit.rule.id}"
     if rule.outcome == "escalate":
-        return Escalated(reason)
+        return Escalated(f"{reason}:disguised" if hit.disguised else reason)
     answer = Answer(
         rule.outcome,
         rule.category,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from stream_guard.judging.contract import Judgement
 from stream_guard.judging.delivery import Pending
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_guard.judging.contract import JudgeRequest, TierStep
+    from stream_guard.judging.contract import Answer, JudgeRequest, Provenance, TierStep
     from stream_guard.judging.delivery import Deliver
     from stream_guard.judging.tiers.ladder import Climb
     from stream_guard.records.post import Post
@@ -54,6 +55,12 @@ class TieredRequest(Pending):
         self.request = request
         self.deliver = deliver
         self.since_s = since_s
+
+    def judgement(
+        self, answer: Answer | None, provenance: Provenance | None, now_ns: int
+    ) -> Judgement:
+        """Return a judgement that took no time, at ``now_ns``, Unix time in ns."""
+        return Judgement(self.request, answer, None, provenance, None, None, now_ns, now_ns)
 
     @property
     def post(self) -> Post:

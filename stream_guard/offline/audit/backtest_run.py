@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_guard.core.errors import OperatorError, RecordError
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.kafka.ranges import RangeReader
+from stream_guard.kafka.registry.assembly import open_parser
 from stream_guard.offline.audit.audit_judge import AuditJudge
 from stream_guard.offline.audit.backtest import Outcome, Report
 from stream_guard.offline.audit.replay_run import read_verdict
 from stream_guard.policies.policy import PolicySet
 from stream_guard.policies.routing import Routing
-from stream_guard.records.post import PostParser
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.kafka.bounds import Bound
     from stream_guard.kafka.ranges import Spans
+    from stream_guard.kafka.registry.assembly import RecordParser
     from stream_guard.kafka.sinks import Sink
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
@@ -123,27 +124,27 @@ async def _judge_all(
     judge: AuditJudge,
     sink: Sink,
 ) -> None:
-    parser = PostParser(settings.post.of_topic(plan.topic))
     chunk: list[Record] = []
     taken = 0
-    async for record in reader.read(spans):
-        if (record.partition, record.offset) in report.new:
-            continue
-        if plan.records_max and taken >= plan.records_max:
-            report.left += 1
-            continue
-        taken += 1
-        chunk.append(record)
-        if len(chunk) >= _CHUNK_RECORDS:
-            await _judge(plan, report, parser, judge, sink, chunk)
-            chunk = []
-    await _judge(plan, report, parser, judge, sink, chunk)
+    async with open_parser(settings) as parser:
+        async for record in reader.read(spans):
+            if (record.partition, record.offset) in report.new:
+                continue
+            if plan.records_max and taken >= plan.records_max:
+                report.left += 1
+                continue
+            taken += 1
+            chunk.append(record)
+            if len(chunk) >= _CHUNK_RECORDS:
+                await _judge(plan, report, parser, judge, sink, chunk)
+                chunk = []
+        await _judge(plan, report, parser, judge, sink, chunk)
 
 
 async def _judge(
     plan: Plan,
     report: Report,
-    parser: PostParser,
+    parser: RecordParser,
     judge: AuditJudge,
     sink: Sink,
     records: Sequence[Record],
@@ -153,7 +154,8 @@ async def _judge(
     sources = []
     for record in records:
         try:
-            posts.append((parser.parse(record.value, record.headers), plan.policy))
+            post, _ = await parser.parse(record)
+            posts.append((post, plan.policy))
             sources.append(record)
         except RecordError as error:
             report.unreadable[error.reason] += 1

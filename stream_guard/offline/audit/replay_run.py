@@ -15,11 +15,11 @@ import orjson
 from stream_guard.core.errors import EvidenceError, OperatorError, SettingsError
 from stream_guard.kafka.archive import require_archive
 from stream_guard.kafka.ranges import RangeReader
+from stream_guard.kafka.registry.assembly import open_parser
 from stream_guard.offline.audit.audit_judge import AuditJudge
 from stream_guard.offline.audit.replay import Rebuilder, Replayed, compare, read_entries
 from stream_guard.policies.policy import PolicySet
 from stream_guard.policies.routing import Routing
-from stream_guard.records.post import PostParser
 from stream_guard.records.verdict_event import decode_verdict
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from stream_guard.judging.archive.archive import Kept
     from stream_guard.kafka.bounds import Bound
     from stream_guard.policies.policy import Policy
-    from stream_guard.records.post import Post
+    from stream_guard.records.post import Post, PostParser
     from stream_guard.settings import Settings
 
 VERDICTS_MAX: Final = 100_000
@@ -82,10 +82,14 @@ async def replay(
     verdicts = await find_verdicts(settings, wanted, progress)
     kept = await archive.load(frozenset(one["policy"]["sha256"] for one in verdicts))
     records = await _read_records(settings, verdicts)
-    rebuilder = await asyncio.to_thread(_make_rebuilder, settings, verdicts)
-    replayed = await asyncio.to_thread(
-        _rebuild_all, rebuilder, verdicts, records, kept, _name_archive(settings)
-    )
+    async with open_parser(settings) as parser:
+        await parser.prepare(
+            [one for one in records.values() if not isinstance(one, EvidenceError)]
+        )
+        rebuilder = await asyncio.to_thread(_make_rebuilder, settings, verdicts, parser.posts)
+        replayed = await asyncio.to_thread(
+            _rebuild_all, rebuilder, verdicts, records, kept, _name_archive(settings)
+        )
     if wanted.judge:
         await _judge_again(settings, replayed)
     return replayed
@@ -150,8 +154,10 @@ async def _read_records(
     return records
 
 
-def _make_rebuilder(settings: Settings, verdicts: Sequence[dict[str, Any]]) -> Rebuilder:
-    parser, overlap_tokens = PostParser(settings.post), settings.engine.window_overlap_tokens
+def _make_rebuilder(
+    settings: Settings, verdicts: Sequence[dict[str, Any]], parser: PostParser
+) -> Rebuilder:
+    overlap_tokens = settings.engine.window_overlap_tokens
     if all(verdict["provenance"]["prompt_sha256"] is None for verdict in verdicts):
         return Rebuilder(parser, None, None, overlap_tokens)
     from stream_guard.judging.families.model_files import tokenizer_sha256

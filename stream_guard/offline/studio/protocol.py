@@ -9,28 +9,22 @@ From a command: ``policy`` (its files, and a number), ``prepare``, ``judge``, ``
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
 from stream_guard.core.errors import EngineError, EngineKilledError, PolicyError, RecordError
-from stream_guard.judging.contract import (
-    Answer,
-    Judgement,
-    JudgeRequest,
-    Provenance,
-    Thought,
-    TierStep,
-)
-from stream_guard.judging.families.family import Exchange
+from stream_guard.judging.contract import Judgement, JudgeRequest
+from stream_guard.offline.studio.plain_data import from_plain, to_plain
 from stream_guard.policies.policy import Policy, make_policy
-from stream_guard.records.post import Post
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping
 
     from stream_guard.core.errors import StreamGuardError
+    from stream_guard.judging.families.family import Exchange
 
 __all__ = [
     "LENGTH_BYTES",
@@ -41,6 +35,7 @@ __all__ = [
     "judge_message",
     "judged_message",
     "length_of",
+    "policy_key",
     "policy_message",
     "read_error",
     "read_exchange",
@@ -54,6 +49,16 @@ __all__ = [
 MESSAGE_BYTES_MAX: Final = 32 << 20
 """Of one message: one post, one policy, or one prompt and its answer."""
 LENGTH_BYTES: Final = 4
+_FROM_FILES: Final = frozenset(
+    {"text", "taxonomy", "rules", "calibration", "thresholds", "golden_set", "folder", "files"}
+)
+"""Fields of a policy that the studio reads out of its files again, or that its judge does not use."""
+_POLICY_FIELDS: Final = tuple(f.name for f in fields(Policy) if f.name not in _FROM_FILES)
+_LOCAL: Final = frozenset({"id", "policy", "context", "trace_headers", "span"})
+_REQUEST_FIELDS: Final = tuple(f.name for f in fields(JudgeRequest) if f.name not in _LOCAL)
+_JUDGEMENT_FIELDS: Final = tuple(
+    f.name for f in fields(Judgement) if f.name not in {"request", "error"}
+)
 
 
 def frame(message: Mapping[str, Any]) -> bytes:
@@ -103,110 +108,67 @@ def policy_message(number: int, policy: Policy) -> dict[str, Any]:
     return {
         "is": "policy",
         "number": number,
-        "id": policy.id,
-        "sha256": policy.sha256,
-        "version": policy.version,
-        "effort": policy.effort,
-        "reasoning_tokens_max": policy.reasoning_tokens_max,
         "files": {name: policy.files[name].decode() for name in names if name in policy.files},
+        "fields": {name: to_plain(getattr(policy, name)) for name in _POLICY_FIELDS},
     }
 
 
 def read_policy(message: Mapping[str, Any]) -> Policy:
-    """Return the policy of a ``policy`` message, with the effort that the command gave it."""
-    from dataclasses import replace
-
+    """Return the policy of a ``policy`` message, with the effort and all else that the command gave it."""
     metadata = message["files"].get("policy.yaml")
+    found = from_plain(message["fields"])
     policy = make_policy(
-        message["id"],
+        found["id"],
         message["files"]["policy.md"].encode(),
         metadata=None if metadata is None else metadata.encode(),
     )
-    return replace(
-        policy,
-        sha256=message["sha256"],
-        version=message["version"],
-        effort=message["effort"],
-        reasoning_tokens_max=message["reasoning_tokens_max"],
-    )
+    return replace(policy, **found)
+
+
+def policy_key(policy: Policy) -> bytes:
+    """Return bytes that are equal for policies that a judge cannot tell apart."""
+    return orjson.dumps(policy_message(0, policy))
 
 
 def judge_message(request: JudgeRequest, number: int) -> dict[str, Any]:
     """Return a request; ``number`` is that of its policy."""
-    return {
-        "is": "judge",
-        "id": request.id,
-        "policy": number,
-        "post": request.post,
-        "effort": request.effort,
-        "reasoning_tokens_max": request.reasoning_tokens_max,
-    }
+    carried = {name: to_plain(getattr(request, name)) for name in _REQUEST_FIELDS}
+    return {"is": "judge", "id": request.id, "policy": number, "fields": carried}
 
 
 def read_request(message: Mapping[str, Any], request_id: str, policy: Policy) -> JudgeRequest:
     """Return the request of a ``judge`` message, with an id of the studio's own."""
-    return JudgeRequest(
-        request_id,
-        Post(**_tuples(message["post"])),
-        policy,
-        context=message["id"],
-        effort=message["effort"],
-        reasoning_tokens_max=message["reasoning_tokens_max"],
-    )
+    carried = from_plain(message["fields"])
+    return JudgeRequest(id=request_id, policy=policy, context=message["id"], **carried)
 
 
 def judged_message(judgement: Judgement) -> dict[str, Any]:
     """Return a judgement; its request's context is the command's id of the request."""
-    provenance, fault = judgement.provenance, judgement.error
+    fault = judgement.error
     return {
         "is": "judged",
         "id": judgement.request.context,
-        "answer": judgement.answer,
         "error": None if fault is None else error_message(fault),
-        "provenance": None
-        if provenance is None
-        else {
-            **{name: getattr(provenance, name) for name in Provenance.__slots__},
-            "trail": [step._asdict() for step in provenance.trail],
-        },
-        "confidence": judgement.confidence,
-        "confidence_method": judgement.confidence_method,
-        "started_ns": judgement.started_ns,
-        "finished_ns": judgement.finished_ns,
-        "thoughts": [thought._asdict() for thought in judgement.thoughts],
+        "fields": {name: to_plain(getattr(judgement, name)) for name in _JUDGEMENT_FIELDS},
     }
 
 
 def read_judged(message: Mapping[str, Any], request: JudgeRequest) -> Judgement:
     """Return the judgement of a ``judged`` message for the command's own request."""
-    answer, provenance = message["answer"], message["provenance"]
-    fault = message["error"]
-    read = None if fault is None else read_error(fault)
-    if provenance is not None:
-        trail = tuple(TierStep(**step) for step in provenance["trail"])
-        provenance = Provenance(**{**_tuples(provenance), "trail": trail})
-    return Judgement(
-        request,
-        None if answer is None else Answer(**_tuples(answer)),
-        read if isinstance(read, RecordError) else None,
-        provenance,
-        message["confidence"],
-        message["confidence_method"],
-        message["started_ns"],
-        message["finished_ns"],
-        tuple(Thought(**thought) for thought in message["thoughts"]),
-    )
+    fault = None if message["error"] is None else read_error(message["error"])
+    error = fault if isinstance(fault, RecordError) else None
+    return Judgement(request=request, error=error, **from_plain(message["fields"]))
 
 
 def exchange_message(exchange: Exchange, request_id: str) -> dict[str, Any]:
     """Return an exchange under the command's id of the request."""
-    fields = {name: getattr(exchange, name) for name in Exchange.__slots__}
-    return {"is": "exchange", "exchange": fields | {"request_id": request_id}}
+    return {"is": "exchange", "exchange": to_plain(replace(exchange, request_id=request_id))}
 
 
 def read_exchange(message: Mapping[str, Any]) -> Exchange:
     """Return the exchange of an ``exchange`` message."""
-    return Exchange(**message["exchange"])
+    exchange: Exchange = from_plain(message["exchange"])
+    return exchange
 
 
 def error_message(error: BaseException) -> dict[str, Any]:
@@ -225,7 +187,3 @@ def read_error(message: Mapping[str, Any]) -> StreamGuardError:
         return EngineKilledError(message["attempts"])
     kinds: list[type[StreamGuardError]] = [PolicyError, *RecordError.__subclasses__()]
     return next((kind for kind in kinds if kind.__name__ == name), EngineError)(text)
-
-
-def _tuples(fields: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: tuple(v) if isinstance(v, list) else v for name, v in fields.items()}

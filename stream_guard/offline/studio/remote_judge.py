@@ -142,7 +142,8 @@ class RemoteJudge:
         self._connection = connection
         self._listen = listen
         self._requests: dict[str, tuple[JudgeRequest, Deliver]] = {}
-        self._numbers: dict[object, int] = {}
+        # With the policy itself, so that no other policy gets its identity.
+        self._numbers: dict[int, tuple[int, Policy]] = {}
         self._writer: asyncio.StreamWriter
         self._reading: asyncio.Task[None] | None = None
         self._failed: asyncio.Future[BaseException]
@@ -183,12 +184,11 @@ class RemoteJudge:
 
     def _number(self, policy: Policy) -> int:
         """Return a policy's number in this connection, and send the policy at its first use."""
-        key = policy.sha256, policy.effort, policy.reasoning_tokens_max, policy.taxonomy
-        number = self._numbers.get(key)
-        if number is None:
-            number = self._numbers[key] = len(self._numbers)
-            self._send(policy_message(number, policy))
-        return number
+        known = self._numbers.get(id(policy))
+        if known is None:
+            known = self._numbers[id(policy)] = len(self._numbers), policy
+            self._send(policy_message(*known))
+        return known[0]
 
     def submit(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
         """Send requests to the studio. Each is delivered once."""

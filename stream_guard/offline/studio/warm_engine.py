@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from stream_guard.core.clock import SystemClock
 from stream_guard.judging.assembly import make_lasting_judge
+from stream_guard.offline.studio.protocol import policy_key
 from stream_guard.policies.policy import PolicySet
 from stream_guard.telemetry.metrics import Metrics
 
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from stream_guard.judging.contract import Judge
     from stream_guard.judging.families.family import Exchange
-    from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
 __all__ = ["WarmEngine"]
@@ -48,7 +48,7 @@ class WarmEngine:
         )
         self._started: asyncio.Future[None] | None = None
         self._preparing = asyncio.Lock()
-        self._prepared: LRUCache[object, bool] = LRUCache(_PREPARED_MAX)
+        self._prepared: LRUCache[bytes, bool] = LRUCache(_PREPARED_MAX)
         self.submit, self.cancel = self._inner.submit, self._inner.cancel
         self.in_flight, self.describe = self._inner.in_flight, self._inner.describe
 
@@ -69,7 +69,7 @@ class WarmEngine:
             self._started.set_exception(error)
             self._started.exception()  # it is raised here; others may or may not wait
             raise
-        self._prepared.update((_key(each), True) for each in policies.policies.values())
+        self._prepared.update((policy_key(each), True) for each in policies.policies.values())
         self._started.set_result(None)
 
     async def prepare(self, policies: PolicySet) -> None:
@@ -81,10 +81,12 @@ class WarmEngine:
         """
         await self._wait_started()
         async with self._preparing:
-            new = {p.id: p for p in policies.policies.values() if _key(p) not in self._prepared}
+            new = {
+                p.id: p for p in policies.policies.values() if policy_key(p) not in self._prepared
+            }
             if new:
                 await self._inner.prepare(PolicySet(new, default=tuple(new)))
-                self._prepared.update((_key(policy), True) for policy in new.values())
+                self._prepared.update((policy_key(policy), True) for policy in new.values())
 
     async def _wait_started(self) -> None:
         assert self._started is not None, "start() comes first"
@@ -111,7 +113,3 @@ class WarmEngine:
     async def close(self) -> None:
         """Stop the engine."""
         await self._inner.close()
-
-
-def _key(policy: Policy) -> object:
-    return policy.sha256, policy.effort, policy.reasoning_tokens_max, policy.taxonomy

@@ -21,6 +21,8 @@ TOKENS_MAX: Final = 10_000
 _TOKENS_BEST: Final = (400, 600)
 FINDINGS_MAX: Final = 50
 """Of one code in one policy; more findings add nothing."""
+_NAMES_MAX: Final = 5
+_LINES_MAX: Final = 10
 
 _PIECE: Final = re.compile(
     r"(?P<latin>[A-Za-z]+)|(?P<wide>[\u2e80-\u9fff\uac00-\ud7af\uff00-\uffef]+)|(?P<word>[^\W\d_]+)"
@@ -54,9 +56,14 @@ _CONTROL: Final = re.compile(r"<\|[A-Za-z0-9_]{1,40}\|>")
 _EFFORT: Final = re.compile(
     r"\breasoning(?:[\s_-]effort)?\s{0,4}[:=]\s{0,4}(?:low|medium|high)\b", re.IGNORECASE
 )
-# Zero-width and direction marks. A warning only: some scripts and emoji need U+200C and U+200D.
+# Arabic and its presentation forms, Syriac, Thaana, N'Ko, the scripts of India, Sinhala, Myanmar, Khmer, Mongolian.
+_JOINING: Final = "\u0600-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc"
+_EMOJI: Final = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+# Zero-width and direction marks. Between letters of scripts that need them, and between emoji, the joiners U+200C and
+# U+200D are part of the spelling.
 _INVISIBLE: Final = re.compile(
-    r"[\u200b-\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]"
+    rf"(?<![{_JOINING}])\u200c|\u200c(?![{_JOINING}])|(?<![{_JOINING}{_EMOJI}])\u200d|\u200d(?![{_JOINING}{_EMOJI}])"
+    r"|[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]"
 )
 
 
@@ -110,25 +117,48 @@ def _sections(policy: Policy, source: str, sections: tuple[Section, ...]) -> Ite
 
 
 def _matches(text: str, source: str, pattern: re.Pattern[str], code: str) -> Iterator[Finding]:
-    for number, match in enumerate(pattern.finditer(text)):
-        if number == FINDINGS_MAX:
-            return
+    places = []
+    for match in pattern.finditer(text):
         line = text.count("\n", 0, match.start()) + 1
         column = match.start() - text.rfind("\n", 0, match.start())
         name = match[0] if match[0].isprintable() else f"U+{ord(match[0][0]):04X}"
-        yield CODES[code].at(source, line, column, detail=f"{CODES[code].summary}: {name}")
+        places.append((line, column, name))
+        if len(places) > FINDINGS_MAX:
+            break
+    yield from _together(places, source, code)
 
 
 def _hedges(lines: list[Line], source: str, headings: dict[int, str]) -> Iterator[Finding]:
     """Yield hedging words outside quotes and code, which contain words of posts."""
-    found = 0
+    places = []
     for line in lines:
         if line.in_code or line.number in headings:
             continue
         bare = _QUOTES.sub(lambda quote: " " * len(quote[0]), line.text)
-        for match in _HEDGES.finditer(bare):
-            if found == FINDINGS_MAX:
-                return
-            found += 1
-            detail = f"{CODES['SG111'].summary}: {match[0].casefold()}"
-            yield CODES["SG111"].at(source, line.number, match.start() + 1, detail=detail)
+        places += [
+            (line.number, match.start() + 1, match[0].casefold())
+            for match in _HEDGES.finditer(bare)
+        ]
+        if len(places) > FINDINGS_MAX:
+            break
+    yield from _together(places[: FINDINGS_MAX + 1], source, "SG111")
+
+
+def _together(places: list[tuple[int, int, str]], source: str, code: str) -> Iterator[Finding]:
+    """Yield one finding at the first place, which names the other places.
+
+    Args:
+        places: line, column and what is there, in order; one more than ``FINDINGS_MAX`` stands for many.
+        source: the file's name.
+        code: of the finding.
+    """
+    if not places:
+        return
+    line, column, _ = places[0]
+    names = ", ".join(list(dict.fromkeys(name for _, _, name in places))[:_NAMES_MAX])
+    also = list(dict.fromkeys(str(number) for number, _, _ in places if number != line))
+    shown = ", ".join(also[:_LINES_MAX])
+    more = " and more" if len(also) > _LINES_MAX else ""
+    where = f" (also in line{'s' if len(also) > 1 else ''} {shown}{more})" if also else ""
+    detail = f"{CODES[code].summary}: {names}{where}"
+    yield CODES[code].at(source, line, column, detail=detail)

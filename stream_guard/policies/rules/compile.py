@@ -11,6 +11,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import PolicyError
+from stream_guard.policies.rules.disguise import Disguised
 from stream_guard.policies.rules.folding import fold_pattern
 from stream_guard.policies.rules.matching import Matcher, PatternError, Target, compile_pattern
 from stream_guard.policies.rules.normalise import normalise
@@ -152,17 +153,16 @@ class Builder:
 
     def build(self) -> RuleSet:
         """Return the set."""
+        handed_on = {n for n, rule in enumerate(self._rules) if rule.outcome == "escalate"}
         return RuleSet(
-            sha256=self._sha256(),
+            sha256=rules_sha256(self._files, self._name),
             rules=tuple(self._rules),
             normal=Matcher(self._terms[False], self._patterns[False], fold_case=True),
             raw=Matcher(self._terms[True], self._patterns[True], fold_case=False),
             hashes=self._hashes,
             faults=tuple(self._faults),
+            disguised=Disguised.make(self._terms[False], self._patterns[False], handed_on),
         )
-
-    def _sha256(self) -> str:
-        return rules_sha256(self._files, self._name)
 
     def _fault(self, code: str, path: _Path, detail: str) -> None:
         line, column = self._document.position(path)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 from stream_guard.policies.rules.normalise import normalise, normalise_forms
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
+    from stream_guard.policies.rules.disguise import Disguised
     from stream_guard.policies.rules.matching import Matcher
 
 
@@ -81,10 +83,15 @@ class Rule:
 
 
 class Hit(NamedTuple):
-    """A rule that applies, and the source of the hit: ``pattern 2``, ``a term of touts.txt``."""
+    """A rule that applies, and the source of the hit: ``pattern 2``, ``a term of touts.txt``.
+
+    Attributes:
+        disguised: whether the normal form has no hit, but the form without disguises has one.
+    """
 
     rule: Rule
     label: str
+    disguised: bool = False
 
 
 @dataclass(slots=True, frozen=True, eq=False)
@@ -97,6 +104,8 @@ class RuleSet:
         normal, raw: all terms and patterns, for normalised and for original texts.
         hashes: SHA-256 of normalised texts (32 bytes), with the index and label of each rule that has it.
         faults: faults in the files; a set with an error among them never goes live.
+        disguised: terms and patterns of the rules that escalate, for texts without their disguises; None if there are
+            none.
     """
 
     sha256: str
@@ -105,6 +114,7 @@ class RuleSet:
     raw: Matcher
     hashes: Mapping[bytes, tuple[tuple[int, str], ...]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
+    disguised: Disguised | None = None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RuleSet) and other.sha256 == self.sha256
@@ -118,38 +128,69 @@ class RuleSet:
         return f"rules@{self.sha256[:12]}"
 
     def first(
-        self, text: str, *, title: str | None = None, language: str | None = None
+        self,
+        text: str,
+        *,
+        title: str | None = None,
+        language: str | None = None,
+        aside: str | None = None,
     ) -> Hit | None:
-        """Return the first rule that applies to a post, or None."""
+        """Return the first rule that applies to a post, or None.
+
+        Args:
+            text: without markup; hashes are compared with it alone.
+            title: of the post, or None.
+            language: of the post, or None.
+            aside: links and hidden text of its markup, or None.
+        """
         forms = normalise_forms(text)
+        others = [other for other in (title, aside) if other]
         digest = hashlib.sha256(forms[0].encode()).digest() if self.hashes else b""
         found = dict(self.hashes.get(digest, ()))
-        for form in forms if title is None else (*forms, *normalise_forms(title)):
+        for form in chain(forms, *map(normalise_forms, others)) if others else forms:
             found = self.normal.hits(form) | found
-        for plain in (text,) if title is None else (text, title):
+        for plain in (text, *others):
             found = self.raw.hits(plain) | found
-        for index in sorted(found):
+        hidden = self._hidden((text, *others), found) if self.disguised is not None else {}
+        for index in sorted(found | hidden):
             rule = self.rules[index]
             if not rule.applies_to(language):
                 continue
+            if index not in found:
+                return Hit(rule, hidden[index], disguised=True)
             if rule.exceptions is None:
                 return Hit(rule, found[index])
             if rule.exceptions.hashes and not digest:
                 digest = hashlib.sha256(forms[0].encode()).digest()
             if digest not in rule.exceptions.hashes:
-                label = self._label_outside(index, rule.exceptions, digest, forms, text, title)
+                label = self._label_outside(index, rule.exceptions, digest, (text, *others))
                 if label is not None:
                     return Hit(rule, label)
         return None
+
+    def _hidden(self, texts: Sequence[str], found: Mapping[int, str]) -> dict[int, str]:
+        """Return the rules whose only hits are disguised, outside their exceptions, with their labels."""
+        assert self.disguised is not None
+        hidden: dict[int, str] = {}
+        for text in texts:
+            for index, label in self.disguised.hits(text).items():
+                exceptions = self.rules[index].exceptions
+                if index in found or index in hidden:
+                    continue
+                if exceptions is None:
+                    hidden[index] = label
+                    continue
+                rest = exceptions.matcher.blank(normalise(text))
+                if index in self.disguised.hits(rest):
+                    hidden[index] = label
+        return hidden
 
     def _label_outside(
         self,
         index: int,
         exceptions: Exceptions,
         digest: bytes,
-        forms: tuple[str, ...],
-        text: str,
-        title: str | None,
+        texts: Sequence[str],
     ) -> str | None:
         """Return the label of a rule's hit outside its exceptions, or None."""
         label = dict(self.hashes.get(digest, ())).get(index)
@@ -157,10 +198,7 @@ class RuleSet:
             return label
         raw = self.rules[index].raw
         matcher = self.raw if raw else self.normal
-        texts = (text,) if raw else forms
-        if title is not None:
-            texts += (title,) if raw else normalise_forms(title)
-        for one in texts:
+        for one in texts if raw else chain.from_iterable(map(normalise_forms, texts)):
             label = matcher.hits(exceptions.matcher.blank(one)).get(index)
             if label is not None:
                 return label

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import SettingsError, StreamGuardError
 from stream_guard.settings import Settings, env_name, load_settings
 
@@ -28,7 +29,6 @@ class CheckResult:
 
 def run_checks(config: Path | None) -> Iterator[CheckResult]:
     """Yield each check's result as soon as it is known; without settings the other checks are skipped."""
-    from stream_guard.kafka.source import check_topics, existing_topics
     from stream_guard.service.policies import read_policies
 
     try:
@@ -45,13 +45,27 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
     else:
         names = ", ".join(f"{policy.id}@{policy.version}" for policy in policies.policies.values())
         yield CheckResult("policies", names)
+    yield from _broker(settings, policies)
+    if settings.registry.url is not None:
+        yield _check("registry", partial(_registry, settings))
+    if policies is not None:
+        yield _check("tiers", partial(_tiers, policies, settings))
+    yield _check("engine", partial(_engine, settings))
+    yield _check("model", partial(_model, settings))
+    yield from _check_context(policies, settings)
+
+
+def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckResult]:
+    from stream_guard.kafka.source import check_topics, existing_topics
+
     try:
         there = asyncio.run(existing_topics(settings.kafka))
     except StreamGuardError as error:
         yield CheckResult("broker", error=error)
     else:
         yield CheckResult(
-            "broker", f"{settings.kafka.bootstrap_servers} answers and has {len(there)} topics"
+            "broker",
+            f"{settings.kafka.bootstrap_servers} answers and has {count_of(len(there), 'topic')}",
         )
         try:
             topics = asyncio.run(check_topics(settings.kafka))
@@ -62,11 +76,6 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
             yield _check("permissions", partial(_permissions, settings, topics))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
-    if policies is not None:
-        yield _check("tiers", partial(_tiers, policies, settings))
-    yield _check("engine", partial(_engine, settings))
-    yield _check("model", partial(_model, settings))
-    yield from _check_context(policies, settings)
 
 
 def _check(name: str, work: Callable[[], str]) -> CheckResult:
@@ -92,6 +101,19 @@ def _permissions(settings: Settings, topics: set[str]) -> str:
 
     asyncio.run(check_permissions(settings, topics))
     return f"topics and the group {settings.kafka.group_id} may be used"
+
+
+def _registry(settings: Settings) -> str:
+    from stream_guard.kafka.registry.client import RegistryClient
+    from stream_guard.kafka.registry.schemas import require_libraries
+
+    async def types() -> list[str]:
+        async with RegistryClient(settings.registry) as client:
+            return await client.types()
+
+    require_libraries()
+    kinds = ", ".join(sorted(asyncio.run(types())))
+    return f"{', '.join(settings.registry.urls)} answers and supports {kinds}"
 
 
 def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:

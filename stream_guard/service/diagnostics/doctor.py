@@ -9,6 +9,7 @@ import asyncio
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.service.diagnostics import host as machine
@@ -26,6 +27,15 @@ _SLOW_MS: Final = 250.0
 _ASIDE_BYTES_MAX: Final = 64 << 10
 """Room for the key and headers of a dead letter, in addition to its value."""
 SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a mount, not a file of ours
+
+
+_REMEDIES: Final = {
+    ExitCode.USAGE: "correct what this line names, and run stream-guard doctor again",
+    ExitCode.BROKER: "check kafka.bootstrap_servers, kafka.security and the network to the brokers",
+    ExitCode.ENGINE: "check engine.model and the lines above; engine.model = demo shows whether the engine works",
+}
+"""Of errors whose message says only what happened, by exit code."""
+_REMEDY: Final = "run the command again; if the error stays, report it with this line"
 
 
 class Doctor:
@@ -67,7 +77,7 @@ class Doctor:
         self.exit_code = self.exit_code or error.exit_code
         # Our messages say what happened, then, behind a semicolon, what to do.
         detail, _, remedy = str(error).partition("; ")
-        return Advice(name, "error", detail, remedy)
+        return Advice(name, "error", detail, remedy or _REMEDIES.get(error.exit_code, _REMEDY))
 
     def _rest(self, settings: Settings, *, broker: bool) -> Iterator[Advice]:
         yield machine.versions()
@@ -136,7 +146,7 @@ def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> 
     yield Advice(
         "brokers",
         "warning" if slow else "ok",
-        f"{state.brokers} brokers; a request takes {state.answer_ms:.0f} ms",
+        f"{count_of(state.brokers, 'broker')}; a request takes {state.answer_ms:.0f} ms",
         "run Stream Guard nearer to the brokers: commits and sends wait for answers"
         if slow
         else "",

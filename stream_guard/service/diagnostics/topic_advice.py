@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple, TypeAlias
 
+from stream_guard.core.english import count_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -70,7 +72,9 @@ def advise(topic: Topic, role: Role, batch_bytes_max: int = 0) -> list[Advice]:
     ]
     if found:
         return found
-    detail = f"{role}: {topic.partitions} partitions, {topic.replicas} replicas"
+    detail = (
+        f"{role}: {count_of(topic.partitions, 'partition')}, {count_of(topic.replicas, 'replica')}"
+    )
     return [Advice(f"topic {topic.name}", "ok", detail)]
 
 
@@ -84,13 +88,13 @@ def _copies(topic: Topic, _role: Role, _bytes: int) -> _Found:
     if topic.leaderless:
         yield (
             "error",
-            f"{topic.leaderless} partitions have no leader: they cannot be read or written",
+            f"{count_of(topic.leaderless, 'partition')} without a leader: no read or write there succeeds",
             "start the brokers that have them",
         )
     elif topic.under_replicated:
         yield (
             "warning",
-            f"{topic.under_replicated} partitions have a replica that is not in sync",
+            f"{count_of(topic.under_replicated, 'partition')} with a replica that is not in sync",
             "find the broker that is down or slow",
         )
     if topic.replicas == 1:
@@ -102,7 +106,10 @@ def _copies(topic: Topic, _role: Role, _bytes: int) -> _Found:
     elif in_sync > topic.replicas:
         yield (
             "error",
-            f"min.insync.replicas is {in_sync} and there are {topic.replicas} replicas: no write is ever acknowledged",
+            (
+                f"min.insync.replicas is {in_sync}, the topic has {count_of(topic.replicas, 'replica')}: "
+                "no write is ever acknowledged"
+            ),
             f"{alter} min.insync.replicas={topic.replicas - 1}",
         )
     elif in_sync == 1:

@@ -86,6 +86,9 @@ def properties(me: Peer, peers: Sequence[Peer], data: Path) -> dict[str, object]
         "broker.heartbeat.interval.ms": 500,
         "broker.session.timeout.ms": 3_000,
         "log.cleaner.dedupe.buffer.size": 16 << 20,
+        # A client that names a rack reads from the replica there (KIP-392); any other one reads from the leader.
+        "broker.rack": f"rack-{me.node}",
+        "replica.selector.class": "org.apache.kafka.common.replica.RackAwareReplicaSelector",
     }
 
 

@@ -101,6 +101,12 @@ def test_labels_of_both_kinds_count_each_row_once(tmp_path: Path, out: Path) -> 
     assert sum(map(sum, figures["confusion"]["counts"])) == 2
 
 
+def test_a_second_run_says_that_it_replaced_the_first(golden: Path, out: Path) -> None:
+    assert "was replaced" not in run(golden, out).stderr
+    told = run(golden, out).stderr
+    assert f"the report of an earlier run in {out} was replaced; --out keeps both" in told
+
+
 def test_semicolons_separate_cells_too(tmp_path: Path, out: Path) -> None:
     file = tmp_path / "golden.csv"
     file.write_text("text;label\na [violates] post, with a comma;DC1\nfine;DC0\n")

@@ -53,7 +53,22 @@ def test_the_slowest_and_the_last_are_shown_and_nothing_grows() -> None:
         assert f"{9_000 - n} ms" in slowest
         assert f"post-{499 - n}" in last
     assert f"post-{499 - LAST}" not in last
-    assert (len(view._slowest), len(view._last), len(view._by_second)) == (SLOWEST, LAST, 1)
+    (second,) = view._by_second
+    assert (len(second.slowest), len(view._last)) == (SLOWEST, LAST)
+    for part in (slowest, last):
+        heads = next(line for line in part.splitlines() if line.startswith("topic"))
+        assert heads.split() == ["topic", "decision", "rule", "tier", "policy", "took", "post"]
+
+
+def test_the_slowest_are_those_of_the_last_minute() -> None:
+    view = LiveView(0.0)
+    view.add(verdict(1, took_ms=9_000), 1.0)
+    view.add(verdict(2, took_ms=50), 90.0)
+    slowest, last = shown(view, 91.0).split("last\n")
+    assert "slowest of the last 60 s" in slowest
+    assert "post-2" in slowest
+    assert "post-1" not in slowest
+    assert "post-1" in last
 
 
 def test_before_the_first_verdict_it_says_so() -> None:

@@ -76,7 +76,8 @@ class FromStudio(ScriptedJudge):
                 continue
             answer = Answer("violates", "TO1", ("TO1.a",), f"by {request.policy.effort} effort")
             about = Provenance("safeguard", "the-studio", effort=request.policy.effort)
-            deliver([Judgement(request, answer, None, about, 0.75, "told", 1, 2)])
+            confidence = 0.9 if "tickets" in request.post.text else 0.75
+            deliver([Judgement(request, answer, None, about, confidence, "told", 1, 2)])
 
     def describe(self) -> Mapping[str, str]:
         return {"engine": "studio", "model": "the-studio"}
@@ -189,6 +190,21 @@ def test_eval_and_attack_judge_on_it_as_well(run: Callable[..., Result], tmp_pat
     assert report["model"]["model"] == "the-studio"
     attacked = run("policies", "attack", "touting", "--posts", str(golden), "--json")
     assert json.loads(attacked.stdout)["model"] == "the-studio"
+
+
+@pytest.mark.usefixtures("serving")
+def test_calibrate_judges_the_golden_set_on_it(run: Callable[..., Result], policies: Path) -> None:
+    rows = [f"tickets {n},{'TO1' if n % 6 else 'TO0'}" for n in range(12)]
+    rows += [f"a post {n},{'TO0' if n % 6 else 'TO1'}" for n in range(12)]
+    assert "has no golden set" in str(run("policies", "calibrate", "touting").exception)
+    (policies / "touting" / "policy.yaml").write_text("golden_set: golden.csv\n")
+    (policies / "touting" / "golden.csv").write_text("\n".join(["text,label", *rows]))
+    result = run("policies", "calibrate", "touting")
+    curve = json.loads(result.stdout)
+    assert (curve["fitted_on"], curve["model"]) == (24, "the-studio")
+    assert "24 posts; mean squared error on held-out posts" in result.stderr
+    own = run("policies", "calibrate", "touting", "--no-studio")
+    assert "24 without a confidence" in str(own.exception)
 
 
 @pytest.mark.usefixtures("serving")

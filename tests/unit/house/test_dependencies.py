@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = ("broker", "evaluation", "parquet")
+EXTRAS = ("broker", "evaluation", "parquet", "registry")
 """Extras of the package itself; ``bench`` and ``dev`` are for other folders."""
 NOT_IMPORTED = {}
 """Dependencies that another one needs, with the reason."""
@@ -74,6 +74,9 @@ def imported() -> dict[str, str]:
             continue
         if top == "opentelemetry":
             found[_opentelemetry(module)] = file
+            continue
+        if module.startswith("google.protobuf"):  # a namespace that several distributions share
+            found["protobuf"] = file
             continue
         owners = _distributions(module, installed)
         assert owners, f"{file} imports {module}, which nothing installed has"

@@ -114,6 +114,19 @@ def test_a_policy_has_its_own_tiers_in_its_own_order() -> None:
     assert [name for name, _, _ in rig.trail(second)] == ["rules", "duplicates"]
 
 
+def test_an_empty_post_is_safe_and_comes_to_no_tier() -> None:
+    tier = rules()
+    rig = Rig(tier)
+    requests = asks("", "spam", "fine", policy=scored("rules", "safeguard"))
+    requests[0].post.empty = True
+    rig.cascade.submit(requests, rig.deliver)
+    assert rig.trail(requests[0]) == [("empty", "settled", "no_text")]
+    assert rig.of(requests[0]).answer == Answer("safe", parse_status="not_applicable")
+    assert rig.trail(requests[1]) == [("rules", "settled", "word:spam")]
+    assert rig.waiting == ["fine"]
+    assert rig.counts()["empty", "settled"] == 1
+
+
 def test_the_settings_tiers_are_those_of_policies_that_do_not_say() -> None:
     tier = rules()
     rig = Rig(tier, tiers=("safeguard",))

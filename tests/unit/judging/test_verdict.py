@@ -12,6 +12,7 @@ from jsonschema import Draft202012Validator
 from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance, TierStep
 from stream_guard.judging.verdict import build_verdict, recommended_action
 from stream_guard.policies.policy import Policy, make_policy
+from stream_guard.records.markup import resolve
 from stream_guard.records.post import Post, ThreadEntry
 from stream_guard.records.verdict_event import (
     VerdictEvents,
@@ -72,6 +73,7 @@ ADDED = {
     "windows",
     "context_dropped",
     "prompt_tokens_max",
+    "markup",
 }  # after the schema was first released: older verdicts do without
 
 
@@ -242,6 +244,12 @@ def test_the_event_time_of_a_record_without_one_is_when_it_was_read() -> None:
 def test_the_verdict_says_what_of_the_post_was_repaired_or_left_out() -> None:
     content = make(repaired=True, nulled=("author", "created_at"))["content"]
     assert (content["repaired"], content["nulled"]) == (True, ["author", "created_at"])
+    markup = resolve("<p>a &amp; b</p>", "html", for_model=True)
+    assert make(markup=markup)["content"]["markup"] == {
+        "format": "html",
+        "changes": ["tags", "entities"],
+        "model_read": "text",
+    }
     assert make()["content"].keys() == {"id", "sha256", "author", "tenant", "language"}
 
 

@@ -91,6 +91,8 @@ class Producer:
 
     async def begin_transaction(self) -> None:
         """As aiokafka's."""
+        waiter = asyncio.get_running_loop().create_future()
+        self._txn_manager = SimpleNamespace(_transaction_waiter=waiter)
 
     async def send_offsets_to_transaction(
         self, offsets: Mapping[object, OffsetAndMetadata], group: str

@@ -17,7 +17,6 @@ from stream_guard.policies.lint import (
     lint_policy,
 )
 from stream_guard.policies.lint.output import to_json, to_sarif, to_text
-from stream_guard.policies.lint.words import FINDINGS_MAX
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.policies.store import load_policies
 
@@ -140,10 +139,35 @@ def test_hedging_words_in_examples_are_the_posts_own(example: str) -> None:
     assert lint(CLEAN.replace("## Examples\n", f"## Examples\n\n{example}\n")) == []
 
 
-def test_findings_of_one_code_are_bounded() -> None:
+def test_one_kind_is_one_finding_that_names_its_places() -> None:
     findings = lint(CLEAN + "usually\n" * 500 + "<|end|>" * 500)
-    assert {f.code for f in findings} == {"SG111", "SG113"}
-    assert len(findings) == 2 * FINDINGS_MAX
+    assert [f.code for f in findings] == ["SG111", "SG113"]
+    text = CLEAN.replace("SP1 takes", "SP1 generally takes") + "Usually.\nNot often, not usually.\n"
+    (finding,) = lint(text)
+    assert (finding.line, finding.column) == (26, 5)
+    assert finding.message == "a hedging word: generally, usually, often (also in lines 27, 28)"
+    assert "and more)" in findings[0].message
+    assert len(findings[0].message) < 120
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian
+        "\u0915\u094d\u200d\u0937",  # Hindi
+        "\U0001f468\u200d\U0001f469\u200d\U0001f467",  # a family
+        "\u2764\ufe0f\u200d\U0001f525",  # a heart on fire
+    ],
+)
+def test_joiners_that_a_script_needs_are_part_of_its_words(word: str) -> None:
+    assert lint(CLEAN.replace("the same", f"the {word} same")) == []
+
+
+@pytest.mark.parametrize(
+    "word", ["fr\u200cee", "fr\u200dee", "\u0645\u200cx", "\u0645\u200b\u0645"]
+)
+def test_joiners_elsewhere_are_told(word: str) -> None:
+    assert [f.code for f in lint(CLEAN.replace("the same", f"the {word} same"))] == ["SG118"]
 
 
 def test_published_policies_have_advice_and_no_error() -> None:

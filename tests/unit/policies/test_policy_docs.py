@@ -15,6 +15,7 @@ from stream_guard.policies.policy import CATEGORIES_MAX, POLICY_BYTES_MAX, RULE_
 from stream_guard.policies.routes_file import RULES_MAX, read_routes
 from stream_guard.policies.rules import compile as rules_build
 from stream_guard.policies.rules import spec as rules_file
+from stream_guard.policies.rules.disguise import letters_apart, unmask
 from stream_guard.policies.rules.normalise import normalise
 from stream_guard.policies.rules.ruleset import hash_text
 from stream_guard.policies.store import POLICIES_MAX
@@ -85,9 +86,16 @@ def test_example_rules_work_as_they_are_described() -> None:
 
 
 def test_disguises_come_off_as_the_table_says() -> None:
-    rows = re.findall(r"^\| `([^`]+)`(?: \([^)]*\))? \| `([^`]+)` \| ", PAGE, re.MULTILINE)
+    page, _, behind = PAGE.partition("| Written | Read as |")
+    rows = re.findall(r"^\| `([^`]+)`(?: \([^)]*\))? \| `([^`]+)` \| ", page, re.MULTILINE)
     assert len(rows) >= 5
     assert [normalise(written) for written, _ in rows] == [normal for _, normal in rows]
+    disguised = re.findall(r"^\| (`.+`) \| (`.+`) \|$", behind, re.MULTILINE)
+    cells = [[re.findall(r"`([^`]+)`", cell) for cell in row] for row in disguised]
+    pairs = [pair for written, read in cells for pair in zip(written, read, strict=True)]
+    assert len(pairs) >= 5
+    for written, read in pairs:
+        assert any(read in (form, letters_apart(form)) for form in unmask(written)), written
 
 
 @pytest.mark.parametrize(

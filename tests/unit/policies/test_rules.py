@@ -14,7 +14,8 @@ from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.policies.rules.matching import Matcher, Target, compile_pattern
 from stream_guard.policies.rules.normalise import normalise
 from stream_guard.policies.rules.ruleset import hash_text
-from stream_guard.records.post import Post, ThreadEntry
+from stream_guard.records.post import Post, PostParser, ThreadEntry
+from stream_guard.settings import PostSettings
 
 TEXT = (
     b"# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n- S1.a bulk\n\n"
@@ -65,6 +66,32 @@ def test_what_no_rule_hits_goes_on() -> None:
     assert RulesTier().screen([Post("1", "hello", "", 5)], make_policy("spam", TEXT)) == [
         Escalated("no_rules")
     ]
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("<p>cheap pi<b></b>lls</p>", "rule:one"),
+        ("cheap&nbsp;pi&#x6c;ls", "rule:one"),
+        ("cheap<br>pills", "rule:one"),
+        ("a<!-- cheap pills -->b", "rule:one"),
+        ("a<script>cheap pills</script>", "rule:one"),
+        ('a<i style="display:none">cheap pills</i>', "rule:one"),
+        ('<a href="https://x.example/?q=cheap pills">a</a>', "rule:one"),
+        ("cheap <!-- pills -->", "no_hit"),
+        ("<p>except cheap pills</p>", "no_hit"),
+        ("<p>except cheap pills</p><!-- cheap pills -->", "rule:one"),
+        ('<p class="cheap pills">x</p>', "no_hit"),
+    ],
+)
+def test_markup_is_resolved_for_rules_and_its_hidden_text_is_matched(
+    source: str, reason: str
+) -> None:
+    policy = ruled(ONE % "terms: [cheap pills], except: {terms: [except cheap pills]}")
+    parser = PostParser(PostSettings(markup="html"))
+    post = parser.finish(Post("1", source, "", len(source)))
+    (found,) = RulesTier().screen([post], policy)
+    assert found.reason == reason
 
 
 def test_outcomes_come_in_the_order_of_the_posts() -> None:

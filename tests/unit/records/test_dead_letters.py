@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from stream_guard.core.errors import JsonError, PromptError, RecordError
+from stream_guard.records.dead_letter import read_dead_letter
 from stream_guard.records.dead_letter_event import (
     build_dead_letter,
     smaller_dead_letter,
@@ -60,6 +61,31 @@ def test_the_original_stays_and_the_headers_say_where_when_and_why() -> None:
         ("sg_attempts", b"2"),
         ("sg_id", source_id("posts", 3, 41, 1_700_000_000_000).encode()),
     ]
+
+
+def test_other_conventions_have_the_same_facts_in_the_block() -> None:
+    kafka = KafkaSettings(group_id="g", dead_letter_headers=("connect", "streams"))
+    plain, letter = build(), build(kafka=kafka)
+    assert letter.headers[:16] == plain.headers
+    assert letter.headers[16:] == [
+        ("__connect.errors.topic", b"posts"),
+        ("__connect.errors.partition", b"3"),
+        ("__connect.errors.offset", b"41"),
+        ("__connect.errors.connector.name", b"g"),
+        ("__connect.errors.stage", b"parse"),
+        ("__connect.errors.exception.class.name", b"JsonError"),
+        ("__connect.errors.exception.message", b"line 1: not JSON"),
+        ("__streams.errors.exception", b"JsonError: line 1: not JSON"),
+        ("__streams.errors.message", b"line 1: not JSON"),
+        ("__streams.errors.topic", b"posts"),
+        ("__streams.errors.partition", b"3"),
+        ("__streams.errors.offset", b"41"),
+    ]
+    # They are of the dead letter and not of the record: a replay does not send them back.
+    record = MemoryRecord("dead", 0, 0, 0, letter.key, letter.value, letter.headers)
+    read = read_dead_letter(record)
+    assert read is not None
+    assert list(read.headers) == ORIGINAL
 
 
 def test_a_failure_under_a_policy_names_it_and_its_stage() -> None:

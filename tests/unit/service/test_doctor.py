@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_guard.core.errors import BrokerError, EngineError, SettingsError, StreamGuardError
 from stream_guard.kafka.cluster import ClusterState
-from stream_guard.service.diagnostics import host
-from stream_guard.service.diagnostics.checks import _routes
+from stream_guard.service.diagnostics import doctor, host
+from stream_guard.service.diagnostics.checks import CheckResult, _routes
 from stream_guard.service.diagnostics.doctor import _roles, _without_route, look_at
 from stream_guard.service.diagnostics.topic_advice import Role, Topic, advise
 from stream_guard.service.policies import read_policies
@@ -55,8 +56,8 @@ def test_of_a_topic_that_is_set_well_there_is_one_good_line(role: Role) -> None:
         (topic(min_insync_replicas="3"), "verdicts", "warning", "one missing broker stops all"),
         (topic(min_insync_replicas="4"), "verdicts", "error", "no write is ever acknowledged"),
         (topic(unclean_leader_election_enable="true"), "input", "warning", "unclean"),
-        (topic(leaderless=2), "input", "error", "2 partitions have no leader"),
-        (topic(behind=3), "input", "warning", "3 partitions have a replica"),
+        (topic(leaderless=2), "input", "error", "2 partitions without a leader"),
+        (topic(behind=3), "input", "warning", "3 partitions with a replica"),
         (topic(cleanup_policy="compact"), "input", "warning", "before it is judged"),
         (topic(cleanup_policy="compact,delete"), "verdicts", "warning", "another post"),
         (topic(cleanup_policy="compact"), "dead letters", "warning", "two dead letters"),
@@ -80,6 +81,27 @@ def test_what_is_set_badly_is_told_with_a_remedy(
     assert line.level == level
     assert what in line.detail
     assert len(line.remedy) > 20
+
+
+@pytest.mark.parametrize(
+    ("error", "remedy"),
+    [
+        (SettingsError("a setting is odd"), "correct what this line names"),
+        (BrokerError("it is away"), "check kafka.bootstrap_servers"),
+        (EngineError("it died"), "engine.model = demo"),
+        (StreamGuardError("it is odd"), "run the command again"),
+        (BrokerError("it is away; start it"), "start it"),
+    ],
+)
+def test_every_error_has_a_remedy(
+    error: StreamGuardError, remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed = [CheckResult("part", error=error)]
+    monkeypatch.setattr(doctor, "run_checks", lambda _: iter(failed))
+    monkeypatch.setenv("STREAM_GUARD_KAFKO__X", "1")  # nothing else can be examined
+    (found,) = doctor.Doctor(None).run()
+    assert (found.level, found.detail) == ("error", str(error).partition(";")[0])
+    assert remedy in found.remedy
 
 
 def test_a_topic_that_is_kept_for_ever_and_only_compacted_has_no_retention() -> None:

@@ -47,10 +47,21 @@ def test_names_in_the_environment() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "says"),
     [
-        ("STREAM_GUARD_KAFKO__TOPICS", "[]", ["unknown section 'kafko'", "kafka, post, policies"]),
+        (
+            "STREAM_GUARD_KAFKO__TOPICS",
+            "[]",
+            ["unknown section 'kafko' (did you mean kafka?)", "kafka, post, policies"],
+        ),
         ("STREAM_GUARD_TOPICS", "[]", ["unknown section 'topics'", "STREAM_GUARD_KAFKA__GROUP_ID"]),
         ("stream_guard_kafko__x", "1", ["stream_guard_kafko__x", "unknown section"]),
-        ("STREAM_GUARD_KAFKA__TOPIC", "[]", ["kafka.topic ", "unknown setting", "topic_pattern"]),
+        (
+            "STREAM_GUARD_KAFKA__TOPIC",
+            "[]",
+            [
+                "kafka.topic (STREAM_GUARD_KAFKA__TOPIC): unknown setting (did you mean topics?)",
+                "topic_pattern",
+            ],
+        ),
         (
             "STREAM_GUARD_KAFKA__SECURITY__PASWORD",
             HIDDEN,
@@ -68,7 +79,10 @@ def test_names_in_the_environment() -> None:
         (
             "STREAM_GUARD_POST__TOPICS",
             '{"comments": {"txt": "/body"}}',
-            ["post.topics.comments.txt", "unknown setting; known here: format, id, text"],
+            [
+                "post.topics.comments.txt",
+                "unknown setting (did you mean text?); known here: format, id, text",
+            ],
         ),
         (
             "STREAM_GUARD_POST__TOPICS",
@@ -157,9 +171,9 @@ def test_the_environment_wins_over_the_file_name_by_name(
         (b'[kafka]\nclient_id = "\xff"\n', "not TOML"),
         (
             b"[kafka]\ngroupid = 1\n",
-            "kafka.groupid (STREAM_GUARD_KAFKA__GROUPID): unknown setting",
+            ":2: kafka.groupid: unknown setting (did you mean group_id?)",
         ),
-        (b"[kafkas]\n", "kafkas (STREAM_GUARD_KAFKAS): unknown setting"),
+        (b"\n[kafkas]\n", ":2: kafkas: unknown setting (did you mean kafka?)"),
         (b"kafka = 1\n", "kafka"),
         (b"[kafka.security]\npassword = 7\n", "kafka.security.password"),
     ],
@@ -169,6 +183,7 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
     file.write_bytes(content)
     message = refused(file)
     assert says in message
+    assert "STREAM_GUARD_" not in message
     if "not TOML" in says:
         assert str(file) in message
 

@@ -60,6 +60,19 @@ def test_each_line_names_the_run_or_the_span_or_the_record(
 
 
 @pytest.mark.usefixtures("_as_it_was")
+def test_a_person_at_a_terminal_reads_no_ids_of_traces(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logs(TelemetrySettings(log_format="console"))
+    with Tracing(TelemetrySettings(), group="g").run():
+        structlog.get_logger("a").info("one", trace_id="f" * 32, topic="posts")
+        logging.getLogger("other").warning("two")
+    shown = capsys.readouterr().err
+    assert "posts" in shown
+    assert "two" in shown
+    assert "trace_id" not in shown
+    assert "span_id" not in shown
+
+
+@pytest.mark.usefixtures("_as_it_was")
 @pytest.mark.parametrize("log_format", ["json", "console"])
 def test_a_traceback_shows_no_variables(
     capsys: pytest.CaptureFixture[str], log_format: Literal["json", "console"]
