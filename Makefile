@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak fuzz chart bench-cascade bench-formats bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -111,6 +111,9 @@ soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is l
 SECONDS_EACH ?= 60
 fuzz: $(STAMP) ## give broken bytes to every parser of foreign bytes (SECONDS_EACH=600)
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
+first-hour: $(STAMP) ## play the first hour of three users, and print what each step took
+	@$(BIN)/python -m tools.first_hour
 
 reference: $(STAMP) ## write docs/reference from the code
 	@$(BIN)/python tools/reference.py
