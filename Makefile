@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency soak fuzz chart bench-cascade bench-formats bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -83,6 +83,9 @@ bench-scale: $(STAMP) ## measure 1 to 3 processes, growing counts of records, st
 bench-latency: $(STAMP) ## measure p50 and p99 at half load by stage, and the lag of the event loop at saturation
 	@$(BIN)/python -m benchmarks.latency $(ARGS)
 
+bench-takeover: $(STAMP) ## measure how soon a new process goes on in exactly once, after a stop and after kill -9
+	@$(BIN)/python -m benchmarks.takeover $(ARGS)
+
 bench-capacity: $(STAMP) ## predict posts/s of an engine from the tokens of a post, and compare with a run
 	@$(BIN)/python -m benchmarks.capacity $(ARGS)
 
@@ -111,6 +114,9 @@ soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is l
 SECONDS_EACH ?= 60
 fuzz: $(STAMP) ## give broken bytes to every parser of foreign bytes (SECONDS_EACH=600)
 	@$(BIN)/python -m tests.fuzz --seconds $(SECONDS_EACH)
+
+first-hour: $(STAMP) ## play the first hour of three users, and print what each step took
+	@$(BIN)/python -m tools.first_hour
 
 reference: $(STAMP) ## write docs/reference from the code
 	@$(BIN)/python tools/reference.py

@@ -22,7 +22,7 @@ __all__ = ["call_with_deadline"]
 
 _T = TypeVar("_T")
 _late: Final[dict[str, threading.Thread]] = {}
-"""The calls that passed their deadline, by name."""
+"""The calls that were given up on, by name."""
 
 
 async def call_with_deadline(name: str, timeout_s: float, function: Callable[[], _T]) -> _T:
@@ -62,9 +62,12 @@ async def call_with_deadline(name: str, timeout_s: float, function: Callable[[],
     except TimeoutError:
         if done.done() and not done.cancelled():
             raise  # the function's own
-        _late[name] = thread
         message = f"{name}: no answer within {timeout_s:g} s; find out what it waits for"
         raise ForeignCallError(message) from None
+    finally:
+        # Also where the caller was cancelled, by a deadline of its own.
+        if not done.done() or done.cancelled():
+            _late[name] = thread
 
 
 def _hand_over(

@@ -27,7 +27,7 @@ from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_guard.core.errors import named
-from stream_guard.kafka.security import client_identity
+from stream_guard.kafka.security import TokenError, client_identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -218,6 +218,8 @@ async def _try_kafka(
     try:
         async with asyncio.timeout(_STEP_TIMEOUT_S):
             connection = await create_conn(host, port, **ours)
+    except TokenError as error:
+        return str(error)
     except (KafkaError, OSError, TimeoutError) as error:
         return await _kafka_fault(error, settings, ours, f"{host}:{port}")
     try:

@@ -6,12 +6,14 @@ import asyncio
 import importlib
 import inspect
 import ssl
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from aiokafka.abc import AbstractTokenProvider
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.helpers import create_ssl_context
 
-from stream_guard.core.errors import SettingsError, named
+from stream_guard.core.errors import BrokerError, ForeignCallError, SettingsError, named
+from stream_guard.core.foreign_calls import call_with_deadline
 from stream_guard.kafka.credentials import (
     RotatingContext,
     SecretFile,
@@ -25,17 +27,50 @@ if TYPE_CHECKING:
     from stream_guard.settings import KafkaSettings, SecuritySettings
 
 
-class HookTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka ships no types
-    """Asks the operator's function for a token, in a thread where it is not async."""
+_HOOK: Final = "kafka.security.oauth_token_hook"
 
-    def __init__(self, hook: Callable[[], Any]) -> None:
+
+class TokenError(BrokerError, KafkaConnectionError):  # type: ignore[misc] # aiokafka ships no types
+    """The operator's function gave no token. To aiokafka it is a failed connection, which it tries again."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class HookTokenProvider(AbstractTokenProvider):  # type: ignore[misc] # aiokafka ships no types
+    """Asks the operator's function for a token, in a thread where it is not async, and with a deadline.
+
+    Args:
+        hook: the function.
+        timeout_s: the deadline, in s.
+    """
+
+    def __init__(self, hook: Callable[[], Any], timeout_s: float) -> None:
         self._hook = hook
+        self._timeout_s = timeout_s
 
     async def token(self) -> str:
-        """Return a token for SASL OAUTHBEARER."""
-        if inspect.iscoroutinefunction(self._hook):
-            return str(await self._hook())
-        return str(await asyncio.to_thread(self._hook))
+        """Return a token for SASL OAUTHBEARER.
+
+        Raises:
+            TokenError: the function failed, or it did not return in time. Its error is named by its type alone, since
+                the text may hold a secret.
+        """
+        try:
+            if inspect.iscoroutinefunction(self._hook):
+                async with asyncio.timeout(self._timeout_s):
+                    return str(await self._hook())
+            return str(await call_with_deadline(_HOOK, self._timeout_s, self._hook))
+        except ForeignCallError as error:
+            raise TokenError(str(error)) from None
+        except TimeoutError:
+            message = f"{_HOOK}: no token within {self._timeout_s:g} s; find out what it waits for"
+            raise TokenError(message) from None
+        except Exception as error:
+            message = (
+                f"{_HOOK}: the function raised {type(error).__name__}; call it by hand, and see why"
+            )
+            raise TokenError(message) from error
 
 
 def connection_options(settings: KafkaSettings) -> dict[str, Any]:
@@ -58,7 +93,9 @@ def connection_options(settings: KafkaSettings) -> dict[str, Any]:
     if security.sasl_mechanism is not None:
         options["sasl_mechanism"] = security.sasl_mechanism
         if security.sasl_mechanism == "OAUTHBEARER":
-            options["sasl_oauth_token_provider"] = _token_provider(security)
+            options["sasl_oauth_token_provider"] = _token_provider(
+                security, settings.request_timeout_ms / 1_000
+            )
         else:
             options["sasl_plain_username"] = security.username
             options["sasl_plain_password"] = _password(security)
@@ -74,12 +111,12 @@ def client_identity(options: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _token_provider(security: SecuritySettings) -> AbstractTokenProvider:
+def _token_provider(security: SecuritySettings, timeout_s: float) -> AbstractTokenProvider:
     if security.oauth_token_file is not None:
         file = SecretFile(security.oauth_token_file, "kafka.security.oauth_token_file")
         return TokenFile(file)
     assert security.oauth_token_hook is not None, "checked by the settings"
-    return HookTokenProvider(_import_hook(security.oauth_token_hook))
+    return HookTokenProvider(_import_hook(security.oauth_token_hook), timeout_s)
 
 
 def _password(security: SecuritySettings) -> str | SecretFile:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 POISON_BURST: Final = 40
 ABORTED_RECORDS: Final = 2_000
+BOMBS: Final = 3
 _ALIVE_S: Final = 90.0
 
 
@@ -111,6 +112,7 @@ class Adversary:
             schedule.ENGINE_KILL: self._kill_engines,
             schedule.POISON: self._poison,
             schedule.ABORT: self._abort,
+            schedule.BOMB: self._bomb,
             schedule.BROKER_KILL: self._lose_broker,
             schedule.BROKER_STOP: self._lose_broker,
             schedule.BROKER_FREEZE: self._lose_broker,
@@ -203,6 +205,11 @@ class Adversary:
             f"long-{len(self.faults)}",
         )
         return f"{ABORTED_RECORDS} records of a transaction in partition {partition}"
+
+    async def _bomb(self, fault: Planned) -> str:
+        partition = int(fault.draw * self._partitions)
+        await posting.send_bombs(self._cluster.bootstrap, self._posts, partition, BOMBS)
+        return f"{BOMBS} records of {posting.BOMB_BYTES >> 20} MiB in partition {partition}"
 
     # Brokers
 

@@ -17,6 +17,9 @@ import orjson
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from stream_guard.judging.hostile_posts import ATTACKS
+from stream_guard.kafka.decompression import RECORD_BYTES_MAX
+from stream_guard.policies.taxonomy import Taxonomy
 from tests.soak.facts import Acknowledged
 
 if TYPE_CHECKING:
@@ -28,6 +31,7 @@ _WAVE_RECORDS: Final = 500
 _POISON_EVERY: Final = 200
 _SEND_S: Final = 20.0
 _PAUSE_S: Final = 0.5
+BOMB_BYTES: Final = 64 << 20
 
 POISON: Final[tuple[bytes | None, ...]] = (
     None,
@@ -42,14 +46,22 @@ MARKER: Final = "soak-end"
 """The name of the header of records that only say that a log ends here."""
 
 
+OVERSIZED: Final = "oversized"
+"""The name of a record that is too long to keep; its dead letter has none of its bytes."""
+
+
 def digest(value: bytes | None) -> str:
     """Return a name for bytes that have none of their own."""
+    if value is not None and len(value) > RECORD_BYTES_MAX:
+        return OVERSIZED
     return "null" if value is None else hashlib.sha256(value).hexdigest()[:16]
 
 
 def post(name: str, number: int) -> bytes:
-    """Return a post; one in three violates by the scripted judge's rule."""
+    """Return a post; one in three violates by the scripted judge's rule, and one in seven is hostile."""
     words = "[violates]" if number % 3 == 0 else "nothing much"
+    if number % 7 == 0:
+        words = ATTACKS[number // 7 % len(ATTACKS)].apply(words, Taxonomy())
     return orjson.dumps({"id": name, "text": f"{words} {number}", "author": f"a{number % 97}"})
 
 
@@ -167,7 +179,9 @@ def due_by(elapsed_s: float, per_s: float, quota: int) -> int:
     return int(due if due <= quota else quota + (due - quota) / 4)
 
 
-async def connect(bootstrap: str, transactional_id: str | None = None) -> AIOKafkaProducer:
+async def connect(
+    bootstrap: str, transactional_id: str | None = None, compression: str | None = None
+) -> AIOKafkaProducer:
     """Return a started idempotent producer; try until a broker takes it."""
     while True:
         producer = AIOKafkaProducer(
@@ -177,7 +191,8 @@ async def connect(bootstrap: str, transactional_id: str | None = None) -> AIOKaf
             linger_ms=5,
             request_timeout_ms=10_000,
             metadata_max_age_ms=5_000,
-            max_request_size=2 << 20,
+            max_request_size=2 * BOMB_BYTES if compression else 2 << 20,
+            compression_type=compression,
             transactional_id=transactional_id,
             transaction_timeout_ms=10_000,
         )
@@ -234,6 +249,22 @@ async def abort_long(bootstrap: str, topic: str, partition: int, count: int, nam
             async with asyncio.timeout(_SEND_S):
                 number = f"{name}-{attempt}"
                 await _transaction(producer, topic, partition, number, count=count, abort=True)
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        else:
+            return
+        finally:
+            await _close(producer)
+
+
+async def send_bombs(bootstrap: str, topic: str, partition: int, count: int) -> None:
+    """Send so many records of one letter, each compressed to a few kB; try until all are acknowledged."""
+    while True:
+        producer = await connect(bootstrap, compression="zstd")
+        try:
+            async with asyncio.timeout(2 * _SEND_S):
+                for _ in range(count):
+                    await producer.send_and_wait(topic, b"x" * BOMB_BYTES, partition=partition)
         except (KafkaError, OSError, TimeoutError):
             continue
         else:

@@ -14,7 +14,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
 from tests.soak.facts import Commit, Input, Outcome
-from tests.soak.posting import MARKER, digest
+from tests.soak.posting import MARKER, OVERSIZED, digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
@@ -197,7 +197,7 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
                 headers.get("sg_policy", b"").decode(),
                 "",
                 "",
-                digest(record.value),
+                OVERSIZED if cut_whole(headers, record.value) else digest(record.value),
                 record.timestamp,
                 committed=visible,
             )
@@ -216,3 +216,8 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
             record.timestamp,
             committed=visible,
         )
+
+
+def cut_whole(headers: dict[str, bytes], value: bytes | None) -> bool:
+    """Return whether a dead letter says that it holds nothing of a longer record."""
+    return not value and "sg_cut_from_bytes" in headers

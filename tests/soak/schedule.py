@@ -22,6 +22,7 @@ BROKER_FREEZE: Final = "broker frozen"
 ENGINE_KILL: Final = "engine kill -9"
 POISON: Final = "poison"
 ABORT: Final = "long transaction aborted"
+BOMB: Final = "compression bomb"
 BROKER_KINDS: Final = (BROKER_KILL, BROKER_STOP, BROKER_FREEZE)
 
 INPUT_LEADER: Final = "input leader"
@@ -57,7 +58,7 @@ def deck(engine: str, *, short: bool = False) -> list[tuple[str, str]]:
         short: each kind and each role at least once, and no more.
     """
     cards = [(kind, "") for kind in (CONSUMER_KILL, CONSUMER_FREEZE, CONSUMER_LEAVE, CONSUMER_JOIN)]
-    cards += [(POISON, ""), (ABORT, "")]
+    cards += [(POISON, ""), (ABORT, ""), (BOMB, "")]
     if engine == "vllm":
         cards.append((ENGINE_KILL, ""))
     if short:

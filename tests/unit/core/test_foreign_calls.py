@@ -47,6 +47,16 @@ async def test_after_the_deadline_it_is_named_and_not_called_again_until_it_ends
     assert len(calls) == 2
 
 
+async def test_a_call_whose_caller_gave_up_is_not_made_again_either() -> None:
+    answers = threading.Event()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await call_with_deadline("b.hook", HANG_S, answers.wait)
+    with pytest.raises(ForeignCallError, match="an earlier call has not returned yet"):
+        await call_with_deadline("b.hook", HANG_S, answers.wait)
+    answers.set()
+
+
 def test_a_call_that_hangs_does_not_keep_the_process() -> None:
     program = """
 import asyncio, threading

@@ -6,9 +6,12 @@ import struct
 
 import pytest
 
+from stream_guard.kafka.decompression import RECORD_BYTES_MAX
+from stream_guard.records.post import PostParser
+from stream_guard.settings import PostSettings
 from tests.soak.facts import Commit
-from tests.soak.posting import POISON, due_by, post
-from tests.soak.reading import inputs_of, parse_commit
+from tests.soak.posting import OVERSIZED, POISON, due_by, post
+from tests.soak.reading import cut_whole, inputs_of, parse_commit
 
 
 class Read:
@@ -70,6 +73,22 @@ def test_posts_poison_and_what_was_aborted_are_told_apart() -> None:
     assert {fact.kind for fact in facts[3:]} == {"poison"}
     assert len({fact.name for fact in facts}) == len(values)
     assert [fact.offset for fact in facts if fact.aborted] == [1]
+
+
+def test_a_record_too_long_to_keep_and_its_dead_letter_have_one_name() -> None:
+    bomb = b"x" * (RECORD_BYTES_MAX + 1)
+    (fact,) = inputs_of([Read(0, bomb)], [Read(0, bomb)])
+    assert (fact.kind, fact.name) == ("poison", OVERSIZED)
+    assert cut_whole({"sg_cut_from_bytes": b"16777217"}, b"")
+    assert not cut_whole({"sg_cut_from_bytes": b"900001"}, b"its beginning")
+    assert not cut_whole({}, b"")
+
+
+def test_one_post_in_seven_is_hostile_and_all_are_posts_to_the_parser() -> None:
+    parser = PostParser(PostSettings())
+    texts = {number: parser.parse(post("p", number), ()).text for number in range(1, 29)}
+    plain = {f"{words} {n}" for n in texts for words in ("nothing much", "[violates]")}
+    assert [n for n, text in texts.items() if text not in plain] == [7, 14, 21, 28]
 
 
 def test_posts_flow_more_slowly_beyond_the_quota_and_do_not_stop() -> None:
