@@ -80,7 +80,9 @@ class KafkaRig:
         )
 
     def source(self, topic: str, group: str) -> Source:
-        return KafkaSource(self.settings(topic, group), DeliverySettings(), Metrics())
+        return KafkaSource(
+            self.settings(topic, group), DeliverySettings(), Metrics(CollectorRegistry())
+        )
 
     def publisher(self) -> Publisher:
         metrics = Metrics(CollectorRegistry())

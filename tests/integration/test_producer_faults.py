@@ -278,7 +278,7 @@ async def test_what_the_topic_refuses_as_too_large_is_written_smaller(
 async def committed(settings: KafkaSettings, partition: Partition) -> int:
     """Return the position by which a member of the group would begin."""
     listener = Listener()
-    source = KafkaSource(settings, DELIVERY, Metrics())
+    source = KafkaSource(settings, DELIVERY, Metrics(CollectorRegistry()))
     try:
         await source.start(listener)
         await listener.assigned.wait()
@@ -313,7 +313,7 @@ async def test_a_broker_that_never_answers_ends_every_start(black_hole: str) -> 
         with pytest.raises(BrokerError):
             await publisher.start()
         with pytest.raises(BrokerError):
-            await KafkaSource(settings, DELIVERY, Metrics()).start(Listener())
+            await KafkaSource(settings, DELIVERY, Metrics(CollectorRegistry())).start(Listener())
         with pytest.raises(DoubtError):
             await KafkaTransactor(settings, DELIVERY).claim(Partition("t", 0))
         await publisher.stop()

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from aiokafka.admin import AIOKafkaAdminClient
+from prometheus_client import CollectorRegistry
 
 from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.source import KafkaSource
@@ -57,7 +58,7 @@ async def fetched_from(bootstrap: str, rack: str | None) -> int | None:
         session_timeout_ms=6_000,
         heartbeat_interval_ms=500,
     )
-    source = KafkaSource(settings, DeliverySettings(), Metrics())
+    source = KafkaSource(settings, DeliverySettings(), Metrics(CollectorRegistry()))
     listener, partition, count = Listener(), Partition("posts", 0), 0
     await source.start(listener)
     try:

@@ -46,7 +46,7 @@ class Member:
     def __init__(self, settings: Settings) -> None:
         kafka, delivery = settings.kafka, settings.delivery
         self.metrics = Metrics(CollectorRegistry())
-        self.source = KafkaSource(kafka, delivery, Metrics())
+        self.source = KafkaSource(kafka, delivery, Metrics(CollectorRegistry()))
         self.publisher: Publisher = (
             TransactionalPublisher(
                 KafkaTransactor(kafka, delivery), delivery, self.metrics, fenced_pause_s=0
@@ -159,7 +159,10 @@ async def test_a_member_that_a_twin_replaced_ends_and_names_the_setting(
     broker: Broker, new_topic: Callable[..., str]
 ) -> None:
     settings = settings_of(broker, new_topic, group_instance_id="twin")
-    first, second = (KafkaSource(settings.kafka, settings.delivery, Metrics()) for _ in range(2))
+    first, second = (
+        KafkaSource(settings.kafka, settings.delivery, Metrics(CollectorRegistry()))
+        for _ in range(2)
+    )
     told = Listener()
     async with asyncio.timeout(HANG_S):
         await first.start(told)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from typer.testing import CliRunner
 
 from stream_guard.cli.main import app
 from stream_guard.core.errors import PolicyError
+from stream_guard.judging.contract import Answer
+from stream_guard.judging.verdict import recommended_action
 from stream_guard.offline.export.dsa import EEA, EU, Statements, UnmappableError, statement_schema
 from stream_guard.offline.export.dsa_run import export
 from stream_guard.policies.store import load_policies
@@ -231,3 +234,25 @@ def test_the_command_writes_statements_and_errors_apart(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, [*arguments, "--force", *change])
         assert says in str(result.exception)
         assert getattr(result.exception, "exit_code", None) == 2
+
+
+def test_a_policy_that_removes_as_the_guide_shows_yields_valid_statements(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "guides" / "audit.md").read_text()
+    shown = page.partition("```yaml\n# policy.yaml\n")[2].partition("```")[0]
+    shutil.copytree(ROOT / "policies", tmp_path / "policies")
+    folder = tmp_path / "policies" / "dangerous-content"
+    mapping = Statements((ROOT / "examples" / "dsa-mapping.yaml").read_bytes(), "dsa.yaml")
+    found = []
+    for _ in range(2):
+        policy = load_policies(tmp_path / "policies").policies["dangerous-content"]
+        verdict = violating(
+            action=recommended_action(Answer("violates", "DC1"), policy),
+            policy__id=policy.id,
+            policy__category="DC1",
+        )
+        found.append(export(mapping, [verdict]))
+        (folder / "policy.yaml").write_text(shown)
+    assert (found[0].statements, found[0].not_owed) == ([], 1)
+    [statement] = found[1].statements
+    SCHEMA.validate(statement)
+    assert statement["decision_visibility"] == ["DECISION_VISIBILITY_CONTENT_REMOVED"]
