@@ -47,6 +47,7 @@ _STAGES: Final = {
     "records/json_document": "parse",
     "records/post": "parse",
     "records/post_conditions": "parse",
+    "records/thread": "parse",
     "records/verdict_event": "verdict",
     "stream/admission": "offsets",
     "stream/batching": "batch",

@@ -17,7 +17,7 @@ from stream_guard.records.verdict_event import (
 if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.core.vocabulary import Mode
-    from stream_guard.judging.contract import Answer, Judgement, Provenance
+    from stream_guard.judging.contract import Answer, Judgement, Provenance, Sampled
     from stream_guard.policies.policy import Policy
 
 
@@ -28,11 +28,12 @@ def review_reasons(answer: Answer, provenance: Provenance, policy: Policy) -> li
     or its reasoning was cut at the budget.
     """
     reasons = []
-    if answer.is_escalated:
-        reasons.append("label")
-    elif answer.decision == "undetermined":
-        tied = provenance.sampling is not None and provenance.sampling.is_tied
-        reasons.append("no_majority" if tied else "undetermined")
+    if answer.decision == "undetermined":
+        if answer.is_escalated:
+            reasons.append("label")
+        else:
+            tied = provenance.sampling is not None and provenance.sampling.is_tied
+            reasons.append("no_majority" if tied else "undetermined")
     elif answer.needs_review:
         reasons.append("label")
     category = policy.taxonomy.category(answer.category) if answer.category is not None else None
@@ -54,9 +55,10 @@ def recommended_action(answer: Answer, policy: Policy) -> str:
     """
     if answer.decision == "violates":
         return policy.action_for(answer.category, answer.labels)
-    outcome = policy.outcome_of(answer.category, answer.labels)
-    if outcome is not None and outcome.action is not None and outcome.decision == answer.decision:
-        return outcome.action
+    if answer.category is not None or answer.labels:
+        outcome = policy.outcome_of(answer.category, answer.labels)
+        if outcome is not None and outcome.action and outcome.decision == answer.decision:
+            return outcome.action
     if answer.decision == "safe":
         return "none"
     if answer.is_escalated:
@@ -66,9 +68,8 @@ def recommended_action(answer: Answer, policy: Policy) -> str:
     return policy.action if policy.undetermined == "fail_closed" else "review"
 
 
-def _sampling(provenance: Provenance) -> dict[str, Any] | None:
-    sampled = provenance.sampling
-    return None if sampled is None else {**sampled._asdict(), "votes": sampled.votes._asdict()}
+def _sampling(sampled: Sampled) -> dict[str, Any]:
+    return {**sampled._asdict(), "votes": sampled.votes._asdict()}
 
 
 def _key_text(key: bytes | None) -> str | None:
@@ -153,7 +154,7 @@ def build_verdict(
             "sha256": policy.sha256,
             "labels": answer.labels,
             "category": answer.category,
-            "severity": policy.severity_of(answer.category),
+            "severity": None if answer.category is None else policy.severity_of(answer.category),
             "rule_ids": answer.rule_ids,
             "rationale": answer.rationale,
         },
@@ -173,7 +174,7 @@ def build_verdict(
             "finish_reason": provenance.finish_reason,
             "parse_status": answer.parse_status,
             "reasoning_cut": provenance.reasoning_cut,
-            "sampling": _sampling(provenance),
+            "sampling": None if provenance.sampling is None else _sampling(provenance.sampling),
             "windows": provenance.windows,
             "context_dropped": provenance.context_dropped,
             "prompt_tokens_max": provenance.prompt_tokens_max,

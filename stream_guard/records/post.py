@@ -230,7 +230,7 @@ class PostParser:
             )
             raise TooLargeError(message)
         thread = NO_THREAD
-        if parent is not None or self._thread.is_in(document):
+        if parent is not None or not self._thread.is_not_in(document):
             thread = self._thread.read(document, parent, nulled)
         created_at_ms = None
         if created_at is not None or attributes:

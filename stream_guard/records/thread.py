@@ -12,7 +12,7 @@ from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.records.field_values import identifier, label
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from stream_guard.core.vocabulary import ThreadKind
     from stream_guard.settings import ThreadSettings
@@ -92,6 +92,9 @@ class ThreadReader:
         settings: of threads.
         max_field_bytes: the longest id of an author, in bytes of UTF-8.
 
+    Attributes:
+        is_not_in: whether a document, by its keys, has no thread.
+
     Raises:
         SettingsError: a setting is not a JSON pointer; the message names it.
     """
@@ -105,12 +108,10 @@ class ThreadReader:
         }
         self._item_text = _pointer("earlier_text", settings.earlier_text)
         self._item_author = _pointer("earlier_author", settings.earlier_author)
-        # Most records have no thread: their keys say so.
-        self._heads = frozenset(place.parts[0] for place in self._places.values())
-
-    def is_in(self, document: dict[str, Any]) -> bool:
-        """Return whether a document may have a thread."""
-        return not self._heads.isdisjoint(document)
+        # Most records have no thread: their keys say so. A function of C, since every record asks it.
+        self.is_not_in: Callable[[Iterable[str]], bool] = frozenset(
+            place.parts[0] for place in self._places.values()
+        ).isdisjoint
 
     def read(self, document: dict[str, Any], parent: str | None, nulled: list[str]) -> Thread:
         """Return a document's thread.
