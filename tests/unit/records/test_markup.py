@@ -144,6 +144,12 @@ def test_no_word_is_lost_whatever_the_marks(markup: Any, parts: list[str]) -> No
     assert found is None or "word" in f"{found.text}\n{found.aside}"
 
 
+def test_the_word_behind_a_fence_is_kept() -> None:
+    found = resolve("```pills\n```", "markdown")
+    assert found is not None
+    assert found.hidden == ("pills",)
+
+
 HOSTILE: Final = """
 import resource
 from stream_guard.records.markup import resolve
@@ -191,10 +197,11 @@ def test_the_model_reads_the_original_unless_it_is_set() -> None:
     assert original.markup.text == "Buy pills"
     read = post_of(source, "a <b> title", f"{source}!", markup="html", markup_for_model=True)
     shown = "Buy pills\n\nLink: https://x"
-    assert (read.text, read.parent) == (shown, "Buy pills\n\n!\n\nLink: https://x")
+    (parent,) = read.context
+    assert (read.text, parent.text) == (shown, "Buy pills\n\n!\n\nLink: https://x")
     assert read.title == "a <b> title"
     assert read.sha256 == original.sha256
-    assert read.text_bytes == len(f"{read.text}{read.title}{read.parent}")
+    assert read.text_bytes == len(f"{read.text}{read.title}{parent.text}")
 
 
 @pytest.mark.parametrize(
