@@ -51,8 +51,6 @@ _WRITTEN: Final = (
     "aria-label", "content", "data-meta", "label", "placeholder", "summary", "title", "value",
 )  # fmt: skip
 """Attributes with text for people; ``data-meta`` is the rest of a Markdown code block's first line."""
-_LANGUAGE: Final = "language-"
-"""Before the first word behind a code block's fence, which is any word of the author's."""
 _TARGETS: Final = ("action", "background", "cite", "data", "formaction", "href", "poster", "src")
 _QUOTES_MAX: Final = 16
 _WHITE: Final = str.maketrans("\t\n\r\f", "    ")
@@ -265,9 +263,9 @@ class _Reader:
         for name in _WRITTEN:
             if attributes.get(name, "").strip():
                 self._hide(attributes[name])
-        language = attributes.get("class", "").removeprefix(_LANGUAGE) if tag == "code" else ""
-        if language:
-            self._hide(language)
+        if tag == "pre" and attributes.get("lang", "").strip():
+            # The first word behind a Markdown code block's fence is any word of the author's.
+            self._hide(attributes["lang"])
         alternative = attributes.get("alt", "").strip()
         if not alternative:
             return
