@@ -260,12 +260,12 @@ class _Reader:
             target = attributes.get(name, "").strip()
             if target:
                 self.targets[target] = None
-        for name in _WRITTEN:
-            if attributes.get(name, "").strip():
-                self._hide(attributes[name])
         if tag == "pre" and attributes.get("lang", "").strip():
             # The first word behind a Markdown code block's fence is any word of the author's.
             self._hide(attributes["lang"])
+        for name in _WRITTEN:
+            if attributes.get(name, "").strip():
+                self._hide(attributes[name])
         alternative = attributes.get("alt", "").strip()
         if not alternative:
             return

@@ -108,7 +108,7 @@ def test_targets_that_the_text_does_not_show_are_links() -> None:
         ("a\n\n[unused]: https://x 'buy pills'", "a", "[unused]: https://x 'buy pills'"),
         ("![a cat](/c.png)", "a cat", "/c.png"),
         ("> quoted\n\nanswer", "quoted\n\nanswer", ""),
-        ("```py buy pills\nx\n```", "x", "buy pills"),
+        ("```py buy pills\nx\n```", "x", "py\nbuy pills"),
         ("a<!-- buy -->b &amp; c", "ab & c", "buy"),
         (">" * 999 + " buy\n" + "> " * 99 + "pills", "buy\npills", ""),
         ("1. a\n2. b", "a\nb", ""),
