@@ -51,8 +51,10 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
     if policies is not None:
         yield _check("tiers", partial(_tiers, policies, settings))
     yield _check("engine", partial(_engine, settings))
-    yield _check("model", partial(_model, settings))
-    yield from _check_context(policies, settings)
+    model = _check("model", partial(_model, settings))
+    yield model
+    if model.error is None:
+        yield from _check_context(policies, settings)
 
 
 def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckResult]:
@@ -152,7 +154,7 @@ def _model(settings: Settings) -> str:
 
 
 def _check_context(policies: PolicySet | None, settings: Settings) -> Iterator[CheckResult]:
-    """Compare policies and posts with the context of a model that can be read; :func:`_model` reports others."""
+    """Compare policies and posts with the context of the model."""
     if policies is None or settings.engine.kind == "scripted":
         return
     from stream_guard.judging.engine.probe import probe_context
