@@ -28,7 +28,7 @@ _HEAD: Final = (
 
 def _answer(violation: int, category: str, rule: str) -> str:
     return (
-        f'{_HEAD}{{"violation":{violation},"category":"{category}","rule_ids":["{rule}"],'
+        f'{_HEAD}{{"violation":{violation},"policy_category":"{category}","rule_ids":["{rule}"],'
         '"rationale":"So it says."}<|return|>'
     )
 

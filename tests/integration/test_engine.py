@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import math
 import os
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import psutil
 import pytest
@@ -42,7 +42,7 @@ REASONING = 24
 RATIONALE = 8
 GOOD = (
     "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
-    '{"violation":1,"category":"ARS1","rule_ids":["ARS1.a"],"rationale":"Encourages."}<|return|>'
+    '{"violation":1,"policy_category":"ARS1","rule_ids":["ARS1.a"],"rationale":"Encourages."}<|return|>'
 )
 MALFORMED = "<|channel|>final<|message|>I am not sure.<|return|>"
 EMPTY = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|><|return|>"
@@ -313,7 +313,9 @@ async def test_a_post_longer_than_the_context_is_judged_in_windows(judge: Script
     long, short = requests(1, text="word " * 9_000), requests(1)
     by_id = {judgement.request.id: judgement for judgement in await judged(judge, [*long, *short])}
     found = by_id[long[0].id]
-    assert (found.error, found.answer) == (None, by_id[short[0].id].answer)
+    assert found.error is None
+    assert found.answer is not None
+    assert found.answer.parse_status == "ok"
     provenance, whole = found.provenance, by_id[short[0].id].provenance
     assert provenance is not None
     assert whole is not None
@@ -369,9 +371,22 @@ async def test_tokens_in_flight_have_a_limit_too(
     assert judge.running_max == 1
 
 
-async def test_what_is_settled_together_is_delivered_together(judge: Scripted) -> None:
+def refuse_prompts(judge: Scripted, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let every post be settled at once, by an error."""
+
+    def refuse(*_: object) -> NoReturn:
+        message = "no prompt"
+        raise PromptError(message)
+
+    monkeypatch.setattr(judge._family, "prompt", refuse)
+
+
+async def test_what_is_settled_together_is_delivered_together(
+    judge: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse_prompts(judge, monkeypatch)
     collector = Collector()
-    judge.submit(requests(2 * BUILT_PER_TURN_MAX, text="word " * 20_000), collector.deliver)
+    judge.submit(requests(2 * BUILT_PER_TURN_MAX), collector.deliver)
     await collector.wait(2 * BUILT_PER_TURN_MAX)
     assert collector.calls == 2
 
@@ -379,7 +394,8 @@ async def test_what_is_settled_together_is_delivered_together(judge: Scripted) -
 async def test_what_is_cancelled_just_before_its_delivery_is_not_delivered(
     judge: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (dropped,), (kept,) = requests(1, text="word " * 20_000), requests(1, text="word " * 20_000)
+    refuse_prompts(judge, monkeypatch)
+    (dropped,), (kept,) = requests(1), requests(1)
     settle = judge._settle
 
     def settle_and_cancel(job: Any, judgement: Judgement) -> None:
