@@ -230,5 +230,6 @@ def test_classify_explains_with_the_prompt_that_the_model_was_given() -> None:
     for each in said:
         assert each["prompt"].startswith("<|start|>system<|message|>You are ChatGPT")
         assert policy.strip() in each["prompt"]
-        assert each["prompt"].endswith(f"<|start|>user<|message|>{text}<|end|><|start|>assistant")
+        framed = f"## Post to judge\n> {text}"
+        assert each["prompt"].endswith(f"<|start|>user<|message|>{framed}<|end|><|start|>assistant")
         assert each["analysis"] in each["completion"]
