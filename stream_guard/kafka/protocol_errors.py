@@ -97,3 +97,9 @@ FencedInstanceIdError: Final = _defined["FencedInstanceId"]
 """Another process has joined the group with our ``kafka.group_instance_id``."""
 InvalidRecordError: Final = _defined["InvalidRecord"]
 """The broker refuses a record: for one, a record without a key in a compacted topic."""
+
+
+def is_fenced(error: BaseException) -> bool:
+    """Return whether another member has taken over a ``group_instance_id``."""
+    # aiokafka wraps what it does not expect in a KafkaError that holds its text.
+    return FencedInstanceIdError.__name__ in f"{error!r}"

@@ -21,7 +21,12 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
-from aiokafka.errors import IllegalStateError, KafkaError, OffsetOutOfRangeError
+from aiokafka.errors import (
+    IllegalStateError,
+    KafkaError,
+    NoOffsetForPartitionError,
+    OffsetOutOfRangeError,
+)
 
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
@@ -31,7 +36,7 @@ from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
 from stream_guard.kafka.permissions import explain_denial, forbidden_topics, principal
 from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
-from stream_guard.kafka.protocol_errors import FencedInstanceIdError
+from stream_guard.kafka.protocol_errors import is_fenced
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.static_membership import refuse_twins
@@ -194,7 +199,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             if settings.group_instance_id is not None:
                 refuse_twins(consumer, settings.group_id, settings.group_instance_id)
         except (KafkaError, OSError, TimeoutError) as error:
-            if _is_fenced(error):
+            if is_fenced(error):
                 raise self._twin() from error
             message = f"cannot join the group {settings.group_id!r}: {named(error)}"
             raise BrokerError(message) from error
@@ -263,8 +268,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             if generation == self._generation:
                 read_on(self._consumer, gone, self._metrics)
             return {}
+        except NoOffsetForPartitionError:
+            # aiokafka looked for a committed position of a new assignment, before seek() said where reading begins.
+            await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
+            return {}
         except KafkaError as error:
-            if _is_fenced(error):
+            if is_fenced(error):
                 raise self._twin() from error
             if not error.retriable:
                 message = f"reading failed: {explain_denial(error, group=self._settings.group_id)}"
@@ -387,8 +396,3 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             await getattr(self._listener, what)(ordered)
         except Exception as error:  # noqa: BLE001 - aiokafka would swallow it: poll() raises it instead
             self._failure = error
-
-
-def _is_fenced(error: BaseException) -> bool:
-    # aiokafka wraps what it does not expect in a KafkaError that holds its text.
-    return FencedInstanceIdError.__name__ in f"{error!r}"
