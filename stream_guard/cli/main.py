@@ -88,7 +88,7 @@ _COMMANDS: Final = (
     ),
 )
 _POLICIES: Final = (
-    _Command("new", new, "policies new ticket-touting --topic forum.posts"),
+    _Command("new", new, "policies new ticket-touting --topic market.listings"),
     _Command("lint", lint, "policies lint --format sarif > policies.sarif"),
     _Command("list", list_policies, "policies list"),
     _Command("show", show, "policies show dangerous-content"),

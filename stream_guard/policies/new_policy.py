@@ -158,6 +158,12 @@ def _with_route(file: Path, slug: str, topic: str) -> str:
         raise PolicyError(message) from error
     if re.search(rf"(?m)^\s+[\"']?{re.escape(topic)}[\"']?\s*:.*\b{re.escape(slug)}\b", text):
         return text
+    if re.search(rf"(?m)^\s+[\"']?{re.escape(topic)}[\"']?\s*:", text):
+        message = (
+            f"{file}: the topic {topic!r} has a route already; choose another --topic, and add {slug} to that route "
+            "yourself when the policy exists"
+        )
+        raise PolicyError(message)
     if re.search(r"(?m)^topics:\s*(#.*)?$", text):
         return re.sub(r"(?m)^(topics:\s*(?:#.*)?)$", rf"\1\n{route}", text, count=1)
     return f"{text.rstrip()}\ntopics:\n{route}\n"

@@ -72,6 +72,11 @@ def labelled_posts(tree: Path) -> None:
             rows.writerow((f"g{number}", f"{text}, {number}", int("[violates]" in text)))
 
 
+def _violates(number: int) -> bool:
+    """Return what people say of a post whose confidence is ``number / 200``: too sure from 0.5 to 0.75."""
+    return (number > 150) != (number % 17 == 0)
+
+
 def predicted(tree: Path, slug: str, folder: str) -> None:
     """Write what an evaluation with a measured confidence would have: ``predictions.jsonl``, of 200 posts."""
     policy = load_policies(tree / "policies").policies[slug]
@@ -84,7 +89,7 @@ def predicted(tree: Path, slug: str, folder: str) -> None:
             verdict["confidence"].update(
                 value=confidence, raw=confidence, method="token_probability"
             )
-            violates = bool(number % 3) and number > 60
+            violates = _violates(number)
             golden = {"row": number + 1, "label": str(int(violates)), "category": None}
             line = {**verdict, "golden": {**golden, "violates": violates, "seconds": 0.1}}
             file.write(orjson.dumps(line) + b"\n")
@@ -104,7 +109,7 @@ def labelled(tree: Path, slug: str) -> None:
         rows = csv.writer(file)
         rows.writerow(("id", "label"))
         rows.writerows(
-            (f"p{number}", "1" if number % 3 and number > 60 else "0") for number in range(200)
+            (f"p{number}", "1" if _violates(number) else "0") for number in range(200)
         )
 
 

@@ -80,7 +80,7 @@ def test_an_id_that_is_none_is_refused(slug: str, tmp_path: Path) -> None:
     ("routes", "slug", "says"),
     [
         ("default: [old]\ntopics: {posts: [old]}\n", "touting", "routes.yaml:"),
-        ("default: [old]\ntopics:\n  touting: [old]\n", "touting", "routes.yaml:"),
+        ("default: [old]\ntopics:\n  touting: [old]\n", "touting", "has a route already"),
         ("default: [old]\n", "OLD", "differ only in case"),
     ],
 )
