@@ -108,9 +108,7 @@ def labelled(tree: Path, slug: str) -> None:
     with (tree / "labels.csv").open("w", newline="", encoding="utf-8") as file:
         rows = csv.writer(file)
         rows.writerow(("id", "label"))
-        rows.writerows(
-            (f"p{number}", "1" if _violates(number) else "0") for number in range(200)
-        )
+        rows.writerows((f"p{number}", "1" if _violates(number) else "0") for number in range(200))
 
 
 def drafted(tree: Path) -> None:
