@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 
 from stream_guard.testing.broker import Broker, start_broker
 from tests.vocabulary import (  # noqa: F401 - fixtures
@@ -55,3 +56,16 @@ def new_topic(broker: Broker) -> Callable[..., str]:
         return name
 
     return make
+
+
+@pytest.fixture(autouse=True)
+def logs_as_they_were(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let no command that a test calls keep its loggers: a later test could not capture what they log."""
+    configure = structlog.configure
+
+    def without_keeping(**options: Any) -> None:  # noqa: ANN401 - as structlog declares them
+        configure(**options | {"cache_logger_on_first_use": False})
+
+    monkeypatch.setattr(structlog, "configure", without_keeping)
+    yield
+    structlog.reset_defaults()
