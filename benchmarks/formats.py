@@ -226,25 +226,8 @@ async def produce(bootstrap: str, topic: str, count: int) -> None:
 
 async def bare(settings: Any, count: int) -> Rates:
     """Run the bare loop."""
-    from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-
     kafka = settings.kafka
-    consumer = AIOKafkaConsumer(
-        kafka.topics[0],
-        bootstrap_servers=kafka.bootstrap_servers,
-        group_id=kafka.group_id,
-        enable_auto_commit=False,
-        auto_offset_reset="earliest",
-        max_partition_fetch_bytes=kafka.max_partition_fetch_bytes,
-        fetch_max_bytes=kafka.fetch_max_bytes,
-    )
-    producer = AIOKafkaProducer(
-        bootstrap_servers=kafka.bootstrap_servers,
-        enable_idempotence=True,
-        linger_ms=kafka.linger_ms,
-        max_batch_size=kafka.batch_bytes_max,
-        compression_type=kafka.compression_type,
-    )
+    consumer, producer = pipeline.bare_clients(kafka)
     constant = await pipeline.Constant.prepare(
         settings.model_copy(update={"post": type(settings.post)()})
     )

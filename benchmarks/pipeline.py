@@ -166,9 +166,8 @@ class Constant:
         return self._encode(verdict), [*self._headers, ("traceparent", trace)]
 
 
-async def bare(settings: Any, count: int) -> float:
-    """Run (a); return records/s."""
-    kafka = settings.kafka
+def bare_clients(kafka: Any) -> tuple[AIOKafkaConsumer, AIOKafkaProducer]:
+    """Return the consumer and the producer of a bare loop, with the settings of the service."""
     consumer = AIOKafkaConsumer(
         kafka.topics[0],
         bootstrap_servers=kafka.bootstrap_servers,
@@ -185,6 +184,13 @@ async def bare(settings: Any, count: int) -> float:
         max_batch_size=kafka.batch_bytes_max,
         compression_type=kafka.compression_type,
     )
+    return consumer, producer
+
+
+async def bare(settings: Any, count: int) -> float:
+    """Run (a); return records/s."""
+    kafka = settings.kafka
+    consumer, producer = bare_clients(kafka)
     constant = await Constant.prepare(settings)
     await consumer.start()
     await producer.start()

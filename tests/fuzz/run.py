@@ -1,7 +1,7 @@
 """Draws broken input for one target, and keeps what it finds.
 
 Input is a sound example with a few edits, or bytes that are drawn. Hypothesis draws it and makes a finding as small as
-it can. A finding is kept as a file of the corpus, which the unit tests read again for ever after.
+it can. A finding is kept as a file of the corpus, which the unit tests read again.
 """
 
 from __future__ import annotations

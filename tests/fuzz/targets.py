@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from google.protobuf import descriptor_pb2
 
 from stream_guard.client import UnreadableVerdictError, parse_verdict
@@ -43,6 +42,7 @@ from stream_guard.records.post import PostParser
 from stream_guard.settings import EngineSettings, PostSettings, load_settings
 from stream_guard.telemetry.trace_context import read_traceparent
 from stream_guard.testing import MemoryRecord
+from tests.batches import batch_builder
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -225,15 +225,7 @@ _BATCH_HEADER_BYTES: Final = 61
 
 
 def _batch(compression: int) -> bytes:
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=compression,
-        is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
-        batch_size=1 << 20,
-    )
+    builder = batch_builder(compression)
     for number in range(20):
         builder.append(number, number, b"k", _POST, [("h", b"x")])
     return bytes(builder.build())

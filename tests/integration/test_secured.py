@@ -398,7 +398,7 @@ async def test_a_password_is_replaced_while_running(
 async def test_a_certificate_is_replaced_while_running(
     secure: Broker, new_topic: object, tmp_path: Path
 ) -> None:
-    """Connections are made anew with the second certificate once the broker has closed the first."""
+    """New connections use the second certificate after the broker has closed the first."""
     assert secure.secured is not None
     user = connect(secure.secured, "mutual TLS", "guard", PASSWORD, tmp_path)
     deployment = deployed(user, new_topic, STREAM_GUARD_KAFKA__METADATA_MAX_AGE_MS="1000")

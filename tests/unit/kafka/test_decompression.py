@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
@@ -18,6 +17,7 @@ from stream_guard.kafka import decompression
 from stream_guard.kafka.record_decoding import TolerantRecords
 from stream_guard.records.post import PostParser
 from stream_guard.settings import PostSettings
+from tests.batches import batch_builder
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,15 +29,7 @@ STREAMS = {name: code for name, code in CODECS.items() if name != "snappy"}
 
 def batch(values: Sequence[bytes], compression: int, *, first: int = 100) -> bytes:
     """Return a batch of these values, compressed."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=compression,
-        is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
-        batch_size=1 << 30,
-    )
+    builder = batch_builder(compression, 1 << 30)
     for number, value in enumerate(values):
         builder.append(number, 1_000 + number, b"k", value, [("h", b"x")])
     data = bytearray(builder.build())

@@ -1,4 +1,4 @@
-"""The thread around a post: what is read, what is dropped, and what is told of it."""
+"""The thread around a post: what is read, what is dropped, and what the verdict says."""
 
 from __future__ import annotations
 

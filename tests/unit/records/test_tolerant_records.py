@@ -7,11 +7,11 @@ import struct
 import pytest
 from aiokafka.consumer import fetcher
 from aiokafka.errors import CorruptRecordException
-from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
 from aiokafka.record.util import calc_crc32c
 
 from stream_guard.kafka.record_decoding import TolerantRecords, use_own_decoder
+from tests.batches import batch_builder
 
 COMPRESSIONS = {"none": 0, "gzip": 1, "snappy": 2, "lz4": 3, "zstd": 4}
 RAW = b"\xff\xfe"
@@ -19,15 +19,7 @@ RAW = b"\xff\xfe"
 
 def batch(first: int, count: int, compression: int = 0, bad: int | None = None) -> bytes:
     """Return a batch's bytes; the header of record ``bad`` has a name that is not UTF-8."""
-    builder = DefaultRecordBatchBuilder(
-        magic=2,
-        compression_type=compression,
-        is_transactional=0,
-        producer_id=-1,
-        producer_epoch=-1,
-        base_sequence=-1,
-        batch_size=1 << 20,
-    )
+    builder = batch_builder(compression)
     for number in range(count):
         # The compressors are kept from the name, so that it can be exchanged in what they made.
         name = "zz" if number == bad else "ok"
