@@ -6,6 +6,7 @@ A test compares the prompts' token ids with the product's own ``PromptBuilder``.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from random import Random
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -13,12 +14,11 @@ import torch
 from stream_guard.judging.families.harmony.frame import quote, render_post
 from stream_guard.judging.families.harmony.prompt import SYSTEM, render_developer
 from tools.demo_model.network import Batch
-from tools.demo_model.policies import Piece, make_policy, write
+from tools.demo_model.policies import Piece, edit_policy, make_policy, write
 from tools.demo_model.posts import make_post, right_answer
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from random import Random
 
     from tokenizers import Tokenizer
     from torch import Tensor
@@ -32,6 +32,8 @@ DATE: Final = "2025-01-01"
 EFFORTS: Final[tuple[Effort, ...]] = ("low", "medium", "high")
 _ROLES: Final = {"": 0, "forbidden": 1, "allowed": 2, "excepted": 3, "label": 4}
 IGNORED: Final = -100
+_BROKEN: Final = ("forbidden", "escalated")
+"""Kinds of posts that break a rule."""
 _QUOTE: Final = "> "
 DECISION_WEIGHT: Final = 4.0
 ID_WEIGHT: Final = 3.0
@@ -292,12 +294,81 @@ def make_row(
     effort = effort or random.choice(EFFORTS)
     native = random.random() < mix.native
     pieces = write(policy, random, pool, size, native=native)
-    prefix, asked = encoder.prefix(policy, pieces, effort, native=native)
-    drawn = [
+    drawn = _draw_posts(random, policy, pool, posts, mix)
+    return _row(encoder, policy, pieces, drawn, effort, native=native)
+
+
+def make_pair(
+    random: Random,
+    encoder: Encoder,
+    pool: Pool,
+    size: Size,
+    posts: int,
+    mix: Mix,
+    effort: Effort | None = None,
+) -> tuple[Row, Row]:
+    """Draw a policy and posts under it, and the same posts under an edited policy.
+
+    About half of the broken rules name another topic in the edited policy. Nothing else differs, so only a reader of
+    the rules can tell the answers apart.
+    """
+    policy = make_policy(random, pool, size)
+    effort = effort or random.choice(EFFORTS)
+    native, style = random.random() < mix.native, random.randrange(1 << 30)
+    drawn = _draw_posts(random, policy, pool, posts, mix)
+    rules = {post.rule.id: post.rule for post in drawn if post.rule and post.kind in _BROKEN}
+    excepted = {post.rule.id for post in drawn if post.rule and post.kind == "excepted"}
+    edited, replaced = policy, set()
+    for rule in rules.values():
+        if rule.id not in excepted and random.random() < 0.6:
+            edited = edit_policy(random, edited, rule, pool)
+            replaced.add(rule.id)
+    after = [_under_edited(post, replaced) for post in drawn]
+    first, second = (
+        _row(
+            encoder,
+            each,
+            write(each, Random(style), pool, size, native=native),
+            judged,
+            effort,
+            native=native,
+        )
+        for each, judged in ((policy, drawn), (edited, after))
+    )
+    return first, second
+
+
+def _under_edited(post: SyntheticPost, replaced: set[str]) -> SyntheticPost:
+    """Return the post as it is under a policy in which some rules name other topics."""
+    pieces = tuple(
+        Piece(piece.text) if piece.role == "forbidden" and piece.rule_id in replaced else piece
+        for piece in post.pieces
+    )
+    if post.kind in _BROKEN and post.rule and post.rule.id in replaced:
+        return replace(post, pieces=pieces, kind="none", rule=None, topic="")
+    return replace(post, pieces=pieces)
+
+
+def _draw_posts(
+    random: Random, policy: SyntheticPolicy, pool: Pool, posts: int, mix: Mix
+) -> list[SyntheticPost]:
+    return [
         make_post(random, policy, pool, hard=mix.hard, unrelated=mix.unrelated, threads=mix.threads)
         for _ in range(posts)
     ]
-    return Row(prefix, asked, [encoder.post(policy, post, effort, native=native) for post in drawn])
+
+
+def _row(
+    encoder: Encoder,
+    policy: SyntheticPolicy,
+    pieces: Sequence[Piece],
+    posts: Sequence[SyntheticPost],
+    effort: Effort,
+    *,
+    native: bool,
+) -> Row:
+    prefix, asked = encoder.prefix(policy, pieces, effort, native=native)
+    return Row(prefix, asked, [encoder.post(policy, post, effort, native=native) for post in posts])
 
 
 def collate(rows: Sequence[Row]) -> tuple[Batch, Targets]:

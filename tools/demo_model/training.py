@@ -35,6 +35,7 @@ from tools.demo_model.examples import (
     Encoder,
     Mix,
     collate,
+    make_pair,
     make_row,
 )
 from tools.demo_model.export import load_folder
@@ -81,6 +82,7 @@ class Plan:
         native: share of policies that are used alone.
         threads: share of steps in which most posts have a thread around them. Posts of a step are as long as the
             longest, so threads come together.
+        pairs: share of steps in which every second policy is the one before it, edited, with the same posts.
         start: folder of the model whose weights it begins with; "" for none.
     """
 
@@ -97,6 +99,7 @@ class Plan:
     unrelated: float = 0.2
     native: float = 0.4
     threads: float = 0.38
+    pairs: float = 0.0
     start: str = ""
     report_steps: int = 100
 
@@ -104,12 +107,13 @@ class Plan:
 def further(start: str) -> Plan:
     """Return the plan that trains on from a model's folder: fewer steps, lower rates, no curriculum."""
     return Plan(
-        steps=2_650,
+        steps=5_500,
         curriculum_steps=0,
         rate_matrices=0.0075,
         rate=1e-3,
         decay=0.5,
         native=0.5,
+        pairs=0.6,
         start=start,
     )
 
@@ -281,12 +285,12 @@ class _Run:
         words, effort = pool("train"), draw.choice(EFFORTS)
         together = random.Random(f"{plan.seed}/{self.step}").random() < plan.threads
         mix = Mix(hard, plan.unrelated, _THREADS if together else 0.0, plan.native)
-        batch, targets = collate(
-            [
-                make_row(draw, self.encoder, words, size, plan.posts, mix, effort)
-                for _ in range(plan.policies)
-            ]
-        )
+        of_step = (draw, self.encoder, words, size, plan.posts, mix, effort)
+        if plan.policies % 2 == 0 and draw.random() < plan.pairs:
+            rows = [row for _ in range(plan.policies // 2) for row in make_pair(*of_step)]
+        else:
+            rows = [make_row(*of_step) for _ in range(plan.policies)]
+        batch, targets = collate(rows)
         self.tokens += (batch.prefix.numel() + batch.posts.numel()) * plan.processes
         # bfloat16 as in the engine, and four times as fast as float32 where the processor has it.
         short = {name: weight.bfloat16() for name, weight in self.model.named_parameters()}
