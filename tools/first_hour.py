@@ -199,8 +199,8 @@ def developer(hour: Hour) -> None:
     with hour.step(user, "`tail --json --from-beginning`: the verdicts"):
         count = len(_POSTS) + 1
         printed = hour.run("tail", "--json", "--from-beginning", "--limit", str(count))
-    with hour.step(user, "each verdict against docs/contracts/verdict-1.0.json"):
-        schema = orjson.loads((ROOT / "docs/contracts/verdict-1.0.json").read_bytes())
+    with hour.step(user, "each verdict against docs/contracts/verdict-1.1.json"):
+        schema = orjson.loads((ROOT / "docs/contracts/verdict-1.1.json").read_bytes())
         verdicts = [orjson.loads(line) for line in printed.splitlines() if line.startswith("{")]
         if len(verdicts) != count:
             message = f"tail printed {len(verdicts)} verdicts; {count} were expected"

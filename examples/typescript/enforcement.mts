@@ -1,7 +1,7 @@
 // An enforcement service in TypeScript: acts on violations alone, once per verdict id, however often one is delivered.
 //
 //   npm install
-//   npx json2ts -i ../../docs/contracts/verdict-1.0.json -o verdict-1.0.d.ts
+//   npx json2ts -i ../../docs/contracts/verdict-1.1.json -o verdict-1.1.d.ts
 //   node enforcement.mts HOST:PORT --topic stream-guard.verdicts --database enforcement.sqlite
 //
 // Node 24 runs TypeScript as it is. The action and the verdict's id are written in one SQLite transaction, so after a
@@ -11,7 +11,7 @@ import { DatabaseSync } from "node:sqlite";
 import { parseArgs } from "node:util";
 import kafkajs from "kafkajs";
 import { compressFrame, decompressFrame } from "lz4-napi";
-import type { StreamGuardVerdict as Verdict } from "./verdict-1.0.d.ts";
+import type { StreamGuardVerdict as Verdict } from "./verdict-1.1.d.ts";
 
 const { CompressionCodecs, CompressionTypes, Kafka } = kafkajs;
 // Stream Guard compresses with lz4 (kafka.compression_type), which KafkaJS leaves to its users.

@@ -27,6 +27,10 @@
         |-- MissingFieldError    a required field is missing
         |-- FieldTypeError       a required field has the wrong type
         |-- EmptyTextError       no text and no title, and ``post.empty_text`` is ``dead_letter``
+        |-- DecisionError        not a decision: malformed, or over a limit
+        |-- UnknownVerdictError  a decision about a verdict that Stream Guard cannot have given
+        |-- FutureDecisionError  a decision from the future, beyond ``decisions.future_tolerance_s``
+        |-- UnknownRoleError     a decision by a role that is not in ``decisions.roles``
         |-- NotAPostError        not a post by ``post.where``: it is skipped instead
         |-- PromptError          the engine cannot take the prompt of this post
         `-- EngineKilledError    the engine died or hung on this post
@@ -210,6 +214,30 @@ class NotAPostError(RecordError):
     def __init__(self, condition: str) -> None:
         super().__init__(f"not a post: post.where {condition}")
         self.condition = condition
+
+
+class DecisionError(RecordError):
+    """The record is not a decision: it is malformed, or a field is over its limit."""
+
+    reason = "decision"
+
+
+class UnknownVerdictError(DecisionError):
+    """The decision is about a verdict that Stream Guard cannot have given."""
+
+    reason = "unknown_verdict"
+
+
+class FutureDecisionError(DecisionError):
+    """The decision's time is later than its record's by more than ``decisions.future_tolerance_s``."""
+
+    reason = "future_decision"
+
+
+class UnknownRoleError(DecisionError):
+    """The role of the person who decided is not in ``decisions.roles``."""
+
+    reason = "unknown_role"
 
 
 class PromptError(RecordError):

@@ -19,7 +19,7 @@ _URN: Final = "urn:stream-guard:schema:"
 
 
 def schema_names() -> list[str]:
-    """Return the file names of all published schemas, such as ``verdict-1.0.json``."""
+    """Return the file names of all published schemas, such as ``verdict-1.1.json``."""
     return sorted(file.name for file in _FOLDER.iterdir() if file.name.endswith(".json"))
 
 
@@ -81,7 +81,7 @@ def _open(part: Any, key: str = "") -> Any:  # noqa: ANN401 - any part of a sche
         found = {"type": "string", **found}
         if key in ("schema_version", "dataschema", "ce_dataschema"):
             del found["const"]
-            stem = fixed.removesuffix(".0")
+            stem = fixed.rpartition(".")[0]
             found["pattern"] = f"^{stem}\\."
     elif "enum" in found and all(isinstance(each, str) for each in found["enum"]):
         found = {"type": "string", **found}

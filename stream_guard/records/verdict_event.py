@@ -12,13 +12,13 @@ import orjson
 
 from stream_guard.records.contracts import writer_schema
 
-SCHEMA_VERSION: Final = "1.0"
+SCHEMA_VERSION: Final = "1.1"
 
 
 EVENT_TYPE: Final = "stream_guard.verdict.v1"
 
 
-DATA_SCHEMA: Final = "urn:stream-guard:schema:verdict:1.0"
+DATA_SCHEMA: Final = "urn:stream-guard:schema:verdict:1.1"
 
 
 _BINARY_HEADERS: Final = (

@@ -23,6 +23,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from stream_guard.core.errors import SettingsError
+from stream_guard.settings.decisions import DecisionsSettings
 from stream_guard.settings.faults import ConfigFile, did_you_mean, env_name, explain
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
@@ -43,6 +44,7 @@ __all__ = [
     "BatchingSettings",
     "CascadeSettings",
     "DeadLetterSettings",
+    "DecisionsSettings",
     "DeliverySettings",
     "EngineSettings",
     "HttpSettings",
@@ -81,6 +83,7 @@ class Settings(BaseSettings):
     batching: BatchingSettings = BatchingSettings()
     delivery: DeliverySettings = DeliverySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    decisions: DecisionsSettings = DecisionsSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
     studio: StudioSettings = StudioSettings()

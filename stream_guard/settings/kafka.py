@@ -98,6 +98,8 @@ class KafkaSettings(Section):
     """The topic for the model's raw chain of thought. It quotes posts: limit who may read it. Unset: not published."""
     archive_topic: str = Field("stream-guard.policies", min_length=1)
     """The topic for versions of policies, with ``policies.archive = "topic"``; compacted, and created if missing."""
+    decision_topic: str = Field("stream-guard.decisions", min_length=1)
+    """The topic of people's decisions, with ``decisions.enabled``; compacted, and created if missing."""
     client_id: str = "stream-guard"
     """The client's name in brokers' logs and quotas."""
     security: SecuritySettings = SecuritySettings()
@@ -169,6 +171,8 @@ class KafkaSettings(Section):
             )
         if self.archive_topic in self.written_topics:
             raise ValueError("archive_topic must be a separate topic, because it is compacted")
+        if self.decision_topic in (*self.written_topics, self.archive_topic):
+            raise ValueError("decision_topic must be a separate topic, because it is compacted")
         return self
 
     @property
@@ -179,5 +183,5 @@ class KafkaSettings(Section):
 
     @property
     def own_topics(self) -> tuple[str, ...]:
-        """All topics that Stream Guard writes; it never reads them as posts."""
-        return (*self.written_topics, self.archive_topic)
+        """All topics of Stream Guard's own; it never reads them as posts."""
+        return (*self.written_topics, self.archive_topic, self.decision_topic)

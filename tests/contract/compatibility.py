@@ -1,13 +1,16 @@
 """The rule of compatibility: what a minor version may change in what is written, so that old readers keep working.
 
 It may add fields, and say more exactly what a field holds. It may not take a field away or make it optional, change or
-widen a type, add a value to an enumeration or change a constant, loosen a pattern or a bound, or rename anything.
+widen a type, add a value to an enumeration, change a constant other than the minor version, loosen a pattern or a
+bound, or rename anything.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
+_VERSION = re.compile(r"((?:.*:)?\d+)\.(\d+)")
 _MEANS = ("type", "enum", "const", "pattern", "minimum", "maximum", "minLength", "format", "$ref")
 
 
@@ -57,6 +60,8 @@ def _narrower(name: str, old: Any, new: Any) -> bool:  # noqa: ANN401
         return False
     if name in ("type", "enum"):
         return set(_listed(new)) <= set(_listed(old))
+    if name in ("const", "$ref"):
+        return _is_later_minor(old, new)
     if name in {"minimum", "minLength"}:
         return bool(new >= old)
     return bool(name == "maximum" and new <= old)
@@ -64,3 +69,11 @@ def _narrower(name: str, old: Any, new: Any) -> bool:  # noqa: ANN401
 
 def _listed(value: Any) -> list[Any]:  # noqa: ANN401
     return value if isinstance(value, list) else [value]
+
+
+def _is_later_minor(old: Any, new: Any) -> bool:  # noqa: ANN401
+    """Whether both end in a version of one major, and the new one's minor is greater."""
+    before, after = (_VERSION.fullmatch(str(each)) for each in (old, new))
+    if before is None or after is None:
+        return False
+    return before[1] == after[1] and int(after[2]) > int(before[2])

@@ -63,7 +63,7 @@ async def run_service(
     broker: Broker, topic: str, command: Sequence[str | Path], folder: Path
 ) -> list[tuple[str, str]]:
     """Run a service over verdicts of all kinds, twice, and return its actions: verdict id and action."""
-    later = violation(3, schema_version="1.1", novelty={"of": "a later minor version"})
+    later = violation(3, schema_version="1.2", novelty={"of": "a later minor version"})
     first = [
         encoded(violation(0)),
         encoded(make_verdict(offset=1, decision="safe")),
@@ -106,8 +106,8 @@ async def test_typescript_acts_once_on_each_violation(
         shutil.copy(ROOT / "examples" / "typescript" / name, tmp_path)
     (tmp_path / "node_modules").symlink_to(modules)
     json2ts = modules / "json-schema-to-typescript" / "dist" / "src" / "cli.js"
-    schema = CONTRACTS / "verdict-1.0.json"
-    execute([BIN / "node", json2ts, "-i", schema, "-o", "verdict-1.0.d.ts"], tmp_path)
+    schema = CONTRACTS / "verdict-1.1.json"
+    execute([BIN / "node", json2ts, "-i", schema, "-o", "verdict-1.1.d.ts"], tmp_path)
     tsc = modules / "typescript" / "bin" / "tsc"
     options = [
         "--noEmit",

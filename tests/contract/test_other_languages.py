@@ -97,15 +97,15 @@ def generated(
     """The folder of generated types, after every tool has accepted every contract."""
     folder = tmp_path_factory.mktemp("types")
     later = json.loads(json.dumps(verdicts[0]))
-    later["schema_version"] = "1.1"
+    later["schema_version"] = "1.2"
     later["novelty"] = later["policy"]["novelty"] = {"of": "a later minor version"}
     events = [
         json.loads(VerdictEvents(0, "structured").encode(each, TRACEPARENT)[0])
         for each in [*verdicts[:20], later]
     ]
-    events[-1]["dataschema"] = "urn:stream-guard:schema:verdict:1.1"
+    events[-1]["dataschema"] = "urn:stream-guard:schema:verdict:1.2"
     samples = {
-        "verdict-1.0.json": [*verdicts, later],
+        "verdict-1.1.json": [*verdicts, later],
         "cloudevent-structured-1.0.json": events,
     }
     (folder / "samples.json").write_text(json.dumps(samples), "utf-8")
@@ -128,10 +128,10 @@ def test_the_tools_accept_every_contract(generated: Path) -> None:
         (
             "cloudevent-structured-1.0.json",
             "#/$defs/verdict",
-            "urn:stream-guard:schema:verdict:1.0",
+            "urn:stream-guard:schema:verdict:1.1",
             "cloudevent-structured-1.0.json: ajv",
         ),
-        ("verdict-1.0.json", '"minimum": 0', '"minimun": 0', "verdict-1.0.json: ajv"),
+        ("verdict-1.1.json", '"minimum": 0', '"minimun": 0', "verdict-1.1.json: ajv"),
         ("asyncapi.yaml", "action: receive", "action: drink", "asyncapi.yaml: "),
     ],
 )
@@ -159,9 +159,9 @@ def test_a_reader_of_the_strict_schema_would_refuse_the_next_minor_version(
 ) -> None:
     import jsonschema
 
-    later = verdicts[0] | {"schema_version": "1.1", "novelty": 1}
-    strict = json.loads((CONTRACTS / "writer" / "verdict-1.0.json").read_text("utf-8"))
-    opened = json.loads((CONTRACTS / "verdict-1.0.json").read_text("utf-8"))
+    later = verdicts[0] | {"schema_version": "1.2", "novelty": 1}
+    strict = json.loads((CONTRACTS / "writer" / "verdict-1.1.json").read_text("utf-8"))
+    opened = json.loads((CONTRACTS / "verdict-1.1.json").read_text("utf-8"))
     assert not jsonschema.Draft202012Validator(strict).is_valid(later)
     assert jsonschema.Draft202012Validator(opened).is_valid(later)
     assert not jsonschema.Draft202012Validator(opened).is_valid(later | {"schema_version": "2.0"})

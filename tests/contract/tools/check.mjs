@@ -62,14 +62,14 @@ const LANGUAGES = {
 for (const [lang, [file, rendererOptions]] of Object.entries(LANGUAGES)) {
   try {
     const input = new quicktype.JSONSchemaInput(new quicktype.FetchingJSONSchemaStore());
-    await input.addSource({ name: "Verdict", schema: JSON.stringify(read("verdict-1.0.json")) });
+    await input.addSource({ name: "Verdict", schema: JSON.stringify(read("verdict-1.1.json")) });
     const inputData = new quicktype.InputData();
     inputData.addInput(input);
     const files = await quicktype.quicktypeMultiFile({ inputData, lang, rendererOptions, outputFilename: file });
     mkdirSync(join(out, lang), { recursive: true });
     for (const [name, { lines }] of files) writeFileSync(join(out, lang, name), lines.join("\n"));
   } catch (error) {
-    faults.push(`verdict-1.0.json: quicktype ${lang}: ${error.message}`);
+    faults.push(`verdict-1.1.json: quicktype ${lang}: ${error.message}`);
   }
 }
 
