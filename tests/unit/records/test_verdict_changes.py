@@ -62,7 +62,11 @@ def test_each_event_follows_the_schema_and_is_read_by_every_reader(name: str) ->
 @pytest.mark.parametrize("name", ["retraction", "expiry", "deleted", "tombstone"])
 def test_an_event_that_is_no_verdict_asks_for_nothing(name: str) -> None:
     made = EVENTS[name]
-    assert (made["decision"], made["action"], made["needs_review"]) == ("undetermined", "none", False)
+    assert (made["decision"], made["action"], made["needs_review"]) == (
+        "undetermined",
+        "none",
+        False,
+    )
 
 
 def test_a_decision_names_the_verdict_that_it_changes() -> None:
