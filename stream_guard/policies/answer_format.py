@@ -11,6 +11,8 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
+from stream_guard.policies.choices import code_runs
+from stream_guard.policies.labels import ANSWER_WORDS
 from stream_guard.policies.text import read_sections, split_lines
 from stream_guard.policies.word_codes import EXAMPLES
 
@@ -50,10 +52,11 @@ _PAIR: Final = re.compile(r"\"(\w{1,40})\"(\s{0,4}:\s{0,4})([^,}\n]{0,200})")
 _BOOLEAN: Final = re.compile(r"\b(?:true|false)\b", re.IGNORECASE)
 _ASKS_CODE: Final = re.compile(
     r"\b(?:answer|return|output|respond|reply|classif\w+|label|assign|antworte\w*|gib|réponds|responde)\b[^.\n]{0,60}?"
-    r"\b(?:codes?\b|letter of|category name|name of the category|the category as|one of the categories|"
+    r"\b(?:codes?\b|letters?\b|category name|name of the category|the category as|one of the categories|"
     r"kategorie|catégorie|categoría)",
     re.IGNORECASE,
 )
+_TWO: Final = 2
 _JOINED: Final = r"(?<![\w-]){word}\s?[+&]\s?(?:ESCALATE|Escalate|escalate)(?![\w-])"
 
 
@@ -154,8 +157,14 @@ def _at(made: AnswerFormat, line: int, how: str) -> AnswerFormat:
 def _asks_code(text: str, taxonomy: Taxonomy) -> Iterator[int]:
     """Yield each line that asks for the code of a category, and not for both labels."""
     pair = (taxonomy.violates_label, taxonomy.safe_label)
+    codes = {category.code for category in taxonomy.categories}
     for number, line in enumerate(split_lines(text), 1):
-        if taxonomy.categories and _ASKS_CODE.search(line) and not all(w in line for w in pair):
+        if not codes or all(word in line for word in pair):
+            continue
+        listed = ANSWER_WORDS.search(line) is not None and any(
+            len(codes & set(run)) >= _TWO for run in code_runs(line)
+        )
+        if listed or _ASKS_CODE.search(line):
             yield number
 
 

@@ -15,8 +15,11 @@ _VIOLATES_WORDS: Final = frozenset(
         "disallow block blocked remove removed reject rejected deny denied flag flagged harmful spam toxic bad "
         "prohibited forbidden noncompliant non-compliant not_allowed not_ok fail "
         "verstoß verstösst verstößt verboten unzulässig löschen entfernen sperren supprimer bloquer eliminar bloquear "
-        "infraction interdit infracción infringe enfreint prohibido violazione vietato "
-        "違反 违规 нарушение нарушает запрещено"
+        "infraction interdit infracción infringe enfreint prohibido prohibida viola violación "
+        "violação proibido proibida bloquear remover violazione vietato rimuovere "
+        "narusza naruszenie niedozwolone zabronione usuń overtreding verboden ihlal yasak bryter förbjudet "
+        "違反 禁止 削除 违规 违反 删除 위반 금지 삭제 нарушение нарушает запрещено порушення порушує заборонено "
+        "مخالف انتهاك محظور उल्लंघन"
     ).split()
 )
 _SAFE_WORDS: Final = frozenset(
@@ -25,8 +28,11 @@ _SAFE_WORDS: Final = frozenset(
         "valid safe 0 no false allowed allow ok okay none keep pass approve approved accept accepted permit "
         "permitted harmless ham benign good clean compliant no_violation not_violating non-violating "
         "nonviolating non_violating not_violation "
-        "erlaubt zulässig sicher behalten autorisé permis sûr permitido permitida seguro permesso consentito "
-        "安全 許可 норма допустимо безопасно разрешено"
+        "erlaubt zulässig sicher behalten unbedenklich conforme autorisé autorisée permis permise sûr "
+        "permitido permitida seguro segura no_viola aceptable não_viola sem_violação permesso consentito sicuro "
+        "dozwolone dopuszczalne bezpieczne zgodne toegestaan veilig ihlal_yok güvenli uygun tillåtet "
+        "安全 許可 問題なし 許容 合规 正常 允许 不违规 정상 허용 안전 "
+        "норма допустимо безопасно разрешено дозволено безпечно مسموح آمن सुरक्षित"
     ).split()
 )
 _PHRASES: Final = {
@@ -46,11 +52,13 @@ _ESCALATION_WORDS: Final = frozenset(
     word.casefold()
     for word in (  # noqa: SIM905 - a line for each language
         "escalate escalated escalation review needs_review human_review manual_review unsure uncertain unclear "
-        "borderline ambiguous undetermined "
+        "borderline ambiguous undetermined unknown cannot_determine not_sure undecided needs_context "
+        "insufficient_context refer "
         "eskalieren eskaliert eskalation prüfen prüfung unklar "
         "escalader escalade vérifier examiner réviser incertain "
         "escalar escalado revisar revisión dudoso incierto "
-        "エスカレーション 要確認 人工审核 эскалация проверить"
+        "eskaluj weryfikacja escaleren revisione verificare "
+        "エスカレーション 要確認 保留 人工审核 待审 검토 эскалация проверить"
     ).split()
 )
 """Words that leave the decision to people."""

@@ -15,6 +15,7 @@ from stream_guard.policies.text import Line, read_definitions, stance
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+    from stream_guard.policies.outcomes import Outcome
     from stream_guard.policies.text import Section
 
 __all__ = [
@@ -29,8 +30,9 @@ __all__ = [
 
 ANSWER_WORDS: Final = re.compile(
     r"\b(?:classif\w+|return|output|answer|respond|response|reply|label\w*|verdict|decision|result|"
-    r"emit|antwort\w*|ausgabe|gib|répon\w+|sortie|responde\w*|respuesta|salida|devuelve\w*|"
-    r"rispond\w+)\b|出力|回答|判定|输出|ответ|вывод",
+    r"emit|must\s+(?:read|be|say)|choose|rate|antwort\w*|ausgabe|gib|répon\w+|sortie|respond\w+|respuesta|resposta|"
+    r"salida|saída|devuelve\w*|devolva|rispond\w+|risposta|odpowie\w*|odpowiedz|antwoord\w*|cevap\w*|yan\u0131tla\w*|"
+    r"svar\w*)\b|出力|回答|答え|判定|输出|返回|답하|답변|출력|ответ\w*|вывод|відпові\w*|أجب|الإجابة|उत्तर",
     re.IGNORECASE,
 )
 _OUTPUT: Final = re.compile(
@@ -82,7 +84,7 @@ _BOOLEAN_KEYS: Final = frozenset(
 class LabelPair:
     """The words for violating and safe, the line of each (from 1), and the way they were found.
 
-    ``others`` are the words of further outcomes.
+    ``others`` are the further outcomes.
     """
 
     violates: str
@@ -90,16 +92,22 @@ class LabelPair:
     violates_line: int
     safe_line: int
     how: str
-    others: tuple[str, ...] = ()
+    others: tuple[Outcome, ...] = ()
 
     @property
     def words(self) -> tuple[str, ...]:
         """All of its words."""
-        return (self.violates, self.safe, *self.others)
+        return (self.violates, self.safe, *(outcome.word for outcome in self.others))
+
+    def is_further(self, word: str | None) -> bool:
+        """Return whether a word is that of a further outcome."""
+        return any(outcome.word == word for outcome in self.others)
 
     def leaning(self, word: str) -> bool | None:
         """Return whether a label says violating; None if it does not say so, or leaves it to people."""
-        own = {self.violates: True, self.safe: False}
+        means = {"violates": True, "safe": False, "undetermined": None}
+        own = {outcome.word: means[outcome.decision] for outcome in self.others}
+        own |= {self.violates: True, self.safe: False}
         if word in own:
             return own[word]
         stance_of = label_stance(word)

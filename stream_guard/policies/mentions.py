@@ -10,8 +10,10 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.policies.item_codes import codes_for_none, letter_items
 from stream_guard.policies.label_words import escalates, is_label_word, label_stance
 from stream_guard.policies.labels import ANSWER_WORDS, LabelPair, code_labels, output_labels
+from stream_guard.policies.meanings import LEAD_PARTS, by_label, first_stance, meant, plain_title
 from stream_guard.policies.text import EMOJI, Line, read_definitions, split_lines, stance
 from stream_guard.policies.word_codes import (
     EXAMPLES,
@@ -51,8 +53,6 @@ _CODE_COLUMN: Final = re.compile(
     r"^\W*(?:codes?|labels?|categor\w*|class|tag|id|kategorie|catégorie|categoría|код|コード|代码)\W*$",
     re.IGNORECASE,
 )
-_PARTS: Final = re.compile(r"[|;,.:()]")
-_OUTRIGHT_WORDS_MAX: Final = 3
 _TITLE_END: Final = re.compile(r"[)\]]\W*$")
 _SEPARATOR: Final = re.compile(r"^[`*_\"'\s]*[-\u2013\u2014:.|]?\s*[`*_]*\s*")
 
@@ -117,7 +117,43 @@ def find_mentions(
         for line in section.lines:
             if not line.in_code and not EXAMPLES.search(section.title):
                 yield from _of_labelled_codes(line, pair)
+    yield from _of_items(sections)
     yield from _of_rules(sections, rules)
+
+
+def _of_items(sections: Sequence[Section]) -> Iterator[Mention]:
+    """Yield the categories of lettered items, and the safe one for posts in no category."""
+    for item in letter_items(sections):
+        section = sections[item.section]
+        title = LEAD_PARTS.split(item.meaning)[0]
+        violates, sign, line = meant(item.meaning), "meaning", item.line
+        if violates is None:
+            violates, sign, line = by_label(item.meaning, section, item.line)
+        review = escalates(item.meaning)
+        how = "letter of an item"
+        yield Mention(
+            item.code,
+            plain_title(title),
+            item.line,
+            how,
+            sure=True,
+            violates=violates,
+            sign=sign,
+            sign_line=line,
+            needs_review=review,
+        )
+    for item in codes_for_none(sections):
+        how, sign = "asked for where none applies", "for posts in no category"
+        yield Mention(
+            item.code,
+            "None applies",
+            item.line,
+            how,
+            sure=True,
+            violates=False,
+            sign=sign,
+            sign_line=item.line,
+        )
 
 
 def _of_rules(sections: Sequence[Section], rules: dict[str, int]) -> Iterator[Mention]:
@@ -183,7 +219,7 @@ def _of_heading(
     elif own is not None:
         violates, sign = own, "output line"
     elif violates is None:
-        violates, sign = _first_stance(section.parents), "enclosing heading"
+        violates, sign = first_stance(section.parents), "enclosing heading"
     review = escalates(section.title) or any(label.needs_review for label in labels)
     words: set[str | None] = {label.word for label in labels} or {given}
     label = words.pop() if len(words) == 1 else None
@@ -304,23 +340,23 @@ def _is_listed_word(item: Definition, section: Section, coded: frozenset[str]) -
 
 
 def _definition(section: Section, item: Definition, pair: LabelPair, *, sure: bool) -> Mention:
-    title, violates, sign = item.meaning.split(" | ")[0], _meant(item.meaning), "meaning"
+    title, violates, sign = item.meaning.split(" | ")[0], meant(item.meaning), "meaning"
     column = _verdict_column(item, pair)
     label = None
     if column is not None:
         label, violates, sign = column, pair.leaning(column), "verdict column"
-    elif violates is None:
-        violates = _first_stance((section.title, *reversed(section.parents)))
-        sign = "enclosing heading"
+    line = item.line
+    if column is None and violates is None:
+        violates, sign, line = by_label(item.meaning, section, line)
     return Mention(
         item.term,
-        title.strip("*_. "),
+        plain_title(title),
         item.line,
         "definition",
         sure,
         violates,
         sign,
-        section.line if sign == "enclosing heading" else item.line,
+        line,
         escalates(item.meaning),
         label,
     )
@@ -338,22 +374,3 @@ def _verdict_column(item: Definition, pair: LabelPair) -> str | None:
         if (word.isupper() or word == cell.strip("`*_ ")) and label_stance(word) is not None:
             return word
     return None
-
-
-def _meant(meaning: str) -> bool | None:
-    """Return the stance of a meaning; safe only where it says so outright.
-
-    "Adverts; permitted once a week" does not; "Allowed discussion" and "News; allowed" do.
-    """
-    leaning = stance(meaning)
-    if leaning is not False:
-        return leaning
-    parts = [part.split() for part in _PARTS.split(meaning)]
-    outright = stance(" ".join(parts[0][:2])) is False or any(
-        len(part) <= _OUTRIGHT_WORDS_MAX and stance(" ".join(part)) is False for part in parts
-    )
-    return False if outright else None
-
-
-def _first_stance(titles: Sequence[str]) -> bool | None:
-    return next((leaning for title in titles if (leaning := stance(title)) is not None), None)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from stream_guard.core.vocabulary import Severity
+from stream_guard.policies.choices import further_outcomes, read_choices, read_pairs, read_scale
 from stream_guard.policies.coverage import find_unread
-from stream_guard.policies.labels import LabelPair, find_label_pairs
+from stream_guard.policies.labels import LabelPair
 from stream_guard.policies.mentions import defined_rules, find_mentions, named_ids
 from stream_guard.policies.outcome_words import find_outcomes
-from stream_guard.policies.outcomes import Outcome
+from stream_guard.policies.outcomes import FoundOutcome, Outcome
 from stream_guard.policies.text import read_sections
 
 if TYPE_CHECKING:
@@ -136,18 +137,27 @@ class Taxonomy:
 _FALLBACK: Final = LabelPair("violates", "safe", 0, 0, "the fallback: the text states no labels")
 
 # The signs of a category's stance, most reliable first; the first one present decides.
-_SIGNS: Final = ("output line", "verdict column", "heading", "meaning", "enclosing heading")
+_SIGNS: Final = (
+    *("output line", "verdict column", "heading", "meaning"),
+    *(
+        "label beside the meaning",
+        "sent to people",
+        "enclosing heading",
+        "for posts in no category",
+    ),
+)
 
 
 def infer_taxonomy(text: str) -> Taxonomy:
     """Infer labels, categories and rule ids of a text; without labels, they are ``violates`` and ``safe``."""
     sections = read_sections(text)
-    pairs = find_label_pairs(sections)
+    pairs = read_pairs(sections)
     pair = pairs[0] if pairs else _FALLBACK
-    others = find_outcomes(sections, pair)
-    pair = replace(pair, others=tuple(each.outcome.word for each in others))
+    listed = further_outcomes(read_choices(sections) or read_scale(sections), pair)
+    others = _merged(listed, find_outcomes(sections, pair))
+    pair = replace(pair, others=tuple(each.outcome for each in others))
     rules = _rules(sections)
-    mentions = _confirmed(list(find_mentions(sections, rules, pair)))
+    mentions = _without_title(_confirmed(list(find_mentions(sections, rules, pair))), sections)
     found = [
         Found("violates_label", pair.violates, pair.violates_line, pair.how),
         Found("safe_label", pair.safe, pair.safe_line, pair.how),
@@ -157,14 +167,14 @@ def infer_taxonomy(text: str) -> Taxonomy:
     for mention in mentions:
         by_code.setdefault(mention.code, []).append(mention)
     for code, own in by_code.items():
-        violates, sign, sign_line = _stance_of(own)
+        violates, sign, sign_line = _stance_of(own, pair)
         categories.append(
             Category(
                 code,
                 next((m.title for m in own if m.title), code),
                 violates,
                 needs_review=any(m.needs_review for m in own),
-                label=next((m.label for m in own if m.label in pair.others), None),
+                label=next((m.label for m in own if pair.is_further(m.label)), None),
             )
         )
         found.append(Found("category", code, own[0].line, own[0].how))
@@ -196,6 +206,20 @@ def infer_taxonomy(text: str) -> Taxonomy:
     )
 
 
+def _merged(
+    listed: tuple[FoundOutcome, ...], stated: tuple[FoundOutcome, ...]
+) -> tuple[FoundOutcome, ...]:
+    """Return the outcomes of a list of answers, and those that the text states elsewhere."""
+    found = {each.outcome.word.casefold(): each for each in listed}
+    for each in stated:
+        own = found.get(each.outcome.word.casefold())
+        places = each.places if own is None else (*own.places, *each.places)
+        outcome = each.outcome if own is None else own.outcome
+        lines = dict(reversed([(line, (line, how)) for line, how in places]))
+        found[each.outcome.word.casefold()] = FoundOutcome(outcome, tuple(sorted(lines.values())))
+    return tuple(found.values())
+
+
 def _label_kinds(text: str, codes: Mapping[str, object]) -> tuple[str, ...]:
     """Return the prefixes of labels such as ``D-SP2``, of which each item gets one of each kind."""
     series = {_letters(code) for code in codes}
@@ -205,7 +229,7 @@ def _label_kinds(text: str, codes: Mapping[str, object]) -> tuple[str, ...]:
     return tuple(kinds) if len(kinds) > 1 else ()
 
 
-def _stance_of(mentions: Sequence[Mention]) -> tuple[bool, str, int]:
+def _stance_of(mentions: Sequence[Mention], pair: LabelPair) -> tuple[bool, str, int]:
     """Return whether a category violates, by the most reliable sign, with the sign and its line."""
     for sign in _SIGNS:
         known = [m for m in mentions if m.sign == sign and m.violates is not None]
@@ -213,6 +237,9 @@ def _stance_of(mentions: Sequence[Mention]) -> tuple[bool, str, int]:
         chosen = next((m for m in known if m.violates), known[0] if known else None)
         if chosen is not None:
             return bool(chosen.violates), sign, chosen.sign_line
+        labelled = next((m for m in mentions if m.sign == sign and m.label is not None), None)
+        if labelled is not None and pair.is_further(labelled.label):
+            return True, sign, labelled.sign_line
     code = mentions[0].code
     digits = code.lstrip("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     if digits.isdigit() and int(digits) == 0:
@@ -227,6 +254,17 @@ def _confirmed(mentions: Sequence[Mention]) -> list[Mention]:
         series.setdefault(_letters(mention.code), set()).add(mention.code)
     sure = {mention.code for mention in mentions if mention.sure}
     return [m for m in mentions if m.code in sure or len(series[_letters(m.code)]) > 1]
+
+
+def _without_title(mentions: list[Mention], sections: Sequence[Section]) -> list[Mention]:
+    """Drop the letters in the document's title, ``# Drugs (DRG)``, where other codes begin with them: DRG1."""
+    top = min((section.level for section in sections if section.level), default=0)
+    titles = [section for section in sections if section.level == top]
+    if len(titles) != 1:
+        return mentions
+    own = {m.code for m in mentions if m.line == titles[0].line and m.code.isalpha()}
+    series = {_letters(m.code) for m in mentions if m.code not in own}
+    return [m for m in mentions if m.code not in own or m.code not in series]
 
 
 def _letters(code: str) -> str:

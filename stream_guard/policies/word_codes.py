@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 __all__ = [
     "EXAMPLES",
     "WordCode",
+    "asks_letter",
     "candidates",
+    "is_no_code",
     "is_structural",
     "is_word_code",
     "lists_conditions",
@@ -226,6 +228,16 @@ def is_word_code(term: str, *, marked: bool) -> bool:
     return marked or term.isupper()
 
 
+def asks_letter(sections: Sequence[Section]) -> bool:
+    """Return whether the text asks for a letter."""
+    return any(_LETTER_ANSWER.search(line.text) for section in sections for line in section.lines)
+
+
+def is_no_code(word: str) -> bool:
+    """Return whether a word in capitals is about the policy itself: ``JSON``, ``NOTE``."""
+    return word in _NOT_CODES and word != "LABEL"
+
+
 def read_word_codes(sections: Sequence[Section], pair: LabelPair) -> dict[int, WordCode]:
     """Return the confirmed codes of headings, by the index of the section."""
     return {i: code for i, code in candidates(sections, pair).items() if code.confirmed}
@@ -242,9 +254,7 @@ def candidates(sections: Sequence[Section], pair: LabelPair) -> dict[int, WordCo
     forms: dict[str, set[str]] = {}
     for code in found.values():
         forms.setdefault(code.form, set()).add(code.code)
-    letters = any(
-        _LETTER_ANSWER.search(line.text) for section in sections for line in section.lines
-    ) or any(
+    letters = asks_letter(sections) or any(
         code.form == "letter" and _CATEGORY_LETTER.match(sections[i].title)
         for i, code in found.items()
     )

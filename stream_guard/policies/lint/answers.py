@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from stream_guard.policies.labels import find_label_pairs
+from stream_guard.policies.choices import read_pairs
 from stream_guard.policies.lint.examples import find_examples
 from stream_guard.policies.lint.findings import CODES
 from stream_guard.policies.text import read_sections
@@ -23,7 +23,7 @@ _LONG_CHARACTERS: Final = 3_000  # longer texts should state the answer twice
 
 def check_answers(policy: Policy, source: str) -> Iterator[Finding]:
     """Yield findings about the labels."""
-    pairs = find_label_pairs(read_sections(policy.text))
+    pairs = read_pairs(read_sections(policy.text))
     stated = pairs or policy.taxonomy.where("violates_label", policy.taxonomy.violates_label)
     declared = any(
         found.file == "policy.yaml" and found.what == "violates_label"
