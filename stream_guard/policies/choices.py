@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 from stream_guard.policies.conditions import asked_pairs, stated_meanings
@@ -45,8 +46,11 @@ _INTRODUCES: Final = re.compile(
     r"\b(?:one\s+of|labels?|options|answers?|verdicts?|outputs?|classes|values)\b[^:.\n]{0,40}[:\uff1a]\W{0,6}$",
     re.IGNORECASE,
 )
+_DECIDES: Final = re.compile(r"\b(?:decide|determine|judge|evaluate|assess)\b", re.IGNORECASE)
+_SLASHES: Final = re.compile(r"\s*[/|]\s*")
+_NEGATED: Final = re.compile(r"(?:not|non|no|un)[_ -]?(.+)", re.IGNORECASE)
 _ITEM: Final = re.compile(
-    r"^\s*(?:[-*+\u2022]|\d{1,2}[.)])\s+([`*\"']{0,4})([^\W_][\w-]{0,39})[`*\"']{0,4}\s*(?:$|[:=(\u2013\u2014-])"
+    r"^\s*(?:[-*+\u2022]|\d{1,2}[.)])\s+([`*\"']{0,4})([^\W_][\w-]{0,39})[`*\"']{0,4}\s*(?:$|[:=(\u2013\u2014-]|(?:if|when|for|otherwise|else|unless)\b)"
 )
 _QUESTION: Final = re.compile(
     r"\b(?:return|answer|respond|reply|output|emit|say|write|label|classify|antworte|gib|responda|responde|devuelve|"
@@ -225,7 +229,8 @@ def _lists(sections: Sequence[Section]) -> Iterator[tuple[list[str], int]]:
         about_answers = ANSWER_WORDS.search(section.title) is not None
         lines = [line for line in section.lines if not line.in_code]
         for index, line in enumerate(lines):
-            if not about_answers and ANSWER_WORDS.search(line.text) is None:
+            asks = about_answers or ANSWER_WORDS.search(line.text) is not None
+            if not asks and _DECIDES.search(line.text) is None:
                 continue
             yield from ((run, line.number) for run in _runs(line.text))
             if _ASKS_ONE.search(line.text):
@@ -301,8 +306,10 @@ def _if_answers(run: Sequence[re.Match[str]], text: str, *, asked: bool) -> Iter
         return
     # Unquoted words in small letters are plain English, unless all of them are labels that the line asks for.
     marked = all(m[0] != m[1] or m[1].isupper() or m[1].isdigit() for m in run)
+    gaps = [text[a.end() : b.start()] for a, b in pairwise(run)]
+    slashes = all(map(_SLASHES.fullmatch, gaps)) and any(map(is_label_word, words))
     introduced = len(words) > _TWO and _INTRODUCES.search(text[: run[0].start()]) is not None
-    if marked or introduced or (asked and all(map(is_label_word, words))):
+    if marked or introduced or (asked and (slashes or all(map(is_label_word, words)))):
         yield words
 
 
@@ -326,6 +333,19 @@ def _definitions(sections: Sequence[Section]) -> dict[str, bool]:
     return found
 
 
+def _negates(word: str, words: Sequence[str]) -> str | None:
+    """Return the other word that a word negates: ``not_fraud`` negates ``fraud``."""
+    match = _NEGATED.fullmatch(word)
+    if match is None:
+        return None
+    return next((w for w in words if w != word and w.casefold() == match[1].casefold()), None)
+
+
+def _leaning_of(word: str) -> bool:
+    leaning = label_stance(word)
+    return True if leaning is None else leaning
+
+
 def _resolved(
     words: Sequence[str], line: int, meanings: Mapping[str, bool], defined: Mapping[str, bool]
 ) -> tuple[Choice, ...]:
@@ -335,6 +355,8 @@ def _resolved(
     for word in words:
         folded = word.casefold()
         stated = meanings.get(folded)
+        if stated is None and (base := _negates(word, words)) is not None:
+            stated = _leaning_of(base) is False
         own = None if word.isdigit() and set(words) != {"0", "1"} else label_stance(word)
         if stated is not None:
             choices.append(Choice(word, stated, line, "stated"))

@@ -17,6 +17,10 @@ __all__ = ["LEAD_PARTS", "by_label", "first_stance", "lead_label", "meant", "pla
 
 _PARTS: Final = re.compile(r"[|;,.:()]")
 LEAD_PARTS: Final = re.compile(r"[:|;]|\s[-\u2013\u2014]\s|,\s")
+_REST: Final = re.compile(
+    r"^\W{0,3}(?:everything|anything|all)\s+else\b|^\W{0,3}(?:all|any)\s+other\b|^\W{0,3}none\s+of\s+the\b",
+    re.IGNORECASE,
+)
 _OUTRIGHT_WORDS_MAX: Final = 3
 
 
@@ -52,6 +56,8 @@ def meant(meaning: str) -> bool | None:
     "Adverts; permitted once a week" does not; "Allowed discussion" and "News; allowed" do.
     """
     leaning = stance(meaning)
+    if leaning is None and _REST.match(meaning) is not None:
+        return False
     if leaning is not False:
         return leaning
     parts = [part.split() for part in _PARTS.split(meaning)]

@@ -10,7 +10,7 @@ from bisect import bisect_right
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from stream_guard.policies.item_codes import codes_for_none, letter_items
+from stream_guard.policies.item_codes import bracket_items, codes_for_none, letter_items
 from stream_guard.policies.label_words import escalates, is_label_word, label_stance
 from stream_guard.policies.labels import ANSWER_WORDS, LabelPair, code_labels, output_labels
 from stream_guard.policies.meanings import LEAD_PARTS, by_label, first_stance, meant, plain_title
@@ -122,15 +122,15 @@ def find_mentions(
 
 
 def _of_items(sections: Sequence[Section]) -> Iterator[Mention]:
-    """Yield the categories of lettered items, and the safe one for posts in no category."""
-    for item in letter_items(sections):
+    """Yield the categories of items with letters or codes in brackets, and the safe one for all other posts."""
+    for item in (*letter_items(sections), *bracket_items(sections)):
         section = sections[item.section]
         title = LEAD_PARTS.split(item.meaning)[0]
         violates, sign, line = meant(item.meaning), "meaning", item.line
         if violates is None:
             violates, sign, line = by_label(item.meaning, section, item.line)
         review = escalates(item.meaning)
-        how = "letter of an item"
+        how = "code of an item"
         yield Mention(
             item.code,
             plain_title(title),

@@ -81,6 +81,11 @@ def _further(policy: Policy, source: str) -> Iterator[Finding]:
             for found in policy.taxonomy.found
             if (found.what, found.value) == ("outcome", outcome.word)
         ]
+        if any("assumed" in place.how for place in places):
+            detail = (
+                f"the text does not say whether {outcome.word} violates; it counts as violating"
+            )
+            yield CODES["SG125"].at(source, places[0].line, detail=detail)
         if len(places) == 1 and places[0].file == "policy.md":
             detail = f"the label {outcome.word} is stated in this line alone"
             yield CODES["SG124"].at(source, places[0].line, detail=detail)

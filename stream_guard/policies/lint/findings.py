@@ -152,6 +152,10 @@ _ALL: Final = (
         "State it at the top and again at the bottom, and say when it applies.",
     ),
     Code(
+        "SG125", "warning", "the text does not say whether a further label violates; it counts as violating",
+        "Say in the text when it applies and whether it violates, or declare it under outcomes in policy.yaml.",
+    ),
+    Code(
         "SG201", "warning", "a policy that no route names",
         "Name it in routes.yaml, or begin its folder's name with '_' to set it aside.",
     ),
