@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import structlog
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
 
 from stream_guard.testing.broker import Broker, start_broker
 from tests.vocabulary import (  # noqa: F401 - fixtures
@@ -22,6 +24,12 @@ from tests.vocabulary import (  # noqa: F401 - fixtures
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+
+# A busy machine must not fail a test.
+hypothesis_settings.register_profile(
+    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
+hypothesis_settings.load_profile("unhurried")
 
 # A shell starts what it puts in the background with SIGINT ignored. Processes that tests start would inherit that, and
 # no test could interrupt them.

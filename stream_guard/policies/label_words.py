@@ -26,7 +26,7 @@ _SAFE_WORDS: Final = frozenset(
     word.casefold()
     for word in (  # noqa: SIM905 - a line for each language
         "valid safe 0 no false allowed allow ok okay none keep pass approve approved accept accepted permit "
-        "permitted harmless ham benign good clean compliant fine legit legitimate no_violation not_violating "
+        "permitted harmless ham benign good clean compliant legit legitimate no_violation not_violating "
         "non-violating nonviolating non_violating not_violation "
         "erlaubt zulässig sicher behalten unbedenklich conforme autorisé autorisée permis permise sûr "
         "permitido permitida seguro segura no_viola aceptable não_viola sem_violação permesso consentito sicuro "
@@ -53,7 +53,7 @@ _ESCALATION_WORDS: Final = frozenset(
     for word in (  # noqa: SIM905 - a line for each language
         "escalate escalated escalation review needs_review human_review manual_review unsure uncertain unclear "
         "borderline ambiguous undetermined unknown cannot_determine not_sure undecided needs_context "
-        "insufficient_context needs_info refer "
+        "insufficient_context needs_info maybe refer "
         "eskalieren eskaliert eskalation prüfen prüfung unklar "
         "escalader escalade vérifier examiner réviser incertain "
         "escalar escalado revisar revisión dudoso incierto "

@@ -164,7 +164,7 @@ def test_show_says_what_is_open_and_what_goes_to_people() -> None:
         ("## A\n\nOutput: INVALID + ESCALATE\n\n## B\n\nOutput: VALID\n", ("INVALID", "VALID")),
         ("## A\n\nOutput: VALID or INVALID\n", ("INVALID", "VALID")),
         ("| Code | Verdict |\n|---|---|\n| AB1 | BLOCK |\n| AB2 | ALLOW |\n", ("BLOCK", "ALLOW")),
-        ("Answer `MAYBE` or `OK` or `SPAMMY`.", ("violates", "safe")),
+        ("Answer `MAYBE` or `OK` or `SPAMMY`.", ("SPAMMY", "OK")),
         ("Gib nur GERÜCHT oder KEIN_GERÜCHT aus.", ("GERÜCHT", "KEIN_GERÜCHT")),
         ('Classify as {"label": "HOAX"} or {"label": "NOT_HOAX"}', ("HOAX", "NOT_HOAX")),
         (

@@ -242,6 +242,23 @@ EXPECTED: dict[str, tuple[str, str, dict[str, bool], int]] = {
         {"FM1": True, "FM2": True, "FM3": True, "FM0": False},
         0,
     ),
+    "code-for-none": ("REMOVE", "ALLOW", {"W1": True, "W2": False, "W3": True, "W0": False}, 0),
+    "codes-with-actions": (
+        "violates",
+        "safe",
+        {"N0": False, "N1": True, "N2": True, "N3": True},
+        0,
+    ),
+    "korean": ("위반", "정상", {}, 0),
+    "labels-in-json": ("MISINFO", "OK", {}, 0),
+    "lettered-items": ("violates", "safe", {"A": True, "B": True, "C": False, "D": True}, 0),
+    "list-of-labels": ("SPAM", "NONE", {}, 0),
+    "severity-scale": ("2", "0", {}, 0),
+    "small-letters": ("reject", "approve", {}, 0),
+    "title-acronym": ("violates", "safe", {"DRG1": True, "DRG0": False}, 3),
+    "true-or-false": ("true", "false", {}, 0),
+    "yes-if-fine": ("No", "Yes", {}, 0),
+    "zero-violates": ("0", "1", {}, 0),
 }
 
 
