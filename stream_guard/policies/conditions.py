@@ -91,8 +91,8 @@ def asked_pairs(sections: Sequence[Section]) -> Iterator[LabelPair]:
                     asked.setdefault(word.casefold(), (word, line.number))
     for violates, safe in _COUPLES:
         if violates in asked and safe in asked:
-            (one, line), (other, other_line) = asked[violates], asked[safe]
-            yield LabelPair(one, other, line, other_line, "words that the text asks for")
+            (one, one_line), (other, other_line) = asked[violates], asked[safe]
+            yield LabelPair(one, other, one_line, other_line, "words that the text asks for")
 
 
 def _of_line(text: str) -> Iterator[tuple[str, bool]]:
