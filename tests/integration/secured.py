@@ -206,9 +206,11 @@ class Access:
         )
         assert [code for code, _ in answer.creation_responses] == [0]
 
-    async def take_away(self, user: str, operation: int, kind: int, name: str) -> None:
+    async def take_away(
+        self, user: str, operation: int, kind: int, name: str, *, pattern: int = LITERAL
+    ) -> None:
         answer = await self.send(
-            DeleteAclsRequest(kind, name, LITERAL, f"User:{user}", "*", operation, _ALLOW)
+            DeleteAclsRequest(kind, name, pattern, f"User:{user}", "*", operation, _ALLOW)
         )
         ((code, _, matching),) = answer.filter_responses
         assert code == 0
@@ -242,7 +244,7 @@ class Access:
         assert [result[1] for result in answer.results] == [0]
 
     async def send(self, request: Any) -> Any:  # noqa: ANN401 - aiokafka ships no types
-        host, port = self.broker.bootstrap_servers.split(":")
+        host, port = self.broker.bootstrap_servers.split(",")[0].split(":")
         connection = await create_conn(host, int(port))
         try:
             return await connection.send(request)

@@ -16,6 +16,7 @@ from tests.soak.checker import STALL_S_MAX, Findings, check, objections
 from tests.soak.facts import History
 from tests.soak.members import ROOT
 from tests.soak.soak import MODES, Options, engine_environment, soak
+from tests.soak.takeover import TAKEOVER_S_MAX
 
 ENGINES: Final = ("scripted", "vllm")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -44,6 +45,10 @@ def run(  # noqa: PLR0913 - the options of a command line
         STALL_S_MAX
     ),
     *,
+    only: Annotated[
+        str, typer.Option(help="Faults of these kinds alone, such as 'poison,clock jumps'")
+    ] = "",
+    without: Annotated[str, typer.Option(help="No fault of these kinds")] = "",
     short: Annotated[bool, typer.Option(help="Each kind of fault once, close together")] = False,
     markdown: Annotated[bool, typer.Option(help="Print the tables as Markdown")] = False,
 ) -> None:
@@ -70,6 +75,8 @@ def run(  # noqa: PLR0913 - the options of a command line
             engine=engine,
             folder=out,
             short=short,
+            only=_names(only),
+            without=_names(without),
             extra=tuple(extra.items()),
         )
         begun_s = time.monotonic()
@@ -97,6 +104,10 @@ def check_again(
         stall_s_max=stall_s_max,
         markdown=markdown,
     )
+
+
+def _names(value: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in value.split(",") if name.strip())
 
 
 def _share(total: int, parts: int, number: int) -> int:
@@ -130,7 +141,8 @@ def _conclude(
     if said:
         raise typer.Exit(1)
     _console.print(
-        f"kept: nothing lost, no other id, no premature commit, no stall over {stall_s_max:g} s; "
+        f"kept: nothing lost, no other id, no premature commit, no exit of its own, no stall over {stall_s_max:g} s, "
+        f"no takeover over {TAKEOVER_S_MAX:g} s; "
         f"run again with --seeds {seeds.replace(' ', '')}",
         soft_wrap=True,
     )

@@ -4,8 +4,10 @@ Theory of operation. The input topic's log, as it is at the end, says what is ow
 an aborted transaction owes one verdict per policy, or a dead letter. The logs of verdicts and dead letters say what was
 paid, and when: brokers stamp each record as they append it. The group's own log has every commit, stamped by the
 coordinator, and not just those that somebody happened to look at. A record is *done* at the time of the last thing that
-it owed, and a commit past a record that was not done is premature. Brokers of one machine share its clock; what that
-jumped is allowed for.
+it owed, and a commit past a record that was not done is premature. A record that retention deleted before it was done
+is overtaken: it is done by its deletion, and the service must say that it has not read it. Positions never go back,
+within a generation of the group or over several. What a reader got meanwhile must be what is committed, all of it, each
+once and in order. Brokers of one machine share its clock; what that jumped is allowed for.
 
 What it must never do: ask the program, or forgive anything that is not named here.
 """
@@ -16,32 +18,28 @@ import bisect
 import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_guard.records.verdict_event import verdict_id
-from tests.soak.schedule import POISON
+from tests.soak.schedule import POISON, REFUSING_KINDS
+from tests.soak.stalls import stalls_by_fault
+from tests.soak.takeover import TAKEOVER_S_MAX, takeovers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
-    from tests.soak.facts import Commit, Fault, History, Input, Outcome
+    from tests.soak.facts import Commit, Exit, Fault, History, Input, Outcome, Read
 
 STALL_S_MAX: Final = 60.0
 _NEVER: Final = 1 << 62
-_SHORT_MS: Final = 100  # a pause of no interest, whatever the fault
 _EXAMPLES: Final = 3
+# A refused member ends once a write of its has failed, and may be about to start again as the fault ends.
+_REFUSED_MS: Final = 20_000
+_BROKER_EXIT: Final = 3
 # Codes that docs give a meaning; 137 and 143 are SIGKILL and SIGTERM as a shell says them.
 _NAMED_EXITS: Final = frozenset({0, 3, 4, 5})
 
 Place: TypeAlias = tuple[int, int]  # partition and offset of an input
-
-
-class Stall(NamedTuple):
-    """One partition had records to judge, and finished none from ``begin_ms`` until ``end_ms``."""
-
-    partition: int
-    begin_ms: int
-    end_ms: int
 
 
 @dataclass
@@ -58,11 +56,18 @@ class Findings:
         aborted_read: outcomes of records of aborted transactions.
         premature: commits past a record that was not done.
         rewound: commits below an earlier one of their partition.
+        silent: overtaken records of which the service never said so.
+        unread: outcomes that are committed, and that the reader did not get.
+        dirty: what the reader got that is not committed, or no outcome.
+        disordered: what the reader got again, or after a later one of its partition.
         repeated: outcomes beyond the first that a reader with ``read_committed`` gets.
         repeated_by: how many of those which kind of fault most likely caused.
         aborted_outcomes: outcomes that only a reader with ``read_uncommitted`` gets.
         stall_s: per fault, the longest time for which a partition with work finished nothing.
+        takeover_s: per fault, the longest takeover; None if none began with work.
         crashed: exits with a code that the documentation gives no meaning.
+        own_exits: exits that nobody asked for, while no broker refused the member.
+        refused_exits: exits with code 3 while the brokers refused the member, as the documentation says.
     """
 
     inputs: int = 0
@@ -72,6 +77,8 @@ class Findings:
     dead_letters: int = 0
     commits: int = 0
     aborted_outcomes: int = 0
+    overtaken: int = 0
+    refused_exits: int = 0
     lost: list[tuple[int, int, str]] = field(default_factory=list)
     unfounded: list[object] = field(default_factory=list)
     phantom: list[Outcome] = field(default_factory=list)
@@ -81,10 +88,16 @@ class Findings:
     aborted_read: list[Outcome] = field(default_factory=list)
     premature: list[Commit] = field(default_factory=list)
     rewound: list[Commit] = field(default_factory=list)
+    silent: list[Input] = field(default_factory=list)
+    unread: list[Outcome] = field(default_factory=list)
+    dirty: list[Read] = field(default_factory=list)
+    disordered: list[Read] = field(default_factory=list)
     repeated: list[Outcome] = field(default_factory=list)
     repeated_by: Counter[str] = field(default_factory=Counter)
     stall_s: list[float] = field(default_factory=list)
+    takeover_s: list[float | None] = field(default_factory=list)
     crashed: list[object] = field(default_factory=list)
+    own_exits: list[Exit] = field(default_factory=list)
 
     @property
     def stall_s_max(self) -> float:
@@ -110,13 +123,25 @@ def check(history: History) -> Findings:
         _judge_outcome(outcome, inputs.get((outcome.partition, outcome.offset)), history, found)
     readable = [outcome for outcome in history.outcomes if outcome.committed]
     done_ms = _done(history, inputs.values(), readable, found)
+    _find_overtaken(history, inputs, done_ms, found)
     _find_repeats(history, readable, found)
     _find_commits(history, done_ms, found)
-    _find_stalls(history, inputs, done_ms, found)
+    if history.watched:
+        _find_reads(history, readable, found)
+    _find_exits(history, found)
+    arrived_ms = {place: inputs[place].appended_ms for place in done_ms}
+    found.stall_s = stalls_by_fault(history, arrived_ms, done_ms)
+    found.takeover_s = takeovers(history, arrived_ms, done_ms)
     return found
 
 
-def objections(found: Findings, history: History, *, stall_s_max: float = STALL_S_MAX) -> list[str]:
+def objections(
+    found: Findings,
+    history: History,
+    *,
+    stall_s_max: float = STALL_S_MAX,
+    takeover_s_max: float = TAKEOVER_S_MAX,
+) -> list[str]:
     """Return what must not be, a sentence each; empty where the promise was kept."""
     said = [
         f"{what}: {len(facts)}, such as {', '.join(map(str, facts[:_EXAMPLES]))}"
@@ -130,7 +155,12 @@ def objections(found: Findings, history: History, *, stall_s_max: float = STALL_
             ("outcomes of records of aborted transactions", found.aborted_read),
             ("premature commits", found.premature),
             ("commits that went back", found.rewound),
+            ("overtaken by retention, and not told of", found.silent),
+            ("committed, and never read", found.unread),
+            ("read, and not committed", found.dirty),
+            ("read again, or out of order", found.disordered),
             ("exits with a code without a meaning", found.crashed),
+            ("exits of its own", found.own_exits),
         )
         if facts
     ]
@@ -142,6 +172,11 @@ def objections(found: Findings, history: History, *, stall_s_max: float = STALL_
         f"no progress for {stall_s:.1f} s after {fault.kind} of {fault.target}"
         for fault, stall_s in zip(history.faults, found.stall_s, strict=True)
         if stall_s > stall_s_max
+    )
+    said.extend(
+        f"a takeover of {taken_s:.1f} s after {fault.kind} of {fault.target}"
+        for fault, taken_s in zip(history.faults, found.takeover_s, strict=True)
+        if taken_s is not None and taken_s > takeover_s_max
     )
     if not history.commits and found.inputs:
         said.append("no commit was observed at all, so nothing is known about them")
@@ -192,12 +227,61 @@ def _done(
         owed = history.policies if fact.kind == "post" else ("",)
         times = [min(whole, came.get((partition, offset, policy), _NEVER)) for policy in owed]
         done[place] = max(times)
-        found.lost.extend(
-            (partition, offset, policy)
-            for policy, time in zip(owed, times, strict=True)
-            if time == _NEVER
-        )
+        if not fact.deleted_ms:
+            found.lost.extend(
+                (partition, offset, policy)
+                for policy, time in zip(owed, times, strict=True)
+                if time == _NEVER
+            )
     return done
+
+
+def _find_overtaken(
+    history: History,
+    inputs: Mapping[Place, Input],
+    done_ms: dict[Place, int],
+    found: Findings,
+) -> None:
+    """Count the records that retention deleted before they were done, and have each done by its deletion."""
+    for (partition, offset), time in list(done_ms.items()):
+        fact = inputs[partition, offset]
+        if not fact.deleted_ms or time <= fact.deleted_ms:
+            continue
+        done_ms[partition, offset] = fact.deleted_ms
+        if time < _NEVER:
+            continue  # it was read before, and judged after
+        found.overtaken += 1
+        told = (e for e in history.expired if e.partition == partition)
+        if not any(one.begin <= offset < one.end for one in told):
+            found.silent.append(fact)
+
+
+def _find_reads(history: History, readable: Iterable[Outcome], found: Findings) -> None:
+    """Compare what a reader got meanwhile with what is committed at the end."""
+    committed = {(o.log_topic, o.log_partition, o.log_offset): o for o in readable}
+    seen: set[tuple[str, int, int]] = set()
+    last: dict[tuple[str, int], int] = {}
+    for read in history.reads:
+        key = read.topic, read.partition, read.offset
+        if key not in committed:
+            found.dirty.append(read)
+        if read.offset <= last.get(key[:2], -1):
+            found.disordered.append(read)
+        last[key[:2]] = max(read.offset, last.get(key[:2], -1))
+        seen.add(key)
+    found.unread.extend(outcome for key, outcome in committed.items() if key not in seen)
+
+
+def _find_exits(history: History, found: Findings) -> None:
+    refusing = [fault for fault in history.faults if fault.kind in REFUSING_KINDS]
+    for ended in history.exits:
+        if ended.asked:
+            continue
+        refused = any(f.begin_ms <= ended.at_ms <= f.end_ms + _REFUSED_MS for f in refusing)
+        if refused and ended.code == _BROKER_EXIT:
+            found.refused_exits += 1
+        elif ended.code in _NAMED_EXITS:
+            found.own_exits.append(ended)
 
 
 def _find_repeats(history: History, readable: Iterable[Outcome], found: Findings) -> None:
@@ -241,72 +325,3 @@ def _find_commits(history: History, done_ms: dict[Place, int], found: Findings) 
         if commit.position < highest.get(commit.partition, 0):
             found.rewound.append(commit)
         highest[commit.partition] = max(commit.position, highest.get(commit.partition, 0))
-
-
-def stalls(
-    arrived_ms: Sequence[int], done_ms: Sequence[int], *, partition: int, ended_ms: int
-) -> list[Stall]:
-    """Return the times in which there were records to judge and none was finished.
-
-    Args:
-        arrived_ms: when each record was appended to the input.
-        done_ms: when each was done, in the same order.
-        partition: for the result.
-        ended_ms: until when was looked; what was never done stalls until then.
-    """
-    events = sorted(
-        itertools.chain(
-            ((time, 1) for time in arrived_ms),
-            (
-                (min(max(arrived, time), ended_ms), -1)
-                for arrived, time in zip(arrived_ms, done_ms, strict=True)
-            ),
-        ),
-        key=lambda event: (event[0], -event[1]),
-    )
-    found: list[Stall] = []
-    pending, since = 0, 0
-    for time, change in events:
-        if change > 0:
-            since = since if pending else time
-        else:
-            if time - since >= _SHORT_MS:
-                found.append(Stall(partition, since, time))
-            since = time
-        pending += change
-    return found
-
-
-def _find_stalls(
-    history: History, inputs: dict[Place, Input], done_ms: dict[Place, int], found: Findings
-) -> None:
-    by_partition: dict[int, list[tuple[int, int]]] = defaultdict(list)
-    for place, time in done_ms.items():
-        by_partition[place[0]].append((inputs[place].appended_ms, time))
-    every = [
-        stall
-        for partition, times in by_partition.items()
-        for stall in stalls(
-            [arrived for arrived, _ in times],
-            [time for _, time in times],
-            partition=partition,
-            ended_ms=history.ended_ms,
-        )
-    ]
-    begins_ms = [fault.begin_ms for fault in history.faults] + [history.ended_ms]
-    found.stall_s = [
-        _longest_ms(fault, until_ms, every) / 1_000
-        for fault, until_ms in zip(history.faults, begins_ms[1:], strict=True)
-    ]
-
-
-def _longest_ms(fault: Fault, until_ms: int, every: Iterable[Stall]) -> int:
-    """Return the longest stall from a fault on, of those that touch the time until the next fault; in ms."""
-    return max(
-        (
-            stall.end_ms - max(stall.begin_ms, fault.begin_ms)
-            for stall in every
-            if stall.end_ms > fault.begin_ms and stall.begin_ms < until_ms
-        ),
-        default=0,
-    )

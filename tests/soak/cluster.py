@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
 from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
 from tests.soak import schedule
+from tests.soak.members import now_ms
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -23,6 +25,7 @@ Answer = TypeVar("Answer")
 LOOKUP_S: Final = 60.0
 WHOLE_S: Final = 120.0
 _RETRY_S: Final = 0.25
+_HALT_S: Final = 30.0
 _GROUP, _TRANSACTION = 0, 1
 # Brokers stamp each record as they append it: the times that the checker compares are of one kind.
 STAMPED: Final = {"message.timestamp.type": "LogAppendTime"}
@@ -139,12 +142,74 @@ class Cluster:
 
     def freeze(self, node: int) -> psutil.Process:
         """Stop a broker's Java by SIGSTOP, and return it; its watchdog goes on, so it will not outlive us."""
-        embedded: EmbeddedBroker = self.broker  # type: ignore[assignment] # several brokers always are
-        watchdog = embedded._nodes[node]._process
-        assert watchdog is not None, "whoever freezes a broker has let it run"
-        (java,) = psutil.Process(watchdog.pid).children()
+        java = self._java(node)
         java.suspend()
         return java
+
+    def _java(self, node: int) -> psutil.Process:
+        embedded: EmbeddedBroker = self.broker  # type: ignore[assignment] # several brokers always are
+        watchdog = embedded._nodes[node]._process
+        assert watchdog is not None, "the broker runs"
+        (java,) = psutil.Process(watchdog.pid).children()
+        return java
+
+    async def fill_disk(self, node: int) -> None:
+        """Let no file of a broker grow, and return once it has halted.
+
+        Its every write then fails as it does on a full disk (EFBIG in the place of ENOSPC).
+
+        Raises:
+            TimeoutError: it went on.
+        """
+        java = self._java(node)
+        _, hard = java.rlimit(psutil.RLIMIT_FSIZE)
+        java.rlimit(psutil.RLIMIT_FSIZE, (1, hard))
+        await asyncio.to_thread(java.wait, _HALT_S)
+
+    async def replicas(self, topic: str, partition: int) -> list[int]:
+        """Return the brokers that hold a partition."""
+
+        async def question(admin: AIOKafkaAdminClient) -> list[int]:
+            (about,) = await admin.describe_topics([topic])
+            (found,) = (p for p in about["partitions"] if p["partition"] == partition)
+            return [int(node) for node in found["replicas"]]
+
+        return await self.ask(question)
+
+    async def assign(self, topic: str, partition: int, nodes: Sequence[int]) -> None:
+        """Have a partition held by these brokers, and return once it is."""
+
+        async def move(admin: AIOKafkaAdminClient) -> bool:
+            request = AlterPartitionReassignmentsRequest(
+                5_000, [(topic, [(partition, list(nodes), {})], {})], {}
+            )
+            answer = await admin._send_to_controller(request)
+            codes = [answer.error_code, *(p[1] for t in answer.responses for p in t[1])]
+            if any(codes):
+                message = f"the reassignment was refused: {codes}"
+                raise ValueError(message)
+            return True
+
+        await self.ask(move)
+
+        async def moved(admin: AIOKafkaAdminClient) -> bool | None:
+            (about,) = await admin.describe_topics([topic])
+            (found,) = (p for p in about["partitions"] if p["partition"] == partition)
+            good = sorted(found["replicas"]) == sorted(found["isr"]) == sorted(nodes)
+            return True if good else None
+
+        await self.ask(moved, WHOLE_S)
+
+    async def delete_records(self, topic: str, partition: int, before: int) -> int:
+        """Delete the records before an offset, as retention does; return when that was begun, in ms."""
+        begun_ms = now_ms()
+
+        async def delete(admin: AIOKafkaAdminClient) -> bool:
+            await admin.delete_records({TopicPartition(topic, partition): RecordsToDelete(before)})
+            return True
+
+        await self.ask(delete)
+        return begun_ms
 
 
 async def mark_end(bootstrap: str, group: str, topic: str, marker: str) -> None:

@@ -22,7 +22,7 @@ class Input(NamedTuple):
     """One record of the input topic, as its log has it at the end.
 
     ``name`` is the post's id, or a digest of the bytes of what is malformed on purpose. ``aborted``: of a
-    transaction that was aborted, so that nobody may judge it.
+    transaction that was aborted, so that nobody may judge it. ``deleted_ms``: when retention deleted it; 0: never.
     """
 
     partition: int
@@ -31,6 +31,7 @@ class Input(NamedTuple):
     kind: InputKind
     name: str
     aborted: bool
+    deleted_ms: int = 0
 
 
 class Outcome(NamedTuple):
@@ -38,7 +39,8 @@ class Outcome(NamedTuple):
 
     ``topic``, ``partition`` and ``offset`` are those that it gives for its source. ``policy`` and ``sha256``
     are empty for a dead letter of a whole record. ``name`` is the judged post's id, or a digest of a dead
-    letter's bytes. ``committed``: a reader with ``read_committed`` gets it.
+    letter's bytes. ``committed``: a reader with ``read_committed`` gets it. ``log_topic``, ``log_partition`` and
+    ``log_offset`` are where it lies itself.
     """
 
     kind: OutcomeKind
@@ -51,14 +53,44 @@ class Outcome(NamedTuple):
     name: str
     appended_ms: int
     committed: bool
+    log_topic: str = ""
+    log_partition: int = 0
+    log_offset: int = 0
+
+
+class Read(NamedTuple):
+    """A verdict or dead letter that a reader with ``read_committed`` got while the soak ran, in its order."""
+
+    topic: str
+    partition: int
+    offset: int
 
 
 class Commit(NamedTuple):
-    """A position that the group committed, in the order of the group's log; ``at_ms`` by the coordinator's clock."""
+    """A position that the group committed, in the order of the group's log.
+
+    ``at_ms`` is by the coordinator's clock. ``generation`` is the group's last one before it in that log.
+    """
 
     partition: int
     position: int
     at_ms: int
+    generation: int = 0
+
+
+class Generation(NamedTuple):
+    """A generation of the group: from ``at_ms`` on, its members have their partitions."""
+
+    number: int
+    at_ms: int
+
+
+class Expired(NamedTuple):
+    """Records that the service says it never read, because the log began after them: from one offset to another."""
+
+    partition: int
+    begin: int
+    end: int
 
 
 class Fault(NamedTuple):
@@ -99,6 +131,7 @@ class History:
         policies: sha256 of each policy that judges it, by id.
         clock_step_ms: by how much the machine's wall clock jumped meanwhile; times are no surer than that.
         ended_ms: when all that was to come had come, or was given up on.
+        watched: whether a reader ran meanwhile; without one, ``reads`` says nothing.
     """
 
     seed: int
@@ -108,10 +141,14 @@ class History:
     policies: dict[str, str]
     clock_step_ms: int = 0
     ended_ms: int = 0
+    watched: bool = False
     inputs: list[Input] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    reads: list[Read] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
+    generations: list[Generation] = field(default_factory=list)
+    expired: list[Expired] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
 
@@ -134,10 +171,13 @@ class History:
             "inputs": Input,
             "acknowledged": Acknowledged,
             "outcomes": Outcome,
+            "reads": Read,
             "commits": Commit,
+            "generations": Generation,
+            "expired": Expired,
             "faults": Fault,
             "exits": Exit,
         }
         for name, kind in kinds.items():
-            data[name] = [kind(*values) for values in data[name]]
+            data[name] = [kind(*values) for values in data.get(name, ())]
         return cls(**data)

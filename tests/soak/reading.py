@@ -8,18 +8,19 @@ from __future__ import annotations
 import asyncio
 import struct
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.soak.facts import Commit, Input, Outcome
+from tests.soak.facts import Commit, Generation, Input, Outcome
 from tests.soak.posting import MARKER, OVERSIZED, digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable, Iterator
 
 OFFSETS_TOPIC: Final = "__consumer_offsets"
+_GROUP_METADATA: Final = 2
 _SILENCE_S: Final = 60.0
 _METADATA_S: Final = 60.0
 
@@ -46,15 +47,45 @@ async def read_logs(
     return records
 
 
-async def _read(
-    bootstrap: str, partitions: Iterable[TopicPartition], *, committed: bool
-) -> AsyncIterator[Any]:
-    consumer = AIOKafkaConsumer(
+async def read_partition(bootstrap: str, topic: str, partition: int) -> list[Input]:
+    """Return what a partition of the input holds now, up to the first transaction that is still open."""
+    place = TopicPartition(topic, partition)
+    readable = await _read_up_to(bootstrap, place, committed=True)
+    every = await _read_up_to(bootstrap, place, committed=False)
+    last = max((record.offset for record in readable), default=-1)
+    return inputs_of([record for record in every if record.offset <= last], readable)
+
+
+async def _read_up_to(bootstrap: str, place: TopicPartition, *, committed: bool) -> list[Any]:
+    """Return the records before the end that the log has now."""
+    consumer = _reader(bootstrap, committed=committed)
+    consumer.assign([place])
+    await consumer.start()
+    try:
+        end = (await consumer.end_offsets([place]))[place]
+        records: list[Any] = []
+        async with asyncio.timeout(_SILENCE_S):
+            while await consumer.position(place) < end:
+                for batch in (await consumer.getmany(timeout_ms=200)).values():
+                    records.extend(record for record in batch if record.offset < end)
+        return records
+    finally:
+        await consumer.stop()
+
+
+def _reader(bootstrap: str, *, committed: bool) -> AIOKafkaConsumer:
+    return AIOKafkaConsumer(
         bootstrap_servers=bootstrap,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
         isolation_level="read_committed" if committed else "read_uncommitted",
     )
+
+
+async def _read(
+    bootstrap: str, partitions: Iterable[TopicPartition], *, committed: bool
+) -> AsyncIterator[Any]:
+    consumer = _reader(bootstrap, committed=committed)
     consumer.assign(list(partitions))
     await consumer.start()
     try:
@@ -70,10 +101,17 @@ async def _read(
         await consumer.stop()
 
 
-async def read_commits(
+class GroupLog(NamedTuple):
+    """What a group's log says: its commits for one topic, and its generations, each in order."""
+
+    commits: list[Commit]
+    generations: list[Generation]
+
+
+async def read_group_logs(
     bootstrap: str, groups: dict[str, str], topic: str
-) -> dict[str, list[Commit]]:
-    """Return every commit of these groups for a topic, in the order of the group's log.
+) -> dict[str, GroupLog]:
+    """Return every commit of these groups for a topic, and their generations, in the order of the groups' logs.
 
     Args:
         bootstrap: of the brokers.
@@ -86,11 +124,16 @@ async def read_commits(
         numbers = await _partitions_of(consumer, OFFSETS_TOPIC)
     finally:
         await consumer.stop()
-    commits: dict[str, list[Commit]] = {group: [] for group in groups}
+    logs = {group: GroupLog([], []) for group in groups}
     missing = set(groups)
     places = [TopicPartition(OFFSETS_TOPIC, number) for number in numbers]
     # What an aborted transaction would have committed was never a position.
     async for record in _read(bootstrap, places, committed=True):
+        if (begun := parse_generation(record.key, record.value)) is not None:
+            group, number = begun
+            if group in missing:
+                logs[group].generations.append(Generation(number, record.timestamp))
+            continue
         parsed = parse_commit(record.key, record.value)
         if parsed is None:
             continue
@@ -102,8 +145,10 @@ async def read_commits(
             if not missing:
                 break
         else:
-            commits[group].append(commit)
-    return commits
+            generations = logs[group].generations
+            number = generations[-1].number if generations else 0
+            logs[group].commits.append(commit._replace(generation=number))
+    return logs
 
 
 async def _partitions_of(consumer: AIOKafkaConsumer, topic: str) -> list[int]:
@@ -137,6 +182,27 @@ def parse_commit(key: bytes | None, value: bytes | None) -> tuple[str, str, str,
     metadata, at = _string(value, 14) if version == 3 else _compact_string(value, 14)
     (at_ms,) = struct.unpack_from(">q", value, at)
     return group, topic, metadata, Commit(partition, position, at_ms)
+
+
+def parse_generation(key: bytes | None, value: bytes | None) -> tuple[str, int] | None:
+    """Return group and generation of a record of ``__consumer_offsets``; None for any other kind.
+
+    Kafka's ``GroupMetadataKey`` (version 2) and ``GroupMetadataValue`` (versions 0 to 4): the type of the protocol, and
+    the generation after it.
+
+    Raises:
+        ValueError: the value is of a version that is not known here.
+    """
+    if key is None or value is None or struct.unpack_from(">h", key)[0] != _GROUP_METADATA:
+        return None
+    group, _ = _string(key, 2)
+    (version,) = struct.unpack_from(">h", value)
+    if not 0 <= version <= 4:
+        message = f"a group's metadata of version {version}; 0 to 4 are known here"
+        raise ValueError(message)
+    _, at = _string(value, 2) if version < 4 else _compact_string(value, 2)
+    (generation,) = struct.unpack_from(">i", value, at)
+    return group, generation
 
 
 def _string(data: bytes, at: int) -> tuple[str, int]:
@@ -199,7 +265,8 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
                 "",
                 OVERSIZED if cut_whole(headers, record.value) else digest(record.value),
                 record.timestamp,
-                committed=visible,
+                visible,
+                *(record.topic, record.partition, record.offset),
             )
             continue
         verdict = orjson.loads(record.value)
@@ -214,7 +281,8 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
             verdict["id"],
             verdict["content"]["id"],
             record.timestamp,
-            committed=visible,
+            visible,
+            *(record.topic, record.partition, record.offset),
         )
 
 

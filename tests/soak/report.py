@@ -8,13 +8,21 @@ from typing import TYPE_CHECKING, TypeAlias
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from tests.soak.checker import Findings
     from tests.soak.facts import History
 
 Row: TypeAlias = tuple[str, ...]
-FAULT_COLUMNS: Row = ("fault", "times", "repeats by it", "stall, median", "stall, longest")
+FAULT_COLUMNS: Row = (
+    "fault",
+    "times",
+    "repeats by it",
+    "stall, median",
+    "stall, longest",
+    "takeover, median",
+    "takeover, longest",
+)
 
 
 def outcome_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
@@ -24,7 +32,7 @@ def outcome_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
 
 
 def _column(history: History, found: Findings) -> dict[str, str]:
-    own = Counter(ended.code for ended in history.exits if not ended.asked)
+    own = Counter(ended.code for ended in (*found.own_exits, *found.crashed))
     return {
         "": f"seed {history.seed}, {history.mode}",
         "posts": f"{found.inputs - found.poison:,}",
@@ -38,11 +46,18 @@ def _column(history: History, found: Findings) -> dict[str, str]:
         "with another id": f"{len(found.wrong_id):,}",
         "another record's content, or of the wrong kind": f"{len(found.crossed) + len(found.undue):,}",
         "of no record, or of an aborted one": f"{len(found.phantom) + len(found.aborted_read):,}",
+        "overtaken by retention": f"{found.overtaken:,}",
+        "overtaken, and not told of": f"{len(found.silent):,}",
+        "read meanwhile": f"{len(history.reads):,}",
+        "read wrongly, twice or never": f"{len(found.dirty) + len(found.disordered) + len(found.unread):,}",
+        "generations of the group": f"{len(history.generations):,}",
         "premature commits": f"{len(found.premature):,}",
         "commits that went back": f"{len(found.rewound):,}",
         "repeated, as read_committed reads": f"{len(found.repeated):,}",
         "of aborted transactions of ours": f"{found.aborted_outcomes:,}",
         "longest time without progress": f"{found.stall_s_max:.1f} s",
+        "longest takeover": _seconds(max(_known(found.takeover_s), default=None)),
+        "consumers' exits, refused by the brokers": f"{found.refused_exits:,}",
         "consumers' exits of their own, by code": ", ".join(
             f"{count} x {code}" for code, count in sorted(own.items())
         )
@@ -53,21 +68,39 @@ def _column(history: History, found: Findings) -> dict[str, str]:
 def fault_rows(results: Sequence[tuple[History, Findings]]) -> list[Row]:
     """Return a row for each kind of fault, over all histories."""
     stalls: dict[str, list[float]] = defaultdict(list)
+    takeovers: dict[str, list[float]] = defaultdict(list)
     repeats: Counter[str] = Counter()
     for history, found in results:
         repeats.update(found.repeated_by)
-        for fault, stall_s in zip(history.faults, found.stall_s, strict=True):
+        for fault, stall_s, taken_s in zip(
+            history.faults, found.stall_s, found.takeover_s, strict=True
+        ):
             stalls[fault.kind].append(stall_s)
+            takeovers[fault.kind].extend(_known([taken_s]))
     return [
         (
             kind,
             str(len(column)),
             f"{repeats[kind]:,}",
-            f"{sorted(column)[len(column) // 2]:.1f} s",
-            f"{max(column):.1f} s",
+            _seconds(_median(column)),
+            _seconds(max(column)),
+            _seconds(_median(takeovers[kind])),
+            _seconds(max(takeovers[kind], default=None)),
         )
         for kind, column in sorted(stalls.items())
     ]
+
+
+def _known(values: Iterable[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _median(values: Sequence[float]) -> float | None:
+    return sorted(values)[len(values) // 2] if values else None
+
+
+def _seconds(value: float | None) -> str:
+    return "none" if value is None else f"{value:.1f} s"
 
 
 def markdown(columns: Row, body: Sequence[Row]) -> str:

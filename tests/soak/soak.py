@@ -5,29 +5,36 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import tempfile
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
 import orjson
 
 from stream_guard.policies.store import load_policies
 from stream_guard.settings import DeliverySettings
-from stream_guard.testing import start_broker
-from tests.soak import posting, reading
-from tests.soak.adversary import Adversary, Group
+from stream_guard.testing import BrokerSecurity, SecuredListener, start_broker
+from tests.soak import access, clock, posting, reading, schedule
+from tests.soak.adversary import Adversary
 from tests.soak.cluster import STAMPED, Cluster, mark_end
-from tests.soak.facts import History
+from tests.soak.facts import Expired, History, Input
+from tests.soak.live_reader import END_S, LiveReader
 from tests.soak.members import ROOT, now_ms
 from tests.soak.posting import Poster
+from tests.soak.proxy import Proxy, forward, start_proxies
 from tests.soak.schedule import Planned, plan
+from tests.soak.stage import Group, Stage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+
+    from stream_guard.testing import Broker
 
 MODES: Final[tuple[str, ...]] = get_args(DeliverySettings.model_fields["mode"].annotation)
 POSTS_TOPIC: Final = "posts"
+BROKERS: Final = 3
 PARTITIONS: Final = 6
 OUT_PARTITIONS: Final = 4
 SESSION_TIMEOUT_S: Final = 8.0
@@ -55,6 +62,7 @@ class Options:
         engine: ``engine.kind``.
         short: shorter pauses and a smaller deck of faults.
         only: faults of these kinds; of every kind where there are none.
+        without: no fault of these kinds.
         folder: for logs and facts.
         policies: the folder of those that judge; the shorter they are, the more posts a CPU's engine gets through.
         extra: settings of the consumers, by the name of their environment variable.
@@ -68,14 +76,14 @@ class Options:
     folder: Path
     short: bool = False
     only: tuple[str, ...] = ()
+    without: tuple[str, ...] = ()
     policies: Path = ROOT / "policies"
     extra: tuple[tuple[str, str], ...] = ()
 
 
-def environment(bootstrap: str, mode: str, options: Options) -> dict[str, str]:
+def environment(mode: str, options: Options) -> dict[str, str]:
     """Return the consumers' environment: deadlines short enough that a fault's every effect is seen in a minute."""
     settings = {
-        "KAFKA__BOOTSTRAP_SERVERS": bootstrap,
         "KAFKA__TOPICS": orjson.dumps([POSTS_TOPIC]).decode(),
         "KAFKA__GROUP_ID": group_name(mode),
         "KAFKA__VERDICT_TOPIC": f"verdicts-{mode}",
@@ -128,85 +136,112 @@ async def soak(options: Options, say: Callable[[str], None]) -> list[History]:
         session_timeout_s=SESSION_TIMEOUT_S,
         short=options.short,
         only=options.only,
+        without=options.without,
     )
+    if any(fault.kind == schedule.CLOCK for fault in planned):
+        clock.library()  # which may be missing: known before anything has started
     say(f"seed {options.seed}: starting three brokers")
-    broker = await asyncio.to_thread(start_broker, 3)
+    proxies, ports = await start_proxies(BROKERS)
+    # The plain listener stays, for the producer, for the adversary and for the readers.
+    security = BrokerSecurity(
+        acls=True, listeners=(SecuredListener(access.LISTENER, advertised_ports=ports),)
+    )
+    broker = await asyncio.to_thread(start_broker, BROKERS, security=security)
     try:
-        cluster = Cluster(broker)
-        groups = [_group(options, mode, cluster.bootstrap) for mode in options.modes]
-        topics = {POSTS_TOPIC: PARTITIONS} | {
-            topic: OUT_PARTITIONS for g in groups for topic in (g.verdicts, g.dead_letters)
-        }
-        for topic, partitions in topics.items():
-            await asyncio.to_thread(
-                broker.create_topics, topic, partitions=partitions, configs=STAMPED, timeout_s=60
-            )
-        clock = _Clock()
-        async with clock.watched():
-            run = _Run(options, cluster, groups, topics, say)
-            adversary, poster, last = await run.carry_out(planned)
-        say("reading the logs back")
-        return await _facts(options, cluster, groups, topics, adversary, poster, clock, last)
+        assert broker.secured is not None, "it was asked for"
+        forward(proxies, broker.secured.ports(access.LISTENER))
+        with tempfile.TemporaryDirectory(prefix="stream-guard-soak-") as secrets:
+            return await _soak(options, planned, broker, proxies, Path(secrets), say)
     finally:
         await asyncio.to_thread(broker.close)
+        await asyncio.gather(*(proxy.close() for proxy in proxies))
 
 
-def _group(options: Options, mode: str, bootstrap: str) -> Group:
+async def _soak(
+    options: Options,
+    planned: Sequence[Planned],
+    broker: Broker,
+    proxies: Sequence[Proxy],
+    secrets: Path,
+    say: Callable[[str], None],
+) -> list[History]:
+    """Run one soak on a cluster that runs."""
+    cluster = Cluster(broker)
+    groups = [_group(options, mode, broker, secrets) for mode in options.modes]
+    written = {t: OUT_PARTITIONS for g in groups for t in (g.verdicts, g.dead_letters)}
+    for topic, partitions in {POSTS_TOPIC: PARTITIONS, **written}.items():
+        await asyncio.to_thread(
+            broker.create_topics, topic, partitions=partitions, configs=STAMPED, timeout_s=60
+        )
+    archive, configs = access.archive()
+    await asyncio.to_thread(broker.create_topics, archive, configs=configs, timeout_s=60)
+    for group in groups:
+        await group.user.grant_all(group.environment)
+    poster = _poster(options, cluster.bootstrap, len(planned))
+    stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS)
+    adversary = Adversary(stage, say)
+    reader = LiveReader(cluster.bootstrap, written)
+    steps = _Clock()
+    reading_task = asyncio.create_task(reader.run())
+    try:
+        async with steps.watched():
+            ended_ms = await _Run(options, stage, say).carry_out(adversary, planned)
+        say("reading the logs back")
+        await stage.whole()
+        await posting.end_logs(cluster.bootstrap, {POSTS_TOPIC: PARTITIONS, **written})
+        async with asyncio.timeout(END_S):
+            await reading_task
+    finally:
+        reading_task.cancel()
+    return await _facts(options, stage, adversary, reader, steps, ended_ms)
+
+
+def _group(options: Options, mode: str, broker: Broker, secrets: Path) -> Group:
     name = group_name(mode)
     logs = options.folder / f"seed-{options.seed}" / "logs"
     logs.mkdir(parents=True, exist_ok=True)
     # As ``exactly_once`` names them: one for each partition of the input.
     ours = tuple(f"{name}/{POSTS_TOPIC}/{partition}" for partition in range(PARTITIONS))
     transactional = ours if mode == "exactly_once" else (posting.TRANSACTIONAL_ID,)
-    variables = {**environment(bootstrap, mode, options), **dict(options.extra)}
+    user = access.Guarded(broker, f"guard-{mode.replace('_', '-')}", secrets / mode)
+    user.write_certificate()
     return Group(
         mode=mode,
         name=name,
         verdicts=f"verdicts-{mode}",
         dead_letters=f"dead-letters-{mode}",
         transactional_ids=transactional,
-        environment=variables,
+        environment={**environment(mode, options), **user.environment(), **dict(options.extra)},
+        user=user,
         logs=logs,
         members_max=MEMBERS[options.engine][1],
+    )
+
+
+def _poster(options: Options, bootstrap: str, faults: int) -> Poster:
+    expected_s = max(1, faults) * (_SHORT_FAULT_S if options.short else _FAULT_S)
+    return Poster(
+        bootstrap,
+        POSTS_TOPIC,
+        partitions=PARTITIONS,
+        rate=options.posts / expected_s,
+        posts_min=options.posts,
     )
 
 
 class _Run:
     """The part of a soak in which something happens."""
 
-    def __init__(
-        self,
-        options: Options,
-        cluster: Cluster,
-        groups: Sequence[Group],
-        topics: Mapping[str, int],
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, options: Options, stage: Stage, say: Callable[[str], None]) -> None:
         self._options = options
-        self._cluster = cluster
-        self._groups = groups
-        self._topics = topics
+        self._cluster = stage.cluster
+        self._groups = stage.groups
+        self._poster = stage.poster
         self._say = say
 
-    async def carry_out(self, planned: Sequence[Planned]) -> tuple[Adversary, Poster, int]:
-        """Post and break, then drain and stop; return also when all had come that was to come, in ms."""
-        options, cluster = self._options, self._cluster
-        expected_s = len(planned) * (_SHORT_FAULT_S if options.short else _FAULT_S)
-        poster = Poster(
-            cluster.bootstrap,
-            POSTS_TOPIC,
-            partitions=PARTITIONS,
-            rate=options.posts / expected_s,
-            posts_min=options.posts,
-        )
-        adversary = Adversary(
-            cluster,
-            self._groups,
-            poster,
-            posts=POSTS_TOPIC,
-            partitions=PARTITIONS,
-            say=self._say,
-        )
+    async def carry_out(self, adversary: Adversary, planned: Sequence[Planned]) -> int:
+        """Post and break, then drain and stop; return when all had come that was to come, in ms."""
+        options, cluster, poster = self._options, self._cluster, self._poster
         members, _ = MEMBERS[options.engine]
         for group in self._groups:
             for _ in range(members):
@@ -230,7 +265,7 @@ class _Run:
         finally:
             posting_task.cancel()
             await asyncio.gather(*(group.close() for group in self._groups))
-        return adversary, poster, ended_ms
+        return ended_ms
 
     async def _first_verdicts(self) -> None:
         """Return once every group has committed something: the faults begin with a running service."""
@@ -322,26 +357,25 @@ class _Clock:
 
 async def _facts(
     options: Options,
-    cluster: Cluster,
-    groups: Sequence[Group],
-    topics: dict[str, int],
+    stage: Stage,
     adversary: Adversary,
-    poster: Poster,
-    clock: _Clock,
+    reader: LiveReader,
+    steps: _Clock,
     ended_ms: int,
 ) -> list[History]:
-    bootstrap = cluster.bootstrap
-    await adversary.whole()
-    await posting.end_logs(bootstrap, topics)
+    bootstrap = stage.cluster.bootstrap
+    groups = stage.groups
+    topics = [POSTS_TOPIC, *(t for g in groups for t in (g.verdicts, g.dead_letters))]
+    partitions = {t: PARTITIONS if t == POSTS_TOPIC else OUT_PARTITIONS for t in topics}
     marker = f"end-{options.seed}"
     for group in groups:
         await mark_end(bootstrap, group.name, POSTS_TOPIC, marker)
-    every = await reading.read_logs(bootstrap, topics, committed=False)
-    readable = await reading.read_logs(bootstrap, topics, committed=True)
-    commits = await reading.read_commits(
+    every = await reading.read_logs(bootstrap, partitions, committed=False)
+    readable = await reading.read_logs(bootstrap, partitions, committed=True)
+    logs = await reading.read_group_logs(
         bootstrap, {group.name: marker for group in groups}, POSTS_TOPIC
     )
-    inputs = reading.inputs_of(every[POSTS_TOPIC], readable[POSTS_TOPIC])
+    left = reading.inputs_of(every[POSTS_TOPIC], readable[POSTS_TOPIC])
     policies = load_policies(options.policies).policies.values()
     return [
         History(
@@ -350,18 +384,41 @@ async def _facts(
             engine=options.engine,
             topic=POSTS_TOPIC,
             policies={policy.id: policy.sha256 for policy in policies},
-            clock_step_ms=clock.step_ms,
+            clock_step_ms=steps.step_ms,
             ended_ms=ended_ms,
-            inputs=inputs,
-            acknowledged=poster.acknowledged,
+            watched=True,
+            inputs=with_deleted(left, stage.deleted),
+            acknowledged=stage.poster.acknowledged,
             outcomes=[
                 outcome
                 for topic in (group.verdicts, group.dead_letters)
                 for outcome in reading.outcomes_of(every[topic], readable[topic])
             ],
-            commits=commits[group.name],
+            reads=[r for r in reader.reads if r.topic in (group.verdicts, group.dead_letters)],
+            commits=logs[group.name].commits,
+            generations=logs[group.name].generations,
+            expired=told_expired(group.logs.glob(f"{group.name}-*.log")),
             faults=adversary.faults,
             exits=group.exits,
         )
         for group in groups
     ]
+
+
+def with_deleted(left: Sequence[Input], deleted: Sequence[Input]) -> list[Input]:
+    """Return the input's records: those that are left, and those that were deleted, each once."""
+    gone = {(fact.partition, fact.offset): fact for fact in reversed(deleted)}
+    rest = [fact for fact in left if (fact.partition, fact.offset) not in gone]
+    return sorted([*gone.values(), *rest])
+
+
+def told_expired(logs: Iterable[Path]) -> list[Expired]:
+    """Return what members have logged of records that were gone before they read them."""
+    found = []
+    for log in logs:
+        for line in log.read_bytes().splitlines():
+            if b'"event":"records_expired"' in line:
+                said = orjson.loads(line)
+                _, _, partition = said["partition"].rpartition("/")
+                found.append(Expired(int(partition), said["position"], said["now"]))
+    return found

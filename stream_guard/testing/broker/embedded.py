@@ -115,9 +115,9 @@ class EmbeddedBroker(Broker):
                     java=self._java,
                     jars=self._jars,
                     options=self._options,
-                    security=None if self.secured is None else self.secured.node(of),
+                    security=None if self.secured is None else self.secured.node(of, number),
                 )
-                for peer, of in zip(peers, secured_ports, strict=True)
+                for number, (peer, of) in enumerate(zip(peers, secured_ports, strict=True))
             }
             deadline_s = time.monotonic() + self._timeout_s
             try:

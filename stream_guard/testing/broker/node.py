@@ -97,7 +97,7 @@ def _secured(properties: dict[str, object], security: NodeSecurity) -> dict[str,
     secured: dict[str, object] = {**properties, **security.properties}
     for name, more in (
         ("listeners", security.addresses),
-        ("advertised.listeners", security.addresses),
+        ("advertised.listeners", security.advertised),
         ("listener.security.protocol.map", security.protocols),
     ):
         secured[name] = ",".join([str(secured[name]), *more])

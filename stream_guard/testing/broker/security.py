@@ -47,12 +47,15 @@ class SecuredListener:
         mechanisms: of SASL, for SASL_SSL; none for SSL.
         certificate: the broker's on this listener; one for 127.0.0.1 and localhost if unset.
         client_certificates: without SASL, whether a client must show a certificate.
+        advertised_ports: the port that each broker tells its clients, in the order of the brokers. Unset, it is the
+            listener's own. A proxy between client and broker listens there, and forwards to :meth:`Secured.ports`.
     """
 
     name: str
     mechanisms: Sequence[str] = ()
     certificate: Certificate | None = None
     client_certificates: bool = True
+    advertised_ports: Sequence[int] = ()
 
 
 @dataclass(slots=True, frozen=True)
@@ -103,7 +106,7 @@ class Secured:
         self._folder = folder
         self._key = _rsa_key()
         (folder / "jwks.json").write_text(json.dumps(_jwks(self._key)), encoding="utf-8")
-        self._servers: dict[str, str] = {}
+        self._ports: dict[str, list[int]] = {}
         shared: Certificate | None = None
         for listener in security.listeners:
             certificate = listener.certificate
@@ -123,8 +126,14 @@ class Secured:
         return self.authority.ca_file
 
     def servers(self, listener: str) -> str:
-        """Return ``host:port[,host:port]`` of a secured listener, for any Kafka client."""
-        return self._servers[listener]
+        """Return ``host:port[,host:port]`` of a secured listener as advertised, for any Kafka client."""
+        (asked,) = (one for one in self.security.listeners if one.name == listener)
+        ports = asked.advertised_ports or self._ports[listener]
+        return ",".join(f"127.0.0.1:{port}" for port in ports)
+
+    def ports(self, listener: str) -> list[int]:
+        """Return the ports on which the brokers themselves listen, in the order of the brokers."""
+        return list(self._ports[listener])
 
     def certificate(self, user: str) -> Certificate:
         """Return a new client certificate for the listener ``MTLS``; the broker knows its owner as ``User:<user>``."""
@@ -148,11 +157,25 @@ class Secured:
         signature = self._key.sign(text.encode(), padding.PKCS1v15(), hashes.SHA256())
         return f"{text}.{_base64(signature)}"
 
-    def node(self, ports: Sequence[int]) -> NodeSecurity:
-        """Return what one broker of the cluster is started with; ``ports`` are those of its secured listeners."""
+    def node(self, ports: Sequence[int], number: int = 0) -> NodeSecurity:
+        """Return what one broker of the cluster is started with.
+
+        Args:
+            ports: of its secured listeners.
+            number: of the broker, from 0.
+        """
         properties = self._common()
-        names = [listener.name for listener in self.security.listeners]
-        addresses = [f"{name}://127.0.0.1:{port}" for name, port in zip(names, ports, strict=True)]
+        listeners = self.security.listeners
+        addresses = [
+            f"{listener.name}://127.0.0.1:{port}"
+            for listener, port in zip(listeners, ports, strict=True)
+        ]
+        advertised = [
+            f"{listener.name}://127.0.0.1:{listener.advertised_ports[number]}"
+            if listener.advertised_ports
+            else address
+            for listener, address in zip(listeners, addresses, strict=True)
+        ]
         protocols = []
         for listener in self.security.listeners:
             protocols.append(f"{listener.name}:{'SASL_SSL' if listener.mechanisms else 'SSL'}")
@@ -161,6 +184,7 @@ class Secured:
         return NodeSecurity(
             properties,
             addresses,
+            advertised,
             protocols,
             # Kafka reads tokens' keys only from where the process is allowed to.
             [f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={jwks}"],
@@ -178,7 +202,7 @@ class Secured:
     def set_servers(self, ports: Sequence[Sequence[int]]) -> None:
         """Note the ports of all brokers, each in the order of the listeners."""
         for number, listener in enumerate(self.security.listeners):
-            self._servers[listener.name] = ",".join(f"127.0.0.1:{of[number]}" for of in ports)
+            self._ports[listener.name] = [of[number] for of in ports]
 
     def _store(self, listener: SecuredListener) -> Path:
         return self._folder / f"listener-{listener.name}.pem"
@@ -231,6 +255,7 @@ class NodeSecurity:
     Attributes:
         properties: of its configuration.
         addresses: its secured listeners, as ``NAME://host:port``.
+        advertised: what clients are told in their place, in the same form.
         protocols: their security protocols, as ``NAME:PROTOCOL``.
         java_options: for Java.
         format_words: for the command that formats its storage.
@@ -238,6 +263,7 @@ class NodeSecurity:
 
     properties: Mapping[str, object]
     addresses: Sequence[str]
+    advertised: Sequence[str]
     protocols: Sequence[str]
     java_options: Sequence[str]
     format_words: Sequence[str]

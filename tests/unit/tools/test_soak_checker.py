@@ -8,9 +8,21 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_guard.records.verdict_event import verdict_id
-from tests.soak.checker import Findings, Stall, check, objections, stalls
-from tests.soak.facts import Acknowledged, Commit, Exit, Fault, History, Input, Outcome
-from tests.soak.schedule import ENGINE_KILL, deck, plan
+from tests.soak.checker import Findings, check, objections
+from tests.soak.facts import (
+    Acknowledged,
+    Commit,
+    Exit,
+    Expired,
+    Fault,
+    Generation,
+    History,
+    Input,
+    Outcome,
+    Read,
+)
+from tests.soak.schedule import CLOCK, ENGINE_KILL, REVOKED, deck, plan
+from tests.soak.stalls import Stall, stalls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,6 +69,10 @@ def clean() -> History:
                     for number, policy in enumerate(POLICIES, 1)
                 )
             history.commits.append(Commit(partition, offset + 1, at_ms + 20))
+    for number, outcome in enumerate(history.outcomes):
+        history.outcomes[number] = outcome._replace(log_topic="verdicts", log_offset=number)
+    history.watched = True
+    history.reads = reads_of(history.outcomes)
     history.faults.append(Fault("consumer kill -9", "one", 3_500, 3_500))
     history.faults.append(Fault("broker kill -9", "two", 8_500, 9_000))
     history.exits.append(Exit("one", 137, 3_500, asked=True))
@@ -72,11 +88,11 @@ def test_a_clean_history_meets_no_objection() -> None:
 
 
 def lose_a_verdict(history: History) -> None:
-    history.outcomes.remove(verdict(0, 3, "second", 4_020))
+    del history.outcomes[find(history, verdict(0, 3, "second", 4_020))]
 
 
 def lose_a_dead_letter(history: History) -> None:
-    history.outcomes.remove(dead_letter(1, 4, 5_020))
+    del history.outcomes[find(history, dead_letter(1, 4, 5_020))]
 
 
 def hide_a_verdict(history: History) -> None:
@@ -136,6 +152,71 @@ def lose_an_input(history: History) -> None:
     history.acknowledged.append(Acknowledged("p0-10", 0, 10))
 
 
+def read_what_is_aborted(history: History) -> None:
+    history.reads.insert(3, Read("verdicts", 0, 99))
+
+
+def read_twice(history: History) -> None:
+    history.reads.append(history.reads[-1])
+
+
+def read_out_of_order(history: History) -> None:
+    history.reads[0], history.reads[1] = history.reads[1], history.reads[0]
+
+
+def read_too_little(history: History) -> None:
+    del history.reads[5]
+
+
+def overtake_in_silence(history: History) -> None:
+    overtake(history)
+    history.expired.clear()
+
+
+def tell_of_other_records_that_expired(history: History) -> None:
+    overtake(history)
+    history.expired[0] = history.expired[0]._replace(begin=9)
+
+
+def commit_past_a_record_before_it_is_deleted(history: History) -> None:
+    overtake(history)
+    history.commits[8] = history.commits[8]._replace(at_ms=9_005)
+    history.inputs[8] = history.inputs[8]._replace(deleted_ms=9_010)
+
+
+def commit_backwards_in_a_generation(history: History) -> None:
+    history.commits.append(Commit(0, 9, 15_000, 4))
+
+
+def take_over_slowly(history: History) -> None:
+    change(history, verdict(0, 9, "second", 10_020), appended_ms=21_100)
+    history.commits[9] = Commit(0, 10, 21_101)
+    history.generations.append(Generation(5, 11_000))
+    history.ended_ms = 30_000
+
+
+def end_by_itself(history: History) -> None:
+    history.exits.append(Exit("two", 3, 9_000, asked=False))
+
+
+def end_long_after_a_refusal(history: History) -> None:
+    history.faults.append(Fault(REVOKED, "one", 9_000, 9_500))
+    history.exits.append(Exit("two", 3, 29_501, asked=False))
+
+
+def overtake(history: History) -> None:
+    """Delete the first nine of a partition; one of them was never read, and the service says so."""
+    for number, fact in enumerate(history.inputs[:9]):
+        history.inputs[number] = fact._replace(deleted_ms=9_005)
+    history.outcomes = [o for o in history.outcomes if (o.partition, o.offset) != (0, 8)]
+    history.reads = reads_of(history.outcomes)
+    history.expired.append(Expired(0, 8, 9))
+
+
+def reads_of(outcomes: list[Outcome]) -> list[Read]:
+    return sorted(Read(o.log_topic, o.log_partition, o.log_offset) for o in outcomes)
+
+
 def crash(history: History) -> None:
     history.exits.append(Exit("two", 1, 9_000, asked=False))
 
@@ -151,7 +232,18 @@ def commit_nothing(history: History) -> None:
 
 
 def change(history: History, outcome: Outcome, **to: object) -> None:
-    history.outcomes[history.outcomes.index(outcome)] = outcome._replace(**to)  # type: ignore[arg-type]
+    place = find(history, outcome)
+    history.outcomes[place] = history.outcomes[place]._replace(**to)  # type: ignore[arg-type]
+
+
+def find(history: History, outcome: Outcome) -> int:
+    """Return which outcome is this one, wherever it lies in its own log."""
+    (place,) = (
+        number
+        for number, one in enumerate(history.outcomes)
+        if one._replace(log_topic="", log_offset=0) == outcome
+    )
+    return place
 
 
 @pytest.mark.parametrize(
@@ -173,6 +265,17 @@ def change(history: History, outcome: Outcome, **to: object) -> None:
         (judge_another_post, "another record's content: 1"),
         (alter_a_dead_letter, "another record's content: 1"),
         (lose_an_input, "not in their log: 1"),
+        (read_what_is_aborted, "read, and not committed: 1"),
+        (read_twice, "read again, or out of order: 1"),
+        (read_out_of_order, "read again, or out of order: 1"),
+        (read_too_little, "committed, and never read: 1"),
+        (overtake_in_silence, "overtaken by retention, and not told of: 1"),
+        (tell_of_other_records_that_expired, "overtaken by retention, and not told of: 1"),
+        (commit_past_a_record_before_it_is_deleted, "premature commits: 1"),
+        (commit_backwards_in_a_generation, "commits that went back: 1"),
+        (take_over_slowly, "a takeover of 10.1 s after broker kill -9 of two"),
+        (end_by_itself, "exits of its own: 1"),
+        (end_long_after_a_refusal, "exits of its own: 1"),
         (crash, "a code without a meaning: 1"),
         (stand_still, "no progress for 65.0 s after broker kill -9 of two"),
         (commit_nothing, "no commit was observed"),
@@ -187,6 +290,7 @@ def test_it_objects_to(plant: Callable[[History], None], says: str) -> None:
 
 def test_a_repeat_is_laid_to_a_fault_and_broken_only_where_exactly_once_is_promised() -> None:
     history = clean()
+    history.watched = False
     history.outcomes.append(verdict(0, 2, "first", 3_900))
     history.outcomes.append(dead_letter(0, 4, 9_100))
     found = check(history)
@@ -199,6 +303,7 @@ def test_a_repeat_is_laid_to_a_fault_and_broken_only_where_exactly_once_is_promi
 
 def test_a_repeat_is_laid_to_the_fault_after_its_first_delivery_however_late_it_comes() -> None:
     history = clean()
+    history.watched = False
     history.outcomes.append(verdict(0, 2, "first", 12_000))  # first at 3,010: before both
     history.outcomes.append(verdict(0, 9, "first", 12_000))  # first at 10,010: after both
     assert check(history).repeated_by == {"consumer kill -9": 1, "broker kill -9": 1}
@@ -222,8 +327,40 @@ def test_what_the_clock_jumped_is_allowed_for() -> None:
     assert check(history).premature == []
 
 
+def test_a_record_that_retention_overtook_is_counted_where_the_service_says_so() -> None:
+    history = clean()
+    overtake(history)
+    found = check(history)
+    assert (found.overtaken, found.lost, objections(found, history)) == (1, [], [])
+
+
+def test_a_member_that_the_brokers_refuse_ends_as_it_says() -> None:
+    history = clean()
+    history.faults.append(Fault(REVOKED, "one", 9_000, 9_500))
+    history.exits.append(Exit("two", 3, 12_000, asked=False))
+    found = check(history)
+    assert (found.refused_exits, objections(found, history)) == (1, [])
+
+
+def test_a_takeover_runs_from_the_generation_to_the_slowest_partition_with_work() -> None:
+    history = clean()
+    change(history, verdict(1, 8, "second", 9_020), appended_ms=9_900)
+    history.generations += [Generation(4, 3_600), Generation(5, 9_500)]
+    # Nothing was waiting at 3,600. At 9,500 one record of partition 1 was, and the fault had ended by then.
+    assert check(history).takeover_s == [None, pytest.approx(0.4)]
+
+
+def test_a_takeover_behind_a_broker_counts_from_its_return() -> None:
+    history = clean()
+    change(history, verdict(1, 8, "second", 9_020), appended_ms=9_900)
+    history.generations.append(Generation(5, 9_100))
+    history.faults[1] = history.faults[1]._replace(begin_ms=8_500, end_ms=9_700)
+    assert check(history).takeover_s == [None, pytest.approx(0.2)]
+
+
 def test_the_real_engine_may_give_up_on_a_post() -> None:
     history = clean()
+    history.watched = False
     history.engine = "vllm"
     lose_a_verdict(history)
     history.outcomes.append(dead_letter(0, 3, 4_020)._replace(policy="second"))
@@ -279,6 +416,11 @@ def test_a_schedule_may_be_of_some_kinds_only() -> None:
     assert {fault.kind for fault in plan(3, 4, engine="vllm", only=(ENGINE_KILL,))} == {ENGINE_KILL}
     with pytest.raises(ValueError, match="'scripted' has no fault 'engine kill -9'"):
         plan(3, 4, engine="scripted", only=(ENGINE_KILL,))
+    every = {kind for kind, _ in deck("scripted")}
+    planned = plan(3, 100, engine="scripted", without=(CLOCK,))
+    assert {fault.kind for fault in planned} == every - {CLOCK}
+    with pytest.raises(ValueError, match="no kind of fault is left"):
+        plan(3, 4, engine="scripted", without=every)
 
 
 def test_every_finding_is_objected_to_or_only_counted() -> None:
@@ -288,6 +430,6 @@ def test_every_finding_is_objected_to_or_only_counted() -> None:
     for field in dataclasses.fields(Findings):
         found = check(history)
         value = getattr(found, field.name)
-        if isinstance(value, list) and field.name not in counted | {"stall_s"}:
+        if isinstance(value, list) and field.name not in counted | {"stall_s", "takeover_s"}:
             value.append("planted")
             assert objections(found, history), field.name
