@@ -47,20 +47,13 @@ class BrokerFaults:
         return f"broker {node}, {what}"
 
     async def leaderless(self, fault: Planned) -> str:
-        """Leave one verdict partition one replica, and kill its broker; the other partitions get new leaders."""
-        stage, cluster = self._stage, self._stage.cluster
-        topic = stage.group(fault.draw).verdicts
-        partition, node = await cluster.leader(topic, fault.draw)
-        every = await cluster.replicas(topic, partition)
-        await cluster.assign(topic, partition, [node])
-        try:
-            stage.strike()
-            await cluster.kill(node)
-            await self._return(node, fault.hold_s)
-        finally:
-            await cluster.assign(topic, partition, every)
+        """Kill the broker that alone holds one partition of each verdict topic; other partitions get new leaders."""
+        stage = self._stage
+        stage.strike()
+        await stage.cluster.kill(stage.weak_node)
+        await self._return(stage.weak_node, fault.hold_s)
         await stage.whole()
-        return f"partition {partition} of {topic}, with broker {node}"
+        return f"the last verdict partition, with broker {stage.weak_node}"
 
     async def fill_disk(self, fault: Planned) -> str:
         """Let no file of a broker grow any more; Kafka then halts the broker, which has one disk."""

@@ -169,6 +169,9 @@ async def _soak(
     cluster = Cluster(broker)
     groups = [_group(options, mode, broker, secrets) for mode in options.modes]
     written = {t: OUT_PARTITIONS for g in groups for t in (g.verdicts, g.dead_letters)}
+    weak_node = 1 + options.seed % BROKERS
+    for group in groups:
+        await cluster.create_weak_topic(group.verdicts, OUT_PARTITIONS, weak_node)
     for topic, partitions in {POSTS_TOPIC: PARTITIONS, **written}.items():
         await asyncio.to_thread(
             broker.create_topics, topic, partitions=partitions, configs=STAMPED, timeout_s=60
@@ -178,7 +181,7 @@ async def _soak(
     for group in groups:
         await group.user.grant_all(group.environment)
     poster = _poster(options, cluster.bootstrap, len(planned))
-    stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS)
+    stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS, weak_node)
     adversary = Adversary(stage, say)
     reader = LiveReader(cluster.bootstrap, written)
     steps = _Clock()

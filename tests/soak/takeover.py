@@ -52,10 +52,10 @@ def takeovers(
     for arrived, done in work.values():
         arrived.sort()
         done.sort()
-    until_ms = [fault.begin_ms for fault in history.faults[1:]] + [history.ended_ms]
+    begins_ms = [fault.begin_ms for fault in history.faults] + [history.ended_ms]
     return [
-        _longest_s(fault, until, history, work)
-        for fault, until in zip(history.faults, until_ms, strict=True)
+        _longest_s(fault, until_ms, history, work)
+        for fault, until_ms in zip(history.faults, begins_ms[1:], strict=True)
     ]
 
 

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import struct
+from typing import TYPE_CHECKING
 
 import pytest
 
 from stream_guard.kafka.decompression import RECORD_BYTES_MAX
 from stream_guard.records.post import PostParser
 from stream_guard.settings import PostSettings
-from tests.soak.facts import Commit
+from tests.soak.facts import Commit, Expired, Input
 from tests.soak.posting import OVERSIZED, POISON, due_by, post
-from tests.soak.reading import cut_whole, inputs_of, parse_commit
+from tests.soak.reading import cut_whole, inputs_of, parse_commit, parse_generation
+from tests.soak.soak import told_expired, with_deleted
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 class Read:
@@ -54,6 +59,44 @@ def test_what_is_no_commit_is_passed_over() -> None:
     assert parse_commit(key(version=2), b"a group's metadata") is None
     assert parse_commit(key(), None) is None
     assert parse_commit(None, None) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "protocol"), [(0, text("consumer")), (3, text("consumer")), (4, b"\x09consumer")]
+)
+def test_a_generation_is_read_in_each_version_that_brokers_write(
+    version: int, protocol: bytes
+) -> None:
+    key = struct.pack(">h", 2) + text("group")
+    value = struct.pack(">h", version) + protocol + struct.pack(">i", 17) + b"and more"
+    assert parse_generation(key, value) == ("group", 17)
+    assert parse_generation(key, None) is None
+    assert parse_generation(struct.pack(">h", 1) + text("group"), value) is None
+    with pytest.raises(ValueError, match="version 5"):
+        parse_generation(key, struct.pack(">h", 5) + value[2:])
+
+
+def test_what_was_deleted_is_among_the_inputs_once() -> None:
+    def fact(offset: int, deleted_ms: int = 0) -> Input:
+        return Input(0, offset, offset, "post", f"p{offset}", False, deleted_ms)  # noqa: FBT003
+
+    # Deleted twice where a broker came back with an older beginning of its log.
+    deleted = [fact(0, 5), fact(1, 5), fact(0, 9), fact(1, 9), fact(2, 9)]
+    assert with_deleted([fact(2), fact(3)], deleted) == [
+        fact(0, 5),
+        fact(1, 5),
+        fact(2, 9),
+        fact(3),
+    ]
+
+
+def test_what_a_member_says_of_expired_records_is_read_from_its_log(tmp_path: Path) -> None:
+    log = tmp_path / "one.log"
+    log.write_text(
+        'not json\n{"event":"ready"}\n'
+        '{"event":"records_expired","partition":"posts/3","position":4,"now":9,"records":5}\n'
+    )
+    assert told_expired([log]) == [Expired(3, 4, 9)]
 
 
 def test_a_commit_of_an_unknown_version_is_not_guessed_at() -> None:
