@@ -134,9 +134,11 @@ sbom: $(STAMP) ## write what is installed to dist/stream-guard.cdx.json (Cyclone
 	@mkdir -p dist && $(BIN)/python -I deploy/image/sbom.py > dist/stream-guard.cdx.json
 	@echo "dist/stream-guard.cdx.json"
 
-# pip-audit is no dependency: it is installed for one run.
+# pip-audit is no dependency: it is installed for one run. Without --strict it ends with 0 if it could look up no package.
 audit: $(STAMP) ## ask the Python Packaging Advisory Database about every pinned package (needs pypi.org)
-	$(BIN)/uv tool run pip-audit==2.9.0 --disable-pip --require-hashes -r requirements/cpu.txt -r requirements/torch.txt
+	@$(BIN)/uv tool run pip-audit==2.9.0 --strict --disable-pip --require-hashes -r requirements/cpu.txt -r requirements/torch.txt || { \
+		echo "make audit: a package has a known vulnerability, or could not be looked up; see above. The data is on https://pypi.org alone:" \
+			"a mirror of packages has none of it. Run the audit on a machine that reaches pypi.org." >&2; exit 1; }
 
 requirements: $(STAMP) ## write requirements/*.txt again (UPGRADE=1: with the newest versions)
 	tools/compile_requirements.sh
