@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -148,6 +148,9 @@ image: $(STAMP) ## build the CPU image with podman, buildah or docker (CA_CERT= 
 
 image-gpu: $(STAMP) ## build the GPU image (the same variables)
 	@$(BIN)/python -m tools.machines.image gpu
+
+image-reproducible: $(STAMP) ## build the CPU image again without a cache, and compare it with the first (the same variables)
+	@$(BIN)/python -m tools.machines.image_reproducible
 
 image-check: $(STAMP) ## run the CPU image as a cluster would, and print a table (IMAGE=)
 	@$(BIN)/python -m tools.machines.image_check

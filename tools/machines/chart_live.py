@@ -4,7 +4,8 @@
 
 ``BROKER_ADDRESS`` is an address of this machine that the cluster's pods reach (kind: the gateway of its network). A
 Kafka broker is started there. ``IMAGE`` is the CPU image, by a name that the nodes have or can pull. ``PREVIOUS`` is
-the commit whose chart is upgraded from; the parent of this one by default. ``ONLY=engine`` runs the part with vLLM.
+the commit whose chart is upgraded from; by default the parent of the last commit that changed the chart.
+``ONLY=engine`` runs the part with vLLM.
 
 Everything is in one namespace, which is deleted at the end.
 """
@@ -16,58 +17,36 @@ import os
 import sys
 import tempfile
 import time
-from typing import Any
-
-import yaml
 
 from stream_guard.testing.broker.java import KAFKA_VERSION
 from tools.machines import records
 from tools.machines.broker import PASSWORD, USER, LiveBroker
-from tools.machines.cluster import CHART, KILL_ENGINE, Release, chart_of, crds, helm, kubectl, read
-from tools.machines.containers import ROOT
-from tools.machines.steps import Steps, need, until
-
-NAMESPACE = "stream-guard-live"
-POSTS = "live.posts"
-OUT = ("live.verdicts", "live.dead-letters")
-PARTITIONS = 6
-RATE = 200
-GAP_S_MAX = 10.0
-# A quarter of the chart's default: partitions of a pod that is scaled away wait for this long.
-SESSION_TIMEOUT_MS = 30_000
-TOUTING = (
-    "# Spam\n\nAnswer `VIOLATES` or `SAFE`.\n\n## Violates (SP1 - Spam)\n\n- SP1.a advertises\n"
+from tools.machines.cluster import (
+    CHART,
+    KILL_ENGINE,
+    Release,
+    changed_files,
+    chart_of,
+    crds,
+    helm,
+    kubectl,
+    parent_of_the_chart,
+    read,
 )
-
-
-def base_values(image: str, bootstrap: str) -> dict[str, Any]:
-    """Return values for the scripted engine, on nodes without a GPU."""
-    repository, _, tag = image.rpartition(":")
-    return {
-        "image": {"repository": repository, "tag": tag},
-        "kafka": {
-            "bootstrapServers": bootstrap,
-            "topics": [POSTS],
-            "partitions": PARTITIONS,
-            "groupId": "live",
-        },
-        "policies": {"files": {"spam": {"policy": TOUTING}}},
-        "gpu": {"count": 0},
-        "replicas": 3,
-        "config": {
-            "engine": {"kind": "scripted", "start_timeout_s": 170},
-            "kafka": {
-                "verdict_topic": OUT[0],
-                "dead_letter_topic": OUT[1],
-                "session_timeout_ms": SESSION_TIMEOUT_MS,
-            },
-        },
-        "resources": {"requests": {"cpu": "50m", "memory": "256Mi"}, "limits": {"memory": "2Gi"}},
-        "startupProbe": {"periodSeconds": 1, "failureThreshold": 180},
-        "readinessProbe": {"periodSeconds": 2},
-        "tolerations": [],
-        "test": {"timeoutSeconds": 60},
-    }
+from tools.machines.containers import ROOT
+from tools.machines.live_values import (
+    COMMIT_INTERVAL_S,
+    GAP_S_MAX,
+    NAMESPACE,
+    OUT,
+    PARTITIONS,
+    POSTS,
+    RATE,
+    TOUTING,
+    base_values,
+    engine_values,
+)
+from tools.machines.steps import Steps, need, until
 
 
 class Live:
@@ -123,16 +102,24 @@ class Live:
 
     def install(self, previous: str) -> None:
         """The chart of an earlier commit, and the upgrade to this one."""
-        with self.steps.step(f"install the chart of {previous}, 3 replicas") as row:
-            self.release.upgrade(chart_of(previous))
+        older = chart_of(previous)
+        with self.steps.step("install the parent's chart, 3 replicas") as row:
+            changed = changed_files(older, CHART)
+            need(
+                changed,
+                f"the chart of {previous} is the same as this one; name another in PREVIOUS",
+            )
+            self.release.upgrade(older)
             self.release.wait()
-            row.seen = "3 pods ready"
+            row.seen = f"3 pods ready; {len(changed)} files of the chart differ"
         with self.steps.step("upgrade to this chart") as row, self.traffic() as traffic:
             before = self.release.ids()
             self.release.upgrade()
             self.release.wait()
             kept = sum(before[name] == found for name, found in self.release.ids().items())
-            row.seen = f"{kept} of 3 pods untouched; {self.settle(traffic)}"
+            account = self.settle(traffic)
+            need(account.repeated == 0, str(account))
+            row.seen = f"{kept} of 3 pods untouched; {account}"
         with self.steps.step("helm test --logs") as row:
             verdict = json.loads(self.release.test())
             row.seen = f"exit code 0, a verdict: {verdict['decision']}"
@@ -183,7 +170,23 @@ class Live:
             row.seen = str(account)
 
     def roll(self) -> None:
-        """A rolling update and its rollback under load: no verdict twice, short gaps."""
+        """A canary, a rolling update and its rollback under load: no verdict twice, short gaps."""
+        with self.steps.step("canary: the last pod alone") as row, self.traffic() as traffic:
+            before = self.release.ids()
+            first = {"type": "RollingUpdate", "partition": 2}
+            self.release.upgrade(updateStrategy=first, podAnnotations={"example.com/version": "1"})
+            self.release.wait()
+            now = self.release.ids()
+            new = sorted(name for name, found in now.items() if before[name] != found)
+            need(new == [f"{self.release.name}-2"], f"new pods: {new}")
+            row.seen = f"2 pods untouched; {self._steady(traffic)}"
+        with self.steps.step("the canary for all") as row, self.traffic() as traffic:
+            self.release.upgrade(updateStrategy={"type": "RollingUpdate", "partition": 0})
+            self.release.wait()
+            need(
+                all(before[name] != found for name, found in self.release.ids().items()), "old pods"
+            )
+            row.seen = self._steady(traffic)
         with self.steps.step(f"rolling update, {RATE} posts/s") as row, self.traffic() as traffic:
             time.sleep(5)
             self.release.upgrade(podAnnotations={"example.com/version": "2"})
@@ -206,7 +209,21 @@ class Live:
     def break_pods(self) -> None:
         """A pod killed without warning, one evicted, a node drained, and the broker away."""
         pod = f"{self.release.name}-1"
-        with self.steps.step("a pod killed without grace") as row, self.traffic() as traffic:
+        with (
+            self.steps.step("`kill -9` of a pod's program, by its node") as row,
+            self.traffic() as traffic,
+        ):
+            restarts = self.release.ids()[pod][1]
+            time.sleep(3)
+            self.release.kill(pod, self.image)
+            until("the restart", lambda: self.release.ids()[pod][1] > restarts, 60)
+            self.release.wait()
+            time.sleep(3)
+            account = self.settle(traffic, 240)
+            most = int(RATE * COMMIT_INTERVAL_S)
+            need(account.repeated <= most, f"more than {most} repeats: {account}")
+            row.seen = f"restarted in place; {account}; at most {most} repeats are documented"
+        with self.steps.step("a pod deleted without grace") as row, self.traffic() as traffic:
             time.sleep(3)
             kubectl("-n", NAMESPACE, "delete", "pod", pod, "--grace-period=0", "--force")
             time.sleep(2)
@@ -305,7 +322,9 @@ class Live:
             f"--from-literal=password={PASSWORD}",
         )
         kubectl(*secret, "kafka-ca", f"--from-file=ca.crt={self.broker.ca}")
-        release = Release("vllm-stream-guard", NAMESPACE, self._vllm_values())
+        release = Release(
+            "vllm-stream-guard", NAMESPACE, engine_values(self.image, self.broker.secured)
+        )
         with self.steps.step("`presets/first-start.yaml` (vLLM), SASL_SSL with secrets") as row:
             release.upgrade()
             release.wait(300)
@@ -329,27 +348,6 @@ class Live:
             helm("uninstall", release.name, "-n", NAMESPACE, "--wait")
             row.seen = "done"
 
-    def _vllm_values(self) -> dict[str, Any]:
-        """Return the preset of a first start, with the secured listener and topics of its own."""
-        values: dict[str, Any] = yaml.safe_load((CHART / "presets/first-start.yaml").read_text())
-        values["image"] = base_values(self.image, "")["image"]
-        values["kafka"] = {
-            "bootstrapServers": self.broker.secured,
-            "topics": ["vllm.posts"],
-            "groupId": "vllm",
-            "partitions": PARTITIONS,
-            "security": {
-                "protocol": "SASL_SSL",
-                "saslMechanism": "PLAIN",
-                "saslSecret": {"name": "kafka-user"},
-                "caSecret": {"name": "kafka-ca"},
-            },
-        }
-        topics = {"verdict_topic": "vllm.verdicts", "dead_letter_topic": "vllm.dead-letters"}
-        values["config"]["kafka"] = topics
-        values["resources"]["requests"] = {"cpu": "500m", "memory": "2Gi"}
-        return values
-
 
 def main() -> None:
     """Run all steps, print the table, and remove everything again."""
@@ -359,7 +357,7 @@ def main() -> None:
             "BROKER_ADDRESS is not set: name an address of this machine that the cluster's pods reach"
         )
     image = os.environ.get("IMAGE") or "localhost/stream-guard:cpu"
-    previous = os.environ.get("PREVIOUS") or "HEAD^"
+    previous = os.environ.get("PREVIOUS") or parent_of_the_chart()
     versions = json.loads(kubectl("version", "--output=json"))
     helm_version = helm("version", "--template", "{{.Version}}").stdout
     nodes = read("nodes")["items"]

@@ -30,6 +30,21 @@ for pid in filter(str.isdigit, os.listdir('/proc')):
         os.kill(int(pid), signal.SIGKILL)
         print(pid)
 """
+# Run on a node, by root, with the node's processes: ends a container's first process as the node sees it, and prints
+# when. Neither the container nor the kubelet is asked first.
+KILL_CONTAINER = """
+import os, signal, sys, time
+for pid in filter(str.isdigit, os.listdir('/proc')):
+    try:
+        group = open(f'/proc/{pid}/cgroup').read()
+        status = open(f'/proc/{pid}/status').read()
+    except OSError:
+        continue  # it has ended
+    numbers = [line.split() for line in status.splitlines() if line.startswith('NSpid:')]
+    if sys.argv[1] in group and numbers and numbers[0][-1] == '1':
+        os.kill(int(pid), signal.SIGKILL)
+        print(time.time())
+"""
 
 
 def kubectl(*arguments: object, check: bool = True, timeout_s: float = 300) -> str:
@@ -50,6 +65,26 @@ def helm(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[
     if program is None:
         sys.exit("Helm is not here; install Helm 3, or name it in HELM")
     return execute(program, *arguments, check=check)
+
+
+def parent_of_the_chart() -> str:
+    """Return the parent of the last commit that changed the chart."""
+    last = execute("git", "-C", ROOT, "log", "-1", "--format=%h", "--", "helm/stream-guard").stdout
+    return f"{last.strip()}^"
+
+
+def changed_files(first: Path, second: Path) -> list[str]:
+    """Return the files that differ between two folders, by their paths below them."""
+    folders = [
+        {
+            str(file.relative_to(folder)): file.read_bytes()
+            for file in folder.rglob("*")
+            if file.is_file()
+        }
+        for folder in (first, second)
+    ]
+    names = folders[0].keys() | folders[1].keys()
+    return sorted(name for name in names if folders[0].get(name) != folders[1].get(name))
 
 
 def chart_of(reference: str) -> Path:
@@ -158,6 +193,51 @@ class Release:
     def execute(self, pod: str, *command: str, check: bool = True) -> str:
         """Return what a command in a pod prints."""
         return kubectl("-n", self.namespace, "exec", pod, "--", *command, check=check)
+
+    def kill(self, pod: str, image: str) -> float:
+        """End a pod's program from its node with SIGKILL; return when, in seconds since 1970.
+
+        A second pod on the node does it, with the node's processes: a container's first process cannot be killed from
+        inside (pid_namespaces(7)).
+
+        Args:
+            pod: its name.
+            image: with Python, on the node.
+        """
+        (found,) = [p for p in self.pods() if p["metadata"]["name"] == pod]
+        container = found["status"]["containerStatuses"][0]["containerID"].rpartition("/")[2]
+        command = ["python", "-I", "-c", KILL_CONTAINER, container]
+        killer = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": "killer", "namespace": self.namespace},
+            "spec": {
+                "nodeName": found["spec"]["nodeName"],
+                "hostPID": True,
+                "restartPolicy": "Never",
+                "containers": [
+                    {
+                        "name": "killer",
+                        "image": image,
+                        "command": command,
+                        "securityContext": {"runAsUser": 0},
+                    }
+                ],
+            },
+        }
+        file = self._folder / "killer.json"
+        file.write_text(json.dumps(killer))
+        here = ("-n", self.namespace)
+        kubectl("apply", "-f", file)
+        until(
+            "the end of the pod that kills",
+            lambda: read(*here, "pod", "killer")["status"].get("phase") in ("Succeeded", "Failed"),
+            60,
+        )
+        said = kubectl(*here, "logs", "killer")
+        kubectl(*here, "delete", "pod", "killer", "--wait=false")
+        need(said.strip(), f"no process of the container {container} was found on the node")
+        return float(said.split()[0])
 
     def evict(self, pod: str) -> bool:
         """Ask for a pod's eviction; return whether its disruption budget allows it."""

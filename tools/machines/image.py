@@ -56,16 +56,32 @@ def arguments(engine: str, target: str, name: str, epoch_s: int, secrets: Path) 
     return [*made, *os.environ.get("BUILD_FLAGS", "").split(), str(ROOT)]
 
 
+def epoch() -> int:
+    """Return the time of every file in the image, in seconds since 1970: as set, or the commit's."""
+    return int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct") or 0)
+
+
+def build(engine: str, target: str, name: str, *flags: str) -> int:
+    """Build an image; return the builder's exit code.
+
+    Args:
+        engine: podman, docker or buildah.
+        target: ``cpu`` or ``gpu``.
+        name: of the image.
+        flags: further flags of the builder.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        made = arguments(engine, target, name, epoch(), Path(folder))
+        # The last argument is the folder that is built.
+        return subprocess.run([engine, *made[:-1], *flags, made[-1]], check=False).returncode
+
+
 def main(target: str) -> None:
     """Build, and say how long it took."""
     engine = program(runs=False)
     name = os.environ.get("IMAGE") or f"stream-guard:{target}"
-    epoch_s = int(os.environ.get("SOURCE_DATE_EPOCH") or git("log", "-1", "--format=%ct") or 0)
     begun_s = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
-        command = [engine, *arguments(engine, target, name, epoch_s, Path(folder))]
-        done = subprocess.run(command, check=False)
-    if done.returncode:
+    if build(engine, target, name):
         sys.exit(f"{engine} could not build {name}; see above")
     print(f"{name} built with {engine} in {(time.monotonic() - begun_s) / 60:.1f} minutes")
 
