@@ -82,12 +82,7 @@ def saved_layers(archive: Path, wanted: list[int]) -> Iterator[dict[str, Entry]]
         manifest = outer.extractfile("manifest.json")
         paths = json.load(manifest)[0]["Layers"] if manifest else []
         for place in wanted:
-            member = outer.getmember(paths[place])
-            if member.issym():  # podman: a layer that is there under another name
-                member = outer.getmember(
-                    os.path.normpath(Path(paths[place]).parent / member.linkname)
-                )
-            with tarfile.open(fileobj=outer.extractfile(member)) as layer:
+            with tarfile.open(fileobj=outer.extractfile(paths[place])) as layer:
                 yield entries(layer)
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import io
+import json
 import math
+import os
+import signal
+import sys
+import tarfile
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tools.machines import image
+from tools.machines import image, image_reproducible
+from tools.machines.cluster import KILL_CONTAINER, changed_files
 from tools.machines.records import Out, account
 from tools.machines.steps import Steps, need, not_json, until
 
@@ -79,3 +86,84 @@ def test_a_mirrors_address_is_a_secret_of_the_build(
         "type=docker,name=guard:1,rewrite-timestamp=true" if engine == "docker" else "1700000000"
     )
     assert timed in made
+
+
+def packed(files: dict[str, bytes], time_s: int = 0) -> bytes:
+    """Return a tar archive of some files."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size, member.mtime = len(content), time_s
+            archive.addfile(member, io.BytesIO(content))
+    return made.getvalue()
+
+
+def saved(path: Path, layers: list[bytes]) -> Path:
+    """Write an image as `podman save` and `docker save` do."""
+    names = [f"{number}/layer.tar" for number in range(len(layers))]
+    manifest = json.dumps([{"Layers": names}]).encode()
+    content = {**dict(zip(names, layers, strict=True)), "manifest.json": manifest}
+    path.write_bytes(packed(content))
+    return path
+
+
+def test_two_builds_are_compared_by_content_time_and_presence_of_each_file(tmp_path: Path) -> None:
+    same = packed({"etc/passwd": b"root"})
+    one = saved(tmp_path / "1.tar", [same, packed({"a": b"1", "b": b"1", "c": b"1"})])
+    two = saved(tmp_path / "2.tar", [same, packed({"a": b"2", "b": b"1"}, time_s=9)])
+    (first,) = image_reproducible.saved_layers(one, [1])
+    (second,) = image_reproducible.saved_layers(two, [1])
+    found = image_reproducible.differences(first, second)
+    assert found == ["a (time_s, digest)", "b (time_s)", "c (only in the first)"]
+    assert image_reproducible.differences(first, first) == []
+    assert image_reproducible.unnamed(found, ("a", "c")) == ["b (time_s)"]
+
+
+def test_the_second_build_has_the_flags_of_the_first_and_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = tmp_path / "seen"
+    engine = tmp_path / "podman"
+    engine.write_text(f'#!/bin/sh\nprintf "%s\\n" "$@" > {seen}\nexit 3\n')
+    engine.chmod(0o755)
+    monkeypatch.setenv("BUILD_FLAGS", "--network=host")
+    assert image.build(str(engine), "cpu", "again:1", "--no-cache") == 3
+    told = seen.read_text().split()
+    assert {"--network=host", "--no-cache", "again:1"} <= set(told)
+    assert told[-1] == str(image.ROOT)
+
+
+def test_only_the_first_process_of_the_container_is_killed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As a node sees them: a process outside, the container's first, its child, and another container's first.
+    processes = {
+        "7": ("0::/system.slice", "NSpid:\t7\n"),
+        "8": ("0::/kubepods/pod1/cri-containerd-abc.scope", "NSpid:\t8\t1\n"),
+        "9": ("0::/kubepods/pod1/cri-containerd-abc.scope", "NSpid:\t9\t12\n"),
+        "10": ("0::/kubepods/pod2/def", "NSpid:\t10\t1\n"),
+    }
+
+    def look(path: str) -> io.StringIO:
+        _, _, pid, name = path.split("/")
+        if pid not in processes:
+            raise FileNotFoundError(path)
+        return io.StringIO(processes[pid][name == "status"])
+
+    killed = []
+    monkeypatch.setattr(os, "listdir", lambda _: [*processes, "11", "self"])
+    monkeypatch.setattr(os, "kill", lambda pid, number: killed.append((pid, number)))
+    monkeypatch.setattr(sys, "argv", ["-c", "abc"])
+    exec(KILL_CONTAINER, {"open": look})  # noqa: S102 - the program that the pod runs
+    assert killed == [(8, signal.SIGKILL)]
+    assert float(capsys.readouterr().out) > 0
+
+
+def test_the_files_that_differ_between_two_charts_are_named(tmp_path: Path) -> None:
+    for folder, files in (("a", {"x": "1", "y": "1"}), ("b", {"x": "1", "y": "2", "z": "1"})):
+        (tmp_path / folder / "templates").mkdir(parents=True)
+        for name, text in files.items():
+            (tmp_path / folder / "templates" / name).write_text(text)
+    assert changed_files(tmp_path / "a", tmp_path / "b") == ["templates/y", "templates/z"]
+    assert changed_files(tmp_path / "a", tmp_path / "a") == []
