@@ -86,6 +86,7 @@ ENV PATH=/opt/venv/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONSAFEPATH=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     USER=guard \
     HOME=/var/lib/stream-guard \
     HF_HOME=/var/lib/stream-guard/huggingface \

@@ -244,6 +244,8 @@ def test_the_runtime_user_owns_its_home_and_nothing_else(name: str) -> None:
 @pytest.mark.parametrize("name", FINAL)
 def test_the_settings_in_the_image_exist(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ours = {k: v for k, v in environment(name).items() if k.startswith("STREAM_GUARD_")}
+    # Also for programs in the container that import ONNX Runtime by themselves, such as the build's guard.
+    assert environment(name)["ORT_DISABLE_TELEMETRY"] == "1"
     assert ours["STREAM_GUARD_POLICIES__PATH"] == "/etc/stream-guard/policies"
     for key, value in ours.items():
         monkeypatch.setenv(key, value)

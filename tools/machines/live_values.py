@@ -14,7 +14,7 @@ OUT = ("live.verdicts", "live.dead-letters")
 PARTITIONS = 6
 RATE = 200
 GAP_S_MAX = 10.0
-# The default of ``delivery.commit_interval_ms``: a crash repeats at most what was judged in this time.
+# The default of ``delivery.commit_interval_ms``: a crash repeats at most the posts of this time.
 COMMIT_INTERVAL_S = 1.0
 # A quarter of the chart's default: partitions of a pod that is scaled away wait for this long.
 SESSION_TIMEOUT_MS = 30_000

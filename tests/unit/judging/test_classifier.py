@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,6 +168,27 @@ def test_shipped_one_gives_the_probabilities_of_scikit_learn(shipped: Classifier
     scores = shipped.score([text for text, _ in PARITY])
     for (_, expected), score in zip(PARITY, scores, strict=True):
         assert score.probability == pytest.approx(expected, abs=1e-5)
+
+
+def test_loading_one_sends_nothing_and_leaves_no_identifier_of_the_machine(tmp_path: Path) -> None:
+    """ONNX Runtime writes a device id below HOME where its telemetry starts, which its import does."""
+    program = (
+        "import pathlib, sys; from stream_guard.judging.tiers.classifier.model import load_classifier; "
+        "print(load_classifier(pathlib.Path(sys.argv[1])).score(['a text'])[0].probability)"
+    )
+    names = ("ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME")
+    env = {key: value for key, value in os.environ.items() if key not in names}
+    env["HOME"] = str(tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-c", program, SHIPPED],
+        env=env,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert 0 < float(done.stdout) < 1
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
 def test_shipped_one_is_as_its_card_says(shipped: ClassifierModel) -> None:

@@ -103,6 +103,8 @@ class ClassifierModel:
     # What it is made of
 
     def _open(self, threads: int) -> Any:  # noqa: ANN401 - onnxruntime has no types
+        # Otherwise the import alone sends events to Microsoft, and writes an identifier of the machine below HOME.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
