@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from stream_guard.policies.label_words import escalates, label_stance
 from stream_guard.policies.labels import output_labels
 from stream_guard.policies.text import read_definitions, stance
-from stream_guard.policies.word_codes import EXAMPLES, candidates, is_structural
+from stream_guard.policies.word_codes import EXAMPLES, candidates, is_exempt, is_structural
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -26,6 +26,11 @@ __all__ = ["Unread", "find_unread"]
 
 _QUOTES: Final = frozenset("\"'\u201c\u00ab\u300c")
 _ARROW: Final = re.compile(r"->|=>|\u2192")
+_ITEMS: Final = frozenset({"definition", "code of an item", "code with its label"})
+_FORM: Final = re.compile(
+    r"^\s*(?:(?P<bullet>[-*+\u2022]\s)|(?P<number>\d{1,3}[.)]\s)|(?P<bold>\*\*[^*\n]{1,80}\*\*))"
+)
+_MARKS: Final = re.compile(r"^\s*(?:[-*+\u2022]\s+|\d{1,3}[.)]\s+)?")
 _SHOWN_CHARACTERS_MAX: Final = 80
 
 
@@ -105,31 +110,36 @@ def _looks_violating(section: Section, pair: LabelPair) -> bool:
 
 
 def _unread_items(section: Section, mentions: Sequence[Mention]) -> Iterator[Unread]:
-    """Yield the items that stand beside items that define categories, and define none."""
-    lines = {mention.line for mention in mentions if mention.how == "definition"}
-    defining = [line for line in section.lines if line.number in lines and _is_item(line.text)]
+    """Yield the items that stand beside items that define categories, have their form, and define none."""
+    lines = {mention.line for mention in mentions if mention.how in _ITEMS}
+    defining = [line for line in section.lines if line.number in lines and _form(line.text)]
     if not defining:
         return
     top = min(_indent(line.text) for line in defining)
+    forms = {_form(line.text) for line in defining}
     known = {item.line: item.term for item in read_definitions(section.lines)}
     in_list = False
     for line in section.lines:
-        if line.text.strip() and not _is_item(line.text) and _indent(line.text) <= top:
+        form = _form(line.text)
+        if line.text.strip() and not form and _indent(line.text) <= top and "bold" not in forms:
             in_list = False  # prose ends the list
         in_list |= line.number in lines
-        if line.in_code or not in_list or not _is_item(line.text) or line.number in lines:
+        if line.in_code or not in_list or form not in forms or line.number in lines:
             continue
-        words = line.text.lstrip(" \t-*+")
+        words = _MARKS.sub("", line.text)
         if _indent(line.text) != top or words[:1] in _QUOTES or _ARROW.search(words):
             continue  # a sub-item or an example
-        if label_stance(known.get(line.number, "")) is None and not is_structural(
-            words.partition(":")[0]
+        name = words.partition(":")[0].strip("`*_ ")
+        if label_stance(known.get(line.number, "")) is None and not (
+            is_structural(name) or is_exempt(name)
         ):
             yield Unread(words[:_SHOWN_CHARACTERS_MAX], line.number)
 
 
-def _is_item(text: str) -> bool:
-    return text.lstrip()[:2] in {"- ", "* ", "+ "}
+def _form(text: str) -> str:
+    """Return the form of an item: a bullet, a number, or words in bold without either; "" for prose."""
+    match = _FORM.match(text)
+    return "" if match is None else str(match.lastgroup)
 
 
 def _indent(text: str) -> int:

@@ -23,6 +23,7 @@ __all__ = [
     "WordCode",
     "asks_letter",
     "candidates",
+    "is_exempt",
     "is_no_code",
     "is_structural",
     "is_word_code",
@@ -212,6 +213,11 @@ class WordCode(NamedTuple):
 def is_structural(title: str) -> bool:
     """Return whether a heading is about the policy itself, such as definitions, output or examples."""
     return _STRUCTURAL.search(title) is not None
+
+
+def is_exempt(word: str) -> bool:
+    """Return whether a word names a condition, and no category: ``Exclusion``, ``Note``."""
+    return word.casefold() in _EXEMPT_WORDS
 
 
 def lists_conditions(title: str) -> bool:

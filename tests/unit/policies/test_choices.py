@@ -130,3 +130,25 @@ def test_a_row_for_everything_else_is_safe() -> None:
     text = "# R\n\n| Label | Meaning |\n|---|---|\n| HARM | must be removed |\n| OTHER | everything else |\n"
     found = {category.code: category.violates for category in infer_taxonomy(text).categories}
     assert found == {"HARM": True, "OTHER": False}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "**SC1 - Solicitation**: x\n**Grooming**: y\n**SC2 - Nudity**: z\n",
+        "1. **Weapons (WPN)** - x\n2. **Drugs (DRG)** - y\n3. **Tobacco** - z\n",
+        "- M1: x\n- M2: y\n- Deepfakes\n",
+        "1. M1: x\n2. M2: y\n3. Deepfakes\n",
+    ],
+)
+def test_an_item_without_a_code_beside_items_with_codes_leaves_the_category_open(text: str) -> None:
+    taxonomy = infer_taxonomy(f"# Rules\n\nAnswer VIOLATES or SAFE.\n\n{text}")
+    assert len(taxonomy.categories) == 2
+    assert not taxonomy.complete
+
+
+def test_a_note_beside_items_with_codes_is_no_category() -> None:
+    text = (
+        "**SC1 - Solicitation**: x\n**Note**: read on\n**Exceptions**: art\n**SC2 - Nudity**: z\n"
+    )
+    assert infer_taxonomy(f"# Rules\n\nAnswer VIOLATES or SAFE.\n\n{text}").complete
