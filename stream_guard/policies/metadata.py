@@ -30,6 +30,7 @@ from stream_guard.policies.outcome_meta import (
     merge_outcomes,
 )
 from stream_guard.policies.taxonomy import Category, Found, Taxonomy, What
+from stream_guard.settings.actions import LimitTerms
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -151,6 +152,7 @@ class PolicyMeta(BaseModel):
         answer_format: of a native policy; by default as inferred.
         judge: ``post``: the thread around a post is context. ``thread``: the thread is judged as a whole.
         golden_set: a CSV file of labelled posts in the same folder.
+        limits: on the policy's own actions; those of the settings hold as well.
     """
 
     model_config = _STRICT
@@ -177,6 +179,7 @@ class PolicyMeta(BaseModel):
     answer_format: FormatKind | None = None
     judge: JudgeUnit | None = None
     golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
+    limits: list[LimitTerms] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _tiers_once(self) -> PolicyMeta:

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from stream_guard.policies.outcomes import Outcome
     from stream_guard.policies.routing import RoutedId
     from stream_guard.policies.rules.ruleset import RuleSet
+    from stream_guard.settings.actions import LimitTerms
 
 __all__ = [
     "CATEGORIES_MAX",
@@ -80,6 +81,7 @@ class Policy:
         golden_set: name of a CSV file in the policy's folder, or None.
         rules: decide posts before the model, or None where there is no ``rules.yaml``.
         calibration: of the judge's confidence. Not part of ``sha256``, which it names.
+        limits: on its actions, as in ``policy.yaml``.
         folder: the folder of its files, for relative paths. Not compared.
         files: bytes of its files, by name, for the archive. Not compared.
     """
@@ -103,6 +105,7 @@ class Policy:
     golden_set: str | None = None
     rules: RuleSet | None = None
     calibration: Calibration | None = None
+    limits: tuple[LimitTerms, ...] = ()
     folder: str = field(default="", compare=False)
     files: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
@@ -213,6 +216,7 @@ def make_policy(  # noqa: PLR0913 - each file and each default is an argument
         golden_set=meta.golden_set,
         rules=rule_set,
         calibration=curve,
+        limits=tuple(meta.limits),
         folder=str(beside.parent),
         files={name: held for name, held in files.items() if held is not None} | dict(rules or {}),
     )

@@ -23,6 +23,7 @@ from pydantic_settings import (
 from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from stream_guard.core.errors import SettingsError
+from stream_guard.settings.actions import ActionLimit, ActionsSettings
 from stream_guard.settings.decisions import DecisionsSettings
 from stream_guard.settings.faults import ConfigFile, did_you_mean, env_name, explain
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
@@ -41,6 +42,8 @@ from stream_guard.settings.studio import StudioSettings
 from stream_guard.settings.threads import ThreadSettings
 
 __all__ = [
+    "ActionLimit",
+    "ActionsSettings",
     "BatchingSettings",
     "CascadeSettings",
     "DeadLetterSettings",
@@ -80,6 +83,7 @@ class Settings(BaseSettings):
     registry: RegistrySettings = RegistrySettings()
     engine: EngineSettings = EngineSettings()
     cascade: CascadeSettings = CascadeSettings()
+    actions: ActionsSettings = ActionsSettings()
     batching: BatchingSettings = BatchingSettings()
     delivery: DeliverySettings = DeliverySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()

@@ -100,6 +100,9 @@ class KafkaSettings(Section):
     """The topic for versions of policies, with ``policies.archive = "topic"``; compacted, and created if missing."""
     decision_topic: str = Field("stream-guard.decisions", min_length=1)
     """The topic of people's decisions, with ``decisions.enabled``; compacted, and created if missing."""
+    breaker_topic: str = Field("stream-guard.breaker", min_length=1)
+    """The topic on which replicas count actions, if ``actions.limits`` or a policy sets limits; compacted, with one
+    partition, and created if missing."""
     client_id: str = "stream-guard"
     """The client's name in brokers' logs and quotas."""
     security: SecuritySettings = SecuritySettings()
@@ -173,6 +176,8 @@ class KafkaSettings(Section):
             raise ValueError("archive_topic must be a separate topic, because it is compacted")
         if self.decision_topic in (*self.written_topics, self.archive_topic):
             raise ValueError("decision_topic must be a separate topic, because it is compacted")
+        if self.breaker_topic in (*self.written_topics, self.archive_topic, self.decision_topic):
+            raise ValueError("breaker_topic must be a separate topic, because it is compacted")
         return self
 
     @property
@@ -184,4 +189,9 @@ class KafkaSettings(Section):
     @property
     def own_topics(self) -> tuple[str, ...]:
         """All topics of Stream Guard's own; it never reads them as posts."""
-        return (*self.written_topics, self.archive_topic, self.decision_topic)
+        return (
+            *self.written_topics,
+            self.archive_topic,
+            self.decision_topic,
+            self.breaker_topic,
+        )
