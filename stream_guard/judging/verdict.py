@@ -6,13 +6,16 @@ policy always has the same verdict id.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from stream_guard.policies.calibration import calibrate
 from stream_guard.records.verdict_event import (
     SCHEMA_VERSION,
     verdict_id,
 )
+
+ACTION_LIMITED: Final = "action_limited"
+"""In ``degraded`` and among the reasons of a verdict whose action became a review, because a limit was reached."""
 
 if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
@@ -25,7 +28,7 @@ def review_reasons(answer: Answer, provenance: Provenance, policy: Policy) -> li
     """Return why a person should review a post; empty where nobody need.
 
     One should if nothing was decided, the answer or its category asks for a person, the answer's form was not exact,
-    or its reasoning was cut at the budget.
+    its reasoning was cut at the budget, or its action became a review at a limit.
     """
     reasons = []
     if answer.decision == "undetermined":
@@ -43,6 +46,8 @@ def review_reasons(answer: Answer, provenance: Provenance, policy: Policy) -> li
         reasons.append("parse_status")
     if provenance.reasoning_cut:
         reasons.append("reasoning_cut")
+    if ACTION_LIMITED in provenance.degraded:
+        reasons.append(ACTION_LIMITED)
     return reasons
 
 
@@ -100,6 +105,9 @@ def build_verdict(
     assert provenance is not None, "a judge says how it came to its answer"
     post, policy = judgement.request.post, judgement.request.policy
     reasons = [] if route_mode == "shadow" else review_reasons(answer, provenance, policy)
+    action = "none" if route_mode == "shadow" else recommended_action(answer, policy)
+    if ACTION_LIMITED in provenance.degraded:
+        action = "review"
     dropped = post.context_dropped or provenance.context_dropped
     if dropped and policy.judge == "thread" and route_mode != "shadow":
         reasons.append("context_dropped")
@@ -137,7 +145,7 @@ def build_verdict(
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
         "decision": answer.decision,
-        "action": "none" if route_mode == "shadow" else recommended_action(answer, policy),
+        "action": action,
         "needs_review": bool(reasons),
         "review_reasons": reasons,
         "source": {

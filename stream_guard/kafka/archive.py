@@ -32,7 +32,7 @@ from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.source import existing_topics
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.judging.archive.archive import PolicyArchive
     from stream_guard.settings import DeliverySettings, KafkaSettings, Settings
@@ -141,7 +141,8 @@ async def ensure_compacted(settings: KafkaSettings, topic: str) -> None:
             await admin.start()
             if topic not in await admin.list_topics():
                 await _make(admin, settings, topic)
-            policy = await _cleanup_policy(admin, topic)
+            found = await topic_configs(admin, topic, ("cleanup.policy",))
+            policy = found.get("cleanup.policy")
     finally:
         with contextlib.suppress(KafkaError, OSError):
             await admin.close()
@@ -176,15 +177,18 @@ async def _make(admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str)
     _log.info("archive_topic_made", topic=topic)
 
 
-async def _cleanup_policy(admin: AIOKafkaAdminClient, topic: str) -> str | None:
-    """Return a topic's ``cleanup.policy``; None if this client may not read it."""
-    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs={"cleanup.policy": None})
-    for answer in await admin.describe_configs([wanted]):
-        for resource in answer.resources:
-            for config in resource[-1]:
-                if config[0] == "cleanup.policy":
-                    return str(config[1])
-    return None
+async def topic_configs(
+    admin: AIOKafkaAdminClient, topic: str, names: Sequence[str]
+) -> dict[str, str]:
+    """Return settings of a topic by Kafka's names; empty if this client may not read them."""
+    wanted = ConfigResource(ConfigResourceType.TOPIC, topic, configs=dict.fromkeys(names))
+    return {
+        config[0]: str(config[1])
+        for answer in await admin.describe_configs([wanted])
+        for resource in answer.resources
+        for config in resource[-1]
+        if config[0] in names
+    }
 
 
 def make_archive(settings: Settings) -> PolicyArchive | None:

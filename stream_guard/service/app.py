@@ -22,6 +22,7 @@ from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.registry.assembly import make_source
 from stream_guard.kafka.source import check_topics
 from stream_guard.kafka.transactions import KafkaTransactor, check_permissions
+from stream_guard.service.breaker import make_gate
 from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
@@ -87,6 +88,7 @@ class App:
         self._poll_loop: PollLoop | None = None
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
+        self.gate = make_gate(settings, self.judge, clock, self.metrics, self.health)
         self._stop = asyncio.Event()
         self._keeper: Keeper | None = None
 
@@ -180,7 +182,7 @@ class App:
             settings,
             policies,
             parser=parser,
-            judge=self.judge,
+            judge=self.gate,
             publisher=delivery.publisher,
             clock=self._clock,
             metrics=self.metrics,
@@ -250,7 +252,7 @@ class App:
             await self._start_judge(reloader.live)
             self._report_ready()
             poll_loop.release()
-            begin("judge", self.judge.wait_failed())
+            begin("judge", self.gate.wait_failed())
             begin("pressure", self._feel_pressure(poll_loop))
             if self.settings.policies.reload:
                 begin("policies", reloader.run())
@@ -303,7 +305,7 @@ class App:
     async def _drain(self, poll_loop: PollLoop, polling: asyncio.Task[None]) -> None:
         _log.info(
             "draining",
-            in_flight=self.judge.in_flight(),
+            in_flight=self.gate.in_flight(),
             drain_timeout_s=self.settings.delivery.drain_timeout_s,
         )
         poll_loop.stop()
@@ -321,7 +323,7 @@ class App:
         timeout_s = self.settings.engine.start_timeout_s
         try:
             async with asyncio.timeout(timeout_s):
-                await self.judge.start(policies)
+                await self.gate.start(policies)
         except TimeoutError as error:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
@@ -342,7 +344,7 @@ class App:
             assigned = {partition.topic for partition in poll_loop.assigned}
             judged = sorted(filter(pipeline.has_route, topics | assigned))
             check_routes(edited, judged, settings)  # an edit takes no topic's route away
-            await self.judge.prepare(edited)
+            await self.gate.prepare(edited)
             if self._keeper is not None:
                 await self._keeper.keep(edited)
 
@@ -370,7 +372,7 @@ class App:
         await delivery.publisher.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.delivery.stop_timeout_s):
-                await self.judge.close()
+                await self.gate.close()
         await self.probes.stop()
 
     @contextlib.contextmanager

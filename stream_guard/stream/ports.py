@@ -166,3 +166,30 @@ class Transactor(Protocol):
             DoubtError: not this time.
             StreamGuardError: never, as things are set up.
         """
+
+
+class BreakerLog(Protocol):
+    """The breaker's topic: one log, in one order, that every replica writes and reads."""
+
+    async def start(
+        self, received: Callable[[Sequence[tuple[int, bytes | None, bytes | None]]], None]
+    ) -> None:
+        """Read the log to its end and on from there; ``received`` gets offset, key and value, in order.
+
+        Raises:
+            BrokerError: the topic cannot be used, or its end is not reached in time.
+            SettingsError: the topic would lose counts.
+        """
+
+    async def append(self, pairs: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Write keys and values in this order; returns after their acknowledgement, and retries until then.
+
+        Raises:
+            BrokerError: the topic never takes them.
+        """
+
+    async def wait_failed(self) -> BaseException:
+        """Return the error, once the log can be read no more."""
+
+    async def close(self, last: Sequence[tuple[bytes, bytes | None]]) -> None:
+        """Write these last records, if that succeeds within a deadline, and close; never raises."""

@@ -188,7 +188,23 @@ class Metrics:
     degraded = _Metric(
         Counter, "stream_guard_degraded_verdicts",
         "Verdicts with skipped work, by kind of skipped work; a verdict with two kinds counts twice.",
-        ("what",), values=("effort_lowered", "ladder_cut", "safeguard_skipped"),
+        ("what",), values=("effort_lowered", "ladder_cut", "safeguard_skipped", "action_limited"),
+    )  # fmt: skip
+    limited_actions = _Metric(
+        Counter, "stream_guard_limited_actions",
+        "Verdicts whose action became a review: a limit was reached (limit), or the brokers did not answer in time "
+        "whether it was (unanswered).",
+        ("policy", "action", "cause"),
+    )  # fmt: skip
+    breaker_open = _Metric(
+        Gauge, "stream_guard_breaker_open",
+        "Open breakers: limits on actions that were reached. An empty policy or action stands for all together.",
+        ("policy", "action", "window"),
+    )  # fmt: skip
+    breaker_trips = _Metric(
+        Counter, "stream_guard_breaker_trips",
+        "Breakers that this replica opened, by the term of the limit that was reached.",
+        ("policy", "action", "window", "cause"),
     )  # fmt: skip
     reasoning_cuts = _Metric(
         Counter, "stream_guard_reasoning_cuts",

@@ -1,8 +1,8 @@
 """For tests of your own: a broker, a judge and a clock that you control.
 
-In memory and at once: :class:`MemoryBroker` with :class:`MemorySource`, :class:`MemoryPublisher` and
-:class:`MemoryTransactor`, :class:`ManualJudge`, :class:`ManualClock`. A real Kafka on this machine:
-:func:`start_broker`.
+In memory and at once: :class:`MemoryBroker` with :class:`MemorySource`, :class:`MemoryPublisher`,
+:class:`MemoryTransactor` and :class:`MemoryBreakerLog`; :class:`ManualJudge`, :class:`ManualClock`. A real Kafka on
+this machine: :func:`start_broker`.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from stream_guard.testing.doubles import ManualClock, ManualJudge
 from stream_guard.testing.memory import MemoryBroker, MemoryRecord, MemorySource
+from stream_guard.testing.memory_breaker import MemoryBreakerLog
 from stream_guard.testing.memory_publisher import MemoryPublisher
 from stream_guard.testing.memory_transactions import MemoryTransactor
 
@@ -29,6 +30,7 @@ __all__ = [
     "CertificateAuthority",
     "ManualClock",
     "ManualJudge",
+    "MemoryBreakerLog",
     "MemoryBroker",
     "MemoryPublisher",
     "MemoryRecord",

@@ -15,7 +15,6 @@ import pytest
 
 from stream_guard.settings import ActionLimit, ActionsSettings
 from stream_guard.stream.breaker.book import Book
-from stream_guard.stream.breaker.entries import HourEntry, TripEntry, decode
 from stream_guard.stream.breaker.ledger import PARTS
 from stream_guard.stream.breaker.limits import Held, Scope
 
@@ -42,9 +41,7 @@ class Log:
     def compact(self, below: int) -> None:
         """Drop records below an offset that a later one below it replaces."""
         newest = {key: offset for offset, key, _ in self.records if offset < below}
-        self.records = [
-            one for one in self.records if one[0] >= below or newest[one[1]] == one[0]
-        ]
+        self.records = [one for one in self.records if one[0] >= below or newest[one[1]] == one[0]]
 
     def read(self, position: int, count: int) -> list[tuple[int, bytes, bytes | None]]:
         return [one for one in self.records if one[0] >= position][:count]
@@ -101,7 +98,7 @@ class Replica:
         self.world.log.append(self.sending[0])
         if self.world.random.random() < 0.9:
             sent = self.sending.popleft()
-            if self.world.random.random() < 0.05:
+            if self.world.random.random() < 0.2:
                 self.world.late.append(sent)
 
 
@@ -109,7 +106,7 @@ class World:
     """One history."""
 
     def __init__(self, seed: int) -> None:
-        self.random = random.Random(seed)
+        self.random = random.Random(seed)  # noqa: S311 - a seeded history
         self.limit = self.random.choice([0, 1, 3, 10, 40])
         self.settings = ActionsSettings(
             limits=(ActionLimit(action="remove", actions_max=self.limit),),
@@ -123,38 +120,56 @@ class World:
         self.limited = 0
         self.resets = 0
         self.kills = 0
+        # Each history has a temper of its own: some are quiet, some lag, some compact all the time.
+        self.chances = {
+            "kill": self.random.choice([0, 1, 3]),
+            "clock": self.random.choice([0, 1]),
+            "compact": self.random.choice([0, 1, 15]),
+            "late": self.random.choice([0, 2, 15]),
+            "reset": self.random.choice([0, 0, 1]),
+            "want": 18,
+            "send": self.random.choice([15, 40]),
+            "read": self.random.choice([10, 40]),
+            "act": 25,
+        }
         self.replicas = [Replica(self, number) for number in range(3)]
 
     def step(self) -> None:
+        """Let one thing happen."""
         self.now_ms += self.random.choice([0, 10, 10, 500, 500, 60_000])
         if self.random.random() < 0.01:
             self.now_ms += self.random.choice([400_000, WINDOW_MS // 2, WINDOW_MS])
         number = self.random.randrange(3)
         replica = self.replicas[number]
-        chance = self.random.random()
-        if chance < 0.02:
+        what = self.random.choices([*self.chances], [*self.chances.values()])[0]
+        if what == "kill":
             self.kills += 1
             # What was on its way may still arrive.
             self.late.extend(one for one in replica.sending if self.random.random() < 0.5)
             self.replicas[number] = Replica(self, number)
-        elif chance < 0.03:
+        elif what == "want":
+            replica.wanted += self.random.choice([1, 1, 5, 30])
+        elif what == "send":
+            replica.send()
+        elif what == "read":
+            replica.read(self.random.randint(1, 6))
+        elif what == "act":
+            replica.act()
+        else:
+            self.disturb(what, replica)
+
+    def disturb(self, what: str, replica: Replica) -> None:
+        """Let a clock or the log change."""
+        if what == "clock":
             replica.skew_ms = self.random.randint(-400_000, 400_000)
-        elif chance < 0.04:
-            self.log.compact(self.random.randrange(self.log.end + 1))
-        elif chance < 0.06 and self.late:
+        elif what == "compact":
+            self.log.compact(self.log.end - self.random.choice([0, 0, 1, 5]))
+        elif what == "late" and self.late:
             self.log.append(self.late.pop(self.random.randrange(len(self.late))))
-        elif chance < 0.07:
+        elif what == "reset":
             for pair in replica.book.reset(None, self.now_ms):
                 self.resets += 1
                 self.log.append(pair)
-        elif chance < 0.25:
-            replica.wanted += self.random.choice([1, 1, 5, 30])
-        elif chance < 0.5:
-            replica.send()
-        elif chance < 0.75:
-            replica.read(self.random.randint(1, 6))
-        else:
-            replica.act()
 
     def most_in_a_window(self) -> int:
         """Return the most actions of one generation in any window, by the clocks of those who took them."""

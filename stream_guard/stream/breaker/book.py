@@ -12,7 +12,7 @@ from stream_guard.stream.breaker.entries import (
     TripEntry,
     decode,
 )
-from stream_guard.stream.breaker.ledger import Ledger
+from stream_guard.stream.breaker.ledger import PARTS, Ledger
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -33,11 +33,11 @@ class Book:
         epoch: our own id, new at each start.
 
     Attributes:
-        news: trips and resets that were read or made since somebody looked; the caller empties it.
+        news: trips and resets since somebody looked, and whether this replica opened it; the caller empties it.
     """
 
     def __init__(self, settings: ActionsSettings, epoch: str) -> None:
-        self.news: list[TripEntry | ResetEntry] = []
+        self.news: list[tuple[TripEntry | ResetEntry, bool]] = []
         self._settings = settings
         self._epoch = epoch
         self._ledgers: dict[Scope, Ledger] = {}
@@ -67,6 +67,13 @@ class Book:
             ledger.take(now_ms)
         return "taken"
 
+    def same_part(self, held: Sequence[Held], before_ms: int, now_ms: int) -> bool:
+        """Return whether two times are in the same part of each counter's window."""
+        return all(
+            before_ms // PARTS[scope.window].length_ms == now_ms // PARTS[scope.window].length_ms
+            for scope, _ in held
+        )
+
     def count_post(self, scopes: Iterable[Scope], now_ms: int) -> None:
         """Count a judged post."""
         for scope in scopes:
@@ -94,8 +101,14 @@ class Book:
             allowed = self._allowed(ledger, now_ms)
             due += ledger.write(now_ms, allowed, self._settings.lease_max, with_posts=with_posts)
             if ledger.trip is not None and ledger.trip is not before:
-                self.news.append(ledger.trip)
+                self.news.append((ledger.trip, True))
         return due
+
+    def give_back(self, now_ms: int) -> list[Pair]:
+        """Return the records that give back what is reserved and not used: this replica stops."""
+        for ledger in self._ledgers.values():
+            ledger.give_back()
+        return self.write(now_ms, with_posts=True)
 
     def forget(self, now_ms: int) -> list[Pair]:
         """Drop what has left the windows; return the tombstones of it."""
@@ -132,9 +145,9 @@ class Book:
             ledger.hours.fold(entry.hour, entry.epoch, entry.used)
         elif isinstance(entry, TripEntry):
             if ledger.fold_trip(entry):
-                self.news.append(entry)
+                self.news.append((entry, False))
         elif ledger.fold_reset(entry):
-            self.news.append(entry)
+            self.news.append((entry, False))
 
     # People
 

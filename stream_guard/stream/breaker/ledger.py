@@ -142,6 +142,13 @@ class Ledger:
         """Count a post."""
         self._own.setdefault(self.part(now_ms), _Own()).posts += 1
 
+    def give_back(self) -> None:
+        """Use nothing more of what is reserved, and want nothing."""
+        self.wanted = 0
+        self._pending = None
+        for own in self._own.values():
+            own.in_hand = 0
+
     # Counting
 
     def counted(self, now_ms: int) -> int:
