@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 HISTORIES = int(os.environ.get("BREAKER_HISTORIES", "2000"))
 SCOPE = Scope("hour", action="remove")
-WINDOW_MS = PARTS["hour"].length_ms * PARTS["hour"].count
+WINDOW_MS = PARTS["hour"].length_ms * PARTS["hour"].number
 BEGIN_MS = 1_700_000_000_000
 
 

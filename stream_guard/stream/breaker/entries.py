@@ -135,8 +135,7 @@ def _decode(kind: str, rest: Sequence[Any], fields: dict[str, Any]) -> Entry | N
         hour, epoch = rest
         return HourEntry(scope, int(hour), str(epoch), int(fields["used"]))
     if kind == "trip":
-        numbers = (int(fields[name]) for name in ("generation", "part", "at_ms"))
-        return TripEntry(
-            scope, *numbers, str(fields["cause"]), int(fields["counted"]), int(fields["allowed"])
-        )
+        generation, part, at_ms = (int(fields[name]) for name in ("generation", "part", "at_ms"))
+        counted, allowed = int(fields["counted"]), int(fields["allowed"])
+        return TripEntry(scope, generation, part, at_ms, str(fields["cause"]), counted, allowed)
     return ResetEntry(scope, int(fields["at_ms"])) if kind == "reset" else None

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
 
 class Parts(NamedTuple):
-    """How a window is cut: into ``count`` parts of ``length_ms``."""
+    """How a window is cut: into ``number`` parts of ``length_ms``."""
 
     length_ms: int
-    count: int
+    number: int
 
 
 PARTS: Final[Mapping[Window, Parts]] = {"hour": Parts(300_000, 12), "day": Parts(3_600_000, 24)}
@@ -116,7 +116,7 @@ class Ledger:
     def is_open(self, now_ms: int) -> bool:
         """Return whether the breaker is open: no action is granted until what was counted has left the window."""
         return self.trip is not None and (
-            self.part(now_ms) - self.trip.part <= PARTS[self.scope.window].count
+            self.part(now_ms) - self.trip.part <= PARTS[self.scope.window].number
         )
 
     def closes_ms(self) -> int:
@@ -325,7 +325,7 @@ class Ledger:
         """Decide a reservation that was read back: granted as far as all before it leave room."""
         self._pending = None
         open_ = self.trip is not None and (
-            pending.part - self.trip.part <= PARTS[self.scope.window].count
+            pending.part - self.trip.part <= PARTS[self.scope.window].number
         )
         if self._gap or open_:
             return  # the next record gives the reservation back
@@ -377,7 +377,7 @@ class Ledger:
 
     def _first(self, part: int) -> int:
         """Return the first part of the window that ends in a part; later parts count as well."""
-        return part - PARTS[self.scope.window].count
+        return part - PARTS[self.scope.window].number
 
     def _replicas(self, part: int) -> int:
         first = self._first(part)
