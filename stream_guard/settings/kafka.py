@@ -172,12 +172,12 @@ class KafkaSettings(Section):
             raise ValueError(
                 "reasoning_topic must be a separate topic, so that fewer people can read it"
             )
-        if self.archive_topic in self.written_topics:
-            raise ValueError("archive_topic must be a separate topic, because it is compacted")
-        if self.decision_topic in (*self.written_topics, self.archive_topic):
-            raise ValueError("decision_topic must be a separate topic, because it is compacted")
-        if self.breaker_topic in (*self.written_topics, self.archive_topic, self.decision_topic):
-            raise ValueError("breaker_topic must be a separate topic, because it is compacted")
+        taken = set(self.written_topics)
+        for name in ("archive_topic", "decision_topic", "breaker_topic"):
+            topic = getattr(self, name)
+            if topic in taken:
+                raise ValueError(f"{name} must be a separate topic, because it is compacted")
+            taken.add(topic)
         return self
 
     @property

@@ -118,6 +118,20 @@ FIRES: dict[str, tuple[int, dict[str, str]]] = {
             f'{VERDICTS}{{policy="a"}}': "0+100x60",
         },
     ),
+    "StreamGuardBreakerOpen": (
+        10,
+        {
+            'stream_guard_breaker_open{policy="spam",action="remove",window="hour"}': "0+0x5 1+0x60",
+        },
+    ),
+    "StreamGuardActionsUncounted": (
+        20,
+        {
+            'stream_guard_limited_actions_total{policy="spam",action="remove",cause="unanswered"}': (
+                "0+1x60"
+            ),
+        },
+    ),
     "StreamGuardEngineRebuilds": (
         30,
         {'stream_guard_engine_rebuilds_total{cause="died"}': "0+0x5 1+0x10 2+0x60"},

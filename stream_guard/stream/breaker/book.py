@@ -151,19 +151,29 @@ class Book:
 
     # People
 
-    def reset(self, wanted: Scope | None, at_ms: int) -> list[Pair]:
+    def reset(
+        self,
+        at_ms: int,
+        *,
+        action: str | None = None,
+        policy: str | None = None,
+        tenant: str | None = None,
+    ) -> list[Pair]:
         """Return the records that close breakers; they take effect once they are read.
 
         Args:
-            wanted: of its names, those that are not None must match; None closes all.
             at_ms: when a person decided so, Unix time in ms; breakers that opened later stay open.
+            action: close only breakers of this action; None closes those of any.
+            policy: the same of a policy.
+            tenant: the same of a tenant.
         """
+        wanted = (policy, tenant, action)
         return [
             ResetEntry(scope, at_ms).encode()
             for scope, ledger in self._ledgers.items()
             if ledger.trip is not None
             and ledger.trip.at_ms <= at_ms
-            and (wanted is None or _matches(wanted, scope))
+            and all(a is None or a == b for a, b in zip(wanted, scope[1:], strict=True))
         ]
 
     def open(self, now_ms: int) -> Iterator[tuple[TripEntry, int]]:
@@ -189,8 +199,3 @@ class Book:
         hours = Hours(self._settings.baseline_weeks)
         ledger = self._ledgers[scope] = Ledger(scope, self._epoch, hours)
         return ledger
-
-
-def _matches(wanted: Scope, scope: Scope) -> bool:
-    names = zip(wanted[1:], scope[1:], strict=True)
-    return wanted.window == scope.window and all(a is None or a == b for a, b in names)

@@ -18,6 +18,7 @@ import structlog
 from stream_guard.core.errors import BrokerError, PolicyError
 from stream_guard.core.times import time_text
 from stream_guard.judging.verdict import ACTION_LIMITED, recommended_action
+from stream_guard.records.verdict_changes import HUMAN
 from stream_guard.stream.breaker.book import Book
 from stream_guard.stream.breaker.entries import TripEntry
 from stream_guard.stream.breaker.limits import UNLIMITED_ACTIONS, LimitFinder, Scope
@@ -159,14 +160,23 @@ class ActionGate:
 
     # People
 
-    def reset(self, scope: Scope | None, at_ms: int) -> None:
+    def reset(
+        self,
+        at_ms: int,
+        *,
+        action: str | None = None,
+        policy: str | None = None,
+        tenant: str | None = None,
+    ) -> None:
         """Close breakers for all replicas, as a person decided; it takes effect once it is read back.
 
         Args:
-            scope: of its names, those that are not None must match; None closes all.
             at_ms: when it was decided, Unix time in ms. Breakers that opened later stay open.
+            action: close only breakers of this action; None closes those of any.
+            policy: the same of a policy.
+            tenant: the same of a tenant.
         """
-        self._outbox += self._book.reset(scope, at_ms)
+        self._outbox += self._book.reset(at_ms, action=action, policy=policy, tenant=tenant)
         self._wake.set()
 
     # Deciding
@@ -197,7 +207,7 @@ class ActionGate:
         policy, tenant = request.policy, request.post.tenant
         if answer is None or not self._finder.limits(policy):
             return None
-        if request.context.abandoned or _is_shadow(judgement):
+        if request.context.abandoned or _is_shadow(judgement) or _is_human(judgement):
             return None
         self._book.count_post(self._finder.of_post(policy, tenant), now_ms)
         action = recommended_action(answer, policy)
@@ -380,6 +390,11 @@ def _names(scope: Scope) -> dict[str, Any]:
 def _is_shadow(judgement: PostJudgement) -> bool:
     modes = judgement.request.context.modes
     return modes is not None and modes[judgement.request.policy.id] == "shadow"
+
+
+def _is_human(judgement: PostJudgement) -> bool:
+    """Return whether a person decided it: limits hold for the machine alone."""
+    return judgement.provenance is not None and judgement.provenance.tier == HUMAN
 
 
 def _key_of(judgement: PostJudgement) -> _Key:

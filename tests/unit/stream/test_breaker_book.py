@@ -170,9 +170,9 @@ def test_reservations_of_a_clock_that_is_ahead_count() -> None:
 def test_a_reset_counts_from_zero_and_an_older_one_does_nothing() -> None:
     one, log, held = book("a"), Log(), limited(3)
     take(one, held, log, 5)
-    assert one.reset(None, NOW_MS - 1) == [], "decided before the breaker opened"
-    assert one.reset(Scope("hour", action="warn"), NOW_MS + 1) == []
-    (pair,) = one.reset(Scope("hour", action="remove"), NOW_MS + 1)
+    assert one.reset(NOW_MS - 1) == [], "decided before the breaker opened"
+    assert one.reset(NOW_MS + 1, action="warn") == []
+    (pair,) = one.reset(NOW_MS + 1, action="remove")
     one.read([(len(log.records), *pair)], NOW_MS + 2)
     assert one.decide(held, NOW_MS + 2) == "waiting"
     assert not list(one.open(NOW_MS + 2))

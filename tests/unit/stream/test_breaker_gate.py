@@ -15,7 +15,6 @@ from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
 from stream_guard.settings import ActionLimit, ActionsSettings
 from stream_guard.stream.breaker.gate import ActionGate
-from stream_guard.stream.breaker.limits import Scope
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import (
     ManualClock,
@@ -181,7 +180,7 @@ async def test_a_person_closes_it_for_all_replicas(broker: MemoryBroker) -> None
     one.judged(range(10))
     assert removed(await one.verdicts(10)) == 5
     now_ms = one.clock.wall_ns() // 1_000_000
-    one.gate.reset(Scope("hour", action="remove"), now_ms + 1)
+    one.gate.reset(now_ms + 1, action="remove")
     async with asyncio.timeout(HANG_S):
         while one.shown["open"] or other.shown["open"]:  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(0)
