@@ -1,4 +1,4 @@
-"""The breaker on a real broker: three replicas that are killed over and over, and an edit that makes everything violate.
+"""The breaker on a real broker: three replicas and kills, and an edit that makes everything violate.
 
 ``BREAKER_POSTS`` and ``BREAKER_KILLS`` make it larger.
 """
@@ -45,9 +45,7 @@ def write_policy(folder: Path, term: str) -> None:
     place.mkdir(parents=True, exist_ok=True)
     (place / "policy.md").write_bytes(TEXT)
     (place / "policy.yaml").write_bytes(YAML)
-    rules = (
-        f"terms:\n  - id: words\n    decision: violates\n    category: S1\n    terms: [{term}]\n"
-    )
+    rules = f"rules:\n  - {{id: words, outcome: violates, terms: [{term}]}}\n"
     (place / "rules.yaml").write_text(rules, "utf-8")
     (folder / "routes.yaml").write_text("default: [selling]\n", "utf-8")
 
