@@ -30,7 +30,7 @@ from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from aiokafka import AIOKafkaProducer
 
@@ -41,7 +41,8 @@ _REPLICAS_MAX: Final = 3
 _POLL_MS: Final = 1_000
 RETENTION_MS: Final = 70 * 86_400_000
 """``retention.ms`` of a created topic: the longest baseline has eight weeks."""
-_RETENTION_MS_MIN: Final = 2 * 86_400_000
+RETENTION_MS_MIN: Final = 2 * 86_400_000
+"""The shortest ``retention.ms`` with which a day's window keeps its numbers."""
 _CONFIGS: Final = {
     "cleanup.policy": "compact,delete",
     "retention.ms": str(RETENTION_MS),
@@ -210,25 +211,55 @@ class KafkaBreakerLog:
 
 
 async def ensure_breaker_topic(settings: KafkaSettings) -> None:
-    """Create the topic, or check that an existing one keeps the newest number of each key.
+    """Create the topic, or check an existing one as :func:`check_breaker_topic`.
 
     Raises:
         SettingsError: it is not compacted, or deletes numbers that still count.
         BrokerError: it cannot be created.
         KafkaError, OSError, TimeoutError: the broker does not answer.
     """
-    topic = settings.breaker_topic
+    async with _admin(settings) as admin:
+        if settings.breaker_topic in await admin.list_topics():
+            await _check(admin, settings)
+        else:
+            await _make(admin, settings)
+
+
+async def check_breaker_topic(settings: KafkaSettings) -> bool:
+    """Return whether the topic exists; it changes nothing.
+
+    Raises:
+        SettingsError: it is not compacted, or deletes numbers that still count.
+        BrokerError: the broker does not answer.
+    """
+    try:
+        async with _admin(settings) as admin:
+            if settings.breaker_topic not in await admin.list_topics():
+                return False
+            await _check(admin, settings)
+            return True
+    except (KafkaError, OSError, TimeoutError) as error:
+        message = (
+            f"kafka.breaker_topic ({settings.breaker_topic!r}) cannot be examined: {named(error)}"
+        )
+        raise BrokerError(message) from error
+
+
+@contextlib.asynccontextmanager
+async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
         async with asyncio.timeout(settings.request_timeout_ms / 1_000):
             await admin.start()
-            if topic not in await admin.list_topics():
-                await _make(admin, settings)
-                return
-            found = await topic_configs(admin, topic, ("cleanup.policy", "retention.ms"))
+            yield admin
     finally:
         with contextlib.suppress(KafkaError, OSError):
             await admin.close()
+
+
+async def _check(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> None:
+    topic = settings.breaker_topic
+    found = await topic_configs(admin, topic, ("cleanup.policy", "retention.ms"))
     if not found:
         _log.warning("breaker_topic_not_checked", topic=topic)
         return
@@ -242,7 +273,7 @@ async def ensure_breaker_topic(settings: KafkaSettings) -> None:
         )
         raise SettingsError(message)
     kept_ms = int(found["retention.ms"])
-    if "delete" in policies and 0 <= kept_ms < _RETENTION_MS_MIN:
+    if "delete" in policies and 0 <= kept_ms < RETENTION_MS_MIN:
         message = (
             f"{where} retention.ms={kept_ms}, so a day's numbers would be deleted while they count; raise it: {alter} "
             f"retention.ms={RETENTION_MS}"

@@ -76,8 +76,12 @@ async def check_permissions(settings: Settings, topics: Collection[str]) -> None
     if settings.delivery.mode == "exactly_once":
         name = transactional_id(kafka.group_id, Partition(min(topics, default="posts"), 0))
     archive = [kafka.archive_topic] if settings.policies.archive == "topic" else []
+    breaker = [kafka.breaker_topic] if settings.actions.limits else []
     await require_permissions(
-        kafka, read=topics, written=[*kafka.written_topics, *archive], transactional_id=name
+        kafka,
+        read=[*topics, *breaker],
+        written=[*kafka.written_topics, *archive, *breaker],
+        transactional_id=name,
     )
 
 

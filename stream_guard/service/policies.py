@@ -9,6 +9,7 @@ import structlog
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.reload import PolicyReloader
 from stream_guard.policies.store import load_policies
+from stream_guard.stream.breaker.limits import LimitFinder
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -53,6 +54,11 @@ def topics_without_route(policies: PolicySet, topics: Iterable[str]) -> list[str
         except PolicyError:
             found.append(topic)
     return found
+
+
+def has_limits(settings: Settings, policies: PolicySet) -> bool:
+    """Return whether the settings or any policy limit actions."""
+    return LimitFinder(settings.actions.limits).any_limit(policies.policies.values())
 
 
 def versions(policies: PolicySet) -> dict[str, str]:

@@ -59,6 +59,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
 
 def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckResult]:
     from stream_guard.kafka.source import check_topics, existing_topics
+    from stream_guard.service.policies import has_limits
 
     try:
         there = asyncio.run(existing_topics(settings.kafka))
@@ -78,6 +79,8 @@ def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckRes
             yield _check("permissions", partial(_permissions, settings, topics))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
+                if has_limits(settings, policies):
+                    yield _check("limits", partial(_limits, settings))
 
 
 def _check(name: str, work: Callable[[], str]) -> CheckResult:
@@ -127,6 +130,15 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
     if waiting:
         return f"not read, because no policy judges them: {', '.join(waiting)}"
     return "every topic has policies"
+
+
+def _limits(settings: Settings) -> str:
+    from stream_guard.kafka.breaker_topic import check_breaker_topic
+
+    topic = settings.kafka.breaker_topic
+    if asyncio.run(check_breaker_topic(settings.kafka)):
+        return f"actions are counted in {topic}"
+    return f"actions are counted in {topic}, which the first replica creates"
 
 
 def _tiers(policies: PolicySet, settings: Settings) -> str:

@@ -118,6 +118,8 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
         roles[settings.kafka.reasoning_topic] = "reasoning"
     if settings.policies.archive == "topic":
         roles[settings.kafka.archive_topic] = "archive"
+    if settings.actions.limits:
+        roles[settings.kafka.breaker_topic] = "breaker"
     return roles
 
 
@@ -154,10 +156,8 @@ def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> 
     for name, role in roles.items():
         topic = state.topics.get(name)
         if topic is None:
-            if role not in (
-                "input",
-                "archive",
-            ):  # a missing input is reported already; an archive is created
+            # A missing input is reported already; the other two are created.
+            if role not in ("input", "archive", "breaker"):
                 remedy = f"create it: kafka-topics --create --topic {name} --replication-factor 3 --partitions 12"
                 detail = f"the topic for {role} does not exist: the service stops when it must write there"
                 yield Advice(f"topic {name}", "error", detail, remedy)

@@ -10,9 +10,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 Level: TypeAlias = Literal["ok", "warning", "error"]
-Role: TypeAlias = Literal["input", "verdicts", "dead letters", "shadows", "reasoning", "archive"]
+Role: TypeAlias = Literal[
+    "input", "verdicts", "dead letters", "shadows", "reasoning", "archive", "breaker"
+]
 
 _DAY_MS: Final = 86_400_000
+_BASELINE_MS: Final = 36 * _DAY_MS
+"""Four weeks of a baseline, and one more."""
 _RETENTION_MS_MIN: Final[dict[Role, int]] = {
     "input": _DAY_MS,
     "verdicts": _DAY_MS,
@@ -143,6 +147,9 @@ def _cleaning(topic: Topic, role: Role, _bytes: int) -> _Found:
             remedy = f"{alter} cleanup.policy=compact"
             yield "warning", f"cleanup.policy is {kinds}: {what}", remedy
         return
+    if role == "breaker":
+        yield from _breaker(topic, policies, alter)
+        return
     if "compact" in policies:
         what = {
             "input": "of two posts with the same key, the older may be deleted before it is judged",
@@ -166,6 +173,21 @@ def _cleaning(topic: Topic, role: Role, _bytes: int) -> _Found:
             "warning",
             f"retention.bytes is {kept_bytes} a partition: a burst deletes unread records, even new ones",
             f"{alter} retention.bytes=-1, and limit the time instead",
+        )
+
+
+def _breaker(topic: Topic, policies: list[str], alter: str) -> _Found:
+    """Find settings that lose counts of actions."""
+    if "compact" not in policies:
+        what = "counts that still hold are deleted, and the service stops at its start"
+        remedy = f"{alter} cleanup.policy=[compact,delete]"
+        yield "error", f"cleanup.policy is {','.join(policies)}: {what}", remedy
+    kept_ms = _number(topic, "retention.ms", -1)
+    if "delete" in policies and 0 <= kept_ms < _BASELINE_MS:
+        yield (
+            "warning",
+            f"retention.ms keeps {kept_ms / _DAY_MS:g} days: the usual number of actions needs two weeks at least",
+            f"{alter} retention.ms={_BASELINE_MS}",
         )
 
 

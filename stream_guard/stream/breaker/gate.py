@@ -42,6 +42,7 @@ _TICK_S: Final = 0.25
 _POSTS_EVERY_TICKS: Final = 20
 _FORGET_EVERY_TICKS: Final = 240
 _TAKEN_MAX: Final = 100_000
+_EARLY_MAX: Final = 10_000
 _Key = tuple[str, int, int, str, str]
 """What a verdict id is made from."""
 
@@ -91,6 +92,9 @@ class ActionGate:
         self._waiting: deque[_Waiting] = deque()
         self._taken: OrderedDict[_Key, int] = OrderedDict()
         self._outbox: list[Pair] = []
+        self._early: deque[tuple[int, str | None, str | None, str | None]] = deque(
+            maxlen=_EARLY_MAX
+        )
         self._wake = asyncio.Event()
         self._with_posts = False
         self._shown: list[Any] | None = None
@@ -176,6 +180,9 @@ class ActionGate:
             policy: the same of a policy.
             tenant: the same of a tenant.
         """
+        if self._log is None:
+            self._early.append((at_ms, action, policy, tenant))  # read before the breakers were
+            return
         self._outbox += self._book.reset(at_ms, action=action, policy=policy, tenant=tenant)
         self._wake.set()
 
@@ -274,6 +281,9 @@ class ActionGate:
         await log.start(self._read)
         self._log = log
         self._publish_state()
+        while self._early:
+            at_ms, action, policy, tenant = self._early.popleft()
+            self.reset(at_ms, action=action, policy=policy, tenant=tenant)
         self._begin(self._write(log), "breaker-write")
         self._begin(self._tick(), "breaker-tick")
         self._begin(self._watch(log), "breaker-watch")

@@ -17,6 +17,8 @@ from stream_guard.service.diagnostics.doctor import _roles, _without_route, look
 from stream_guard.service.diagnostics.topic_advice import Role, Topic, advise
 from stream_guard.service.policies import read_policies
 from stream_guard.settings import (
+    ActionLimit,
+    ActionsSettings,
     DeliverySettings,
     EngineSettings,
     KafkaSettings,
@@ -71,6 +73,13 @@ def test_of_a_topic_that_is_set_well_there_is_one_good_line(role: Role) -> None:
             "warning",
             "can no longer be explained",
         ),
+        (topic(retention_ms="-1"), "breaker", "error", "counts that still hold are deleted"),
+        (
+            topic(cleanup_policy="compact,delete", retention_ms="86400000"),
+            "breaker",
+            "warning",
+            "retention.ms keeps 1 days",
+        ),
         (topic(max_message_bytes="100000"), "verdicts", "error", "stops the service"),
     ],
 )
@@ -116,9 +125,10 @@ def test_an_archive_is_to_be_compacted() -> None:
 
 def test_every_topic_of_the_settings_has_its_role() -> None:
     kafka = KafkaSettings(topics=("posts",), shadow_topic="s", reasoning_topic="r")
-    settings = Settings(kafka=kafka, policies=PoliciesSettings(archive="topic"))
+    limits = ActionsSettings(limits=(ActionLimit(actions_max=1),))
+    settings = Settings(kafka=kafka, policies=PoliciesSettings(archive="topic"), actions=limits)
     roles = _roles(settings, {"posts"})
-    assert set(roles) == {"posts", *kafka.own_topics}
+    assert set(roles) == {"posts", *kafka.own_topics} - {kafka.decision_topic}
     missing = list(look_at(settings, ClusterState(3, {}, 1.0), roles))
     told = {one.name for one in missing if one.level == "error"}
     assert told == {f"topic {name}" for name in kafka.written_topics}

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from stream_guard.core.errors import BrokerError, PolicyError
-from stream_guard.judging.contract import Answer, JudgeRequest
+from stream_guard.judging.contract import Answer, JudgeRequest, Provenance
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
@@ -188,6 +188,33 @@ async def test_a_person_closes_it_for_all_replicas(broker: MemoryBroker) -> None
     assert removed(await other.verdicts(3)) == 3
     for replica in (one, other):
         await replica.gate.close()
+
+
+async def test_a_reset_that_is_read_before_the_breakers_counts(broker: MemoryBroker) -> None:
+    limit = ActionLimit(action="remove", actions_max=2)
+    one, again = Replica(broker, limit), Replica(broker, limit)
+    await one.gate.start(policies(PLAIN))
+    one.judged(range(5))
+    assert removed(await one.verdicts(5)) == 2
+    await one.gate.close()
+    again.gate.reset(one.clock.wall_ns() // 1_000_000 + 1)
+    await again.gate.start(policies(PLAIN))
+    async with asyncio.timeout(HANG_S):
+        while again.shown["open"]:  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(0)
+    again.judged(range(10, 12))
+    assert removed(await again.verdicts(2)) == 2
+    await again.gate.close()
+
+
+async def test_a_person_who_decided_is_not_limited(broker: MemoryBroker) -> None:
+    replica = Replica(broker, ActionLimit(actions_max=0))
+    await replica.gate.start(policies(PLAIN))
+    post = Post(id="p", text="t", sha256="0" * 64, text_bytes=1)
+    replica.gate.submit([JudgeRequest("1", post, PLAIN, in_flight())], replica._deliver)
+    replica.judge.answer(answer=VIOLATES, provenance=Provenance(tier="human", model="person"))
+    assert removed(await replica.verdicts(1)) == 1
+    await replica.gate.close()
 
 
 async def test_a_record_that_is_read_again_takes_no_second_action(broker: MemoryBroker) -> None:
