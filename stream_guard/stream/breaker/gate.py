@@ -13,15 +13,12 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
 from stream_guard.core.errors import BrokerError, PolicyError
-from stream_guard.core.times import time_text
 from stream_guard.judging.verdict import ACTION_LIMITED, recommended_action
 from stream_guard.records.verdict_changes import HUMAN
 from stream_guard.stream.breaker.book import Book
-from stream_guard.stream.breaker.entries import TripEntry
-from stream_guard.stream.breaker.limits import UNLIMITED_ACTIONS, LimitFinder, Scope
+from stream_guard.stream.breaker.limits import UNLIMITED_ACTIONS, LimitFinder
+from stream_guard.stream.breaker.notices import Notices
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,13 +28,12 @@ if TYPE_CHECKING:
     from stream_guard.judging.delivery import Deliver
     from stream_guard.policies.policy import PolicySet
     from stream_guard.settings import ActionsSettings
-    from stream_guard.stream.breaker.entries import Pair, ResetEntry
-    from stream_guard.stream.breaker.limits import Held
+    from stream_guard.stream.breaker.entries import Pair
+    from stream_guard.stream.breaker.limits import Held, Scope
     from stream_guard.stream.in_flight import PostJudgement
     from stream_guard.stream.ports import BreakerLog
     from stream_guard.telemetry.metrics import Metrics
 
-_log = structlog.get_logger(__name__)
 _TICK_S: Final = 0.25
 _POSTS_EVERY_TICKS: Final = 20
 _FORGET_EVERY_TICKS: Final = 240
@@ -84,7 +80,7 @@ class ActionGate:
         self._make_log = make_log
         self._clock = clock
         self._metrics = metrics
-        self._show = show
+        self._notices = Notices(metrics, show)
         self._finder = LimitFinder(settings.limits)
         self._book = Book(settings, uuid.uuid4().hex[:12])
         self._log: BreakerLog | None = None
@@ -97,7 +93,6 @@ class ActionGate:
         )
         self._wake = asyncio.Event()
         self._with_posts = False
-        self._shown: list[Any] | None = None
         self._failed: asyncio.Future[BaseException] | None = None
 
     # The judge
@@ -342,59 +337,11 @@ class ActionGate:
             if self._waiting:
                 self._wake.set()
 
-    # What people see
-
     def _publish_state(self) -> None:
-        """Log trips and resets, and show open breakers."""
-        news, self._book.news = self._book.news, []
-        for entry, ours in news:
-            self._report(entry, ours=ours)
-        shown = [
-            {
-                **_names(trip.scope),
-                "cause": trip.cause,
-                "counted": trip.counted,
-                "allowed": trip.allowed,
-                "opened_at": time_text(trip.at_ms),
-                "closes_at": time_text(closes_ms),
-            }
-            for trip, closes_ms in self._book.open(self._now_ms())
-        ]
-        if shown == self._shown:
-            return
-        if self._shown and not shown:
-            _log.info("breaker_closed")
-        self._shown = shown
-        self._show({"open": shown})
-        self._metrics.breaker_open.clear()
-        counts = Counter((one["policy"] or "", one["action"] or "", one["window"]) for one in shown)
-        for labels, count in counts.items():
-            self._metrics.breaker_open.labels(*labels).set(count)
-
-    def _report(self, entry: TripEntry | ResetEntry, *, ours: bool) -> None:
-        names = _names(entry.scope)
-        if not isinstance(entry, TripEntry):
-            _log.info("breaker_reset", **names, decided_at=time_text(entry.at_ms))
-            return
-        _log.warning(
-            "breaker_opened",
-            **names,
-            cause=entry.cause,
-            counted=entry.counted,
-            allowed=entry.allowed,
-            remedy="see what the verdicts violate; fix the policy, or decide breaker_reset",
-        )
-        if ours:
-            self._metrics.breaker_trips.labels(
-                entry.scope.policy or "", entry.scope.action or "", entry.scope.window, entry.cause
-            ).inc()
+        self._notices.publish(self._book, self._now_ms())
 
     def _now_ms(self) -> int:
         return self._clock.wall_ns() // 1_000_000
-
-
-def _names(scope: Scope) -> dict[str, Any]:
-    return scope._asdict()
 
 
 def _is_shadow(judgement: PostJudgement) -> bool:
