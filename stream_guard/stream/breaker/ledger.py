@@ -114,7 +114,7 @@ class Ledger:
     # Taking
 
     def is_open(self, now_ms: int) -> bool:
-        """Return whether the breaker is open: no action is granted until what was counted has left the window."""
+        """Return whether the breaker is open: no action is granted until its numbers have left the window."""
         return self.trip is not None and (
             self.part(now_ms) - self.trip.part <= PARTS[self.scope.window].number
         )
