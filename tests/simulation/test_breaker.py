@@ -144,7 +144,7 @@ class World:
         what = self.random.choices([*self.chances], [*self.chances.values()])[0]
         if what == "kill":
             self.kills += 1
-            # What was on its way may still arrive.
+            # Records on their way may still arrive.
             self.late.extend(one for one in replica.sending if self.random.random() < 0.5)
             self.replicas[number] = Replica(self, number)
         elif what == "want":
