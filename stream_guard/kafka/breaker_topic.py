@@ -75,7 +75,7 @@ class KafkaBreakerLog:
         try:
             async with asyncio.timeout(self._delivery.publish_timeout_s):
                 await ensure_breaker_topic(self._settings)
-                await self._connect()
+                await self._try_to_connect()
         except (KafkaError, OSError, TimeoutError) as error:
             await self._disconnect()
             message = (
@@ -84,6 +84,20 @@ class KafkaBreakerLog:
             )
             raise BrokerError(message) from error
         self._reading = asyncio.create_task(self._follow(), name="breaker-read")
+
+    async def _try_to_connect(self) -> None:
+        """Connect and read; retried, since brokers know a topic that was just created one after another."""
+        for failures in range(1 << 30):
+            try:
+                await self._connect()
+            except KafkaError as error:
+                await self._disconnect()
+                if isinstance(error, FATAL):
+                    raise
+                _log.warning("breaker_read_failed", error=type(error).__name__)
+                await asyncio.sleep(pause_s(failures))
+            else:
+                return
 
     async def _connect(self) -> None:
         settings = self._settings
@@ -95,7 +109,6 @@ class KafkaBreakerLog:
             # Written without transactions: nothing to wait for.
             isolation_level="read_uncommitted",
             fetch_max_wait_ms=max(settings.fetch_max_wait_ms, 500),
-            metadata_max_age_ms=settings.metadata_max_age_ms,
             **connection_options(settings),
         )
         await consumer.start()
