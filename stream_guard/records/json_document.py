@@ -5,6 +5,7 @@ No message holds text of the value.
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Final
 
@@ -12,7 +13,7 @@ import orjson
 
 from stream_guard.core.errors import EncodingError, JsonError, TooDeepError
 
-__all__ = ["check_depth", "load_document"]
+__all__ = ["check_depth", "load_document", "load_exactly"]
 
 _BYTE_ORDER_MARK: Final = b"\xef\xbb\xbf"
 # JSON has backslashes in strings only, so every escape is found from left to right. A pair of surrogates is one
@@ -21,6 +22,7 @@ _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|[\s\S])"
 )
+_EXACT_MAX: Final = 1 << 53
 _REPLACEMENT: Final = rb"\ufffd"
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"')
 _NOT_A_NUMBER: Final = re.compile(rb"(?<![\w])-?(?:NaN|Infinity)(?![\w])")
@@ -60,6 +62,27 @@ def load_document(value: bytes, max_depth: int) -> tuple[Any, bool]:
     if value.count(b"{") + value.count(b"[") > max_depth:
         check_depth(document, max_depth)
     return document, repaired
+
+
+def load_exactly(value: bytes, max_depth: int) -> tuple[Any, bool]:
+    """Return what ``load_document`` does, with every digit of whole numbers; much slower.
+
+    Numbers with a fraction or exponent that a float cannot hold exactly are text.
+
+    Raises:
+        RecordError: as ``load_document``.
+    """
+    document, repaired = load_document(value, max_depth)
+    text = value.removeprefix(_BYTE_ORDER_MARK)
+    try:
+        return json.loads(_ESCAPE.sub(_without_lone, text), parse_float=_exact_float), repaired
+    except (ValueError, RecursionError):  # too many digits, or too deep for this parser
+        return document, repaired
+
+
+def _exact_float(text: str) -> float | str:
+    number = float(text)
+    return number if abs(number) < _EXACT_MAX else text
 
 
 def _load_again(value: bytes, error: orjson.JSONDecodeError) -> tuple[Any, bool]:

@@ -26,14 +26,14 @@ from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.records.cloud_event import open_cloud_event
 from stream_guard.records.decoding.frame import HEADER
 from stream_guard.records.decoding.framed import FramedDecoder
-from stream_guard.records.field_values import identifier, label, time_ms
-from stream_guard.records.json_document import load_document
+from stream_guard.records.field_values import identifier, is_inexact, label, time_ms
+from stream_guard.records.json_document import load_document, load_exactly
 from stream_guard.records.markup import is_blank, resolve
 from stream_guard.records.post_conditions import PostConditions
 from stream_guard.records.thread import NO_THREAD, ThreadEntry, ThreadReader
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from stream_guard.records.decoding.framed import Schemas
     from stream_guard.records.markup import Markup, Resolved
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Headers", "Post", "PostParser", "ThreadEntry"]
 
 Headers: TypeAlias = "Sequence[tuple[str, bytes]]"
+LoadJson: TypeAlias = "Callable[[bytes, int], tuple[Any, bool]]"
 
 _FIELDS: Final = ("id", "text", "author", "tenant", "language", "title", "parent", "created_at")
 _STRINGS: Final = frozenset((str, type(None)))
@@ -84,6 +85,10 @@ class Post:
     context_dropped: int = 0
     markup: Resolved | None = None
     empty: bool = False
+
+
+class _InexactError(Exception):
+    """An id in the document may have lost digits, so the document has to be read exactly."""
 
 
 class PostParser:
@@ -142,13 +147,18 @@ class PostParser:
             NotAPostError: ``post.where`` excludes the record.
             RecordError: the record is at fault; one of the kinds of the parse stage.
         """
+        return self._parse(value, headers, load_document)
+
+    def _parse(
+        self, value: bytes | None, headers: Headers, load_json: LoadJson
+    ) -> tuple[Post, Any]:
         if not value:
             value = self._empty_value(value)
         if len(value) > self._max_record_bytes:
             message = f"the value has {len(value)} bytes; post.max_record_bytes is {self._max_record_bytes}"
             raise TooLargeError(message)
         if self._decoder is None:
-            document, repaired = self._load(value, headers)
+            document, repaired = self._load(value, headers, load_json)
             text_bytes_max = len(value)  # no text is longer than the JSON that it is in
         else:
             document, repaired, by_schema = self._decoder.decode(value, headers)
@@ -159,7 +169,7 @@ class PostParser:
 
             def load(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
                 nonlocal inner_repaired
-                inner, inner_repaired = load_document(data, self._max_depth)
+                inner, inner_repaired = load_json(data, self._max_depth)
                 return inner
 
             document, attributes = open_cloud_event(
@@ -168,7 +178,10 @@ class PostParser:
             repaired = repaired or inner_repaired
         if self._where is not None:
             self._where.check(document, headers)
-        post = self._read(document, attributes, text_bytes_max)
+        try:
+            post = self._read(document, attributes, text_bytes_max)
+        except _InexactError:
+            return self._parse(value, headers, load_exactly)
         if repaired:
             post.repaired = True
         return post, document
@@ -187,9 +200,9 @@ class PostParser:
             raise TooLargeError(message)
         return value
 
-    def _load(self, value: bytes, headers: Headers) -> tuple[Any, bool]:
+    def _load(self, value: bytes, headers: Headers, load_json: LoadJson) -> tuple[Any, bool]:
         try:
-            return load_document(value, self._max_depth)
+            return load_json(value, self._max_depth)
         except (JsonError, EncodingError) as error:
             if all(name != HEADER for name, _ in headers):
                 raise
@@ -218,6 +231,8 @@ class PostParser:
             or text_bytes_max > self._max_field_bytes
             or not _STRINGS.issuperset(map(type, found[:-1]))
         ):
+            if self._decoder is None and any(map(is_inexact, (found[0], *found[2:4]))):
+                raise _InexactError
             self._convert(found, nulled)
         post_id, text, author, tenant, language, title, parent, created_at = found
         encoded = text.encode()

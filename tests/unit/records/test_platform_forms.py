@@ -103,7 +103,7 @@ def test_a_text_that_speaks_of_nan_is_not_the_cause() -> None:
 
 @pytest.mark.parametrize(
     ("written", "read"),
-    [(12, "12"), (1.5, "1.5"), (3.0, "3"), (2**64, "1.8446744073709552e+19"), (-7, "-7")],
+    [(12, "12"), (1.5, "1.5"), (3.0, "3"), (2**64, "18446744073709551616"), (-7, "-7")],
 )
 def test_a_number_is_an_id(written: float, read: str) -> None:
     found = parse(post(id=written, author=written, tenant=written))

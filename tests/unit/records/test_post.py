@@ -141,10 +141,34 @@ def test_every_field_is_read() -> None:
         ("1970-01-01T01:00:00.250+01:00", 250),
         ("1970-01-01T00:00:01", 1_000),
         ("2099-12-31T23:59:59.999Z", 4_102_444_799_999),
+        ("1970-01-01 00:00:02 UTC", 2_000),
+        ("1970-01-01 00:00:02.500 GMT", 2_500),
+        ({"seconds": 3, "nanos": 500_000_000}, 3_500),
+        ({"seconds": "3"}, 3_000),
+        ({"_seconds": 3, "_nanoseconds": 0}, 3_000),
     ],
 )
 def test_times_are_rfc_3339_or_unix(written: object, ms: int) -> None:
     assert parse(post(created_at=written)).created_at_ms == ms
+
+
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        (b"12345678901234567890123", "12345678901234567890123"),
+        (b"12345678901234567890124", "12345678901234567890124"),
+        (b"-18446744073709551617", "-18446744073709551617"),
+        (b"1e21", "1e21"),
+        (b"9007199254740993.0", "9007199254740993.0"),
+        (b"1.5", "1.5"),
+        (b"2.0", "2"),
+    ],
+)
+def test_no_digit_of_an_id_is_lost(written: bytes, read: str) -> None:
+    parsed = parse(b'{"id": %b, "text": "x", "author": %b}' % (written, written))
+    assert (parsed.id, parsed.author) == (read, read)
+    lone = parse(b'{"id": %b, "text": "x \\ud83d"}' % written)
+    assert (lone.id, lone.text, lone.repaired) == (read, "x \ufffd", True)
 
 
 def test_fields_are_found_by_json_pointers() -> None:
