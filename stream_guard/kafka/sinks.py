@@ -197,6 +197,7 @@ def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
         settings.archive_topic: "kafka.archive_topic",
         settings.shadow_topic: "kafka.shadow_topic",
         settings.reasoning_topic: "kafka.reasoning_topic",
+        settings.review_topic: "kafka.review_topic",
         **dict.fromkeys(settings.topics, "kafka.topics"),
         read: "--topic",
     }

@@ -30,6 +30,7 @@ from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungS
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
 from stream_guard.settings.posts import REGISTRY_FORMATS, PoliciesSettings, PostSettings
 from stream_guard.settings.registry import RegistrySettings
+from stream_guard.settings.review import ReviewSettings
 from stream_guard.settings.section import DELIMITER, ENV_PREFIX
 from stream_guard.settings.service import (
     BatchingSettings,
@@ -55,6 +56,7 @@ __all__ = [
     "PoliciesSettings",
     "PostSettings",
     "RegistrySettings",
+    "ReviewSettings",
     "RungSettings",
     "SecuritySettings",
     "Settings",
@@ -88,6 +90,7 @@ class Settings(BaseSettings):
     delivery: DeliverySettings = DeliverySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     decisions: DecisionsSettings = DecisionsSettings()
+    review: ReviewSettings = ReviewSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
     studio: StudioSettings = StudioSettings()

@@ -96,6 +96,9 @@ class KafkaSettings(Section):
     """The topic for verdicts of shadow policies, which no one acts on; required if ``routes.yaml`` has shadows."""
     reasoning_topic: str | None = Field(None, min_length=1)
     """The topic for the model's raw chain of thought. It quotes posts: limit who may read it. Unset: not published."""
+    review_topic: str | None = Field(None, min_length=1)
+    """The topic for verdicts that people should review, such as ``stream-guard.review``; see ``review``. Unset: not
+    published."""
     archive_topic: str = Field("stream-guard.policies", min_length=1)
     """The topic for versions of policies, with ``policies.archive = "topic"``; compacted, and created if missing."""
     decision_topic: str = Field("stream-guard.decisions", min_length=1)
@@ -159,6 +162,10 @@ class KafkaSettings(Section):
                 raise ValueError(
                     f"{name!r} is both read and written, so verdicts would be judged again; use two topics"
                 )
+        self._check_own_topics()
+        return self
+
+    def _check_own_topics(self) -> None:
         if self.verdict_topic == self.dead_letter_topic:
             raise ValueError(
                 "dead_letter_topic must be a separate topic, because readers of verdicts cannot read dead letters"
@@ -172,18 +179,22 @@ class KafkaSettings(Section):
             raise ValueError(
                 "reasoning_topic must be a separate topic, so that fewer people can read it"
             )
+        if self.review_topic is not None and self.review_topic in (*others, self.reasoning_topic):
+            raise ValueError(
+                "review_topic must be a separate topic, because it has records of its own"
+            )
         taken = set(self.written_topics)
         for name in ("archive_topic", "decision_topic", "breaker_topic"):
             topic = getattr(self, name)
             if topic in taken:
                 raise ValueError(f"{name} must be a separate topic, because it is compacted")
             taken.add(topic)
-        return self
 
     @property
     def written_topics(self) -> tuple[str, ...]:
-        """The topics for verdicts, dead letters and reasoning."""
-        extra = (one for one in (self.shadow_topic, self.reasoning_topic) if one is not None)
+        """The topics for verdicts, dead letters, reasoning and review items."""
+        optional = (self.shadow_topic, self.reasoning_topic, self.review_topic)
+        extra = (one for one in optional if one is not None)
         return (self.verdict_topic, self.dead_letter_topic, *extra)
 
     @property

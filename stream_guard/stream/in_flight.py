@@ -6,7 +6,7 @@ A record has one :class:`InFlightRecord` from the poll to its acknowledgement. E
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_guard.stream.admission import record_bytes
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     Queued: TypeAlias = tuple["Outgoing", Acknowledged]
     Content: TypeAlias = tuple[bytes | None, bytes | None, list[tuple[str, bytes]]]
     Smaller: TypeAlias = Callable[[bytes | None, bytes | None, list[tuple[str, bytes]]], Content]
+
+REVIEW: Final = "review"
+"""The label of a review item."""
 
 
 class InFlightRecord:
@@ -73,12 +76,13 @@ class InFlightRecord:
 
 
 class Outgoing:
-    """One verdict, dead letter or chain of thought, from when it is built until it is acknowledged.
+    """One verdict, dead letter, chain of thought or review item, from when it is built until it is acknowledged.
 
     Attributes:
         topic, key, value, headers: what is produced.
         origin: the record that owes it.
-        label: (policy, decision, tier, mode) of a verdict; the reason of a dead letter; None for a chain of thought.
+        label: (policy, decision, tier, mode) of a verdict; the reason of a dead letter; :data:`REVIEW` for a
+            review item; None for a chain of thought.
         built_ns: when it was built, Unix time in ns.
         span: the span of its sending, where the record is traced.
         smaller: returns a smaller key, value and headers for those given; None where there is no smaller form.

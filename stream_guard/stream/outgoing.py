@@ -1,4 +1,4 @@
-"""Builds the outputs of a record: its verdicts, chains of thought and dead letter. It sends nothing."""
+"""Builds the outputs of a record: its verdicts, what goes with them, and its dead letter. It sends nothing."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 from stream_guard.judging.reasoning_event import reasoning_record
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.records.dead_letter_event import build_dead_letter, smaller_dead_letter
+from stream_guard.records.review_item import encode_review_item, smaller_review_item
 from stream_guard.records.verdict_event import smaller_verdict
-from stream_guard.stream.in_flight import Outgoing
+from stream_guard.stream.in_flight import REVIEW, Outgoing
 from stream_guard.telemetry.trace_context import format_traceparent
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from stream_guard.records.verdict_event import VerdictEvents
     from stream_guard.settings import KafkaSettings
     from stream_guard.stream.in_flight import InFlightRecord, PostJudgement
+    from stream_guard.stream.review import Reviews
     from stream_guard.stream.tracing.record_tracer import Tracing
 
 
@@ -26,11 +28,19 @@ class OutgoingBuilder:
     Args:
         kafka: the topics.
         tracing: decides which records get a sending span.
+        reviews: chooses the verdicts that people review; None where no one does.
+
+    Attributes:
+        has_company: whether any verdict may have further outputs beside it; see :meth:`beside`.
     """
 
-    def __init__(self, kafka: KafkaSettings, tracing: Tracing) -> None:
+    def __init__(
+        self, kafka: KafkaSettings, tracing: Tracing, reviews: Reviews | None = None
+    ) -> None:
         self._kafka = kafka
         self._tracing = tracing
+        self._reviews = reviews
+        self.has_company = kafka.reasoning_topic is not None or reviews is not None
 
     def verdict(
         self,
@@ -65,18 +75,41 @@ class OutgoingBuilder:
         sending.smaller = smaller_verdict
         return verdict, sending
 
-    def reasoning(
+    def beside(
+        self,
+        in_flight: InFlightRecord,
+        verdict: dict[str, Any],
+        judgement: PostJudgement,
+        now_ns: int,
+    ) -> list[Outgoing]:
+        """Return what is published beside a verdict; the record owes it as well."""
+        company = []
+        if judgement.thoughts and self._kafka.reasoning_topic is not None:
+            company.append(self._reasoning(in_flight, verdict, judgement, now_ns))
+        if self._reviews is not None:
+            item = self._reviews.item(in_flight.record, verdict, judgement.request.post)
+            if item is not None:
+                value, headers = encode_review_item(item, in_flight.trace.traceparent)
+                key = _key_of(in_flight, verdict)
+                sending = Outgoing(
+                    self._reviews.topic, key, value, headers, in_flight, REVIEW, now_ns
+                )
+                sending.smaller = smaller_review_item
+                company.append(sending)
+        in_flight.owed += len(company)
+        return company
+
+    def _reasoning(
         self,
         in_flight: InFlightRecord,
         verdict: dict[str, Any],
         judgement: PostJudgement,
         now_ns: int,
     ) -> Outgoing:
-        """Return the output that carries a verdict's chain of thought; the record owes it as well."""
+        """Return the output that carries a verdict's chain of thought."""
         topic = self._kafka.reasoning_topic
         assert topic is not None, "asked for only where there is one"
         value, headers = reasoning_record(verdict, judgement.thoughts, in_flight.trace.traceparent)
-        in_flight.owed += 1
         key = _key_of(in_flight, verdict)
         return Outgoing(topic, key, value, headers, in_flight, None, now_ns)
 

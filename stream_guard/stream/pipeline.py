@@ -20,6 +20,7 @@ from stream_guard.stream.batching import Batcher
 from stream_guard.stream.dead_letter_gate import DeadLetterGate
 from stream_guard.stream.in_flight import InFlightRecord
 from stream_guard.stream.outgoing import OutgoingBuilder
+from stream_guard.stream.review import make_reviews
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -77,7 +78,7 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
-        self._build = OutgoingBuilder(settings.kafka, tracing)
+        self._build = OutgoingBuilder(settings.kafka, tracing, make_reviews(settings, parser))
         self._batcher: Batcher[InFlightRecord] = Batcher(
             settings.batching.size_max, settings.batching.age_max_ms / 1_000
         )
@@ -320,8 +321,8 @@ class Pipeline:
                 cached_tokens += provenance["cached_tokens"]
                 output_tokens += provenance["output_tokens"]
             outgoing.append(sending)
-            if judgement.thoughts and self._kafka.reasoning_topic is not None:
-                outgoing.append(self._build.reasoning(in_flight, verdict, judgement, now_ns))
+            if self._build.has_company:
+                outgoing += self._build.beside(in_flight, verdict, judgement, now_ns)
         self._metrics.observe_stage(
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
@@ -342,10 +343,8 @@ class Pipeline:
             in_flight, label = sent.origin, sent.label
             if isinstance(label, tuple):
                 verdicts[label] += 1
-            elif label is None:
-                self._metrics.reasoning.inc()
             else:
-                self._metrics.dead_letters.labels(label).inc()
+                self._metrics.count_written(label)
             consumed[in_flight.consumed_ns] += 1
             built[sent.built_ns] += 1
             if traces:

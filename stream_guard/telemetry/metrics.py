@@ -240,6 +240,10 @@ class Metrics:
         Counter, "stream_guard_reasoning_records",
         "Chains of thought acknowledged by the broker, where kafka.reasoning_topic is set.",
     )  # fmt: skip
+    review_items = _Metric(
+        Counter, "stream_guard_review_items",
+        "Review items acknowledged by the broker, where kafka.review_topic is set.",
+    )  # fmt: skip
     dead_letter_share = _Metric(
         Gauge, "stream_guard_dead_letter_share",
         "Share of failures in the window; dead_letters.share_max is its limit.",
@@ -346,6 +350,15 @@ class Metrics:
         """Add counts by (policy, decision, tier, mode): for a whole batch, since a label lookup costs a microsecond."""
         for labels, count in counts.items():
             self.verdicts.labels(*labels).inc(count)
+
+    def count_written(self, label: str | None) -> None:
+        """Count an acknowledged output that is no verdict: None for a chain of thought, ``review``, or a reason."""
+        if label is None:
+            self.reasoning.inc()
+        elif label == "review":
+            self.review_items.inc()
+        else:
+            self.dead_letters.labels(label).inc()
 
     def count_tier(
         self, tier: str, *, settled: int = 0, escalated: int = 0, skipped: int = 0

@@ -20,13 +20,16 @@ from stream_guard.core.errors import PromptError
 from stream_guard.core.kafka_types import Partition
 from stream_guard.judging.contract import Thought
 from stream_guard.policies.policy import PolicySet, make_policy
+from stream_guard.records.review_item import review_item_id
 from stream_guard.settings import (
     BatchingSettings,
     DeliverySettings,
     KafkaSettings,
+    ReviewSettings,
     Settings,
 )
 from stream_guard.stream.exactly_once import TransactionalPublisher
+from stream_guard.stream.review import is_drawn
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import (
     ManualClock,
@@ -44,7 +47,8 @@ STEPS: Final = 40
 POLICIES: Final = {name: make_policy(name, f"# {name}\nS1: a rule\n".encode()) for name in "ab"}
 SET: Final = PolicySet(POLICIES, {"posts": ("a", "b")})
 SETTINGS: Final = Settings(
-    kafka=KafkaSettings(reasoning_topic="reasoning"),
+    kafka=KafkaSettings(reasoning_topic="reasoning", review_topic="review"),
+    review=ReviewSettings(sample={"*": {"*": 0.5}}),
     batching=BatchingSettings(size_max=3, age_max_ms=0, poll_records_max=7),
     delivery=DeliverySettings(
         mode="exactly_once",
@@ -102,7 +106,9 @@ class History:
         self.partitions = self.random.randint(1, 3)
         self.broker.create_topics("posts", partitions=self.partitions)
         kafka = SETTINGS.kafka
-        self.broker.create_topics(kafka.verdict_topic, kafka.dead_letter_topic, "reasoning")
+        self.broker.create_topics(
+            kafka.verdict_topic, kafka.dead_letter_topic, "reasoning", "review"
+        )
         self.thoughts = (Thought("low", "Hm."),) if seed % 4 < 2 else ()
         self.members: list[Member] = []
         self.gone: list[Member] = []
@@ -206,6 +212,9 @@ class History:
         reasoning = [orjson.loads(r.value or b"") for r in self.broker.records("reasoning")]
         with_thoughts = [verdict["id"] for verdict in verdicts] if self.thoughts else []
         assert sorted(one["verdict_id"] for one in reasoning) == sorted(with_thoughts)
+        drawn = [verdict["id"] for verdict in verdicts if is_drawn(verdict["id"], 0.5)]
+        items = [orjson.loads(r.value or b"")["id"] for r in self.broker.records("review")]
+        assert sorted(items) == sorted(map(review_item_id, drawn))
         for verdict in verdicts:
             source = verdict["source"]
             owed[source["partition"], source["offset"]] += 1

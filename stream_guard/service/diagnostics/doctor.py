@@ -116,6 +116,8 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
         roles[settings.kafka.shadow_topic] = "shadows"
     if settings.kafka.reasoning_topic is not None:
         roles[settings.kafka.reasoning_topic] = "reasoning"
+    if settings.kafka.review_topic is not None:
+        roles[settings.kafka.review_topic] = "review items"
     if settings.policies.archive == "topic":
         roles[settings.kafka.archive_topic] = "archive"
     if settings.actions.limits:

@@ -11,7 +11,14 @@ if TYPE_CHECKING:
 
 Level: TypeAlias = Literal["ok", "warning", "error"]
 Role: TypeAlias = Literal[
-    "input", "verdicts", "dead letters", "shadows", "reasoning", "archive", "breaker"
+    "input",
+    "verdicts",
+    "dead letters",
+    "shadows",
+    "reasoning",
+    "review items",
+    "archive",
+    "breaker",
 ]
 
 _DAY_MS: Final = 86_400_000
@@ -23,6 +30,7 @@ _RETENTION_MS_MIN: Final[dict[Role, int]] = {
     "dead letters": 7 * _DAY_MS,
     "shadows": _DAY_MS,
     "reasoning": _DAY_MS,
+    "review items": 7 * _DAY_MS,
 }
 
 
