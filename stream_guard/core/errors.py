@@ -5,7 +5,9 @@
     StreamGuardError
     |-- OperatorError            the configuration is wrong; fix it and start again               exit 2
     |   |-- SettingsError        a setting or option is unknown, malformed or contradictory
-    |   `-- PolicyError          a policy or the routes cannot be used
+    |   |-- PolicyError          a policy or the routes cannot be used
+    |   |-- UnknownItemError     there is no such review item
+    |   `-- NotLeasedError       a review item is leased to somebody else, or may not be decided
     |-- BrokerError              Kafka is unreachable or refused a request                        exit 3
     |   |-- RegistryError        the schema registry is unreachable or refused a request
     |   `-- DoubtError           a transaction failed, or its outcome is unknown
@@ -75,6 +77,14 @@ class SettingsError(OperatorError):
 
 class PolicyError(OperatorError):
     """A policy or the routes cannot be used; the message names the file."""
+
+
+class UnknownItemError(OperatorError):
+    """There is no such review item."""
+
+
+class NotLeasedError(OperatorError):
+    """A review item is leased to somebody else, is not open, or this person has decided about it before."""
 
 
 class BrokerError(StreamGuardError):

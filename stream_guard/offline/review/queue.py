@@ -1,0 +1,234 @@
+"""What reviewers do with the projection: list, look, lease, release. Every access by a person is in the audit trail.
+
+A lease gives one item to one person for a while. Two people never hold the same item, because the lease is a part of
+the item's row and is taken in a transaction that locks it. Times come from the caller, as Unix time in ms.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+from sqlalchemy import and_, exists, or_, select
+
+from stream_guard.core.errors import NotLeasedError, SettingsError, UnknownItemError
+from stream_guard.offline.review.projection import decided_by
+from stream_guard.offline.review.store import audit, decisions, items
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from sqlalchemy import Connection, RowMapping
+
+    from stream_guard.offline.review.store import Store
+
+__all__ = ["ROLES", "Lease", "Person", "ReviewQueue"]
+
+ROLES: Final = ("reviewer", "lead", "read-only")
+"""A reviewer decides leased items. A lead also decides leased and decided ones and sees all decisions."""
+
+
+class Person(NamedTuple):
+    """Who asks: a pseudonym, and a role of :data:`ROLES`."""
+
+    id: str
+    role: str = "reviewer"
+
+
+class Lease(NamedTuple):
+    """One item, for one person, until a time (Unix time in ms); ``token`` names this lease."""
+
+    item_id: str
+    token: str
+    until: int
+
+
+class ReviewQueue:
+    """The queue.
+
+    Args:
+        store: the database.
+        lease_ms: how long a lease lasts, in ms.
+    """
+
+    def __init__(self, store: Store, *, lease_ms: int = 600_000) -> None:
+        self._store = store
+        self._lease_ms = lease_ms
+
+    def list(
+        self, *, state: str = "open", policy: str | None = None, why: str | None = None, limit: int
+    ) -> list[dict[str, Any]]:
+        """Return items in their order in the queue: by priority and age, highest first."""
+        wanted = select(items).where(items.c.state == state)
+        if policy is not None:
+            wanted = wanted.where(items.c.policy_id == policy)
+        found: list[dict[str, Any]] = []
+        with self._store.transaction() as connection:
+            for row in connection.execute(wanted.order_by(*_ORDER)).mappings():
+                item = _item(row)
+                if why is None or why in item["why"]:
+                    found.append(item)
+                if len(found) >= limit:
+                    break
+        return found
+
+    def show(self, item_id: str, person: Person, now_ms: int) -> dict[str, Any]:
+        """Return an item, with its decisions where this person may see them: not before a blind review is over.
+
+        Raises:
+            UnknownItemError: there is no such item.
+        """
+        with self._store.transaction() as connection:
+            row = _require(connection, item_id)
+            _note(connection, now_ms, person, "show", item_id)
+            made = connection.execute(
+                select(decisions.c.body)
+                .where(decided_by(row))
+                .order_by(decisions.c.decided_at, decisions.c.id)
+            ).scalars()
+            opened = row["state"] != "open" or person.role == "lead"
+            all_made = [orjson.loads(body) for body in made]
+            seen = [d for d in all_made if opened or d["decided_by"]["id"] == person.id]
+        return {**_item(row), "text": row["text"], "decisions": seen}
+
+    def claim(
+        self,
+        person: Person,
+        now_ms: int,
+        *,
+        item_id: str | None = None,
+        policy: str | None = None,
+    ) -> Lease | None:
+        """Lease an item, or the first that this person may decide; None where there is none.
+
+        A person who holds a lease and asks for any item gets another one. A lead may lease a decided item by its id.
+
+        Raises:
+            UnknownItemError: there is no item ``item_id``.
+            NotLeasedError: the item is leased, is not open, or this person has decided about it.
+            SettingsError: the role may not decide.
+        """
+        if person.role == "read-only":
+            raise SettingsError("role read-only: may not lease items; use a reviewer's token")
+        own = exists().where(
+            decisions.c.verdict_id == items.c.verdict_id, decisions.c.reviewer == person.id
+        )
+        free = or_(
+            items.c.lease_until.is_(None),
+            items.c.lease_until <= now_ms,
+            *([items.c.lease_reviewer == person.id] if item_id is not None else ()),
+        )
+        wanted = select(items.c.id).where(free)
+        if item_id is None or person.role != "lead":
+            wanted = wanted.where(items.c.state == "open", ~own)
+        if item_id is not None:
+            wanted = wanted.where(items.c.id == item_id)
+        if policy is not None:
+            wanted = wanted.where(items.c.policy_id == policy)
+        # On PostgreSQL the row is locked, and rows that others lock are left out; on SQLite the whole database is.
+        wanted = wanted.order_by(*_ORDER).limit(1).with_for_update(skip_locked=True)
+        with self._store.transaction() as connection:
+            found = connection.execute(wanted).scalar()
+            if found is None:
+                if item_id is None:
+                    return None
+                _require(connection, item_id)
+                message = f"item {item_id}: leased to somebody, not open, or decided by you before"
+                raise NotLeasedError(message)
+            lease = Lease(found, _token(found, person.id, now_ms), now_ms + self._lease_ms)
+            connection.execute(
+                items.update()
+                .where(items.c.id == found)
+                .values(lease_reviewer=person.id, lease_token=lease.token, lease_until=lease.until)
+            )
+            _note(connection, now_ms, person, "lease", found)
+        return lease
+
+    def held(self, item_id: str, person: Person, now_ms: int) -> tuple[dict[str, Any], Lease]:
+        """Return an item that this person has leased, and the lease.
+
+        Raises:
+            UnknownItemError: there is no such item.
+            NotLeasedError: the lease has expired or is somebody else's.
+        """
+        with self._store.transaction() as connection:
+            row = _require(connection, item_id)
+        if row["lease_reviewer"] != person.id or (row["lease_until"] or 0) <= now_ms:
+            message = f"item {item_id}: you have no lease on it, or it has expired; lease it again"
+            raise NotLeasedError(message)
+        return _item(row), Lease(item_id, row["lease_token"], row["lease_until"])
+
+    def release(self, item_id: str, person: Person, now_ms: int, what: str = "release") -> None:
+        """End this person's lease, if it still holds; ``what`` is written to the audit trail."""
+        with self._store.transaction() as connection:
+            connection.execute(
+                items.update()
+                .where(and_(items.c.id == item_id, items.c.lease_reviewer == person.id))
+                .values(lease_reviewer=None, lease_token=None, lease_until=None)
+            )
+            _note(connection, now_ms, person, what, item_id)
+
+    def trail(self, *, item_id: str | None = None, limit: int = 1_000) -> list[dict[str, Any]]:
+        """Return the audit trail, newest first: who did what with which item, and when."""
+        wanted = select(audit).order_by(audit.c.n.desc()).limit(limit)
+        if item_id is not None:
+            wanted = wanted.where(audit.c.item_id == item_id)
+        with self._store.transaction() as connection:
+            return [dict(row) for row in connection.execute(wanted).mappings()]
+
+    def counts(self) -> dict[str, int]:
+        """Return how many items there are, by state."""
+        counted = dict.fromkeys(("open", "decided", "withdrawn"), 0)
+        with self._store.transaction() as connection:
+            for state in connection.execute(select(items.c.state)).scalars():
+                counted[state] += 1
+        return counted
+
+    def reviewed(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
+        """Return each item that people decided about, with its decisions in order; by the items' ids."""
+        with self._store.transaction() as connection:
+            by_verdict: dict[str, list[dict[str, Any]]] = {}
+            made = select(decisions.c.verdict_id, decisions.c.body).order_by(
+                decisions.c.decided_at, decisions.c.id
+            )
+            for verdict_id, body in connection.execute(made):
+                if verdict_id is not None:
+                    by_verdict.setdefault(verdict_id, []).append(orjson.loads(body))
+            rows = connection.execute(select(items)).mappings().all()
+        found = [
+            ({**_item(row), "text": row["text"]}, by_verdict[row["verdict_id"]])
+            for row in rows
+            if row["verdict_id"] in by_verdict
+        ]
+        return sorted(found, key=lambda pair: str(pair[0]["id"]))
+
+
+_ORDER: Final[Sequence[Any]] = (items.c.rank.desc(), items.c.id)
+
+
+def _token(item_id: str, reviewer: str, now_ms: int) -> str:
+    return hashlib.sha256(f"{item_id}\n{now_ms}\n{reviewer}".encode()).hexdigest()[:32]
+
+
+def _item(row: RowMapping | Mapping[str, Any]) -> dict[str, Any]:
+    body: dict[str, Any] = orjson.loads(row["body"])
+    return {**body, "state": row["state"]}
+
+
+def _require(connection: Connection, item_id: str) -> RowMapping:
+    row = connection.execute(select(items).where(items.c.id == item_id)).mappings().first()
+    if row is None:
+        message = f"item {item_id}: there is no such item; stream-guard review list shows them"
+        raise UnknownItemError(message)
+    return row
+
+
+def _note(
+    connection: Connection, now_ms: int, person: Person, what: str, item_id: str | None
+) -> None:
+    connection.execute(
+        audit.insert().values(
+            at=now_ms, who=person.id, role=person.role, what=what, item_id=item_id
+        )
+    )
