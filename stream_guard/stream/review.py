@@ -103,7 +103,7 @@ def make_reviews(settings: Settings, parser: PostParser) -> Reviews | None:
 
 def sample_share(settings: ReviewSettings, policy_id: str, decision: str) -> float:
     """Return the share of a policy's verdicts with this decision that are sampled."""
-    shares: Mapping[str, float] = settings.sample.get(policy_id) or settings.sample.get(ANY, {})
+    shares: dict[Any, float] = {**(settings.sample.get(policy_id) or settings.sample.get(ANY, {}))}
     return shares.get(decision, shares.get(ANY, 0.0))
 
 

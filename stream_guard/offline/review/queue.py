@@ -56,7 +56,7 @@ class ReviewQueue:
         self._store = store
         self._lease_ms = lease_ms
 
-    def list(
+    def listed(
         self, *, state: str = "open", policy: str | None = None, why: str | None = None, limit: int
     ) -> list[dict[str, Any]]:
         """Return items in their order in the queue: by priority and age, highest first."""
@@ -175,7 +175,8 @@ class ReviewQueue:
         if item_id is not None:
             wanted = wanted.where(audit.c.item_id == item_id)
         with self._store.transaction() as connection:
-            return [dict(row) for row in connection.execute(wanted).mappings()]
+            rows = connection.execute(wanted).mappings()
+            return [{str(name): value for name, value in row.items()} for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Return how many items there are, by state."""

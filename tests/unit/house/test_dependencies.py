@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = ("broker", "evaluation", "parquet", "registry")
+EXTRAS = ("broker", "evaluation", "parquet", "registry", "review")
 """Extras of the package itself; ``bench`` and ``dev`` are for other folders."""
-NOT_IMPORTED = {}
+NOT_IMPORTED = {"psycopg": "SQLAlchemy imports it, for PostgreSQL"}
 """Dependencies that another one needs, with the reason."""
 ENGINE = {"vllm": "the extras gpu and cpu, of which one is installed"}
 COMES_ALONG = {

@@ -159,7 +159,7 @@ def states(store: Store, topics: Topics) -> dict[str, str]:
     return {
         item["content"]["id"]: state
         for state in ("open", "decided", "withdrawn")
-        for item in queue.list(state=state, limit=100)
+        for item in queue.listed(state=state, limit=100)
     }
 
 
@@ -180,7 +180,7 @@ def test_decisions_and_deletions_close_items(store: Store) -> None:
         "p3": "decided",
         "p4": "withdrawn",
     }
-    withdrawn = ReviewQueue(store).list(state="withdrawn", limit=1)[0]
+    withdrawn = ReviewQueue(store).listed(state="withdrawn", limit=1)[0]
     shown = ReviewQueue(store).show(withdrawn["id"], Person("r-1"), NOW_MS)
     assert shown["text"] is None
 
@@ -212,7 +212,7 @@ def test_the_queue_is_in_the_order_of_priority_and_age(store: Store) -> None:
     week_ms = 7 * 86_400_000
     topics.item(2, decision="violates", severity="low", published_ms=NOW_MS - week_ms)
     apply(Projection(store, KAFKA), topics.records)
-    order = [item["content"]["id"] for item in ReviewQueue(store).list(limit=9)]
+    order = [item["content"]["id"] for item in ReviewQueue(store).listed(limit=9)]
     assert order == ["p2", "p1", "p0"]
 
 

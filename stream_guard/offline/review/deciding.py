@@ -1,0 +1,159 @@
+"""Makes a person's decision about a review item, and writes it to the decisions topic, which is the truth."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from pydantic import ValidationError
+
+from stream_guard.core.errors import SettingsError
+from stream_guard.records.decision import Decision, encode_decision
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from stream_guard.offline.review.projection import Projection
+    from stream_guard.offline.review.queue import Lease, Person, ReviewQueue
+
+__all__ = ["Choice", "decide", "make_decision"]
+
+_NOT_READ_YET: Final = (2**31 - 1, 2**62)
+"""The place of a decision that was written and not read: above every real place, which then replaces it."""
+
+
+class Choice(NamedTuple):
+    """What a person decides about an item.
+
+    Attributes:
+        decision: ``violates`` or ``safe``; None for a retraction.
+        kind: ``review``, ``appeal`` or ``retraction``.
+        category: of the policy. None: the verdict's, if the decision is the same.
+        action: to recommend. None: ``none`` if safe; the verdict's, if the decision and the category are the same.
+        reason: the person's words, or None.
+        valid_until: when the decision expires, Unix time in ms, or None.
+    """
+
+    decision: str | None
+    kind: str = "review"
+    category: str | None = None
+    action: str | None = None
+    reason: str | None = None
+    valid_until: int | None = None
+
+
+def make_decision(
+    item: Mapping[str, Any], choice: Choice, person: Person, lease: Lease, now_ms: int
+) -> Decision:
+    """Return the decision. Its id comes from the lease, so a repeat under the same lease is the same decision.
+
+    Raises:
+        SettingsError: the choice is incomplete, or a field is invalid.
+    """
+    outcome = None
+    if choice.kind != "retraction":
+        outcome = _outcome(item, choice)
+    elif choice.decision is not None:
+        raise SettingsError(
+            "a retraction takes a verdict back and decides nothing; leave the decision out"
+        )
+    document = {
+        "schema_version": "1.0",
+        "id": f"review-{lease.token}",
+        "kind": choice.kind,
+        "decided_at": now_ms,
+        "decided_by": {"id": person.id, "role": person.role},
+        "about": {
+            "verdict_id": item["verdict_id"],
+            "content": item["content"],
+            # Without a section the decision counts while the whole policy keeps its digest.
+            "policy": {**item["policy"], "section": None, "section_sha256": None},
+            "source": item["source"],
+        },
+        "outcome": outcome,
+        "reason": choice.reason,
+        "valid_until": choice.valid_until,
+        "breaker": None,
+    }
+    try:
+        return Decision.model_validate(document)
+    except ValidationError as error:
+        faults = error.errors(include_input=False, include_url=False, include_context=False)
+        listed = "; ".join(
+            f"{'.'.join(map(str, one['loc'])) or 'decision'}: {one['msg']}" for one in faults
+        )
+        raise SettingsError(f"the decision is invalid: {listed}") from None
+
+
+def _outcome(item: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
+    verdict = item["verdict"]
+    if choice.decision is None:
+        raise SettingsError("a decision is missing: say violates or safe")
+    same = choice.decision == verdict["decision"]
+    category = choice.category if choice.category or not same else verdict["category"]
+    same = same and category == verdict["category"]
+    action = choice.action
+    if action is None and choice.decision == "safe":
+        action = "none"
+    elif action is None and same and verdict["action"] not in ("none", "review"):
+        action = verdict["action"]
+    if action is None:
+        raise SettingsError(
+            "an action is missing: the verdict recommends none that fits a violation; name one, such as remove"
+        )
+    return {
+        "decision": choice.decision,
+        "category": category,
+        "severity": verdict["severity"] if same else None,
+        "labels": tuple(verdict["labels"]) if same else (),
+        "rule_ids": tuple(verdict["rule_ids"]) if same else (),
+        "action": action,
+    }
+
+
+class _Written(NamedTuple):
+    """A decision's record, before it is read."""
+
+    topic: str
+    key: bytes
+    value: bytes
+    headers: Sequence[tuple[str, bytes]]
+    partition: int = _NOT_READ_YET[0]
+    offset: int = _NOT_READ_YET[1]
+    timestamp: int = -1
+
+
+async def decide(
+    queue: ReviewQueue,
+    projection: Projection,
+    write: Callable[[Decision], Awaitable[None]],
+    *,
+    item_id: str,
+    choice: Choice,
+    person: Person,
+    now_ms: int,
+) -> Decision:
+    """Write a person's decision about the item that this person has leased, and end the lease.
+
+    Args:
+        queue: with the lease.
+        projection: of the same database.
+        write: writes a decision, and returns once the broker has it.
+        item_id: the leased item.
+        choice: what is decided.
+        person: who decides.
+        now_ms: Unix time in ms.
+
+    Raises:
+        UnknownItemError: there is no such item.
+        NotLeasedError: this person has not leased it, or the lease has expired.
+        SettingsError: the choice is incomplete or invalid.
+        BrokerError: the decision was not written; the lease stays.
+    """
+    item, lease = await asyncio.to_thread(queue.held, item_id, person, now_ms)
+    decision = make_decision(item, choice, person, lease, now_ms)
+    await write(decision)
+    key, value, headers = encode_decision(decision)
+    await asyncio.to_thread(projection.note_decision, _Written("", key, value, headers))
+    await asyncio.to_thread(queue.release, item_id, person, now_ms, "decide")
+    return decision
