@@ -12,9 +12,12 @@ import shutil
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from stream_guard.offline.review.api import openapi  # noqa: E402 - the path comes first
 from stream_guard.records.contracts import reader_schema, schema_names  # noqa: E402 - the path comes first
 
 SCHEMAS = ROOT / "stream_guard" / "records" / "schemas"
@@ -29,6 +32,11 @@ def main():
             json.dumps(reader_schema(name), indent=2, ensure_ascii=False) + "\n", "utf-8"
         )
         print(file.relative_to(ROOT))
+    api = CONTRACTS / "review-openapi.yaml"
+    api.write_text(
+        yaml.safe_dump(openapi(), sort_keys=False, allow_unicode=True, width=120), "utf-8"
+    )
+    print(api.relative_to(ROOT))
     targets = [CONTRACTS / "writer"]
     if "--release" in sys.argv[1:]:
         targets.append(CONTRACTS / "released")

@@ -30,6 +30,11 @@ from stream_guard.cli.policies.score import score
 from stream_guard.cli.policies.show import show
 from stream_guard.cli.produce import produce
 from stream_guard.cli.replay import replay
+from stream_guard.cli.review.decide import decide_item
+from stream_guard.cli.review.list import list_items
+from stream_guard.cli.review.serve import serve
+from stream_guard.cli.review.show import show_item
+from stream_guard.cli.review.stats import export_golden, rebuild, stats
 from stream_guard.cli.round_trip import round_trip
 from stream_guard.cli.route import route
 from stream_guard.cli.run import run
@@ -104,6 +109,19 @@ _DEAD_LETTERS: Final = (
     _Command("show", show_letter, "dlq show posts/3/41 --content"),
     _Command("replay", replay_letters, "dlq replay --reason missing_field --dry-run"),
 )
+_REVIEW: Final = (
+    _Command("list", list_items, "review list --why severe --limit 50"),
+    _Command("show", show_item, "review show 93faccf6da84d1ad43b6a60b59a7431a --by r-17"),
+    _Command(
+        "decide",
+        decide_item,
+        "review decide 93faccf6da84d1ad43b6a60b59a7431a safe --by r-17 --reason satire",
+    ),
+    _Command("stats", stats, "review stats --json"),
+    _Command("export", export_golden, "review export --policy dangerous-content -o reviewed.jsonl"),
+    _Command("serve", serve, "review serve"),
+    _Command("rebuild", rebuild, "review rebuild"),
+)
 _EXPORT: Final = (
     _Command("dsa", dsa, "export dsa --mapping dsa.yaml --from 2026-01-01 -o statements.jsonl"),
 )
@@ -162,6 +180,12 @@ _add_group(
     "dlq",
     "List, show and replay dead letters: records that could not be judged.",
     _DEAD_LETTERS,
+    _OPERATE,
+)
+_add_group(
+    "review",
+    "Review verdicts: a queue for people, their decisions, and what these say about quality.",
+    _REVIEW,
     _OPERATE,
 )
 _add_group("export", "Export verdicts in the forms that others ask for.", _EXPORT, _AUDIT)

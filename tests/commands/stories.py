@@ -2,9 +2,9 @@
 
 A page that needs nothing beyond the common stage needs no entry here. The common stage is a copy of the tree with
 ``posts.jsonl`` in it, and a broker (``STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS``) with the topics ``posts`` and
-``forum.posts``, those of verdicts and dead letters and ``touting.backtest``, all of six partitions, in which a program
-has judged posts: there are verdicts, one of them with the id ``VERDICT_ID``, and dead letters of posts/3/41 (``json``)
-and of posts/3/42 (``missing_field``).
+``forum.posts``, those of verdicts, dead letters, decisions and review items and ``touting.backtest``, all of six
+partitions, in which a program has judged posts: there are verdicts, one of them with the id ``VERDICT_ID`` and in
+review, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
 """
 
 from __future__ import annotations
@@ -35,6 +35,11 @@ BROKERS: Final = '"$STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS"'
 VERDICT_ID: Final = "0f3a9c21d4b84e6f9a7c5d1e2b3f4a60"
 """The verdict that the documentation names; a real one's id comes of its policy's text, and changes with it."""
 SCRIPTED: Final = {"STREAM_GUARD_ENGINE__KIND": "scripted"}
+REVIEWED: Final = {
+    "STREAM_GUARD_KAFKA__REVIEW_TOPIC": "stream-guard.review",
+    "STREAM_GUARD_REVIEW__TOKENS_FILE": "tokens",
+    "STREAM_GUARD_REVIEW__PORT": "0",
+}
 
 
 def written(tree: Path, place: str) -> Path:
@@ -150,6 +155,7 @@ def for_reference(tree: Path) -> None:
     labelled_posts(tree)
     predicted(tree, "touting", "eval-output/touting")
     shutil.copy(tree / "examples" / "dsa-mapping.yaml", tree / "dsa.yaml")
+    (tree / "tokens").write_text(f"reviewer r-17 {'t' * 32}\n", encoding="utf-8")
     (tree / "guard.toml").write_text('[kafka]\ntopics = ["posts"]\n', encoding="utf-8")
 
 
@@ -172,9 +178,10 @@ STORIES: Final = {
     "docs/guides/classifier.md": Story(for_classifier),
     "docs/reference/commands.md": Story(
         for_reference,
-        SCRIPTED,
+        SCRIPTED | REVIEWED,
         lasting={
             "stream-guard run --config guard.toml": "assigned",
+            "stream-guard review serve": "review queue: http://",
         },
     ),
 }

@@ -12,6 +12,7 @@ import orjson
 import pytest
 from aiokafka import AIOKafkaProducer
 
+from stream_guard.records.review_item import build_review_item
 from stream_guard.testing import start_broker
 from tests.commands.lines import Command, commands, pages
 from tests.commands.stage import Story, copy_tree, run_page
@@ -26,6 +27,7 @@ ALL = {page: commands(page) for page in pages()}
 RUN = {page: found for page, found in ALL.items() if any(c.mark is None for c in found)}
 TOPICS = ("posts", "forum.posts", "stream-guard.verdicts", "stream-guard.dead-letters")
 BACKTEST = "touting.backtest"
+REVIEW = ("stream-guard.review", "stream-guard.decisions")
 STUBBORN = (
     "python -c 'import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(3));"
     ' open("up", "w"); time.sleep(1000)\''
@@ -37,7 +39,7 @@ MALFORMED, WITHOUT_TEXT = b"{", b'{"id": "without"}'
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What every page finds: a broker, and topics in which a program has judged posts and goes on to."""
     with start_broker() as broker:
-        broker.create_topics(*TOPICS, BACKTEST, partitions=6)
+        broker.create_topics(*TOPICS, *REVIEW, BACKTEST, partitions=6)
         posts, _, verdicts, dead = TOPICS
         deployment = Deployment(broker.bootstrap_servers, posts, verdicts, dead)
         with running(deployment, tmp_path_factory.mktemp("program") / "log.txt"):
@@ -52,7 +54,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, 
 async def _judged(bootstrap: str) -> None:
     """Send 41 posts to a partition and two records that are none; return once both are dead letters.
 
-    A verdict on one of the posts is published again, with the id that the documentation names.
+    A verdict on one of the posts is published again, with the id that the documentation names, and put into review.
     """
     verdicts = "stream-guard.verdicts"
     producer = AIOKafkaProducer(bootstrap_servers=bootstrap)
@@ -65,6 +67,8 @@ async def _judged(bootstrap: str) -> None:
         published = await read(bootstrap, [verdicts], lambda records: len(records) >= 10)
         named = {**orjson.loads(published[0].value), "id": VERDICT_ID}
         await producer.send_and_wait(verdicts, orjson.dumps(named))
+        item = build_review_item(named, ["sample"], sample_share=1.0, reviews=1)
+        await producer.send_and_wait("stream-guard.review", orjson.dumps(item))
     finally:
         await producer.stop()
 

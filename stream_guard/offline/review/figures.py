@@ -168,7 +168,7 @@ def _quality(policy: str, category: str | None, strata: dict[str, list[Row]]) ->
         len(drawn),
         sum(row.person is not None for row in drawn),
         _share(positive, by_people),
-        # Without decisions about safe verdicts nobody knows what was missed.
+        # Without decisions about safe verdicts the missed violations are unknown.
         _recall(_total(positive, by_people), missed) if safe_seen else Estimate(None),
     )
 

@@ -204,6 +204,13 @@ class ReviewQueue:
         ]
         return sorted(found, key=lambda pair: str(pair[0]["id"]))
 
+    def sampled(self) -> list[dict[str, Any]]:
+        """Return the items that were drawn to measure quality, by their ids."""
+        with self._store.transaction() as connection:
+            rows = connection.execute(select(items)).mappings()
+            found = [item for item in map(_item, rows) if item["sample_share"]]
+        return sorted(found, key=lambda item: str(item["id"]))
+
 
 _ORDER: Final[Sequence[Any]] = (items.c.rank.desc(), items.c.id)
 

@@ -34,6 +34,7 @@ VIOLATIONS = {
     "aiokafka only in its rooms": ("stream/offsets.py", "import aiokafka"),
     "vLLM only in the engine's room": ("judging/tiers/ladder.py", "import vllm"),
     "OpenTelemetry only where spans are made": ("stream/pipeline.py", "import opentelemetry"),
+    "SQLAlchemy only in the review queue": ("cli/tail.py", "import sqlalchemy"),
     "Only harmony's own folder and the registry know harmony": (
         "judging/engine/judge.py",
         "import stream_guard.judging.families.harmony",

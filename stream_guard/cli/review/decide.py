@@ -1,0 +1,102 @@
+"""``stream-guard review decide``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from stream_guard.cli.options import ConfigOption, JsonOption
+from stream_guard.cli.review.options import (
+    DatabaseOption,
+    ItemArgument,
+    RoleChoice,
+    now_ms,
+    open_desk,
+)
+from stream_guard.cli.terminal import run_quietly, say, write_json
+
+if TYPE_CHECKING:
+    from stream_guard.records.decision import Decision
+
+_DAY_MS = 86_400_000
+
+
+class OutcomeChoice(StrEnum):
+    """What a person decides."""
+
+    violates = "violates"
+    safe = "safe"
+    retract = "retract"
+
+
+# Over 60 lines: half of them are the options.
+def decide_item(  # noqa: PLR0913 - the command's options
+    item_id: ItemArgument,
+    outcome: Annotated[
+        OutcomeChoice,
+        typer.Argument(help="The decision. retract takes the verdict back and decides nothing."),
+    ],
+    *,
+    by: Annotated[
+        str, typer.Option("--by", metavar="PSEUDONYM", help="Who decides; never a real name.")
+    ],
+    role: Annotated[RoleChoice, typer.Option(help="The role.")] = RoleChoice.reviewer,
+    category: Annotated[
+        str | None, typer.Option(metavar="CODE", help="The policy's category that applies.")
+    ] = None,
+    action: Annotated[
+        str | None, typer.Option(help="Recommended action. Default: the verdict's; none if safe.")
+    ] = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why. It is published: do not quote the post.")
+    ] = None,
+    valid_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until the decision expires.")
+    ] = None,
+    database: DatabaseOption = None,
+    json: JsonOption = False,
+    config: ConfigOption = None,
+) -> None:
+    """Lease an item, write a decision about it to the decisions topic, and end the lease."""
+    from stream_guard.kafka.decision_writer import write_decision
+    from stream_guard.offline.review.deciding import Choice, decide
+    from stream_guard.offline.review.queue import Person
+
+    retracts = outcome is OutcomeChoice.retract
+    now = now_ms()
+    choice = Choice(
+        None if retracts else outcome.value,
+        "retraction" if retracts else "review",
+        category,
+        action,
+        reason,
+        None if valid_days is None else now + valid_days * _DAY_MS,
+    )
+    person = Person(by, role.value)
+    with open_desk(config, database, offline=False) as desk:
+        desk.queue.claim(person, now, item_id=item_id)
+
+        async def write(decision: Decision) -> None:
+            await write_decision(desk.settings.kafka, decision)
+
+        try:
+            made: Decision = run_quietly(
+                decide(
+                    desk.queue,
+                    desk.projection,
+                    write,
+                    item_id=item_id,
+                    choice=choice,
+                    person=person,
+                    now_ms=now,
+                )
+            )
+        except BaseException:
+            desk.queue.release(item_id, person, now)
+            raise
+    if json:
+        write_json(made.model_dump(mode="json"))
+    else:
+        say(f"decision {made.id} written to {desk.settings.kafka.decision_topic}")

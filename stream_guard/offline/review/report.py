@@ -1,0 +1,98 @@
+"""Puts the figures of a review queue together, and exports decisions as a golden set that ``eval`` reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from stream_guard.offline.review.figures import Row, agreement, qualities
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+
+    from stream_guard.offline.review.queue import ReviewQueue
+
+__all__ = ["golden_rows", "report"]
+
+
+def _final(made: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the outcome that counts: that of the latest decision which has one."""
+    outcomes = [decision["outcome"] for decision in made if decision["outcome"] is not None]
+    return outcomes[-1] if outcomes else None
+
+
+def _rows(
+    items: Iterable[Mapping[str, Any]], made_of: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> list[Row]:
+    rows = []
+    for item in items:
+        if not item["sample_share"]:
+            continue
+        verdict, outcome = item["verdict"], _final(made_of.get(item["id"], ()))
+        person = None if outcome is None else outcome["decision"]
+        category = None if outcome is None else outcome["category"]
+        rows.append(
+            Row(
+                item["policy"]["id"],
+                verdict["decision"],
+                verdict["category"],
+                item["sample_share"],
+                person,
+                category,
+            )
+        )
+    return rows
+
+
+def report(queue: ReviewQueue) -> dict[str, Any]:
+    """Return the counts of items, the quality by policy and category, and the agreement between people."""
+    reviewed = queue.reviewed()
+    made_of = {item["id"]: made for item, made in reviewed}
+    said = [
+        (
+            item["policy"]["id"],
+            [
+                (one["decided_by"]["id"], one["outcome"]["decision"])
+                for one in made
+                if one["outcome"] is not None and one["decided_by"]["role"] != "system"
+            ],
+        )
+        for item, made in reviewed
+    ]
+    qualities_found = []
+    for quality in qualities(_rows(queue.sampled(), made_of)):
+        figures = {name: getattr(quality, name)._asdict() for name in ("precision", "recall")}
+        qualities_found.append({**quality._asdict(), **figures})
+    return {"items": queue.counts(), "quality": qualities_found, "agreement": agreement(said)}
+
+
+async def golden_rows(
+    queue: ReviewQueue,
+    policy_id: str,
+    text_of: Callable[[dict[str, Any]], Awaitable[str | None]],
+) -> tuple[list[dict[str, Any]], int]:
+    """Return the golden rows of a policy, and how many decisions have no text any more.
+
+    Args:
+        queue: the queue.
+        policy_id: of the policy.
+        text_of: returns the text of an item's post, where it can be read.
+    """
+    rows: dict[str, dict[str, Any]] = {}
+    missing = 0
+    for item, made in queue.reviewed():
+        outcome = _final(made)
+        if item["policy"]["id"] != policy_id or outcome is None:
+            continue
+        text = item["text"] or await text_of(item)
+        if text is None:
+            missing += 1
+            continue
+        label = outcome["decision"]
+        if label == "violates" and outcome["category"] is not None:
+            label = outcome["category"]
+        name = f"{item['content']['id']}:{item['content']['sha256'][:12]}"
+        row = {"id": name, "text": text, "label": label}
+        if item["content"]["language"]:
+            row["language"] = item["content"]["language"]
+        rows[name] = row
+    return [rows[name] for name in sorted(rows)], missing
