@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from stream_guard.core.errors import RecordError
 from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.records.review_item import build_review_item, review_item_id
+from stream_guard.records.verdict_changes import HUMAN
 from stream_guard.settings.review import ANY
 
 if TYPE_CHECKING:
@@ -45,8 +46,12 @@ class Reviews:
         self._severe = frozenset(() if least is None else _RANKS[_RANKS.index(least) :])
 
     def item(self, record: Record, verdict: Mapping[str, Any], post: Post) -> dict[str, Any] | None:
-        """Return the item of a verdict; None where no person need review it. Shadows are never reviewed."""
-        if verdict["provenance"]["route_mode"] == "shadow":
+        """Return the item of a verdict; None where no person need review it.
+
+        Shadows are never reviewed, nor what a person decided.
+        """
+        provenance = verdict["provenance"]
+        if provenance["route_mode"] == "shadow" or provenance["tier"] == HUMAN:
             return None
         why = self._why(verdict)
         share = sample_share(self._settings, verdict["policy"]["id"], verdict["decision"])

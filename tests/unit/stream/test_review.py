@@ -87,6 +87,15 @@ def test_a_shadow_is_never_reviewed() -> None:
     assert why(every, route_mode="shadow") == []
 
 
+def test_what_a_person_decided_is_not_reviewed_again() -> None:
+    every = ReviewSettings(sample={"*": {"*": 1.0}})
+    verdict = make_verdict(decision="violates", severity="critical")
+    reviews = Reviews(every, "review", PostParser(Settings().post))
+    assert reviews.item(FakeRecord(), verdict, POST) is not None
+    verdict["provenance"]["tier"] = "human"
+    assert reviews.item(FakeRecord(), verdict, POST) is None
+
+
 def test_a_share_counts_for_the_policy_and_the_decision() -> None:
     settings = ReviewSettings(
         sample={"spam": {"safe": 0.25}, "*": {"violates": 0.5, "*": 0.125}},
