@@ -108,8 +108,9 @@ SEEDS ?= 1,2,3
 POSTS ?= 102000
 FAULTS ?= 66
 MODE ?= both
-soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is lost (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once)
-	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE)
+ENGINE ?= scripted
+soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is lost (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once ENGINE=demo)
+	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE) --engine $(ENGINE)
 
 SECONDS_EACH ?= 60
 fuzz: $(STAMP) ## give broken bytes to every parser of foreign bytes (SECONDS_EACH=600)

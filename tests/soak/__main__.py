@@ -18,7 +18,7 @@ from tests.soak.members import ROOT
 from tests.soak.soak import MODES, Options, engine_environment, soak
 from tests.soak.takeover import TAKEOVER_S_MAX
 
-ENGINES: Final = ("scripted", "vllm")
+ENGINES: Final = ("scripted", "vllm", "demo")
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 _console = Console(stderr=True, highlight=False)
 
@@ -38,7 +38,7 @@ def run(  # noqa: PLR0913 - the options of a command line
     faults: Annotated[int, typer.Option(min=0, help="Over all seeds")] = 66,
     mode: Annotated[str, typer.Option(help=f"{', '.join(MODES)}, or both")] = MODES[0],
     engine: Annotated[
-        str, typer.Option(help="scripted, or vllm: a tiny random model")
+        str, typer.Option(help="scripted; or vllm: a tiny random model; or demo: the demo model")
     ] = "scripted",
     out: Annotated[Path, typer.Option(help="Folder of logs and facts")] = Path("soak-output"),
     stall_s_max: Annotated[float, typer.Option(help="Longest time without progress, in s")] = (
@@ -63,6 +63,10 @@ def run(  # noqa: PLR0913 - the options of a command line
         model = ROOT / ".cache" / "random-model"
         make_random_model(model)
         extra = engine_environment(model)
+    elif engine == "demo":
+        from stream_guard.cli.demo import MODEL
+
+        extra = engine_environment(Path(MODEL).resolve())
     # Each refused connection is an error to aiokafka; here they are the point.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     results: list[tuple[History, Findings]] = []
@@ -72,7 +76,7 @@ def run(  # noqa: PLR0913 - the options of a command line
             posts=_share(posts, len(numbers), number),
             faults=_share(faults, len(numbers), number),
             modes=MODES if mode == "both" else (mode,),
-            engine=engine,
+            engine="scripted" if engine == "scripted" else "vllm",
             folder=out,
             short=short,
             only=_names(only),

@@ -131,6 +131,7 @@ class History:
         policies: sha256 of each policy that judges it, by id.
         clock_step_ms: by how much the machine's wall clock jumped meanwhile; times are no surer than that.
         ended_ms: when all that was to come had come, or was given up on.
+        peak_bytes: the largest resident size of a consumer's process.
         watched: whether a reader ran meanwhile; without one, ``reads`` says nothing.
     """
 
@@ -141,6 +142,7 @@ class History:
     policies: dict[str, str]
     clock_step_ms: int = 0
     ended_ms: int = 0
+    peak_bytes: int = 0
     watched: bool = False
     inputs: list[Input] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)

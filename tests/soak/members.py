@@ -28,6 +28,7 @@ COMMAND: Final = (sys.executable, "-m", "stream_guard", "run")
 RESTART_S: Final = 1.0
 STOP_S: Final = 60.0
 _LOOK_S: Final = 0.05
+_SIZE_S: Final = 1.0
 State: TypeAlias = Literal["down", "running", "frozen"]
 
 
@@ -37,7 +38,12 @@ def now_ms() -> int:
 
 
 class Member:
-    """One replica: a process, and what restarts it."""
+    """One replica: a process, and what restarts it.
+
+    Attributes:
+        state: of the process.
+        peak_bytes: its largest resident size so far.
+    """
 
     def __init__(
         self, name: str, environment: Mapping[str, str], log: Path, note: Callable[[Exit], None]
@@ -52,6 +58,7 @@ class Member:
         """
         self.name = name
         self.state: State = "down"
+        self.peak_bytes = 0
         self._environment = dict(environment)
         self._log = log
         self._note = note
@@ -90,6 +97,16 @@ class Member:
         """Let it go on."""
         if self._signal(signal.SIGCONT):
             self.state = "running"
+
+    def look_at_size(self) -> None:
+        """Note the largest resident size that its process has had so far, of all its lives."""
+        if self._process is not None:
+            with contextlib.suppress(OSError):  # it has just ended
+                for line in (
+                    Path(f"/proc/{self._process.pid}/status").read_text("utf-8").splitlines()
+                ):
+                    if line.startswith("VmHWM:"):
+                        self.peak_bytes = max(self.peak_bytes, int(line.split()[1]) << 10)
 
     def kill_engine(self) -> bool:
         """Kill the engine's process alone: the fork server's child; return whether there was one."""
@@ -146,6 +163,9 @@ class Member:
                 self.state = "running"
                 if self._leaving.is_set():  # asked to leave while it was being started
                     self._signal(signal.SIGTERM)
+            while not ended.done():
+                self.look_at_size()
+                await asyncio.wait([ended], timeout=_SIZE_S)
             return await ended
         finally:
             self.state, self._process = "down", None

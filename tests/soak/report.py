@@ -57,6 +57,7 @@ def _column(history: History, found: Findings) -> dict[str, str]:
         "of aborted transactions of ours": f"{found.aborted_outcomes:,}",
         "longest time without progress": f"{found.stall_s_max:.1f} s",
         "longest takeover": _seconds(max(_known(found.takeover_s), default=None)),
+        "peak resident size of a consumer": f"{history.peak_bytes >> 20:,} MiB",
         "consumers' exits, refused by the brokers": f"{found.refused_exits:,}",
         "consumers' exits of their own, by code": ", ".join(
             f"{count} x {code}" for code, count in sorted(own.items())

@@ -389,6 +389,7 @@ async def _facts(
             policies={policy.id: policy.sha256 for policy in policies},
             clock_step_ms=steps.step_ms,
             ended_ms=ended_ms,
+            peak_bytes=max(member.peak_bytes for member in group.every),
             watched=True,
             inputs=with_deleted(left, stage.deleted),
             acknowledged=stage.poster.acknowledged,

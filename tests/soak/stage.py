@@ -37,6 +37,7 @@ class Group:
         members_max: more never run side by side, but for those that a fault adds for its time.
         members: those that are in it.
         exits: of any of them.
+        every: all that were ever in it.
     """
 
     mode: str
@@ -50,6 +51,7 @@ class Group:
     members_max: int
     members: list[Member] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
+    every: list[Member] = field(default_factory=list)
     _joined: int = 0
 
     def join(self) -> str:
@@ -68,6 +70,7 @@ class Group:
         name = f"{self.name}-{self._joined}"
         environment = {**self.environment, **variables}
         member = Member(name, environment, self.logs / f"{name}.log", self.exits.append)
+        self.every.append(member)
         member.join()
         return member
 
