@@ -1,9 +1,10 @@
 """Measures how soon a new process goes on in exactly once: ``make bench-takeover``.
 
-A process judges a backlog by a judge that answers at once, over 24 partitions. It is stopped in good order, or killed
-with its transactions open, and the next one starts. Measured is the time from that start to the first verdict that a
-reader of committed records gets. The difference between both ways is what the takeover costs: a new owner has to end
-the transactions of the dead one before it reads positions. Every run also checks that each post has one verdict.
+A process judges posts by a judge that answers at once, over 24 partitions, while more posts come. It is stopped in
+good order, or killed with its transactions open, and the next one starts. Measured is the time from that start to the
+first verdict that a reader of committed records gets. The difference between both ways is what the takeover costs: a
+new owner has to end the transactions of the dead one before it reads positions. Every run also checks that each post
+has one verdict.
 
 Target: a takeover costs at most 5 s, whatever ``delivery.transaction_timeout_ms`` is. Exit code 1: missed, or a post
 without a verdict, or with two.
@@ -39,6 +40,7 @@ PARTITIONS: Final = 24
 TAKEOVER_S_MAX: Final = 5.0
 LIMIT_S: Final = 600.0
 _SHARE_BEFORE: Final = 0.25
+_LAST_SHARE: Final = 10
 _LOOK_S: Final = 0.05
 _TIMEOUTS_MS: Final = (10_000, 100_000)
 
@@ -116,7 +118,15 @@ async def go_on_after(
     """Return the time from the second process's start to its first committed verdict, in s."""
     servers = broker.bootstrap_servers
     topics = await traffic.make_topics(broker, run, PARTITIONS)
-    await traffic.fill(servers, topics.posts, posts_of(run, posts))
+    every = list(posts_of(run, posts))
+    # Posts come while the first process works, so that it has transactions open whenever it is killed. The last ones come
+    # after it has ended, so that the second one has work, however quick the first was.
+    backlog, meanwhile, last = (
+        every[: posts // 2],
+        every[posts // 2 : -posts // _LAST_SHARE],
+        every[-posts // _LAST_SHARE :],
+    )
+    await traffic.fill(servers, topics.posts, backlog)
     policies = place / "policies"
     (port,) = free_ports(1)
     variables = environment(
@@ -133,9 +143,13 @@ async def go_on_after(
     words = ("stream_guard.cli.main", "run")
     async with reading(servers, topics.verdicts) as reader:
         async with Side(words, variables, place / f"{run}-1.log") as first:
+            await reader.until(1, first)
+            more = asyncio.create_task(traffic.fill(servers, topics.posts, meanwhile))
             await reader.until(round(posts * _SHARE_BEFORE), first)
             if not kill:
                 await first.stop()
+        await more
+        await traffic.fill(servers, topics.posts, last)
         await reader.quiet()
         before, started_s = reader.count, time.monotonic()
         async with Side(words, variables, place / f"{run}-2.log") as second:

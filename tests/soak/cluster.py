@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import psutil
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient, NewTopic, RecordsToDelete
-from aiokafka.errors import KafkaError, TopicAlreadyExistsError
+from aiokafka.admin import AIOKafkaAdminClient, RecordsToDelete
+from aiokafka.errors import KafkaError
+from aiokafka.protocol.admin import AlterPartitionReassignmentsRequest
 
 from tests.soak import schedule
 from tests.soak.members import now_ms
@@ -165,27 +166,33 @@ class Cluster:
         java.rlimit(psutil.RLIMIT_FSIZE, (1, hard))
         await asyncio.to_thread(java.wait, _HALT_S)
 
-    async def create_weak_topic(self, topic: str, partitions: int, node: int) -> None:
-        """Create a topic whose last partition has one replica alone, on this broker; the others have all three.
+    async def weaken(self, topic: str, partition: int, node: int) -> None:
+        """Have a partition held by this broker alone, and return once it is.
 
-        Kafka asks no more replicas of a partition to be in sync than it has.
+        Kafka asks no more replicas of a partition to be in sync than it has. A topic cannot be created like that: all
+        its partitions have as many replicas then.
         """
-        others = [number for number in range(1, self.broker.brokers + 1) if number != node]
-        assignment = {
-            number: [node, *others] if number % 2 else [*others, node]
-            for number in range(partitions - 1)
-        }
-        assignment[partitions - 1] = [node]
-        new = NewTopic(topic, -1, -1, replica_assignments=assignment, topic_configs=dict(STAMPED))
 
-        async def create(admin: AIOKafkaAdminClient) -> bool | None:
-            with contextlib.suppress(TopicAlreadyExistsError):
-                await admin.create_topics([new])
+        async def move(admin: AIOKafkaAdminClient) -> bool:
+            request = AlterPartitionReassignmentsRequest(
+                5_000, [(topic, [(partition, [node], {})], {})], {}
+            )
+            answer = await admin._send_to_controller(request)
+            codes = [answer.error_code, *(p[1] for t in answer.responses for p in t[1])]
+            if any(codes):
+                message = f"the reassignment was refused: {codes}"
+                raise ValueError(message)
+            return True
+
+        async def moved(admin: AIOKafkaAdminClient) -> bool | None:
             (about,) = await admin.describe_topics([topic])
-            led = [p for p in about["partitions"] if p["leader"] >= 0]
-            return True if len(led) == partitions else None
+            (found,) = (p for p in about["partitions"] if p["partition"] == partition)
+            return (
+                True if found["replicas"] == found["isr"] == [found["leader"]] == [node] else None
+            )
 
-        await self.ask(create)
+        await self.ask(move)
+        await self.ask(moved, WHOLE_S)
 
     async def delete_records(self, topic: str, partition: int, before: int) -> int:
         """Delete the records before an offset, as retention does; return when that was begun, in ms."""
