@@ -119,7 +119,7 @@ async def go_on_after(
     servers = broker.bootstrap_servers
     topics = await traffic.make_topics(broker, run, PARTITIONS)
     every = list(posts_of(run, posts))
-    # Posts come while the first process works, so that it has transactions open whenever it is killed. The last ones come
+    # Posts come while the first process works, so that it has transactions open whenever it is killed. The last come
     # after it has ended, so that the second one has work, however quick the first was.
     backlog, meanwhile, last = (
         every[: posts // 2],

@@ -47,13 +47,22 @@ class BrokerFaults:
         return f"broker {node}, {what}"
 
     async def leaderless(self, fault: Planned) -> str:
-        """Kill the broker that alone holds one partition of each verdict topic; other partitions get new leaders."""
-        stage = self._stage
+        """Leave one verdict partition one replica, and stop its broker; other partitions get new leaders.
+
+        It is stopped in good order: of a killed one Kafka does not know whether it has all that it acknowledged, and
+        makes it no leader again.
+        """
+        stage, cluster = self._stage, self._stage.cluster
+        topic = stage.group(fault.draw).verdicts
+        partition, node = await cluster.leader(topic, fault.draw)
+        every = await cluster.replicas(topic, partition)
+        await cluster.assign(topic, partition, [node])
         stage.strike()
-        await stage.cluster.kill(stage.weak_node)
-        await self._return(stage.weak_node, fault.hold_s)
+        await cluster.stop(node)
+        await self._return(node, fault.hold_s)
+        await cluster.assign(topic, partition, every)
         await stage.whole()
-        return f"the last verdict partition, with broker {stage.weak_node}"
+        return f"partition {partition} of {topic}, with broker {node}"
 
     async def fill_disk(self, fault: Planned) -> str:
         """Let no file of a broker grow any more; Kafka then halts the broker, which has one disk."""

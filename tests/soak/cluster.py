@@ -166,16 +166,25 @@ class Cluster:
         java.rlimit(psutil.RLIMIT_FSIZE, (1, hard))
         await asyncio.to_thread(java.wait, _HALT_S)
 
-    async def weaken(self, topic: str, partition: int, node: int) -> None:
-        """Have a partition held by this broker alone, and return once it is.
+    async def replicas(self, topic: str, partition: int) -> list[int]:
+        """Return the brokers that hold a partition."""
 
-        Kafka asks no more replicas of a partition to be in sync than it has. A topic cannot be created like that: all
-        its partitions have as many replicas then.
+        async def question(admin: AIOKafkaAdminClient) -> list[int]:
+            (about,) = await admin.describe_topics([topic])
+            (found,) = (p for p in about["partitions"] if p["partition"] == partition)
+            return [int(node) for node in found["replicas"]]
+
+        return await self.ask(question)
+
+    async def assign(self, topic: str, partition: int, nodes: Sequence[int]) -> None:
+        """Have a partition held by these brokers, and return once it is.
+
+        Kafka asks no more replicas of a partition to be in sync than it has.
         """
 
         async def move(admin: AIOKafkaAdminClient) -> bool:
             request = AlterPartitionReassignmentsRequest(
-                5_000, [(topic, [(partition, [node], {})], {})], {}
+                5_000, [(topic, [(partition, list(nodes), {})], {})], {}
             )
             answer = await admin._send_to_controller(request)
             codes = [answer.error_code, *(p[1] for t in answer.responses for p in t[1])]
@@ -187,9 +196,8 @@ class Cluster:
         async def moved(admin: AIOKafkaAdminClient) -> bool | None:
             (about,) = await admin.describe_topics([topic])
             (found,) = (p for p in about["partitions"] if p["partition"] == partition)
-            return (
-                True if found["replicas"] == found["isr"] == [found["leader"]] == [node] else None
-            )
+            good = sorted(found["replicas"]) == sorted(found["isr"]) == sorted(nodes)
+            return True if good and found["leader"] in nodes else None
 
         await self.ask(move)
         await self.ask(moved, WHOLE_S)

@@ -169,19 +169,16 @@ async def _soak(
     cluster = Cluster(broker)
     groups = [_group(options, mode, broker, secrets) for mode in options.modes]
     written = {t: OUT_PARTITIONS for g in groups for t in (g.verdicts, g.dead_letters)}
-    weak_node = 1 + options.seed % BROKERS
     for topic, partitions in {POSTS_TOPIC: PARTITIONS, **written}.items():
         await asyncio.to_thread(
             broker.create_topics, topic, partitions=partitions, configs=STAMPED, timeout_s=60
         )
-    for group in groups:
-        await cluster.weaken(group.verdicts, OUT_PARTITIONS - 1, weak_node)
     archive, configs = access.archive()
     await asyncio.to_thread(broker.create_topics, archive, configs=configs, timeout_s=60)
     for group in groups:
         await group.user.grant_all(group.environment)
     poster = _poster(options, cluster.bootstrap, len(planned))
-    stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS, weak_node)
+    stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS)
     adversary = Adversary(stage, say)
     reader = LiveReader(cluster.bootstrap, written)
     steps = _Clock()

@@ -97,7 +97,6 @@ class Stage:
         proxies: between consumers and brokers, in the order of the brokers.
         posts: the input topic.
         partitions: how many it has.
-        weak_node: the broker that alone holds the last partition of each verdict topic.
         deleted: records of the input that retention deleted, as they were.
         begin_ms: when the fault under way struck, which is after its victim was found.
     """
@@ -108,7 +107,6 @@ class Stage:
     proxies: Sequence[Proxy]
     posts: str
     partitions: int
-    weak_node: int
     deleted: list[Input] = field(default_factory=list)
     begin_ms: int = 0
 
