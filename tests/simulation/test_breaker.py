@@ -167,7 +167,7 @@ class World:
         elif what == "late" and self.late:
             self.log.append(self.late.pop(self.random.randrange(len(self.late))))
         elif what == "reset":
-            for pair in replica.book.reset(self.now_ms):
+            for pair in replica.book.reset(self.now_ms, replica.now_ms):
                 self.resets += 1
                 self.log.append(pair)
 

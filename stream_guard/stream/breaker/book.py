@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias
 
 from stream_guard.stream.breaker.baseline import Hours
 from stream_guard.stream.breaker.entries import (
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from stream_guard.stream.breaker.ledger import Allowed
     from stream_guard.stream.breaker.limits import Held, Scope
 
+_AHEAD_MS: Final = 60_000
 Decision: TypeAlias = Literal["taken", "limited", "waiting"]
 
 
@@ -154,6 +155,7 @@ class Book:
     def reset(
         self,
         at_ms: int,
+        now_ms: int,
         *,
         action: str | None = None,
         policy: str | None = None,
@@ -163,16 +165,17 @@ class Book:
 
         Args:
             at_ms: when a person decided so, Unix time in ms; breakers that opened later stay open.
+            now_ms: Unix time in ms. A breaker that opened after it has the time of a clock that is ahead: it closes.
             action: close only breakers of this action; None closes those of any.
             policy: the same of a policy.
             tenant: the same of a tenant.
         """
         wanted = (policy, tenant, action)
         return [
-            ResetEntry(scope, at_ms).encode()
+            ResetEntry(scope, at_ms, ledger.trip.at_ms).encode()
             for scope, ledger in self._ledgers.items()
             if ledger.trip is not None
-            and ledger.trip.at_ms <= at_ms
+            and (ledger.trip.at_ms <= at_ms or ledger.trip.at_ms > now_ms + _AHEAD_MS)
             and all(a is None or a == b for a, b in zip(wanted, scope[1:], strict=True))
         ]
 

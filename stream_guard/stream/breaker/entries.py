@@ -98,14 +98,22 @@ class TripEntry(NamedTuple):
 
 
 class ResetEntry(NamedTuple):
-    """A person closed a breaker at ``at_ms``, Unix time in ms."""
+    """A person closed a breaker.
+
+    Attributes:
+        scope: what it limits.
+        at_ms: when it was decided, Unix time in ms.
+        trip_at_ms: the time of the trip that it closes, by the clock of the replica that opened it.
+    """
 
     scope: Scope
     at_ms: int
+    trip_at_ms: int
 
     def encode(self) -> Pair:
         """Return the record."""
-        return orjson.dumps(["reset", *self.scope]), orjson.dumps({"at_ms": self.at_ms})
+        value = {"at_ms": self.at_ms, "trip_at_ms": self.trip_at_ms}
+        return orjson.dumps(["reset", *self.scope]), orjson.dumps(value)
 
 
 Entry: TypeAlias = CountEntry | HourEntry | TripEntry | ResetEntry
@@ -138,4 +146,6 @@ def _decode(kind: str, rest: Sequence[Any], fields: dict[str, Any]) -> Entry | N
         generation, part, at_ms = (int(fields[name]) for name in ("generation", "part", "at_ms"))
         counted, allowed = int(fields["counted"]), int(fields["allowed"])
         return TripEntry(scope, generation, part, at_ms, str(fields["cause"]), counted, allowed)
-    return ResetEntry(scope, int(fields["at_ms"])) if kind == "reset" else None
+    if kind == "reset":
+        return ResetEntry(scope, int(fields["at_ms"]), int(fields["trip_at_ms"]))
+    return None

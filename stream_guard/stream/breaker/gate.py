@@ -178,7 +178,8 @@ class ActionGate:
         if self._log is None:
             self._early.append((at_ms, action, policy, tenant))  # read before the breakers were
             return
-        self._outbox += self._book.reset(at_ms, action=action, policy=policy, tenant=tenant)
+        names = {"action": action, "policy": policy, "tenant": tenant}
+        self._outbox += self._book.reset(at_ms, self._now_ms(), **names)
         self._wake.set()
 
     # Deciding

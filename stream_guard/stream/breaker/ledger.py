@@ -359,7 +359,7 @@ class Ledger:
         """Take a reset; return whether it closes the breaker. One that is older than the trip closes nothing."""
         if entry.at_ms <= self.generation:
             return False
-        if self.trip is not None and self.trip.at_ms > entry.at_ms:
+        if self.trip is not None and self.trip.at_ms > max(entry.at_ms, entry.trip_at_ms):
             return False
         was_open = self.trip is not None
         self._begin(entry.at_ms)

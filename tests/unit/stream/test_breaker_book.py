@@ -170,14 +170,25 @@ def test_reservations_of_a_clock_that_is_ahead_count() -> None:
 def test_a_reset_counts_from_zero_and_an_older_one_does_nothing() -> None:
     one, log, held = book("a"), Log(), limited(3)
     take(one, held, log, 5)
-    assert one.reset(NOW_MS - 1) == [], "decided before the breaker opened"
-    assert one.reset(NOW_MS + 1, action="warn") == []
-    (pair,) = one.reset(NOW_MS + 1, action="remove")
+    assert one.reset(NOW_MS - 1, NOW_MS) == [], "decided before the breaker opened"
+    assert one.reset(NOW_MS + 1, NOW_MS + 1, action="warn") == []
+    (pair,) = one.reset(NOW_MS + 1, NOW_MS + 1, action="remove")
     one.read([(len(log.records), *pair)], NOW_MS + 2)
     assert one.decide(held, NOW_MS + 2) == "waiting"
     assert not list(one.open(NOW_MS + 2))
     one.read([(len(log.records) + 1, *pair)], NOW_MS + 3)
     assert one.decide(held, NOW_MS + 3) == "waiting", "a repeated reset is no second one"
+
+
+def test_a_person_can_close_what_a_clock_that_is_ahead_has_opened() -> None:
+    log, held = Log(), limited(1)
+    ahead, one = book("a"), book("b")
+    take(ahead, held, log, 2, NOW_MS + 3_600_000)
+    one.read(log.records, NOW_MS)
+    assert one.decide(held, NOW_MS) == "limited"
+    (pair,) = one.reset(NOW_MS, NOW_MS)
+    one.read([(len(log.records), *pair)], NOW_MS)
+    assert one.decide(held, NOW_MS) == "waiting"
 
 
 def test_a_share_is_of_the_posts_of_all_replicas() -> None:
