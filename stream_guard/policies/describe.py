@@ -69,6 +69,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         if policy.thresholds
         else None,
         "golden_set": policy.golden_set,
+        "limits": [terms.model_dump(exclude_defaults=True) for terms in policy.limits] or None,
         "calibration": describe_calibration(policy),
         "labels": [
             {
@@ -181,7 +182,7 @@ def show_lines(policy: Policy) -> Iterator[str]:
         *(("judge",) if policy.judge != "post" else ()),
     ):
         yield f"{key:<21} {described[key]}"
-    for key in ("tiers", "classifier", "thresholds", "golden_set", "calibration"):
+    for key in ("tiers", "classifier", "thresholds", "golden_set", "limits", "calibration"):
         if described[key] is not None:
             yield f"{key:<21} {described[key]}"
     yield "labels"

@@ -113,6 +113,7 @@ def _metadata(policy: Policy | None) -> dict[str, Any]:
             "tiers",
             "thresholds",
             "golden_set",
+            "limits",
         )
     }
     for label in described["labels"]:
