@@ -15,6 +15,8 @@ from stream_guard.policies.text import read_sections
 from stream_guard.records.post import Post, PostParser
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import PostSettings
 
@@ -120,16 +122,34 @@ def _post(post_id: str, text: str) -> Post:
     return Post(post_id, text, hashlib.sha256(data).hexdigest(), len(data))
 
 
-def read_sample(file: Path | None, policy: Policy, folder: Path, parser: PostParser) -> list[Post]:
+def read_sample(
+    file: Path | None,
+    policy: Policy,
+    folder: Path,
+    settings: PostSettings,
+    text_column: str | None = None,
+) -> list[Post]:
     """Return posts to try a policy on: of a file, else of its golden set, else the examples in its text.
 
+    Args:
+        file: ``.csv``, ``.jsonl``, or one text a line.
+        policy: its golden set and its examples are used without a file.
+        folder: of the policies.
+        settings: where records have their fields.
+        text_column: where the file has the text: a column's name or its number from 1, in JSON lines a name or a JSON
+            pointer. None: one of the usual names, in JSON lines ``post.text``.
+
     Raises:
-        SettingsError: the file cannot be read, or holds no post.
+        SettingsError: the file cannot be read, holds no post, or has no such column.
         PolicyError: no file is named, and the policy has neither a golden set nor examples.
     """
     if file is None and policy.golden_set is not None:
         file = folder / policy.id / policy.golden_set
     if file is None:
+        if text_column is not None:
+            raise SettingsError(
+                "--text-column names a column of a file; give the file with --posts"
+            )
         examples = find_examples(read_sections(policy.text), policy.taxonomy)
         texts = list(dict.fromkeys(example.text for example in examples))
         if not texts:
@@ -144,35 +164,71 @@ def read_sample(file: Path | None, policy: Policy, folder: Path, parser: PostPar
     except (OSError, UnicodeDecodeError) as error:
         message = f"--posts {file}: {error}"
         raise SettingsError(message) from error
-    found = _sample(file, content, parser)
+    found = _sample(file, content, settings, text_column)
     if not found:
         message = f"--posts {file}: holds no post"
         raise SettingsError(message)
     return found
 
 
-def _sample(file: Path, content: str, parser: PostParser) -> list[Post]:
+def _sample(
+    file: Path, content: str, settings: PostSettings, text_column: str | None
+) -> list[Post]:
     if file.suffix == ".csv":
-        return [
-            _post(str(number), text) for number, text in enumerate(_csv_texts(file, content), 1)
-        ]
+        texts = _csv_texts(file, content, text_column)
+        return [_post(str(number), text) for number, text in enumerate(texts, 1)]
     lines = [(n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip()]
     if file.suffix == ".jsonl":
+        if text_column is not None:
+            place = text_column if text_column.startswith("/") else f"/{text_column}"
+            settings = settings.model_copy(update={"text": place})
+        parser = PostParser(settings)
         return [_record(file, number, line, parser) for number, line in lines]
+    if text_column is not None:
+        message = f"--text-column {text_column}: {file} has no columns; name a .csv or .jsonl file"
+        raise SettingsError(message)
     return [_post(str(number), line) for number, line in lines]
 
 
-def _csv_texts(file: Path, content: str) -> list[str]:
+def _csv_texts(file: Path, content: str, text_column: str | None) -> list[str]:
     # Published sets begin with a notice; the header is the first line with a column that we know.
     lines = content.splitlines(keepends=True)
-    for start, line in enumerate(lines[:_HEADER_LINES_MAX]):
-        names = [name.strip().casefold() for name in next(csv.reader([line]), [])]
-        column = next((names.index(name) for name in _TEXT_COLUMNS if name in names), None)
+    heads = [next(csv.reader([line]), []) for line in lines[:_HEADER_LINES_MAX]]
+    header = _fullest(heads)
+    for start, head in enumerate(heads):
+        column = _text_column(head, text_column, is_header=head is header)
         if column is not None:
             rows = csv.reader(io.StringIO("".join(lines[start + 1 :])))
             return [row[column] for row in rows if len(row) > column and row[column].strip()]
-    message = f"--posts {file}: no text column; name one of its columns {', '.join(_TEXT_COLUMNS)}"
+    if text_column is not None:
+        there = ", ".join(
+            name.strip() or f"(column {n})" for n, name in enumerate(_fullest(heads), 1)
+        )
+        message = f"--posts {file}: no column {text_column!r}; set --text-column to one of: {there}, or to its number"
+        raise SettingsError(message)
+    message = (
+        f"--posts {file}: no text column; set --text-column to its name or number, or name one of its columns "
+        f"{', '.join(_TEXT_COLUMNS)}"
+    )
     raise SettingsError(message)
+
+
+def _text_column(head: Sequence[str], wanted: str | None, *, is_header: bool) -> int | None:
+    """Return the number from 0 of the text's column, if this line is the header."""
+    names = [name.strip().casefold() for name in head]
+    if wanted is None:
+        return next((names.index(name) for name in _TEXT_COLUMNS if name in names), None)
+    number = int(wanted) if wanted.isascii() and wanted.isdecimal() else None
+    if number is not None and not is_header:
+        return None  # a row may hold this number
+    if wanted.strip().casefold() in names:
+        return names.index(wanted.strip().casefold())
+    return number - 1 if number is not None and 0 < number <= len(names) else None
+
+
+def _fullest(heads: Sequence[Sequence[str]]) -> Sequence[str]:
+    """Return the first line with the most cells: a notice fills one cell and a header several."""
+    return max(heads, key=len, default=())
 
 
 def _record(file: Path, number: int, line: str, parser: PostParser) -> Post:

@@ -23,7 +23,6 @@ from stream_guard.cli.terminal import (
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError
 from stream_guard.policies.policy import PolicySet
-from stream_guard.records.post import PostParser
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -40,6 +39,14 @@ PostsOption = Annotated[
         "Default: the policy's golden set, else the quoted examples in its text.",
     ),
 ]
+TextColumnOption = Annotated[
+    str | None,
+    typer.Option(
+        "--text-column",
+        metavar="COLUMN",
+        help="Column of the posts' text: its name or its number from 1; in .jsonl a name or a JSON pointer.",
+    ),
+]
 HiddenMaxOption = Annotated[
     float | None,
     typer.Option(
@@ -52,9 +59,10 @@ HiddenMaxOption = Annotated[
 ]
 
 
-def attack(
+def attack(  # noqa: PLR0913 - each is an option of the command
     slug: SlugArgument,
     posts: PostsOption = None,
+    text_column: TextColumnOption = None,
     path: PathOption = None,
     config: ConfigOption = None,
     *,
@@ -74,7 +82,7 @@ def attack(
     configure_logs(settings.telemetry)
     folder, policies = load_folder(path, config)
     policy = find_policy(policies, slug)
-    found = read_sample(posts, policy, folder, PostParser(settings.post))[:posts_max]
+    found = read_sample(posts, policy, folder, settings.post, text_column)[:posts_max]
     judge = studio_judge(settings, no_studio=no_studio) or make_judge(settings.engine)
     with stdout_kept_clean(), show_progress("judging") as progress:
         only = PolicySet({policy.id: policy}, default=(policy.id,))

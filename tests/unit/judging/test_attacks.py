@@ -20,7 +20,7 @@ from stream_guard.judging.families.harmony.tokens import MARKERS
 from stream_guard.judging.hostile_posts import ATTACKS, attacked
 from stream_guard.offline.attack import run_attacks
 from stream_guard.policies.policy import PolicySet, make_policy
-from stream_guard.records.post import Post, PostParser
+from stream_guard.records.post import Post
 from stream_guard.settings import PostSettings
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ POLICY = make_policy(
     b'- "buy now, cheap pills" -> VIOLATES\n- "good morning" -> SAFE\n',
 )
 POLICIES = PolicySet({"spam": POLICY}, default=("spam",))
-PARSER = PostParser(PostSettings())
+POSTS = PostSettings()
 
 
 def a_post(text: str, number: int = 1) -> Post:
@@ -232,7 +232,7 @@ async def test_a_judge_that_dies_is_an_error_and_is_closed() -> None:
 
 
 def test_posts_come_from_the_examples_in_the_policy(tmp_path: Path) -> None:
-    posts = read_sample(None, POLICY, tmp_path, PARSER)
+    posts = read_sample(None, POLICY, tmp_path, POSTS)
     assert [post.text for post in posts] == ["buy now, cheap pills", "good morning"]
 
 
@@ -242,7 +242,7 @@ def test_posts_come_from_the_golden_set_where_there_is_one(tmp_path: Path) -> No
         "Use of this set is subject to its notice.\ntext,label\none,1\n\ntwo,0\n"
     )
     policy = replace(POLICY, golden_set="golden.csv")
-    assert [p.text for p in read_sample(None, policy, tmp_path, PARSER)] == ["one", "two"]
+    assert [p.text for p in read_sample(None, policy, tmp_path, POSTS)] == ["one", "two"]
 
 
 @pytest.mark.parametrize(
@@ -255,7 +255,7 @@ def test_posts_come_from_the_golden_set_where_there_is_one(tmp_path: Path) -> No
 )
 def test_posts_come_from_files_of_three_kinds(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    posts = read_sample(tmp_path / name, POLICY, tmp_path, PARSER)
+    posts = read_sample(tmp_path / name, POLICY, tmp_path, POSTS)
     assert [post.text for post in posts] == ["one", "two"]
 
 
@@ -274,12 +274,60 @@ def test_a_file_without_posts_is_named(
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(SettingsError, match=what):
-        read_sample(tmp_path / name, POLICY, tmp_path, PARSER)
+        read_sample(tmp_path / name, POLICY, tmp_path, POSTS)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "column"),
+    [
+        ("p.csv", "id,Body,label\n1,one,1\n2,two,0\n", "body"),
+        ("p.csv", "id,,label\n1,one,1\n2,two,0\n", "2"),
+        ("p.csv", "A notice.\nid,,label\n1,one,1\n2,two,0\n", "2"),
+        ("p.csv", "2,text\none,x\ntwo,x\n", "2"),
+        ("p.csv", "A notice.\none,other\none,x\ntwo,x\n", "1"),
+        (
+            "p.jsonl",
+            '{"id":1,"body":{"text":"one"}}\n{"id":2,"body":{"text":"two"}}\n',
+            "/body/text",
+        ),
+        ("p.jsonl", '{"id":1,"body":"one"}\n{"id":2,"body":"two"}\n', "body"),
+    ],
+)
+def test_a_column_of_any_name_or_of_none_holds_the_text(
+    tmp_path: Path, name: str, content: str, column: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    posts = read_sample(tmp_path / name, POLICY, tmp_path, POSTS, column)
+    assert [post.text for post in posts] == ["one", "two"]
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "what"),
+    [
+        (
+            "p.csv",
+            "4",
+            r"no column '4'; set --text-column to one of: id, \(column 2\), label, or to its number",
+        ),
+        ("p.csv", "0", "no column '0'"),
+        ("p.csv", "body", "no column 'body'"),
+        ("p.txt", "2", "has no columns; name a .csv or .jsonl file"),
+        (None, "2", "give the file with --posts"),
+    ],
+)
+def test_a_column_that_is_not_there_is_named(
+    tmp_path: Path, name: str | None, column: str, what: str
+) -> None:
+    file = None if name is None else tmp_path / name
+    if file is not None:
+        file.write_text("id,,label\n1,one,1\n")
+    with pytest.raises(SettingsError, match=what):
+        read_sample(file, POLICY, tmp_path, POSTS, column)
 
 
 def test_a_policy_without_examples_asks_for_posts(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="--posts FILE"):
-        read_sample(None, make_policy("bare", b"No spam."), tmp_path, PARSER)
+        read_sample(None, make_policy("bare", b"No spam."), tmp_path, POSTS)
 
 
 def test_the_command_shows_a_table_and_fails_over_the_limit(
@@ -298,3 +346,7 @@ def test_the_command_shows_a_table_and_fails_over_the_limit(
     over = CliRunner().invoke(app, [*command, "--hidden-max", "0.01"])
     assert "--hidden-max is 1.0%" in str(over.exception)
     assert CliRunner().invoke(app, [*command, "--hidden-max", "1"]).exit_code == 0
+    own = tmp_path / "own.csv"
+    own.write_text("id,\n1,buy now\n2,cheap pills\n3,good morning\n")
+    named = CliRunner().invoke(app, [*command, "--posts", str(own), "--text-column", "2"])
+    assert "3 posts" in named.output
