@@ -30,7 +30,7 @@ from grpc_tools import protoc
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 TYPE = "application/vnd.schemaregistry.v1+json"
 
@@ -101,15 +101,26 @@ class Registry:
             return self._schemas(parts[1:], form)
         if parts[:1] == ["config"]:
             return self._config(body)
-        if route == "GET/subjects":
-            return sorted(self.subjects)
-        if route == "GET/subjects/*/versions":
-            return [*range(1, len(self._versions(parts[1])) + 1)]
-        if route == "GET/subjects/*/versions/*":
-            return self._version(parts[1], parts[3], form)
-        if route in ("POST/subjects/*/versions", "POST/subjects/*"):
-            return (self._register if len(parts) > 2 else self._look_up)(parts[1], body)
-        raise _no_path()
+        if parts[:2] == ["compatibility", "subjects"] and parts[3:] == ["versions"]:
+            return self._compatibility(parts[2], body)
+        routes: dict[str, Callable[[], Any]] = {
+            "GET/subjects": lambda: sorted(self.subjects),
+            "GET/subjects/*/versions": lambda: [*range(1, len(self._versions(parts[1])) + 1)],
+            "GET/subjects/*/versions/*": lambda: self._version(parts[1], parts[3], form),
+            "POST/subjects/*/versions": lambda: self._register(parts[1], body),
+            "POST/subjects/*": lambda: self._look_up(parts[1], body),
+        }
+        if route not in routes:
+            raise _no_path()
+        return routes[route]()
+
+    def _compatibility(self, subject: str, body: dict[str, Any]) -> dict[str, bool]:
+        latest = self.schemas[self._versions(subject)[-1] - 1]
+        try:
+            self._check_compatible(subject, {"schemaType": "AVRO", **body}, latest)
+        except RefusedError:
+            return {"is_compatible": False}
+        return {"is_compatible": True}
 
     def _schemas(self, parts: list[str], form: str) -> Any:
         if parts == ["types"]:

@@ -118,7 +118,7 @@ def _make_sink(
         return FileSink(output, resume=resume)
     if output_topic is not None:
         check_output_topic(settings.kafka, output_topic, topic)
-        return TopicSink(settings.kafka, output_topic)
+        return TopicSink(settings, output_topic)
     return NoSink()
 
 

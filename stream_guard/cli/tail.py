@@ -12,6 +12,7 @@ import typer
 
 from stream_guard.cli.options import ConfigOption
 from stream_guard.cli.terminal import at_terminal, live_view, say, warn, write_json_line
+from stream_guard.core.errors import RecordError
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from stream_guard.settings import Settings
 
 _NO_VERDICT = "a record of the verdict topic holds no verdict"
-_UNREADABLE = (orjson.JSONDecodeError, KeyError, TypeError, AttributeError)
+_UNREADABLE = (orjson.JSONDecodeError, RecordError, KeyError, TypeError, AttributeError)
 
 
 def tail(
@@ -52,29 +53,32 @@ def tail(
     settings = load_settings(config)
     values = tail_verdicts(settings.kafka, from_beginning=beginning, limit=limit)
     live = at_terminal() and not (json or lines)
-    asyncio.run(_watch(settings, values, metrics) if live else _write(values, json=json))
+    asyncio.run(_watch(settings, values, metrics) if live else _write(settings, values, json=json))
 
 
-async def _write(values: AsyncIterator[bytes], *, json: bool) -> None:
+async def _write(settings: Settings, values: AsyncIterator[bytes], *, json: bool) -> None:
     from stream_guard.cli.views.verdict_line import verdict_heads, verdict_line
-    from stream_guard.records.verdict_event import decode_verdict
+    from stream_guard.kafka.registry.written import open_verdicts
 
     if at_terminal() and not json:
         say(verdict_heads())
-    async for value in values:
-        try:
-            if json:
-                write_json_line(orjson.loads(value))
-            else:
-                say(verdict_line(decode_verdict(value)))
-        except _UNREADABLE:
-            warn(_NO_VERDICT)
+    async with open_verdicts(settings) as verdicts:
+        async for value in values:
+            try:
+                if json:
+                    # Of a structured CloudEvent the whole event.
+                    whole = value.startswith(b"{")
+                    write_json_line(orjson.loads(value) if whole else await verdicts.read(value))
+                else:
+                    say(verdict_line(await verdicts.read(value)))
+            except _UNREADABLE:
+                warn(_NO_VERDICT)
 
 
 async def _watch(settings: Settings, values: AsyncIterator[bytes], metrics: str | None) -> None:
     from stream_guard.cli.metrics_poll import follow
     from stream_guard.cli.views.live import LiveView
-    from stream_guard.records.verdict_event import decode_verdict
+    from stream_guard.kafka.registry.written import open_verdicts
 
     view = LiveView(time.monotonic())
     address = metrics or f"http://localhost:{settings.http.port}/metrics"
@@ -85,9 +89,10 @@ async def _watch(settings: Settings, values: AsyncIterator[bytes], metrics: str 
 
     try:
         with live_view(render):
-            async for value in values:
-                with contextlib.suppress(*_UNREADABLE):
-                    view.add(decode_verdict(value), time.monotonic())
+            async with open_verdicts(settings) as verdicts:
+                async for value in values:
+                    with contextlib.suppress(*_UNREADABLE):
+                        view.add(await verdicts.read(value), time.monotonic())
     finally:
         following.cancel()
         await asyncio.gather(following, return_exceptions=True)

@@ -8,7 +8,13 @@
 from __future__ import annotations
 
 from stream_guard.client.consumer import VerdictConsumer
-from stream_guard.client.errors import BrokerError, ClientError, UnreadableVerdictError
+from stream_guard.client.errors import (
+    BrokerError,
+    ClientError,
+    RegistryError,
+    UnreadableVerdictError,
+)
+from stream_guard.client.registry import SchemaRegistry
 from stream_guard.client.verdicts import (
     Confidence,
     Content,
@@ -28,6 +34,8 @@ __all__ = [
     "Content",
     "PolicyRef",
     "Provenance",
+    "RegistryError",
+    "SchemaRegistry",
     "SourceRef",
     "Timing",
     "UnreadableVerdictError",

@@ -15,7 +15,7 @@ import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError
 
-from stream_guard.client.errors import BrokerError, UnreadableVerdictError
+from stream_guard.client.errors import BrokerError, RegistryError, UnreadableVerdictError
 from stream_guard.client.filters import Wanted
 from stream_guard.client.verdicts import parse_verdict
 from stream_guard.client.window import Window
@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from stream_guard.client.registry import SchemaRegistry
     from stream_guard.client.verdicts import Verdict
     from stream_guard.core.vocabulary import Severity
 
 _log = structlog.get_logger(__name__)
 DEFAULT_TOPIC: Final = "stream-guard.verdicts"
 _POLL_TIMEOUT_MS: Final = 500
+_REGISTRY_PAUSE_S: Final = 1.0
 
 
 class VerdictConsumer:
@@ -58,6 +60,8 @@ class VerdictConsumer:
         commit_interval_s: how often positions of handled verdicts are committed.
         start_timeout_s: timeout of the connection to the broker.
         on_unreadable: called with the error of an unreadable verdict, which is then ignored; by default it is raised.
+        registry: has the schemas of a deployment that writes Avro (``output.format``). While it does not answer, the
+            consumer waits and asks again. None: only JSON can be read.
         client_options: passed to aiokafka's consumer (``security_protocol``, ``ssl_context``, ...).
 
     Raises:
@@ -83,6 +87,7 @@ class VerdictConsumer:
         commit_interval_s: float = 1,
         start_timeout_s: float = 30,
         on_unreadable: Callable[[UnreadableVerdictError], None] | None = None,
+        registry: SchemaRegistry | None = None,
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
         self._wanted = Wanted(policies, decisions, severity_min, shadows)
@@ -93,6 +98,7 @@ class VerdictConsumer:
         self._commit_interval_s = commit_interval_s
         self._start_timeout_s = start_timeout_s
         self._on_unreadable = on_unreadable
+        self._registry = registry
         self._group_id = group_id
         self._offset_reset = "earliest" if from_beginning else "latest"
         self._options = dict(client_options or {})
@@ -108,6 +114,8 @@ class VerdictConsumer:
     async def __aenter__(self) -> Self:
         """Join the group. Raises BrokerError where that fails."""
         self._consumer = self._make_consumer()
+        if self._registry is not None:
+            await self._registry.__aenter__()
         try:
             async with asyncio.timeout(self._start_timeout_s):
                 await self._consumer.start()
@@ -166,6 +174,8 @@ class VerdictConsumer:
                 for records in fetched.values():
                     self._buffer.extend(records)
                 continue
+            if not await self._has_schema(self._buffer[0]):
+                continue  # a rebalance may have emptied the buffer meanwhile
             record = self._buffer.popleft()
             self._in_hand = record
             verdict = self._read(record)
@@ -173,11 +183,24 @@ class VerdictConsumer:
                 self._idle.clear()
                 yield verdict
 
+    async def _has_schema(self, record: Any) -> bool:  # noqa: ANN401 - aiokafka ships no types
+        """Return whether a record can be read now; fetch its schema where it cannot, and return False then."""
+        registry = self._registry
+        if registry is None or registry.is_known(record.value):
+            return True
+        try:
+            await registry.fetch(record.value)
+        except RegistryError as error:
+            _log.warning("registry_failed", error=str(error), pause_s=_REGISTRY_PAUSE_S)
+            await asyncio.sleep(_REGISTRY_PAUSE_S)
+        return False
+
     def _read(self, record: Any) -> Verdict | None:  # noqa: ANN401 - aiokafka ships no types
         """Return a record's verdict; None if it is filtered out or a duplicate."""
         place = f"{record.topic}/{record.partition}/{record.offset}"
         try:
-            verdict = parse_verdict(record.value, place)
+            schemas = None if self._registry is None else self._registry.known
+            verdict = parse_verdict(record.value, place, schemas)
         except UnreadableVerdictError as error:
             if self._on_unreadable is None:
                 self._in_hand = None  # not handled: it is returned again until the caller decides
@@ -233,6 +256,8 @@ class VerdictConsumer:
             self._in_hand = None
 
     async def _stop(self) -> None:
+        if self._registry is not None:
+            await self._registry.__aexit__()
         await stop_within(self._consumer.stop(), self._start_timeout_s)
 
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from stream_guard.core.errors import BrokerError, StreamGuardError
+from stream_guard.core.errors import BrokerError, RegistryError, StreamGuardError
 
-__all__ = ["BrokerError", "ClientError", "UnreadableVerdictError"]
+__all__ = ["BrokerError", "ClientError", "RegistryError", "UnreadableVerdictError"]
 
 
 class ClientError(StreamGuardError):

@@ -1,18 +1,22 @@
-"""Verdicts as typed, immutable objects, parsed from the JSON that Stream Guard publishes.
+"""Verdicts as typed, immutable objects, parsed from the JSON or Avro that Stream Guard publishes.
 
 Fields that a later minor version adds are ignored; a verdict of another major version is an error.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final, Literal, get_args
+from typing import TYPE_CHECKING, Any, Final, Literal, get_args
 
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stream_guard.client.errors import UnreadableVerdictError
+from stream_guard.core.errors import RecordError
 from stream_guard.core.vocabulary import Severity
 from stream_guard.records.verdict_event import decode_verdict
+
+if TYPE_CHECKING:
+    from stream_guard.records.decoding.schema import Schemas
 
 SUPPORTED_MAJOR: Final = "1"
 SEVERITIES: Final[tuple[Severity, ...]] = get_args(Severity)
@@ -188,12 +192,15 @@ class Verdict(BaseModel):
         return known is not None and SEVERITIES.index(known) >= SEVERITIES.index(severity)
 
 
-def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
+def parse_verdict(
+    value: bytes | None, place: str = "verdict", schemas: Schemas | None = None
+) -> Verdict:
     """Return the verdict in a record's value.
 
     Args:
-        value: the record's value, as a CloudEvent of either mode.
+        value: the record's value: a CloudEvent of either mode, or Avro.
         place: the record's place, for the message.
+        schemas: of Avro: ``SchemaRegistry.known``, which has the value's schema. None: Avro is unreadable.
 
     Raises:
         UnreadableVerdictError: the value is not a verdict, or has another major version.
@@ -202,9 +209,12 @@ def parse_verdict(value: bytes | None, place: str = "verdict") -> Verdict:
         message = f"{place}: the value is null (a tombstone); Stream Guard never deletes verdicts"
         raise UnreadableVerdictError(message)
     try:
-        verdict = Verdict.model_validate(decode_verdict(value))
+        verdict = Verdict.model_validate(decode_verdict(value, schemas))
     except orjson.JSONDecodeError:
         message = f"{place}: not a verdict: not JSON"
+        raise UnreadableVerdictError(message) from None
+    except RecordError as error:
+        message = f"{place}: not readable: {error}"
         raise UnreadableVerdictError(message) from None
     except ValidationError as error:
         # The message has no input in it, because it may reach a log.

@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Self
 
 from stream_guard.core.errors import EvidenceError
 from stream_guard.kafka.ranges import Progress, RangeReader, Span, ignore_progress
+from stream_guard.kafka.registry.written import OutputSchemas
 from stream_guard.kafka.topics import require_topics
 from stream_guard.records.dead_letter import (
     DeadLetter,
     DeadLetterFilter,
+    needs_schema,
     read_dead_letter,
     replayed_id,
 )
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
     from aiokafka import TopicPartition
 
     from stream_guard.core.kafka_types import Record
-    from stream_guard.settings import KafkaSettings
+    from stream_guard.settings import Settings
 
 
 @dataclass(slots=True)
@@ -60,17 +62,20 @@ class DeadLetterReader:
     """Reads the dead-letter topic, outside any group; an async context manager.
 
     Args:
-        settings: the broker and the topic.
+        settings: the broker and the topic, and the registry of dead letters in Avro.
         progress: called with the offsets read and their total.
 
     Raises:
-        BrokerError: on entering, the broker cannot be reached or has no such topic; later, it does not answer.
+        BrokerError: on entering, the broker cannot be reached or has no such topic; later, it or the registry does not
+            answer.
+        SettingsError: a dead letter is Avro, and ``registry.url`` is not set.
     """
 
-    def __init__(self, settings: KafkaSettings, progress: Progress = ignore_progress) -> None:
-        self._settings = settings
-        self._topic = settings.dead_letter_topic
-        self._reader = RangeReader(settings, progress)
+    def __init__(self, settings: Settings, progress: Progress = ignore_progress) -> None:
+        self._settings = settings.kafka
+        self._topic = settings.kafka.dead_letter_topic
+        self._reader = RangeReader(settings.kafka, progress)
+        self._schemas = OutputSchemas(settings)
         self._partitions: list[TopicPartition] = []
 
     async def __aenter__(self) -> Self:
@@ -84,6 +89,7 @@ class DeadLetterReader:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self._schemas.close()
         await self._reader.__aexit__()
 
     async def ends(self) -> Mapping[TopicPartition, int]:
@@ -101,7 +107,7 @@ class DeadLetterReader:
     async def letters(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[DeadLetter]:
         """Yield every dead letter below these ends."""
         async for record in self.read(ends):
-            letter = read_dead_letter(record)
+            letter = await self.letter(record)
             if letter is not None:
                 yield letter
 
@@ -111,7 +117,16 @@ class DeadLetterReader:
             record = await self._reader.at(self._topic, partition, offset)
         except EvidenceError:
             return None
-        return read_dead_letter(record)
+        return await self.letter(record)
+
+    async def letter(self, record: Record) -> DeadLetter | None:
+        """Return the dead letter in a record of the topic; None where it is none."""
+        if needs_schema(record):
+            await self._schemas.prepare(
+                record.value,
+                f"the dead letter at {record.topic}/{record.partition}/{record.offset}",
+            )
+        return read_dead_letter(record, self._schemas.known)
 
 
 async def survey(
@@ -134,7 +149,7 @@ async def survey(
     first: dict[str, tuple[int, int, str]] = {}
     whole = Counter[str]()
     async for record in reader.read(ends):
-        letter = read_dead_letter(record)
+        letter = await reader.letter(record)
         if letter is None:
             done = replayed_id(record)
             seen.foreign += done is None

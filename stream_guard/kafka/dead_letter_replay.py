@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection
 
     from stream_guard.kafka.dead_letter_reader import Survey
-    from stream_guard.settings import KafkaSettings
+    from stream_guard.settings import KafkaSettings, Settings
 
 _TRANSACTION_RECORDS_MAX: Final = 200
 _TRANSACTION_BYTES_MAX: Final = 4 << 20
@@ -50,7 +50,7 @@ def is_input(settings: KafkaSettings, topic: str) -> bool:
 
 
 async def replay(
-    settings: KafkaSettings,
+    settings: Settings,
     wanted: DeadLetterFilter,
     *,
     dry_run: bool,
@@ -60,7 +60,7 @@ async def replay(
     """Send the records of dead letters back to their topics, each once, and say how many.
 
     Args:
-        settings: the broker and the topic.
+        settings: the broker and the topic, and the registry of dead letters in Avro.
         wanted: the selected dead letters.
         dry_run: send nothing.
         also_to: topics that may be written although the settings do not read them.
@@ -73,17 +73,17 @@ async def replay(
     async with DeadLetterReader(settings, progress) as reader, contextlib.AsyncExitStack() as stack:
         producer = None
         if not dry_run:
-            producer = _Replayer(settings)
+            producer = _Replayer(settings.kafka)
             await stack.enter_async_context(producer)  # before the ends are asked for
         ends = await reader.ends()
         seen = await survey(
             reader,
             ends,
             wanted,
-            may_write=lambda topic: topic in also_to or is_input(settings, topic),
+            may_write=lambda topic: topic in also_to or is_input(settings.kafka, topic),
         )
         await require_topics(
-            settings, *sorted(seen.source_topics), named_by="the source of dead letters"
+            settings.kafka, *sorted(seen.source_topics), named_by="the source of dead letters"
         )
         if producer is None or not seen.chosen:
             return seen

@@ -13,12 +13,14 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
-from stream_guard.core.errors import BrokerError, LimitError, named
+from stream_guard.core.errors import BrokerError, LimitError, RecordError, named
 from stream_guard.core.json_pointer import JsonPointer
+from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.topics import require_topics
 
 if TYPE_CHECKING:
+    from stream_guard.kafka.registry.written import VerdictReader
     from stream_guard.settings import PostSettings, Settings
 
 __all__ = ["make_post", "round_trip"]
@@ -89,7 +91,9 @@ async def round_trip(
             await producer.start()
             value, headers = make_post(settings.post.of_topic(topic), post_id, text)
             sent = await producer.send_and_wait(topic, value, key=post_id.encode(), headers=headers)
-            return await _verdict_of(consumer, (topic, sent.partition, sent.offset))
+            async with open_verdicts(settings) as verdicts:
+                source = topic, sent.partition, sent.offset
+                return await _verdict_of(consumer, verdicts, source)
     except TimeoutError:
         message = (
             f"no verdict of the post came within {timeout_s:g} s: is a consumer of {topic!r} ready, and does it write "
@@ -105,7 +109,9 @@ async def round_trip(
                 await client.stop()
 
 
-async def _verdict_of(consumer: AIOKafkaConsumer, source: tuple[str, int, int]) -> bytes:
+async def _verdict_of(
+    consumer: AIOKafkaConsumer, verdicts: VerdictReader, source: tuple[str, int, int]
+) -> bytes:
     async for record in consumer:
         headers = dict(record.headers)
         if "sg_reason" in headers:
@@ -115,9 +121,14 @@ async def _verdict_of(consumer: AIOKafkaConsumer, source: tuple[str, int, int]) 
                 message = f"the post became a dead letter: {reason}: {explained}"
                 raise LimitError(message)
         elif record.value is not None:
-            found = orjson.loads(record.value)["source"]
-            if (found["topic"], found["partition"], found["offset"]) == source:
-                return bytes(record.value)
+            try:
+                verdict = await verdicts.read(record.value)
+                found = verdict["source"]
+                place = found["topic"], found["partition"], found["offset"]
+            except (orjson.JSONDecodeError, RecordError, KeyError, TypeError):
+                continue  # another program's record
+            if place == source:
+                return orjson.dumps(verdict)
     raise AssertionError("the consumer never ends by itself")  # pragma: no cover
 
 

@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, Protocol, Self
 import orjson
 from aiokafka.errors import KafkaError
 
-from stream_guard.core.errors import BrokerError, OperatorError, SettingsError, named
+from stream_guard.core.errors import BrokerError, OperatorError, RecordError, SettingsError, named
 from stream_guard.kafka.batches import discard_producer, make_producer, start_producer
 from stream_guard.kafka.ranges import RangeReader
+from stream_guard.kafka.registry.output import open_topic_output
+from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.kafka.topics import require_topics
-from stream_guard.records.verdict_event import VerdictEvents, decode_verdict
+from stream_guard.records.verdict_event import VerdictEvents
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,7 +28,8 @@ if TYPE_CHECKING:
     from aiokafka import AIOKafkaProducer
 
     from stream_guard.core.kafka_types import Record
-    from stream_guard.settings import KafkaSettings
+    from stream_guard.records.avro_output import AvroOutput
+    from stream_guard.settings import KafkaSettings, Settings
 
     Made = Sequence[tuple[Record, dict[str, Any]]]
 
@@ -133,15 +136,23 @@ class FileSink:
 
 
 class TopicSink:
-    """A topic for these verdicts, which must exist."""
+    """A topic for these verdicts, which must exist.
 
-    def __init__(self, settings: KafkaSettings, topic: str) -> None:
-        self._settings = settings
+    Args:
+        settings: all sections; ``kafka``, ``output`` and ``registry`` are used.
+        topic: its name.
+    """
+
+    def __init__(self, settings: Settings, topic: str) -> None:
+        self._all = settings
+        self._settings = settings.kafka
         self._topic = topic
+        self._avro: AvroOutput | None = None
         self._producer: AIOKafkaProducer | None = None
 
     async def __aenter__(self) -> Self:
         await require_topics(self._settings, self._topic)
+        self._avro = await open_topic_output(self._all, self._topic)
         producer = make_producer(self._settings)
         try:
             await start_producer(producer, self._settings)
@@ -156,12 +167,12 @@ class TopicSink:
 
     async def written(self) -> AsyncIterator[dict[str, Any]]:
         """Yield its verdicts; other records are ignored."""
-        async with RangeReader(self._settings) as reader:
+        async with RangeReader(self._settings) as reader, open_verdicts(self._all) as reading:
             async for record in reader.read(await reader.whole(self._topic)):
                 try:
-                    verdict = decode_verdict(record.value or b"")
+                    verdict = await reading.read(record.value)
                     _ = verdict["source"]["offset"], verdict["policy"]["sha256"]
-                except (orjson.JSONDecodeError, KeyError, TypeError):
+                except (orjson.JSONDecodeError, RecordError, KeyError, TypeError):
                     continue
                 yield verdict
 
@@ -173,7 +184,7 @@ class TopicSink:
             async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
                 sent = []
                 for record, verdict in made:
-                    value, headers = events.encode(verdict, _TRACEPARENT)
+                    value, headers = events.encode(verdict, _TRACEPARENT, self._avro)
                     sent.append(
                         await self._producer.send(
                             self._topic, value, key=record.key, headers=headers

@@ -12,17 +12,22 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import orjson
 
+from stream_guard.core.errors import DecodeError, RecordError, SchemaError
+from stream_guard.records.avro_contract import FORMAT_HEADER
 from stream_guard.records.dead_letter_event import FIRST_HEADER, source_id
+from stream_guard.records.decoding.frame import find_frame
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
+    from stream_guard.records.decoding.schema import Schemas
 
 MARKER_HEADER: Final = "sg_marker"
 MARKER_REPLAYED: Final = b"replayed"
 REPLAYS_HEADER: Final = "sg_replays"
 REPLAY_OF_HEADER: Final = "sg_replay_of"
+_DEPTH_MAX: Final = 8
 _NUMBER: Final = re.compile(r"-?[0-9]{1,19}")
 _NEEDED: Final = ("sg_topic", "sg_partition", "sg_offset", "sg_timestamp_ms")
 
@@ -44,6 +49,7 @@ class DeadLetter:
         value_bytes: length of the value; None if it is null.
         replays: how often the record had been replayed before it failed.
         cut: whether a part of the source record is missing.
+        unread: why the record inside Avro cannot be read; None if it can. Key, value and headers are missing then.
     """
 
     topic: str
@@ -61,6 +67,7 @@ class DeadLetter:
     value_bytes: int | None
     replays: int
     cut: bool
+    unread: str | None = None
 
     @property
     def reason(self) -> str:
@@ -100,17 +107,42 @@ class DeadLetter:
             },
             "value_bytes": self.value_bytes,
             "cut": self.cut,
+            **({} if self.unread is None else {"unread": self.unread}),
             "replays_before": self.replays,
         }
 
 
-def read_dead_letter(record: Record) -> DeadLetter | None:
-    """Return the dead letter in a record of the topic; None if it is a marker or was not written by Stream Guard."""
+def needs_schema(record: Record) -> bool:
+    """Return whether a record of the topic is a dead letter in Avro."""
+    headers = record.headers
+    return any(name == FORMAT_HEADER for name, _ in headers[_block(headers) or 0 :])
+
+
+def _block(headers: Sequence[tuple[str, bytes | None]]) -> int | None:
+    """Return where the block of a dead letter's own headers begins; None if there is none."""
+    return max((n for n, (name, _) in enumerate(headers) if name == FIRST_HEADER), default=None)
+
+
+def read_dead_letter(record: Record, schemas: Schemas | None = None) -> DeadLetter | None:
+    """Return the dead letter in a record of the topic; None if it is a marker or was not written by Stream Guard.
+
+    Args:
+        record: of the dead-letter topic.
+        schemas: of Avro, by id, whose bytes stay bytes. A dead letter whose schema is missing has ``unread``.
+    """
     headers = tuple(record.headers)
-    first = max((n for n, (name, _) in enumerate(headers) if name == FIRST_HEADER), default=None)
+    first = _block(headers)
     if first is None:
         return None
     about = {name: (value or b"").decode("utf-8", "replace") for name, value in headers[first:]}
+    value: bytes | None = record.value
+    own: Headers = headers[:first]
+    unread = None
+    if FORMAT_HEADER in about:
+        try:
+            value, own = _unwrapped(record, schemas or {})
+        except RecordError as error:
+            value, own, unread = None, (), str(error)
     topic, *numbers = (about.get(name) for name in _NEEDED)
     places = [_number(text) for text in numbers]
     if not topic or None in places:
@@ -126,13 +158,43 @@ def read_dead_letter(record: Record) -> DeadLetter | None:
         timestamp_ms,
         source_id(topic, partition, offset, timestamp_ms),
         record.key,
-        record.value,
-        headers[:first],
+        value,
+        own,
         about,
-        None if record.value is None else len(record.value),
-        _replays(headers[:first]),
-        cut=any(name.startswith("sg_cut_") for name in about),
+        None if value is None else len(value),
+        _replays(own),
+        # What cannot be read cannot be replayed either.
+        cut=unread is not None or any(name.startswith("sg_cut_") for name in about),
+        unread=unread,
     )
+
+
+def _unwrapped(record: Record, schemas: Schemas) -> tuple[bytes | None, Headers]:
+    """Return the value and headers of the source record inside a dead letter in Avro.
+
+    Raises:
+        RecordError: the schema is missing, or the bytes do not follow it.
+    """
+    found = find_frame(record.value or b"", ())
+    if found is None:
+        raise DecodeError("the dead letter is Avro without a schema id")
+    key, frame, start = found
+    schema = schemas.get(key)
+    if schema is None:
+        raise SchemaError("the dead letter is Avro, and its schema is not here; set registry.url")
+    if isinstance(schema, SchemaError):
+        raise SchemaError(str(schema))
+    document, _ = schema.decode(frame, frame, start, _DEPTH_MAX)
+    try:
+        value = document["value"]
+        headers = tuple((str(each["name"]), each["value"]) for each in document["headers"])
+    except (KeyError, TypeError):
+        raise DecodeError("the dead letter's Avro has no value and headers of a record") from None
+    if not all(
+        each is None or isinstance(each, bytes) for each in (value, *dict(headers).values())
+    ):
+        raise DecodeError("the dead letter's Avro has a value or a header that is not bytes")
+    return value, headers
 
 
 def _replays(headers: Headers) -> int:
@@ -158,20 +220,24 @@ def replay_headers(letter: DeadLetter) -> list[tuple[str, bytes | None]]:
     ]
 
 
-def marker(letter: DeadLetter, now_ms: int) -> tuple[bytes, bytes, list[tuple[str, bytes]]]:
+def marker(letter: DeadLetter, now_ms: int) -> tuple[bytes, bytes | None, list[tuple[str, bytes]]]:
     """Return key, value and headers of the marker of a replayed record.
+
+    The value is for people. It is null if the dead letter is Avro, so that readers of Avro meet no JSON.
 
     Args:
         letter: the replayed dead letter.
         now_ms: Unix time in ms.
     """
+    headers = [(MARKER_HEADER, MARKER_REPLAYED), ("sg_id", letter.id.encode())]
+    if FORMAT_HEADER in letter.about:
+        return letter.id.encode(), None, headers
     value = {
         "replayed": letter.id,
         "replayed_ms": now_ms,
         "dead_letter_offset": letter.offset,
         "source": letter.describe()["source"],
     }
-    headers = [(MARKER_HEADER, MARKER_REPLAYED), ("sg_id", letter.id.encode())]
     return letter.id.encode(), orjson.dumps(value), headers
 
 

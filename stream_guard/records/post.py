@@ -35,7 +35,7 @@ from stream_guard.records.thread import NO_THREAD, ThreadEntry, ThreadReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.records.decoding.framed import Schemas
+    from stream_guard.records.decoding.schema import Schemas
     from stream_guard.records.markup import Markup, Resolved
     from stream_guard.settings import PostSettings
 

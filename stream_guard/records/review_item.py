@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 import orjson
 
+from stream_guard.core.errors import RecordError
 from stream_guard.records.verdict_event import Headers, decode_verdict
 
 if TYPE_CHECKING:
@@ -164,6 +165,6 @@ def parse_review_item(value: bytes | None) -> dict[str, Any] | None:
         named = item["id"] == review_item_id(item["verdict_id"])
         places = item["source"], item["content"]["id"], item["policy"]["id"], item["priority"]
         usable = named and major == "1" and all(places) and bool(item["why"])
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (orjson.JSONDecodeError, RecordError, KeyError, TypeError, AttributeError):
         return None
     return item if usable else None

@@ -1,16 +1,24 @@
-"""Encodes verdicts: ids, JSON and CloudEvents headers. Pure."""
+"""Encodes verdicts: ids, JSON and CloudEvents headers; decodes JSON and Avro. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import re
 from datetime import UTC, datetime
-from typing import Any, Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, TypeAlias
 from urllib.parse import quote
 
 import orjson
 
+from stream_guard.core.errors import DecodeError, SchemaError
+from stream_guard.records.avro_contract import VERDICT, contract_of, restored
 from stream_guard.records.contracts import writer_schema
+from stream_guard.records.decoding.frame import find_frame, key_name
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from stream_guard.records.decoding.schema import Schemas
 
 SCHEMA_VERSION: Final = "1.1"
 
@@ -21,12 +29,14 @@ EVENT_TYPE: Final = "stream_guard.verdict.v1"
 DATA_SCHEMA: Final = "urn:stream-guard:schema:verdict:1.1"
 
 
-_BINARY_HEADERS: Final = (
-    ("content-type", b"application/json"),
+_EVENT_HEADERS: Final = (
     ("ce_specversion", b"1.0"),
     ("ce_type", EVENT_TYPE.encode()),
     ("ce_dataschema", DATA_SCHEMA.encode()),
 )
+_BINARY_HEADERS: Final = (("content-type", b"application/json"), *_EVENT_HEADERS)
+# The content type of the example in the Kafka protocol binding, section 3.2.5. The value has the registry's frame.
+_AVRO_HEADERS: Final = (("content-type", b"application/avro"), *_EVENT_HEADERS)
 
 
 TOO_LARGE_FOR_TOPIC: Final = "too_large_for_topic"
@@ -40,6 +50,17 @@ EventMode: TypeAlias = Literal["binary", "structured"]
 
 
 Headers = list[tuple[str, bytes]]
+
+
+_FRAMED: Final = (b"\x00", b"\x01")
+_DEPTH_MAX: Final = 64
+
+
+class VerdictWriter(Protocol):
+    """Writes a verdict's value in another form than JSON."""
+
+    def encode(self, document: Mapping[str, Any]) -> bytes:
+        """Return the value."""
 
 
 def verdict_id(topic: str, partition: int, offset: int, policy_id: str, policy_sha256: str) -> str:
@@ -67,16 +88,47 @@ def _fitted(encoded: bytes) -> bytes:
     return memoryview(encoded).tobytes()
 
 
-def decode_verdict(value: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the verdict in a record's value, also from inside a structured CloudEvent.
+def decode_verdict(value: bytes, schemas: Schemas | None = None) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the verdict in a record's value: of JSON, of a structured CloudEvent, or of Avro behind a schema id.
+
+    Args:
+        value: the record's value.
+        schemas: of Avro, by id; the value's own must be there. None: Avro cannot be read.
 
     Raises:
         orjson.JSONDecodeError: the value is not JSON.
+        RecordError: the value is Avro and its schema is missing, or its bytes do not follow the schema.
     """
+    if value.startswith(_FRAMED):
+        return _decode_avro(value, schemas)
     document = orjson.loads(value)
     if isinstance(document, dict) and "specversion" in document and "data" in document:
         return document["data"]
     return document
+
+
+def _decode_avro(value: bytes, schemas: Schemas | None) -> Any:  # noqa: ANN401 - any JSON value
+    found = find_frame(value, ())
+    if found is None:
+        raise DecodeError("the value begins with the byte of a schema id, and is cut")
+    key, frame, start = found
+    schema = None if schemas is None else schemas.get(key)
+    if schema is None:
+        message = f"the verdict is Avro with {key_name(key)}, and its schema is not here; name the schema registry"
+        raise SchemaError(message)
+    if isinstance(schema, SchemaError):
+        raise SchemaError(str(schema))
+    document, _ = schema.decode(value, frame, start, _DEPTH_MAX)
+    return restored(document, contract_of(VERDICT).absent)
+
+
+def cut_verdict(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Remove rationale and trail from a verdict, in place, and return it; ``provenance.degraded`` says so."""
+    verdict["policy"]["rationale"] = None
+    provenance = verdict["provenance"]
+    provenance["trail"] = []
+    provenance["degraded"] = [*provenance["degraded"], TOO_LARGE_FOR_TOPIC]
+    return verdict
 
 
 def smaller_verdict(
@@ -88,11 +140,7 @@ def smaller_verdict(
     """
     assert value is not None, "a verdict has a value"
     document = orjson.loads(value)
-    verdict = document["data"] if "specversion" in document else document
-    verdict["policy"]["rationale"] = None
-    provenance = verdict["provenance"]
-    provenance["trail"] = []
-    provenance["degraded"] = [*provenance["degraded"], TOO_LARGE_FOR_TOPIC]
+    cut_verdict(document["data"] if "specversion" in document else document)
     return key, _fitted(orjson.dumps(document)), headers
 
 
@@ -130,12 +178,15 @@ class VerdictEvents:
         self._time = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._time_header = ("ce_time", self._time.encode())
 
-    def encode(self, verdict: dict[str, Any], traceparent: str) -> tuple[bytes, Headers]:
+    def encode(
+        self, verdict: dict[str, Any], traceparent: str, avro: VerdictWriter | None = None
+    ) -> tuple[bytes, Headers]:
         """Return the value and the headers of one verdict's record.
 
         Args:
             verdict: from :func:`stream_guard.judging.verdict.build_verdict`.
             traceparent: W3C trace context of the span that publishes the verdict.
+            avro: writes the value; None for JSON. It needs the binary mode.
         """
         source = verdict["source"]
         place = source["topic"], source["partition"]
@@ -145,8 +196,9 @@ class VerdictEvents:
             known = self._sources[place] = name, ("ce_source", name.encode())
         subject = _NOT_IN_STRINGS.sub(_percent_encoded, verdict["content"]["id"])
         if self._binary:
-            return encode_verdict(verdict), [
-                *_BINARY_HEADERS,
+            value = encode_verdict(verdict) if avro is None else avro.encode(verdict)
+            return value, [
+                *(_BINARY_HEADERS if avro is None else _AVRO_HEADERS),
                 ("ce_id", verdict["id"].encode()),
                 known[1],
                 ("ce_subject", subject.encode()),

@@ -20,6 +20,7 @@ from stream_guard.judging.assembly import make_cascade, make_lasting_judge
 from stream_guard.kafka.archive import make_archive
 from stream_guard.kafka.publisher import KafkaPublisher
 from stream_guard.kafka.registry.assembly import make_source
+from stream_guard.kafka.registry.output import open_output
 from stream_guard.kafka.source import check_topics
 from stream_guard.kafka.transactions import KafkaTransactor, check_permissions
 from stream_guard.service.breaker import make_gate
@@ -147,6 +148,7 @@ class App:
         )
         delivery = self._make_delivery(source)
         pipeline, poll_loop = self._make_stream(policies, source, delivery, parser)
+        pipeline.build.avro = await open_output(settings)
         self._poll_loop = poll_loop
         self.health.turns = lambda: poll_loop.turns
         reloader = self._make_reloader(policies, pipeline, poll_loop, topics)

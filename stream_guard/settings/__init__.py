@@ -28,6 +28,7 @@ from stream_guard.settings.decisions import DecisionsSettings
 from stream_guard.settings.faults import ConfigFile, did_you_mean, env_name, explain
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
+from stream_guard.settings.output import OutputSettings
 from stream_guard.settings.posts import REGISTRY_FORMATS, PoliciesSettings, PostSettings
 from stream_guard.settings.registry import RegistrySettings
 from stream_guard.settings.review import ReviewSettings
@@ -53,6 +54,7 @@ __all__ = [
     "EngineSettings",
     "HttpSettings",
     "KafkaSettings",
+    "OutputSettings",
     "PoliciesSettings",
     "PostSettings",
     "RegistrySettings",
@@ -83,6 +85,7 @@ class Settings(BaseSettings):
     post: PostSettings = PostSettings()
     policies: PoliciesSettings = PoliciesSettings()
     registry: RegistrySettings = RegistrySettings()
+    output: OutputSettings = OutputSettings()
     engine: EngineSettings = EngineSettings()
     cascade: CascadeSettings = CascadeSettings()
     actions: ActionsSettings = ActionsSettings()
@@ -125,6 +128,8 @@ class Settings(BaseSettings):
                 f"registry.url ({env_name('registry', 'url')}) is required with post.format {needing[0]}: the "
                 "registry has the schemas of the records"
             )
+        if self.output.format == "avro":
+            self._check_avro()
         if self.kafka.rebalance_timeout_ms < (self.delivery.drain_timeout_s + 5) * 1_000:
             raise ValueError(
                 "kafka.rebalance_timeout_ms must exceed delivery.drain_timeout_s by 5 s: "
@@ -136,6 +141,17 @@ class Settings(BaseSettings):
                 "so that these two can name the part that stopped"
             )
         return self
+
+    def _check_avro(self) -> None:
+        if self.registry.url is None:
+            raise ValueError(
+                f"registry.url ({env_name('registry', 'url')}) is required with output.format avro: the registry keeps "
+                "the schemas of verdicts and dead letters"
+            )
+        if self.kafka.cloudevents_mode != "binary":
+            raise ValueError(
+                "output.format avro needs kafka.cloudevents_mode binary: a structured CloudEvent is JSON"
+            )
 
 
 def load_settings(config: Path | None = None) -> Settings:

@@ -15,6 +15,7 @@ from stream_guard.telemetry.trace_context import format_traceparent
 if TYPE_CHECKING:
     from stream_guard.core.errors import RecordError
     from stream_guard.core.vocabulary import Mode
+    from stream_guard.records.avro_output import AvroOutputs
     from stream_guard.records.verdict_event import VerdictEvents
     from stream_guard.settings import KafkaSettings
     from stream_guard.stream.in_flight import InFlightRecord, PostJudgement
@@ -32,11 +33,13 @@ class OutgoingBuilder:
 
     Attributes:
         has_company: whether any verdict may have further outputs beside it; see :meth:`beside`.
+        avro: writes verdicts and dead letters; None for JSON.
     """
 
     def __init__(
         self, kafka: KafkaSettings, tracing: Tracing, reviews: Reviews | None = None
     ) -> None:
+        self.avro: AvroOutputs | None = None
         self._kafka = kafka
         self._tracing = tracing
         self._reviews = reviews
@@ -68,11 +71,12 @@ class OutgoingBuilder:
             if in_flight.trace.span is not None:
                 span = self._tracing.sending(in_flight.trace, topic, policy_id, now_ns)
                 traceparent = format_traceparent(span.get_span_context())
-        value, headers = events.encode(verdict, traceparent)
+        avro = None if self.avro is None else self.avro.verdicts[topic]
+        value, headers = events.encode(verdict, traceparent, avro)
         label = (policy_id, verdict["decision"], verdict["provenance"]["tier"], mode)
         key = _key_of(in_flight, verdict)
         sending = Outgoing(topic, key, value, headers, in_flight, label, now_ns, span)
-        sending.smaller = smaller_verdict
+        sending.smaller = smaller_verdict if avro is None else avro.smaller_verdict
         return verdict, sending
 
     def beside(
@@ -126,7 +130,7 @@ class OutgoingBuilder:
         if self._tracing.keeping is not None:
             span = self._tracing.failed(in_flight, error.reason, judgement, topic, now_ns)
         provenance = None if judgement is None else judgement.provenance
-        key, value, headers = build_dead_letter(
+        letter = build_dead_letter(
             in_flight.record,
             error,
             kafka=self._kafka,
@@ -134,8 +138,11 @@ class OutgoingBuilder:
             policy_id=None if judgement is None else judgement.request.policy.id,
             attempts=1 if provenance is None else provenance.attempts,
         )
-        sending = Outgoing(topic, key, value, headers, in_flight, error.reason, now_ns, span)
-        sending.smaller = smaller_dead_letter
+        avro = None if self.avro is None else self.avro.dead_letters
+        if avro is not None:
+            letter = avro.wrap(letter)
+        sending = Outgoing(topic, *letter, in_flight, error.reason, now_ns, span)
+        sending.smaller = smaller_dead_letter if avro is None else avro.smaller_dead_letter
         return sending
 
     @property

@@ -50,6 +50,7 @@ class Pipeline:
 
     Attributes:
         admission: what is in flight.
+        build: makes the outputs; for Avro, its ``avro`` is set before the first record.
         dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
         progress: set whenever a record was finished; a caller that waits clears it first.
         finished: how many records were finished or given up, since the start.
@@ -78,7 +79,7 @@ class Pipeline:
         self._clock = clock
         self._metrics = metrics
         self._tracing = tracing
-        self._build = OutgoingBuilder(settings.kafka, tracing, make_reviews(settings, parser))
+        self.build = OutgoingBuilder(settings.kafka, tracing, make_reviews(settings, parser))
         self._batcher: Batcher[InFlightRecord] = Batcher(
             settings.batching.size_max, settings.batching.age_max_ms / 1_000
         )
@@ -311,7 +312,7 @@ class Pipeline:
                 self._fail(in_flight, "judge", judgement.error, now_s, now_ns, judgement)
                 continue
             passed += 1
-            verdict, sending = self._build.verdict(in_flight, judgement, events, now_ns)
+            verdict, sending = self.build.verdict(in_flight, judgement, events, now_ns)
             provenance = verdict["provenance"]
             if provenance["degraded"]:
                 degraded.update(provenance["degraded"])
@@ -321,8 +322,8 @@ class Pipeline:
                 cached_tokens += provenance["cached_tokens"]
                 output_tokens += provenance["output_tokens"]
             outgoing.append(sending)
-            if self._build.has_company:
-                outgoing += self._build.beside(in_flight, verdict, judgement, now_ns)
+            if self.build.has_company:
+                outgoing += self.build.beside(in_flight, verdict, judgement, now_ns)
         self._metrics.observe_stage(
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
@@ -381,7 +382,7 @@ class Pipeline:
         judgement: PostJudgement | None = None,
     ) -> bool:
         """Make a record's dead letter; where a limit forbids it, give the record up and return False."""
-        letter = self._build.dead_letter(in_flight, error, judgement, now_ns)
+        letter = self.build.dead_letter(in_flight, error, judgement, now_ns)
         if self.dead_letters.offer(letter, stage, error.reason, now_s):
             return True
         given_up = {id(in_flight): in_flight}

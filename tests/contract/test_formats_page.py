@@ -24,7 +24,10 @@ from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from markdown_it import MarkdownIt
 
+from stream_guard.core.errors import SettingsError
 from stream_guard.kafka.registry.assembly import open_parser
+from stream_guard.kafka.registry.output import open_output, subject_of
+from stream_guard.records.avro_contract import contract_of
 from stream_guard.service.diagnostics.checks import _registry
 from stream_guard.settings import Settings, load_settings
 from tests.contract.test_registry_formats import POST_JSON, Written, compiled, written
@@ -40,11 +43,8 @@ if TYPE_CHECKING:
 ROOT: Final = Path(__file__).resolve().parents[2]
 URL: Final = "https://registry.example.com:8081"
 SECRETS: Final = "/run/secrets/registry"
-_TOKENS: Final = [
-    token
-    for token in MarkdownIt().parse((ROOT / "docs/guides/kafka-formats.md").read_text("utf-8"))
-    if token.type == "fence"
-]
+TEXT: Final = (ROOT / "docs/guides/kafka-formats.md").read_text("utf-8")
+_TOKENS: Final = [token for token in MarkdownIt().parse(TEXT) if token.type == "fence"]
 BLOCKS: Final = {
     kind: [token.content for token in _TOKENS if token.info == kind]
     for kind in {token.info for token in _TOKENS}
@@ -102,10 +102,36 @@ def read(settings: Settings, record: Written) -> tuple[Post, Any]:
 
 def test_every_file_of_the_page_is_executed_here() -> None:
     formats = {"auto", "avro", "protobuf", "json_schema", "where", "topic"}
-    assert set(FILES) == formats | {"basic", "bearer", "mutual"}
+    assert set(FILES) == formats | {"basic", "bearer", "mutual", "output", "look_up"}
     assert {kind: len(texts) for kind, texts in BLOCKS.items()} == {
-        "toml": 9, "yaml": 1, "json": 3, "proto": 1,
+        "toml": 11, "yaml": 1, "json": 3, "proto": 1, "python": 1,
     }  # fmt: skip
+
+
+def test_output_in_avro(server: RegistryServer, tmp_path: Path) -> None:
+    settings = settings_of("output", server.url, tmp_path)
+    assert asyncio.run(open_output(settings)) is not None
+    verdicts = settings.kafka.verdict_topic
+    assert f"{verdicts}-value" in server.registry.subjects
+    (table,) = [
+        part for part in TEXT.split("\n\n") if "subject_name_strategy" in part and "|---" in part
+    ]
+    for row in table.splitlines()[2:]:
+        strategy, subject = (cell.strip().split("`")[1] for cell in row.strip("|").split("|"))
+        changed = settings.output.model_copy(update={"subject_name_strategy": strategy})
+        with_strategy = settings.model_copy(update={"output": changed})
+        assert subject_of(with_strategy, verdicts, contract_of("verdict-1.1.avsc")) == subject
+
+
+def test_output_in_avro_without_registration(server: RegistryServer, tmp_path: Path) -> None:
+    settings = settings_of("look_up", server.url, tmp_path)
+    with pytest.raises(SettingsError, match=r"register docs/contracts/verdict-1\.1\.avsc under"):
+        asyncio.run(open_output(settings))
+    for name, file in (("Verdict", "verdict-1.1"), ("DeadLetter", "dead-letter-1.0")):
+        schema = json.loads((ROOT / f"docs/contracts/{file}.avsc").read_text("utf-8"))
+        text = json.dumps(schema, separators=(",", ":"))
+        server.registry.register(f"streamguard.v1.{name}", text)
+    assert asyncio.run(open_output(settings)) is not None
 
 
 @pytest.mark.parametrize("name", ["auto", "avro", "where", "topic"])

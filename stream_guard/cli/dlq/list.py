@@ -30,7 +30,7 @@ def list_letters(
     The counts include dead letters that --limit leaves out of the list.
     """
     newest = Newest(limit)
-    seen = read_topic(load_settings(config).kafka, wanted, newest.add)
+    seen = read_topic(load_settings(config), wanted, newest.add)
     kept = newest.letters()
     if json:
         listed = [{**letter.describe(), "replayed": letter.id in seen.replayed} for letter in kept]

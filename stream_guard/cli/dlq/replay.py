@@ -41,7 +41,7 @@ def replay(
     """
     from stream_guard.kafka.dead_letter_replay import replay as send_back
 
-    settings = load_settings(config).kafka
+    settings = load_settings(config)
 
     async def send() -> Survey:
         with show_progress("replaying") as progress:

@@ -17,7 +17,7 @@ from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
     from stream_guard.records.dead_letter import DeadLetter
-    from stream_guard.settings import KafkaSettings
+    from stream_guard.settings import Settings
 
 
 def show(
@@ -36,7 +36,7 @@ def show(
     config: ConfigOption = None,
 ) -> None:
     """Show a dead letter: where and when it failed, the reason, and the record's headers."""
-    letters = _find(load_settings(config).kafka, which)
+    letters = _find(load_settings(config), which)
     if not letters:
         message = f"no dead letter {which!r}; stream-guard dlq list shows which exist"
         raise OperatorError(message)
@@ -48,10 +48,10 @@ def show(
             say(line)
 
 
-def _find(settings: KafkaSettings, which: str) -> list[DeadLetter]:
+def _find(settings: Settings, which: str) -> list[DeadLetter]:
     """Return the dead letter at a place of its topic, or those of the record with this place or id."""
     place = Place.parse(which)
-    if place is not None and place.topic == settings.dead_letter_topic:
+    if place is not None and place.topic == settings.kafka.dead_letter_topic:
         one = run_quietly(_read_one(settings, place))
         return [] if one is None else [one]
     wanted = DeadLetterFilter(ids=frozenset([which]))
@@ -67,7 +67,7 @@ def _find(settings: KafkaSettings, which: str) -> list[DeadLetter]:
     return found
 
 
-async def _read_one(settings: KafkaSettings, place: Place) -> DeadLetter | None:
+async def _read_one(settings: Settings, place: Place) -> DeadLetter | None:
     from stream_guard.kafka.dead_letter_reader import DeadLetterReader
 
     async with DeadLetterReader(settings) as reader:

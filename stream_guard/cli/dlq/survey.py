@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
     from stream_guard.kafka.dead_letter_reader import Survey
     from stream_guard.records.dead_letter import DeadLetter, DeadLetterFilter
-    from stream_guard.settings import KafkaSettings
+    from stream_guard.settings import Settings
 
 __all__ = ["counts", "read_topic", "say_counts"]
 
 
 def read_topic(
-    settings: KafkaSettings, wanted: DeadLetterFilter, found: Callable[[DeadLetter], None]
+    settings: Settings, wanted: DeadLetterFilter, found: Callable[[DeadLetter], None]
 ) -> Survey:
     """Read the topic once; ``found`` receives each dead letter that the filter accepts. Raises BrokerError."""
     from stream_guard.kafka.dead_letter_reader import DeadLetterReader, survey

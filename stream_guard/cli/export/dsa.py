@@ -82,7 +82,7 @@ def dsa(
         if source is not None:
             return await file_verdicts(source)
         with show_progress("reading") as progress:
-            return await topic_verdicts(settings.kafka, begin, end, progress)
+            return await topic_verdicts(settings, begin, end, progress)
 
     made = export(statements, run_quietly(read()))
     _write(output, made.statements, "--output")

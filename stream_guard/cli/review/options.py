@@ -86,7 +86,7 @@ def open_desk(
             store.forget()
         if not offline:
             with show_progress("reading") as progress:
-                run_quietly(catch_up(settings.kafka, projection, progress))
+                run_quietly(catch_up(settings, projection, progress))
         queue = ReviewQueue(store, lease_ms=round(settings.review.lease_s * 1_000))
         yield Desk(settings, store, projection, queue)
     finally:

@@ -47,7 +47,7 @@ async def _serve(desk: Desk) -> None:
         desk.queue,
         desk.projection,
         Tokens(settings.review.tokens_file),
-        lambda: catch_up(settings.kafka, desk.projection),
+        lambda: catch_up(settings, desk.projection),
         lambda decision: write_decision(settings.kafka, decision),
         lambda item: post_text(settings, item),
         SystemClock(),

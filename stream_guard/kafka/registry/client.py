@@ -14,7 +14,7 @@ from urllib.parse import quote
 import aiohttp
 import orjson
 
-from stream_guard.core.errors import RegistryError, SchemaError, named
+from stream_guard.core.errors import RegistryError, SchemaError, SettingsError, named
 from stream_guard.core.version import package_version
 from stream_guard.kafka.registry.connection import authorization, ssl_context
 
@@ -26,6 +26,9 @@ __all__ = ["RegistryClient"]
 _TYPE: Final = "application/vnd.schemaregistry.v1+json"
 _UNKNOWN: Final = frozenset((40401, 40402, 40403))
 """Error codes of a subject, a version and a schema that do not exist."""
+_READ: Final = "read schemas and subjects"
+_RIGHTS: Final = {"/versions": "write this subject, or set output.auto_register to false"}
+"""What a user needs, by the end of the path."""
 _ANSWER_BYTES_MAX: Final = 8 << 20
 
 
@@ -74,6 +77,50 @@ class RegistryClient:
     async def version(self, subject: str, version: int, options: str) -> dict[str, Any]:
         """Return the schema of a subject's version; raises as :meth:`schema`."""
         return await self.schema(f"subjects/{quote(subject, safe='')}/versions/{version}{options}")
+
+    async def register(self, subject: str, schema: str) -> int:
+        """Register an Avro schema under a subject, and return its id; a schema that is registered keeps its id.
+
+        Raises:
+            SettingsError: it is incompatible with an earlier version of the subject.
+            RegistryError: the registry is unreachable, or refused the request.
+        """
+        path = f"subjects/{quote(subject, safe='')}/versions"
+        try:
+            return self._id(path, await self._request("POST", path, {"schema": schema}))
+        except SchemaError as error:
+            raise self._no_registry(self._settings.urls[0], path, str(error)) from None
+
+    async def look_up(self, subject: str, schema: str) -> int:
+        """Return the id of an Avro schema that is registered under a subject.
+
+        Raises:
+            SchemaError: the subject or this schema of it does not exist.
+            RegistryError: the registry is unreachable, or refused the request.
+        """
+        path = f"subjects/{quote(subject, safe='')}"
+        return self._id(path, await self._request("POST", path, {"schema": schema}))
+
+    async def is_compatible(self, subject: str, schema: str) -> bool:
+        """Return whether a subject would take an Avro schema as its next version; changes nothing.
+
+        Raises:
+            RegistryError: the registry is unreachable, or refused the request.
+        """
+        path = f"compatibility/subjects/{quote(subject, safe='')}/versions"
+        try:
+            found = await self._request("POST", path, {"schema": schema})
+        except SchemaError:
+            return True  # it has no version yet
+        if not isinstance(found, dict) or not isinstance(found.get("is_compatible"), bool):
+            raise self._no_registry(self._settings.urls[0], path, "an answer without is_compatible")
+        return bool(found["is_compatible"])
+
+    def _id(self, path: str, found: Any) -> int:  # noqa: ANN401 - any JSON value
+        number = found.get("id") if isinstance(found, dict) else None
+        if not isinstance(number, int) or not 0 <= number < 1 << 32:
+            raise self._no_registry(self._settings.urls[0], path, "an answer without an id")
+        return number
 
     async def types(self) -> list[str]:
         """Return the kinds of schemas that the registry supports. Raises RegistryError."""
@@ -132,8 +179,16 @@ class RegistryClient:
             message = f"{place} refused the credentials (HTTP 401); check registry.username, password or bearer_token"
             raise RegistryError(message)
         if status == 403:  # noqa: PLR2004 - forbidden
-            message = f"{place} forbids {path} (HTTP 403); let this user read schemas and subjects"
+            message = (
+                f"{place} forbids {path} (HTTP 403); let this user {_RIGHTS.get(path[-9:], _READ)}"
+            )
             raise RegistryError(message)
+        if status == 409:  # noqa: PLR2004 - conflict
+            message = (
+                f"{place} refuses the schema for {path}: it is incompatible with an earlier version (HTTP 409); choose "
+                "another output.subject_name_strategy or topic, or lower the subject's compatibility level"
+            )
+            raise SettingsError(message)
         if status == 404 and code in _UNKNOWN:  # noqa: PLR2004 - not found, and the registry itself says so
             message = f"it does not exist (error {code})"
             raise SchemaError(message)

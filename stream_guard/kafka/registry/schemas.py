@@ -12,7 +12,7 @@ import binascii
 import json
 import time
 import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
@@ -27,17 +27,29 @@ if TYPE_CHECKING:
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.records.decoding.frame import SchemaKey
-    from stream_guard.records.decoding.framed import Schema
+    from stream_guard.records.decoding.schema import Schema
     from stream_guard.settings import RegistrySettings
     from stream_guard.telemetry.metrics import Metrics
 
-__all__ = ["Schemas", "require_libraries"]
+__all__ = ["Framed", "Schemas", "require_libraries"]
 
 _log = structlog.get_logger(__name__)
 _UNKNOWN_S: Final = 30.0
 """How long an unknown id is not asked for again."""
 _REFERENCES_MAX: Final = 200
 _SAY_EVERY_S: Final = 30.0
+
+
+class Framed(Protocol):
+    """The parts of a record that name its schema."""
+
+    @property
+    def value(self) -> bytes | None:
+        """The value."""
+
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """The headers."""
 
 
 def require_libraries() -> None:
@@ -64,6 +76,7 @@ class Schemas:
         settings: the section; ``url`` is set.
         metrics: counts requests; None for none.
         show: called with the state for ``/healthz`` whenever it changes.
+        keep_bytes: whether bytes of Avro stay bytes.
 
     Attributes:
         known: schemas by id or GUID, or why one cannot be used.
@@ -76,8 +89,10 @@ class Schemas:
         *,
         metrics: Metrics | None = None,
         show: Callable[[Mapping[str, Any]], None] = lambda _state: None,
+        keep_bytes: bool = False,
     ) -> None:
         require_libraries()
+        self._keep_bytes = keep_bytes
         self._settings = settings
         self._metrics = metrics
         self._show = show
@@ -92,7 +107,7 @@ class Schemas:
         self.changed = asyncio.Event()
         self._report()
 
-    def first_unknown(self, records: Sequence[Record]) -> int | None:
+    def first_unknown(self, records: Sequence[Framed]) -> int | None:
         """Return the index of the first record whose schema is not in memory; None where there is none."""
         known = self.known
         for index, record in enumerate(records):
@@ -121,7 +136,7 @@ class Schemas:
                 continue
             self._fetching[key] = asyncio.create_task(self._fetch(key), name="schema")
 
-    async def prepare(self, records: Sequence[Record]) -> None:
+    async def prepare(self, records: Sequence[Framed]) -> None:
         """Return once every schema that these records name is in memory, or is known to be missing.
 
         Raises:
@@ -221,7 +236,7 @@ class Schemas:
 
         try:
             texts = [json.loads(text) for _, text in references]
-            return AvroSchema(_avro_document(schema), texts)
+            return AvroSchema(_avro_document(schema), texts, keep_bytes=self._keep_bytes)
         except (ValueError, RecursionError):
             raise SchemaError("its text is not JSON") from None
 

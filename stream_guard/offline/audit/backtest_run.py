@@ -14,6 +14,7 @@ from stream_guard.core.errors import OperatorError, RecordError
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.registry.assembly import open_parser
+from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.offline.audit.audit_judge import AuditJudge
 from stream_guard.offline.audit.backtest import Outcome, Report
 from stream_guard.offline.audit.replay_run import read_verdict
@@ -91,9 +92,9 @@ async def backtest(
             async with AuditJudge(settings, policies) as judge:
                 await _judge_all(settings, plan, report, reader, spans, judge, sink)
     # Read last, to include verdicts that the service published during the backtest.
-    async with RangeReader(settings.kafka, progress) as reader:
+    async with RangeReader(settings.kafka, progress) as reader, open_verdicts(settings) as reading:
         async for record in reader.read(await reader.whole(settings.kafka.verdict_topic)):
-            verdict = read_verdict(record.value)
+            verdict = await read_verdict(reading, record.value)
             if verdict is not None:
                 report.add_old(verdict)
     return report

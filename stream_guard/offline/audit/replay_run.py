@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
-from stream_guard.core.errors import EvidenceError, OperatorError, SettingsError
+from stream_guard.core.errors import EvidenceError, OperatorError, RecordError, SettingsError
 from stream_guard.kafka.archive import require_archive
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.registry.assembly import open_parser
+from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.offline.audit.audit_judge import AuditJudge
 from stream_guard.offline.audit.replay import Rebuilder, Replayed, compare, read_entries
 from stream_guard.policies.policy import PolicySet
 from stream_guard.policies.routing import Routing
-from stream_guard.records.verdict_event import decode_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.judging.archive.archive import Kept
     from stream_guard.kafka.bounds import Bound
+    from stream_guard.kafka.registry.written import VerdictReader
     from stream_guard.policies.policy import Policy
     from stream_guard.records.post import Post, PostParser
     from stream_guard.settings import Settings
@@ -102,10 +103,10 @@ async def find_verdicts(
     kafka = settings.kafka
     topics = [kafka.verdict_topic, *([kafka.shadow_topic] if kafka.shadow_topic else [])]
     found: dict[str, dict[str, Any]] = {}
-    async with RangeReader(kafka, progress) as reader:
+    async with RangeReader(kafka, progress) as reader, open_verdicts(settings) as reading:
         for topic in topics:
             async for record in reader.read(await reader.spans(topic, wanted.first, wanted.last)):
-                verdict = read_verdict(record.value)
+                verdict = await read_verdict(reading, record.value)
                 if verdict is None or (wanted.ids and verdict["id"] not in wanted.ids):
                     continue
                 if wanted.policy is not None and verdict["policy"]["id"] != wanted.policy:
@@ -123,16 +124,23 @@ async def find_verdicts(
     return sorted(found.values(), key=lambda one: (*_place(one), one["policy"]["id"]))
 
 
-def read_verdict(value: bytes | None) -> dict[str, Any] | None:
-    """Return the verdict in a record's value; None where the value is not a verdict."""
+async def read_verdict(reading: VerdictReader, value: bytes | None) -> dict[str, Any] | None:
+    """Return the verdict in a record's value; None where the value is not a verdict. Raises as the reader."""
     try:
-        verdict = decode_verdict(value or b"")
-        whole = verdict["source"]["offset"] >= 0 and bool(
-            verdict["policy"]["sha256"] and verdict["id"]
-        )
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return whole_verdict(await reading.read(value))
+    except (orjson.JSONDecodeError, RecordError):
         return None
-    return verdict if whole and "provenance" in verdict else None
+
+
+def whole_verdict(document: Any) -> dict[str, Any] | None:  # noqa: ANN401 - any JSON value
+    """Return a document that is a verdict; None where it is not one."""
+    try:
+        whole = document["source"]["offset"] >= 0 and bool(
+            document["policy"]["sha256"] and document["id"]
+        )
+    except (KeyError, TypeError):
+        return None
+    return document if whole and "provenance" in document else None
 
 
 def _place(verdict: dict[str, Any]) -> tuple[str, int, int]:

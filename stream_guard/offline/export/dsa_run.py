@@ -11,17 +11,19 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_guard.core.errors import SettingsError
+from stream_guard.core.errors import RecordError, SettingsError
 from stream_guard.kafka.ranges import RangeReader
-from stream_guard.offline.audit.replay_run import read_verdict
+from stream_guard.kafka.registry.written import open_verdicts
+from stream_guard.offline.audit.replay_run import read_verdict, whole_verdict
 from stream_guard.offline.export.dsa import Statements, UnmappableError
+from stream_guard.records.verdict_event import decode_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from stream_guard.kafka.bounds import Bound
-    from stream_guard.settings import KafkaSettings
+    from stream_guard.settings import Settings
 
 
 @dataclass(slots=True)
@@ -66,18 +68,18 @@ def export(statements: Statements, verdicts: Iterable[dict[str, Any]]) -> Export
 
 
 async def topic_verdicts(
-    settings: KafkaSettings,
+    settings: Settings,
     first: Bound | None,
     last: Bound | None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
 ) -> list[dict[str, Any]]:
-    """Return the verdicts in a range of the verdict topic. Raises BrokerError."""
-    async with RangeReader(settings, progress) as reader:
-        spans = await reader.spans(settings.verdict_topic, first, last)
+    """Return the verdicts in a range of the verdict topic. Raises BrokerError, SettingsError."""
+    async with RangeReader(settings.kafka, progress) as reader, open_verdicts(settings) as reading:
+        spans = await reader.spans(settings.kafka.verdict_topic, first, last)
         return [
             verdict
             async for record in reader.read(spans)
-            if (verdict := read_verdict(record.value)) is not None
+            if (verdict := await read_verdict(reading, record.value)) is not None
         ]
 
 
@@ -94,13 +96,20 @@ async def file_verdicts(path: Path) -> list[dict[str, Any]]:
         raise SettingsError(message) from error
     verdicts = []
     for number, line in enumerate(lines, 1):
-        verdict = read_verdict(line)
+        verdict = _of_line(line)
         if verdict is None and line.strip():
             message = f"--input {path}:{number}: not a verdict; use the output of stream-guard tail --json"
             raise SettingsError(message)
         if verdict is not None:
             verdicts.append(verdict)
     return verdicts
+
+
+def _of_line(line: bytes) -> dict[str, Any] | None:
+    try:
+        return whole_verdict(decode_verdict(line))
+    except (orjson.JSONDecodeError, RecordError):
+        return None
 
 
 def json_lines(documents: Iterable[dict[str, Any]]) -> bytes:

@@ -12,6 +12,7 @@ from stream_guard.core.errors import EvidenceError, RecordError, SettingsError
 from stream_guard.core.kafka_types import Partition
 from stream_guard.kafka.ranges import RangeReader, Span, ignore_progress
 from stream_guard.kafka.registry.assembly import open_parser
+from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.kafka.source import existing_topics
 from stream_guard.settings import env_name
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.kafka.ranges import Progress, Spans
+    from stream_guard.kafka.registry.written import VerdictReader
     from stream_guard.offline.review.projection import Projection
     from stream_guard.settings import KafkaSettings, Settings
 
@@ -42,22 +44,26 @@ def topics_of(settings: KafkaSettings) -> tuple[str, ...]:
 
 
 async def catch_up(
-    settings: KafkaSettings, projection: Projection, progress: Progress = ignore_progress
+    settings: Settings, projection: Projection, progress: Progress = ignore_progress
 ) -> int:
     """Apply everything between the projection's positions and the current ends; return the number of records.
 
     Raises:
-        SettingsError: there is no review topic.
-        BrokerError: the broker does not answer.
+        SettingsError: there is no review topic; or a verdict is Avro, and ``registry.url`` is not set.
+        BrokerError: the broker or the schema registry does not answer.
         EvidenceError: a position is beyond the end of its partition, so the topic is another one now.
     """
-    wanted = topics_of(settings)
-    there = await existing_topics(settings)
-    async with RangeReader(settings, progress) as reader:
-        return sum([await _read(reader, projection, topic) for topic in wanted if topic in there])
+    wanted = topics_of(settings.kafka)
+    there = await existing_topics(settings.kafka)
+    async with RangeReader(settings.kafka, progress) as reader, open_verdicts(settings) as reading:
+        return sum(
+            [await _read(reader, reading, projection, topic) for topic in wanted if topic in there]
+        )
 
 
-async def _read(reader: RangeReader, projection: Projection, topic: str) -> int:
+async def _read(
+    reader: RangeReader, reading: VerdictReader, projection: Projection, topic: str
+) -> int:
     known = await asyncio.to_thread(projection.positions)
     spans: Spans = {}
     for tp, span in (await reader.whole(topic)).items():
@@ -72,13 +78,14 @@ async def _read(reader: RangeReader, projection: Projection, topic: str) -> int:
     batch: list[Record] = []
     count = 0
     async for record in reader.read(spans):
+        await reading.prepare(record.value)
         batch.append(record)
         if len(batch) >= _BATCH_RECORDS_MAX:
-            await asyncio.to_thread(projection.apply, batch, _read_to(batch))
+            await asyncio.to_thread(projection.apply, batch, _read_to(batch), reading.schemas)
             count, batch = count + len(batch), []
     ends = {Partition(topic, tp.partition): span.end for tp, span in spans.items()}
     if batch or any(known.get(place) != end for place, end in ends.items()):
-        await asyncio.to_thread(projection.apply, batch, ends)
+        await asyncio.to_thread(projection.apply, batch, ends, reading.schemas)
     return count + len(batch)
 
 

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.kafka_types import Partition, Record
     from stream_guard.offline.review.store import Store
+    from stream_guard.records.decoding.schema import Schemas
     from stream_guard.settings import KafkaSettings
 
 State: TypeAlias = Literal["open", "decided", "withdrawn"]
@@ -56,12 +57,18 @@ class Projection:
             rows = connection.execute(select(positions)).all()
         return {(topic, partition): position for topic, partition, position in rows}
 
-    def apply(self, records: Sequence[Record], read: Mapping[Partition, int]) -> None:
+    def apply(
+        self,
+        records: Sequence[Record],
+        read: Mapping[Partition, int],
+        schemas: Schemas | None = None,
+    ) -> None:
         """Apply records and move the positions, in one transaction.
 
         Args:
             records: of the three topics, each partition's in offset order. Records below the position are ignored.
             read: the next offset to read of each partition, after these records.
+            schemas: of verdicts in Avro, by id; see :func:`.decode_verdict`.
         """
         with self._store.projecting() as connection:
             known = {
@@ -71,7 +78,7 @@ class Projection:
             touched: set[str] = set()
             for record in records:
                 if record.offset >= known.get((record.topic, record.partition), 0):
-                    touched |= self._apply_one[record.topic](connection, record)
+                    touched |= self._apply_one[record.topic](connection, record, schemas)
             for item_id in sorted(touched):
                 _settle(connection, item_id)
             for (topic, partition), position in read.items():
@@ -80,7 +87,7 @@ class Projection:
     def note_decision(self, record: Record) -> None:
         """Apply a decision that was just written, before it is read; reading it again changes nothing."""
         with self._store.projecting() as connection:
-            for item_id in sorted(_apply_decision(connection, record)):
+            for item_id in sorted(_apply_decision(connection, record, None)):
                 _settle(connection, item_id)
 
     def dump(self) -> bytes:
@@ -98,7 +105,7 @@ def _place(record: Record) -> dict[str, int]:
     return {"place_partition": record.partition, "place_offset": record.offset}
 
 
-def _apply_item(connection: Connection, record: Record) -> set[str]:
+def _apply_item(connection: Connection, record: Record, _: Schemas | None) -> set[str]:
     item = parse_review_item(record.value)
     if item is None:
         return set()
@@ -133,7 +140,7 @@ def _apply_item(connection: Connection, record: Record) -> set[str]:
     return {item["id"]}
 
 
-def _apply_decision(connection: Connection, record: Record) -> set[str]:
+def _apply_decision(connection: Connection, record: Record, _: Schemas | None) -> set[str]:
     try:
         decision = parse_decision(record.key, record.value, record.headers)
     except RecordError:
@@ -170,8 +177,8 @@ def _apply_decision(connection: Connection, record: Record) -> set[str]:
     return set(connection.execute(matches).scalars())
 
 
-def _apply_change(connection: Connection, record: Record) -> set[str]:
-    change = _change_of(record)
+def _apply_change(connection: Connection, record: Record, schemas: Schemas | None) -> set[str]:
+    change = _change_of(record, schemas)
     if change is None:
         return set()
     if connection.execute(select(changes.c.id).where(changes.c.id == change["id"])).first():
@@ -185,10 +192,10 @@ def _apply_change(connection: Connection, record: Record) -> set[str]:
     return set(connection.execute(select(items.c.id).where(or_(*about))).scalars())
 
 
-def _change_of(record: Record) -> dict[str, Any] | None:
+def _change_of(record: Record, schemas: Schemas | None) -> dict[str, Any] | None:
     """Return what an event of the verdict topic changes; None for a verdict that changes nothing."""
     try:
-        verdict = decode_verdict(record.value or b"")
+        verdict = decode_verdict(record.value or b"", schemas)
         row: dict[str, Any] = {"id": verdict["id"], "content_id": None, "source_key": None}
         if verdict.get("supersedes") is not None:
             row |= {"kind": "superseded", "verdict_id": verdict["supersedes"]}
@@ -203,7 +210,7 @@ def _change_of(record: Record) -> dict[str, Any] | None:
             return None
         source = verdict["source"]
         row |= {f"source_{name}": source[name] for name in ("topic", "partition", "offset")}
-    except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError):
+    except (orjson.JSONDecodeError, RecordError, KeyError, TypeError, AttributeError):
         return None
     named = row["verdict_id"], row["content_id"], row["source_key"]
     return row if any(name is not None for name in named) else None

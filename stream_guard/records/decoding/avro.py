@@ -75,6 +75,7 @@ class AvroSchema:
     Args:
         schema: the schema as JSON.
         references: the schemas that it refers to, each after those that it refers to itself.
+        keep_bytes: whether bytes stay bytes, and do not become text.
 
     Raises:
         SchemaError: it is no Avro schema, or one that cannot be decoded safely.
@@ -82,12 +83,19 @@ class AvroSchema:
 
     kind: Final = "avro"
 
-    def __init__(self, schema: Any, references: Sequence[Any]) -> None:  # noqa: ANN401 - any JSON value
+    def __init__(
+        self,
+        schema: Any,  # noqa: ANN401 - any JSON value
+        references: Sequence[Any],
+        *,
+        keep_bytes: bool = False,
+    ) -> None:
         named: dict[str, Any] = {}
+        form = _bare if keep_bytes else _rewritten
         try:
             for each in references:
-                fastavro.parse_schema(_rewritten(each), named_schemas=named)
-            parsed = fastavro.parse_schema(_rewritten(schema), named_schemas=named)
+                fastavro.parse_schema(form(each), named_schemas=named)
+            parsed = fastavro.parse_schema(form(schema), named_schemas=named)
         except SchemaError:
             raise
         except Exception as error:  # noqa: BLE001 - fastavro raises many kinds of errors for what is no schema
@@ -101,7 +109,7 @@ class AvroSchema:
         self._reader = fastavro.schemaless_reader if depth is not None else careful_reader
 
     def decode(self, value: bytes, frame: bytes, start: int, max_depth: int) -> tuple[Any, bool]:
-        """Return the document; see :class:`.framed.Schema`."""
+        """Return the document; see :class:`.schema.Schema`."""
         stream = io.BytesIO(value)
         if frame is value:
             stream.seek(start)
@@ -143,6 +151,16 @@ def _rewritten(schema: Any) -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(made.get("fields"), list):
         made["fields"] = [_field(each) for each in made["fields"]]
     return made
+
+
+def _bare(schema: Any) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a schema without logical types, defaults and aliases: each value is as Avro stores it."""
+    if isinstance(schema, list):
+        return [_bare(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    unused = ("logicalType", "default", "aliases", "doc")
+    return {key: _bare(value) for key, value in schema.items() if key not in unused}
 
 
 def _logical(kind: str, logical: Any) -> str | None:  # noqa: ANN401 - any JSON value

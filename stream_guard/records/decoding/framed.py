@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.core.errors import SchemaError
 from stream_guard.records.decoding.frame import find_frame, key_name
@@ -10,35 +10,12 @@ from stream_guard.records.json_document import load_document
 from stream_guard.settings.posts import REGISTRY_FORMATS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from stream_guard.records.decoding.frame import SchemaKey
+    from stream_guard.records.decoding.schema import Schemas
     from stream_guard.settings import PostSettings
 
-__all__ = ["FramedDecoder", "Schema", "Schemas"]
-
-Schemas: TypeAlias = "Mapping[SchemaKey, Schema | SchemaError]"
-
-
-class Schema(Protocol):
-    """A schema that was fetched and compiled."""
-
-    @property
-    def kind(self) -> str:
-        """``avro``, ``protobuf`` or ``json_schema``."""
-
-    def decode(self, value: bytes, frame: bytes, start: int, max_depth: int) -> tuple[Any, bool]:
-        """Return a JSON-like document, and whether lone surrogates in it were replaced.
-
-        Args:
-            value: the record's value.
-            frame: the bytes that name the schema: ``value`` itself, or a header.
-            start: where the schema's id or GUID ends in ``frame``.
-            max_depth: most levels of nesting (``post.max_depth``).
-
-        Raises:
-            RecordError: the bytes do not follow the schema.
-        """
+__all__ = ["FramedDecoder"]
 
 
 class FramedDecoder:

@@ -15,5 +15,5 @@ class JsonSchema:
     kind: Final = "json_schema"
 
     def decode(self, value: bytes, frame: bytes, start: int, max_depth: int) -> tuple[Any, bool]:
-        """Return the document, and whether lone surrogates were replaced; see :class:`.framed.Schema`."""
+        """Return the document, and whether lone surrogates were replaced; see :class:`.schema.Schema`."""
         return load_document(value[start:] if frame is value else value, max_depth)

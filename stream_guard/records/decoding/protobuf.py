@@ -123,7 +123,7 @@ class ProtobufSchema:
         self._messages: dict[tuple[int, ...], tuple[_Convert, _Convert, int | None]] = {}
 
     def decode(self, value: bytes, frame: bytes, start: int, max_depth: int) -> tuple[Any, bool]:
-        """Return the document; see :class:`.framed.Schema`."""
+        """Return the document; see :class:`.schema.Schema`."""
         if frame[start : start + 1] == b"\x00":  # the first message of the file: nearly always
             indexes, end = _FIRST, start + 1
         else:

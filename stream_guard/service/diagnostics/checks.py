@@ -47,7 +47,10 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
         yield CheckResult("policies", names)
     yield from _broker(settings, policies)
     if settings.registry.url is not None:
-        yield _check("registry", partial(_registry, settings))
+        registry = _check("registry", partial(_registry, settings))
+        yield registry
+        if settings.output.format == "avro" and registry.error is None:
+            yield _check("output", partial(_output, settings))
     if policies is not None:
         yield _check("tiers", partial(_tiers, policies, settings))
     yield _check("engine", partial(_engine, settings))
@@ -119,6 +122,12 @@ def _registry(settings: Settings) -> str:
     require_libraries()
     kinds = ", ".join(sorted(asyncio.run(types())))
     return f"{', '.join(settings.registry.urls)} answers and supports {kinds}"
+
+
+def _output(settings: Settings) -> str:
+    from stream_guard.kafka.registry.output import check_output
+
+    return asyncio.run(check_output(settings))
 
 
 def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:

@@ -27,6 +27,7 @@ from stream_guard.cli.views.live import LiveView
 from stream_guard.core.errors import BrokerError, JsonError, LimitError
 from stream_guard.kafka.dead_letter_reader import Survey
 from stream_guard.offline.audit.replay import Replayed
+from stream_guard.records.dead_letter import DeadLetter, read_dead_letter
 from stream_guard.records.dead_letter_event import build_dead_letter
 from stream_guard.service.diagnostics.topic_advice import Advice
 from stream_guard.settings import KafkaSettings
@@ -35,6 +36,7 @@ from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
 
 NAME: Final = (
     "a\x1b[31mb\x1b]8;;http:x\x07c\x1b]52;c;eA==\x1b\\\x9b31md\x9d8;;\u202ee\u2066f\u200f"
@@ -101,6 +103,9 @@ class Reader:
 
     async def read(self, _ends: object) -> AsyncIterator[MemoryRecord]:
         yield hostile_letter()
+
+    async def letter(self, record: MemoryRecord) -> DeadLetter | None:
+        return read_dead_letter(record)
 
 
 @dataclass
@@ -344,8 +349,6 @@ def dlq_show(stage: Stage) -> None:
     stage.patch.setattr("stream_guard.kafka.dead_letter_reader.DeadLetterReader", Reader)
     (letter_id,) = (value for name, value in hostile_letter().headers if name == "sg_id")
     assert letter_id is not None
-    from stream_guard.records.dead_letter import read_dead_letter
-
     letter = read_dead_letter(hostile_letter())
     assert letter is not None
     stage.tries("dlq", "show", letter.id, "--content")

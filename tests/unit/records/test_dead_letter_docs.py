@@ -12,6 +12,8 @@ import pytest
 
 from stream_guard.core import errors
 from stream_guard.core.errors import PromptError, RecordError
+from stream_guard.records.avro_contract import contract_of
+from stream_guard.records.avro_output import AvroOutput
 from stream_guard.records.dead_letter_event import build_dead_letter
 from stream_guard.settings import DeadLetterSettings, KafkaSettings
 from stream_guard.stream.dead_letter_gate import AT_ONCE
@@ -37,7 +39,7 @@ def table() -> set[str]:
     }
 
 
-def headers(record: MemoryRecord, policy_id: str | None) -> dict[str, str]:
+def headers(record: MemoryRecord, policy_id: str | None, *, avro: bool = False) -> dict[str, str]:
     kafka = KafkaSettings(dead_letter_bytes_max=1_024)
     letter = build_dead_letter(
         record,
@@ -47,6 +49,8 @@ def headers(record: MemoryRecord, policy_id: str | None) -> dict[str, str]:
         policy_id=policy_id,
         attempts=2,
     )
+    if avro:
+        letter = AvroOutput(contract_of("dead-letter-1.0.avsc"), 7).wrap(letter)
     return {name: value.decode() for name, value in letter.headers if name.startswith("sg_")}
 
 
@@ -64,12 +68,13 @@ def test_every_dead_letter_is_as_the_schema_says(
     record: MemoryRecord, policy_id: str | None
 ) -> None:
     validator = jsonschema.Draft202012Validator(schema())
-    validator.validate(headers(record, policy_id))
+    for avro in (False, True):
+        validator.validate(headers(record, policy_id, avro=avro))
 
 
 def test_the_schema_names_every_header_that_there_is_and_no_other() -> None:
     largest = MemoryRecord("p", 9, 9, 9, b"k" * 99_999, b"v" * 9_999, [("h", b"h" * 99_999)])
-    assert set(schema()["properties"]) == set(headers(largest, "spam")) == table()
+    assert set(schema()["properties"]) == set(headers(largest, "spam", avro=True)) == table()
 
 
 def test_the_page_names_every_reason_and_every_stage() -> None:

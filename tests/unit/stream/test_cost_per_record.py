@@ -169,9 +169,9 @@ async def test_what_is_held_twice_in_flight_is_found(monkeypatch: pytest.MonkeyP
     held: list[object] = []
     encode = VerdictEvents.encode
 
-    def hold(self: VerdictEvents, verdict: dict[str, Any], traceparent: str) -> object:
-        held.append(encode(self, verdict, traceparent))
-        return encode(self, verdict, traceparent)
+    def hold(self: VerdictEvents, verdict: dict[str, Any], traceparent: str, avro: None) -> object:
+        held.append(encode(self, verdict, traceparent, avro))
+        return encode(self, verdict, traceparent, avro)
 
     monkeypatch.setattr(VerdictEvents, "encode", hold)
     async with HotPath() as path:

@@ -12,16 +12,18 @@ from stream_guard.core.errors import NotLeasedError, SettingsError, UnknownItemE
 from stream_guard.offline.review.projection import Projection
 from stream_guard.offline.review.queue import Person, ReviewQueue
 from stream_guard.offline.review.store import Store
+from stream_guard.records.avro_contract import VERDICT, contract_of
+from stream_guard.records.avro_output import AvroOutput
+from stream_guard.records.decoding.avro import AvroSchema
 from stream_guard.records.review_item import review_item_id
-from stream_guard.records.verdict_event import encode_verdict
+from stream_guard.records.verdict_event import decode_verdict, encode_verdict
+from stream_guard.testing import MemoryRecord
 from tests.unit.offline.review.topics import KAFKA, NOW_MS, Topics, apply, decision_about
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from stream_guard.testing import MemoryRecord
 
 
 @pytest.fixture
@@ -118,6 +120,21 @@ def test_decisions_and_deletions_close_items(store: Store) -> None:
     withdrawn = ReviewQueue(store).listed(state="withdrawn", limit=1)[0]
     shown = ReviewQueue(store).show(withdrawn["id"], Person("r-1"), NOW_MS)
     assert shown["text"] is None
+
+
+def test_a_deletion_in_avro_closes_its_item(store: Store) -> None:
+    topics = Topics()
+    topics.item(4)
+    topics.delete("p4", 100)
+    item, deletion = topics.records
+    contract = contract_of(VERDICT)
+    value = AvroOutput(contract, 7).encode(decode_verdict(deletion.value or b""))
+    avro = MemoryRecord(deletion.topic, 0, 0, 0, None, value)
+    projection = Projection(store, KAFKA)
+    projection.apply([item, avro], {}, {(7).to_bytes(4): AvroSchema(contract.schema, ())})
+    assert len(ReviewQueue(store).listed(state="withdrawn", limit=9)) == 1
+    # Without its schema it changes nothing, and the queue goes on.
+    projection.apply([MemoryRecord(deletion.topic, 0, 1, 0, None, value)], {})
 
 
 def test_a_post_that_was_written_again_after_its_deletion_is_reviewed(store: Store) -> None:
