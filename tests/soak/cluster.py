@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from stream_guard.testing.broker.embedded import EmbeddedBroker
 
 Answer = TypeVar("Answer")
-LOOKUP_S: Final = 60.0
-WHOLE_S: Final = 120.0
+LOOKUP_S: Final = 120.0
+WHOLE_S: Final = 240.0
 _RETRY_S: Final = 0.25
-_HALT_S: Final = 30.0
+_HALT_S: Final = 90.0
 _GROUP, _TRANSACTION = 0, 1
 # Brokers stamp each record as they append it: the times that the checker compares are of one kind.
 STAMPED: Final = {"message.timestamp.type": "LogAppendTime"}

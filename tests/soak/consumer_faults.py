@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 CLOCK_JUMPS_S: Final = (7_200, -1_800, 0)
 """How far the clock is off, one after another; certificates of the soak are older than half an hour."""
-_READY_S: Final = 60.0
+_READY_S: Final = 180.0
 _TWIN: Final = "twin"
 
 

@@ -35,12 +35,13 @@ if TYPE_CHECKING:
 MODES: Final[tuple[str, ...]] = get_args(DeliverySettings.model_fields["mode"].annotation)
 POSTS_TOPIC: Final = "posts"
 BROKERS: Final = 3
+BROKER_START_S: Final = 240.0
 PARTITIONS: Final = 6
 OUT_PARTITIONS: Final = 4
 SESSION_TIMEOUT_S: Final = 8.0
 # Members of a group, at first and at most; the real engine takes a processor and 2 GB for each.
 MEMBERS: Final = {"scripted": (2, 3), "vllm": (1, 2)}
-READY_S: Final = 300.0
+READY_S: Final = 600.0
 _FAULT_S: Final = (
     11.0  # what a fault of the full deck takes, roughly: the posts are spread over all of them
 )
@@ -146,7 +147,9 @@ async def soak(options: Options, say: Callable[[str], None]) -> list[History]:
     security = BrokerSecurity(
         acls=True, listeners=(SecuredListener(access.LISTENER, advertised_ports=ports),)
     )
-    broker = await asyncio.to_thread(start_broker, BROKERS, security=security)
+    broker = await asyncio.to_thread(
+        start_broker, BROKERS, security=security, timeout_s=BROKER_START_S
+    )
     try:
         assert broker.secured is not None, "it was asked for"
         forward(proxies, broker.secured.ports(access.LISTENER))
@@ -171,10 +174,16 @@ async def _soak(
     written = {t: OUT_PARTITIONS for g in groups for t in (g.verdicts, g.dead_letters)}
     for topic, partitions in {POSTS_TOPIC: PARTITIONS, **written}.items():
         await asyncio.to_thread(
-            broker.create_topics, topic, partitions=partitions, configs=STAMPED, timeout_s=60
+            broker.create_topics,
+            topic,
+            partitions=partitions,
+            configs=STAMPED,
+            timeout_s=BROKER_START_S,
         )
     archive, configs = access.archive()
-    await asyncio.to_thread(broker.create_topics, archive, configs=configs, timeout_s=60)
+    await asyncio.to_thread(
+        broker.create_topics, archive, configs=configs, timeout_s=BROKER_START_S
+    )
     for group in groups:
         await group.user.grant_all(group.environment)
     poster = _poster(options, cluster.bootstrap, len(planned))

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.soak.posting import Poster
     from tests.soak.proxy import Proxy
 
-_ALIVE_S: Final = 90.0
+_ALIVE_S: Final = 180.0
 
 
 @dataclass
