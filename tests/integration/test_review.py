@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from stream_guard.testing import Broker
     from tests.integration.harness import Deployment
 
-POSTS = 12
+POSTS = 6
+VERDICTS = 2 * POSTS  # two policies judge each post
 TOKEN = "t" * 32
 ITEM = Draft202012Validator(writer_schema("review-item-1.0.json"))
 
@@ -60,16 +61,17 @@ async def test_people_review_verdicts_and_a_rebuild_says_the_same(
     await produce(place.bootstrap, place.posts, [post(n, texts[n % 2]) for n in range(POSTS)])
     with running(place, tmp_path / "log"):
         records = await read(
-            place.bootstrap, [place.verdicts, items_topic], lambda got: len(got) >= 2 * POSTS
+            place.bootstrap, [place.verdicts, items_topic], lambda got: len(got) >= 2 * VERDICTS
         )
     verdicts = {orjson.loads(r.value)["id"] for r in records if r.topic == place.verdicts}
     items = [orjson.loads(r.value) for r in records if r.topic == items_topic]
     for item in items:
         ITEM.validate(item)
+    assert len(verdicts) == VERDICTS
     assert {item["id"] for item in items} == set(map(review_item_id, verdicts))
 
     listed = review(place, "list")
-    assert listed["counts"] == {"open": POSTS, "decided": 0, "withdrawn": 0}
+    assert listed["counts"] == {"open": VERDICTS, "decided": 0, "withdrawn": 0}
     name = listed["items"][0]["id"]
     shown = review(place, "show", name, "--by", "r-1")
     assert shown["text"].startswith(tuple(texts))  # read from the post's own topic
@@ -81,7 +83,7 @@ async def test_people_review_verdicts_and_a_rebuild_says_the_same(
     assert decision.about.verdict_id == shown["verdict_id"]
     assert review(place, "list", "--state", "decided")["items"][0]["id"] == name
     await decide_over_http(place, tmp_path)
-    assert review(place, "stats")["items"] == {"open": POSTS - 2, "decided": 2, "withdrawn": 0}
+    assert review(place, "stats")["items"] == {"open": VERDICTS - 2, "decided": 2, "withdrawn": 0}
     lived = digest(place, tmp_path / "review.sqlite")
     assert lived == digest(place, tmp_path / "another.sqlite")
 

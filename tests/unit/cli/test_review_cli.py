@@ -1,0 +1,82 @@
+"""``stream-guard review`` at a terminal, over a database of items; Kafka is replaced where a command writes to it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import orjson
+import pytest
+from typer.testing import CliRunner
+
+from stream_guard.cli.main import app
+from stream_guard.core.errors import NotLeasedError, SettingsError
+from stream_guard.offline.review.projection import Projection
+from stream_guard.offline.review.store import Store
+from tests.unit.offline.review.topics import KAFKA, Topics, apply
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from stream_guard.records.decision import Decision
+
+
+@pytest.fixture
+def names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Three items in a database that the settings name; their ids."""
+    database = str(tmp_path / "review.sqlite")
+    monkeypatch.setenv("STREAM_GUARD_REVIEW__DATABASE", database)
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__REVIEW_TOPIC", "review")
+    topics, store = Topics(), Store(database)
+    made = [topics.item(number, decision="violates") for number in range(3)]
+    apply(Projection(store, KAFKA), topics.records)
+    store.close()
+    return made
+
+
+def run(*words: str) -> str:
+    done = CliRunner().invoke(app, ["review", *words])
+    if done.exception is not None and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_items_are_listed_shown_and_measured(names: list[str]) -> None:
+    listed = orjson.loads(run("list", "--offline", "--json"))
+    assert listed["counts"] == {"open": 3, "decided": 0, "withdrawn": 0}
+    assert {item["id"] for item in listed["items"]} == set(names)
+    assert "text      t" in run("show", names[0], "--by", "r-1", "--offline")
+    assert "spam" in run("stats", "--offline")
+
+
+def test_a_decision_is_written_and_closes_the_item(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Decision] = []
+
+    async def write(_settings: object, decision: Decision) -> None:
+        written.append(decision)
+
+    async def caught_up(*_: object) -> int:
+        return 0
+
+    monkeypatch.setattr("stream_guard.kafka.decision_writer.write_decision", write)
+    monkeypatch.setattr("stream_guard.offline.review.follow.catch_up", caught_up)
+    said = run("decide", names[0], "safe", "--by", "r-1", "--reason", "satire")
+    assert [one.decided_by.id for one in written] == ["r-1"]
+    assert f"decision {written[0].id} written to stream-guard.decisions" in said
+    with pytest.raises(NotLeasedError):
+        run("decide", names[0], "safe", "--by", "r-2")
+    with pytest.raises(SettingsError, match="action"):
+        run("decide", names[1], "violates", "--category", "S2", "--by", "r-2")
+    # A refused choice gives the item back.
+    run("decide", names[1], "violates", "--action", "remove", "--by", "r-3")
+    assert len(written) == 2
+
+
+def test_without_a_review_topic_the_message_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("STREAM_GUARD_KAFKA__REVIEW_TOPIC", raising=False)
+    with pytest.raises(SettingsError, match=r"kafka\.review_topic"):
+        run("list", "--offline")
