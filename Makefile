@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench-decisions bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -61,6 +61,9 @@ eval-demo-model: $(STAMP) ## measure the shipped demo model by the product's own
 
 bench-pipeline: $(STAMP) ## compare with a bare aiokafka loop: two rates and their ratio
 	@$(BIN)/python -m benchmarks.pipeline
+
+bench-decisions: $(STAMP) ## measure what a million decisions of people cost (ARGS="--decisions 100000")
+	@$(BIN)/python -m benchmarks.decisions $(ARGS)
 
 bench: $(STAMP) ## run all benchmarks that have targets, on an idle machine (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)

@@ -14,6 +14,7 @@ from stream_guard.cli.backtest import backtest
 from stream_guard.cli.check import check
 from stream_guard.cli.classify import classify
 from stream_guard.cli.config import show_config
+from stream_guard.cli.decide import decide
 from stream_guard.cli.dlq.list import list_letters
 from stream_guard.cli.dlq.replay import replay as replay_letters
 from stream_guard.cli.dlq.show import show as show_letter
@@ -84,6 +85,12 @@ _COMMANDS: Final = (
     _Command("tail", tail, "tail --json --from-beginning --limit 10 > tail.jsonl", _OPERATE),
     _Command("produce", produce, "produce posts.jsonl posts", _OPERATE),
     _Command("round-trip", round_trip, "round-trip posts --timeout 60", _OPERATE),
+    _Command(
+        "decide",
+        decide,
+        "decide 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60 safe --by reviewer-17 --reason satire",
+        _OPERATE,
+    ),
     _Command("replay", replay, "replay 0f3a9c21d4b84e6f9a7c5d1e2b3f4a60", _AUDIT),
     _Command(
         "backtest",

@@ -54,6 +54,8 @@ class VerdictConsumer:
         severity_min: ignore violations known to be less severe. A violation without a severity is still returned,
             because it may be severe.
         shadows: whether to return verdicts of shadow routes found in this topic. Do not act on them.
+        events: whether to return, whatever ``decisions`` says, each person's verdict, and the events that take verdicts
+            back or say that they have expired (``Verdict.event``). For a service that can undo its actions.
         window_size_max: how many verdicts to remember, to ignore duplicates.
         from_beginning: whether a new group starts at the oldest verdict or at the next one.
         handle_timeout_s: how long a rebalance waits for the verdict in hand.
@@ -69,6 +71,7 @@ class VerdictConsumer:
 
     Attributes:
         repeats: number of ignored duplicates.
+        overruled: number of ignored verdicts that a person's later decision overrules.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first are by keyword, each with a default that works
@@ -81,6 +84,7 @@ class VerdictConsumer:
         decisions: Collection[str] | None = ("violates",),
         severity_min: Severity | None = None,
         shadows: bool = False,
+        events: bool = False,
         window_size_max: int = 100_000,
         from_beginning: bool = True,
         handle_timeout_s: float = 30,
@@ -90,7 +94,7 @@ class VerdictConsumer:
         registry: SchemaRegistry | None = None,
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._wanted = Wanted(policies, decisions, severity_min, shadows)
+        self._wanted = Wanted(policies, decisions, severity_min, shadows, events)
         self._topic = topic
         self._bootstrap_servers = bootstrap_servers
         self._window = Window(window_size_max)
@@ -110,6 +114,7 @@ class VerdictConsumer:
         self._positions: dict[TopicPartition, int] = {}
         self._committed_s = time.monotonic()
         self.repeats = 0
+        self.overruled = 0
 
     async def __aenter__(self) -> Self:
         """Join the group. Raises BrokerError where that fails."""
@@ -207,15 +212,20 @@ class VerdictConsumer:
                 raise
             self._on_unreadable(error)
             return None
+        now_ms = time.time_ns() // 1_000_000
+        if self._window.is_overruled(verdict, now_ms):
+            self.overruled += 1
+            return None
         if not self._wanted.wants(verdict):
+            self._window.note(verdict)
             return None
         if self._window.is_repeat(verdict):
             self.repeats += 1
             return None
         superseded = self._window.remember(verdict)
-        return (
-            verdict if superseded is None else verdict.model_copy(update={"supersedes": superseded})
-        )
+        if superseded is None or verdict.supersedes is not None:
+            return verdict
+        return verdict.model_copy(update={"supersedes": superseded})
 
     def _finish(self, *, handled: bool) -> None:
         record, self._in_hand = self._in_hand, None

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.client.errors import ClientError
 from stream_guard.client.verdicts import SEVERITIES
+from stream_guard.records.verdict_changes import ALL_POLICIES
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -32,6 +33,7 @@ class Wanted:
     decisions: Collection[str] | None = None
     severity_min: Severity | None = None
     shadows: bool = False
+    events: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.policies, str) or isinstance(self.decisions, str):
@@ -46,14 +48,26 @@ class Wanted:
             )
             raise ClientError(message)
 
+    def _is_ours(self, verdict: Verdict) -> bool:
+        """Return whether it is by one of the policies, or about all of them."""
+        return self.policies is None or verdict.policy.id in (*self.policies, ALL_POLICIES)
+
     def wants(self, verdict: Verdict) -> bool:
         """Return whether the filter accepts a verdict."""
-        if self.policies is not None and verdict.policy.id not in self.policies:
+        if not self._is_ours(verdict):
             return False
+        if verdict.is_human or verdict.event != "verdict":
+            # An event of a decision that came late changes nothing.
+            late = verdict.event == "verdict" and verdict.decision == "undetermined"
+            if self.events or late or verdict.event != "verdict":
+                return self.events and not late
         if self.decisions is not None and verdict.decision not in self.decisions:
             return False
         if verdict.provenance.route_mode == "shadow" and not self.shadows:
             return False
+        return self._is_severe(verdict)
+
+    def _is_severe(self, verdict: Verdict) -> bool:
         if self.severity_min is None:
             return True
         if verdict.decision == "safe":

@@ -152,6 +152,24 @@ class Timing(BaseModel):
     published: int
 
 
+class Retracts(BaseModel):
+    """What a retraction takes back.
+
+    Attributes:
+        verdict_id: one verdict; None for all verdicts on earlier records of the post.
+        content_id: the post's id; None where the source did not say it.
+        key: of the post's records, as text, or None.
+        cause: ``deleted`` at the source, or a person's ``decision``.
+    """
+
+    model_config = _OPEN
+
+    verdict_id: str | None
+    content_id: str | None
+    key: str | None
+    cause: str
+
+
 class Verdict(BaseModel):
     """The verdict of one policy on one record.
 
@@ -161,8 +179,15 @@ class Verdict(BaseModel):
         action: the advised enforcement: ``none``, ``review`` or a word of the policy.
         needs_review: whether a person should review the post.
         review_reasons: why, each a word of the schema.
-        supersedes: id of an earlier verdict on the same record by another version of the policy. Set by
-            :class:`stream_guard.client.VerdictConsumer` if it has seen that verdict.
+        supersedes: id of the verdict that a person's decision replaces; or of an earlier verdict on the same record by
+            another version of the policy, set by :class:`stream_guard.client.VerdictConsumer` if it has seen that
+            verdict.
+        revision: orders all verdicts on one content under one policy: Unix time in ms of a person's decision, 0 of
+            the machine. The highest counts; of equal ones the greater ``decision_id``.
+        decision_id: of the person's decision, or None.
+        valid_until: when it expires, Unix time in ms, or None.
+        retracts: of a retraction, what is taken back; None otherwise.
+        expired: of an expiry, the id of the verdict that has expired; None otherwise.
     """
 
     model_config = _OPEN
@@ -180,6 +205,32 @@ class Verdict(BaseModel):
     provenance: Provenance
     timing: Timing
     supersedes: str | None = None
+    revision: int = 0
+    decision_id: str | None = None
+    valid_until: int | None = None
+    retracts: Retracts | None = None
+    expired: str | None = None
+
+    @property
+    def event(self) -> Literal["verdict", "retraction", "expiry"]:
+        """What kind of event it is. Do not enforce a retraction or an expiry: undo earlier actions."""
+        if self.retracts is not None:
+            return "retraction"
+        return "verdict" if self.expired is None else "expiry"
+
+    @property
+    def is_human(self) -> bool:
+        """Whether a person decided."""
+        return self.decision_id is not None
+
+    @property
+    def content_subject(self) -> tuple[str, str | None, str]:
+        """The policy, the tenant and the content: all that people decide about. See ``revision``."""
+        return self.policy.id, self.content.tenant, self.content.id
+
+    def is_valid_at(self, now_ms: int) -> bool:
+        """Return whether the verdict has not expired, at a Unix time in ms."""
+        return self.valid_until is None or now_ms < self.valid_until
 
     @property
     def subject(self) -> tuple[str, int, int, str]:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from stream_guard.client.errors import ClientError
 
 if TYPE_CHECKING:
     from stream_guard.client.verdicts import Verdict
+
+
+class _Standing(NamedTuple):
+    """A person's decision, as its event says it."""
+
+    rank: tuple[int, str]
+    replaces: bool
+    sha256: str
+    policy_sha256: str
+    valid_until: int | None
 
 
 class Window:
@@ -31,6 +41,8 @@ class Window:
         self._size_max = size_max
         self._ids: OrderedDict[str, None] = OrderedDict()
         self._latest: OrderedDict[tuple[str, int, int, str], tuple[int, str]] = OrderedDict()
+        # By policy, tenant and content: the standing decision, the text that it is about, and when it expires.
+        self._decided: OrderedDict[tuple[str, str | None, str], _Standing] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -39,6 +51,46 @@ class Window:
         """Return whether a verdict with this id is remembered."""
         return verdict.id in self._ids
 
+    def is_overruled(self, verdict: Verdict, now_ms: int) -> bool:
+        """Return whether a person's later decision about the same content and policy counts more.
+
+        Of the machine's verdicts, those on the same text are overruled, by a decision that replaced a verdict and has
+        not expired.
+        """
+        standing = self._decided.get(verdict.content_subject)
+        if standing is None:
+            return False
+        if verdict.is_human:
+            return (verdict.revision, verdict.decision_id or "") < standing.rank
+        return (
+            verdict.event == "verdict"
+            and standing.replaces
+            and standing.sha256 == verdict.content.sha256
+            and (standing.valid_until is None or now_ms < standing.valid_until)
+            # An edited policy may have ended the decision; the machine's verdict by it counts.
+            and standing.policy_sha256 == verdict.policy.sha256
+        )
+
+    def note(self, verdict: Verdict) -> None:
+        """Remember what a person decided, although the caller does not want the verdict."""
+        if verdict.is_human:
+            self._decide(verdict)
+
+    def _decide(self, verdict: Verdict) -> None:
+        rank = (verdict.revision, verdict.decision_id or "")
+        known = self._decided.get(verdict.content_subject)
+        if known is None or known.rank <= rank:
+            self._decided[verdict.content_subject] = _Standing(
+                rank,
+                verdict.event == "verdict" and verdict.decision != "undetermined",
+                verdict.content.sha256,
+                verdict.policy.sha256,
+                verdict.valid_until,
+            )
+            self._decided.move_to_end(verdict.content_subject)
+        while len(self._decided) > self._size_max:
+            self._decided.popitem(last=False)
+
     def remember(self, verdict: Verdict) -> str | None:
         """Remember a verdict; return the id of the verdict that it supersedes, or None.
 
@@ -46,6 +98,8 @@ class Window:
         published later.
         """
         self._ids[verdict.id] = None
+        if verdict.is_human:
+            self._decide(verdict)
         subject, mine = verdict.subject, (verdict.timing.published, verdict.id)
         earlier = self._latest.get(subject)
         superseded = earlier[1] if earlier is not None and earlier[0] <= mine[0] else None

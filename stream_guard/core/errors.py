@@ -34,6 +34,7 @@
         |-- FutureDecisionError  a decision from the future, beyond ``decisions.future_tolerance_s``
         |-- UnknownRoleError     a decision by a role that is not in ``decisions.roles``
         |-- NotAPostError        not a post by ``post.where``: it is skipped instead
+        |   `-- DeletedPostError    the record says that a post was deleted: its verdicts are retracted
         |-- PromptError          the engine cannot take the prompt of this post
         `-- EngineKilledError    the engine died or hung on this post
 
@@ -226,6 +227,18 @@ class NotAPostError(RecordError):
         self.condition = condition
 
 
+class DeletedPostError(NotAPostError):
+    """The record says that a post was deleted at its source. It becomes no dead letter: the verdicts are retracted.
+
+    Attributes:
+        content_id: the post's id; None where the record does not say it.
+    """
+
+    def __init__(self, content_id: str | None) -> None:
+        super().__init__("deleted")
+        self.content_id = content_id
+
+
 class DecisionError(RecordError):
     """The record is not a decision: it is malformed, or a field is over its limit."""
 
@@ -282,6 +295,10 @@ def dead_letter_reasons() -> tuple[str, ...]:
         kind = unseen.pop()
         unseen += kind.__subclasses__()
         # Subclasses elsewhere (of tests, for one) are not part of the tree.
-        if kind not in (RecordError, NotAPostError) and kind.__module__ == __name__:
+        if (
+            kind is not RecordError
+            and not issubclass(kind, NotAPostError)
+            and kind.__module__ == __name__
+        ):
             found.add(kind.reason)
     return tuple(sorted(found))

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.decoding import Decoding
     from stream_guard.core.errors import RecordError
-    from stream_guard.core.vocabulary import Decision, Effort
+    from stream_guard.core.vocabulary import Decision, Effort, Severity
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
     from stream_guard.telemetry.trace_context import Span
@@ -180,6 +180,24 @@ class Thought(NamedTuple):
     cut: bool = False
 
 
+class Decided(NamedTuple):
+    """The person's decision behind an answer.
+
+    Attributes:
+        decision_id: of the decision.
+        decided_at_ms: when it was made, Unix time in ms.
+        action: recommended to enforcement.
+        severity: of the category, or None.
+        valid_until_ms: when it expires, Unix time in ms, or None.
+    """
+
+    decision_id: str
+    decided_at_ms: int
+    action: str
+    severity: Severity | None = None
+    valid_until_ms: int | None = None
+
+
 @dataclass(slots=True, eq=False)
 class JudgeRequest(Generic[ContextT]):
     """One post under one policy.
@@ -215,7 +233,7 @@ class Judgement(Generic[ContextT]):
 
     Exactly one of ``answer`` and ``error`` is set. Death of the engine is neither: the request is
     then never delivered, and :meth:`Judge.wait_failed` says why. ``thoughts`` are there only where
-    they are asked for, one for each attempt on each rung.
+    they are asked for, one for each attempt on each rung. ``decided`` is there only where a person decided.
     """
 
     request: JudgeRequest[ContextT]
@@ -227,6 +245,7 @@ class Judgement(Generic[ContextT]):
     started_ns: int = 0
     finished_ns: int = 0
     thoughts: tuple[Thought, ...] = field(default=(), repr=False)
+    decided: Decided | None = None
 
 
 class Judge(Protocol):

@@ -1,7 +1,7 @@
 """Builds verdicts from judgements. Pure.
 
 The id depends on topic, partition, offset, policy id and policy sha256 alone, so that the same record under the same
-policy always has the same verdict id.
+policy always has the same verdict id. Where a person decided, it is made of that id and the decision's.
 """
 
 from __future__ import annotations
@@ -9,10 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_guard.policies.calibration import calibrate
-from stream_guard.records.verdict_event import (
-    SCHEMA_VERSION,
-    verdict_id,
-)
+from stream_guard.records.verdict_changes import superseding_id
+from stream_guard.records.verdict_event import SCHEMA_VERSION, verdict_id
 
 ACTION_LIMITED: Final = "action_limited"
 """In ``degraded`` and among the reasons of a verdict whose action became a review, because a limit was reached."""
@@ -20,8 +18,10 @@ ACTION_LIMITED: Final = "action_limited"
 if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.core.vocabulary import Mode
-    from stream_guard.judging.contract import Answer, Judgement, Provenance, Sampled
+    from stream_guard.judging.contract import Answer, Decided, Judgement, Provenance, Sampled
     from stream_guard.policies.policy import Policy
+
+_DAY_MS: Final = 86_400_000
 
 
 def review_reasons(answer: Answer, provenance: Provenance, policy: Policy) -> list[str]:
@@ -141,7 +141,7 @@ def build_verdict(
             "changes": post.markup.changes,
             "model_read": "text" if post.markup.for_model else "original",
         }
-    return {
+    verdict: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,
         "id": verdict_id(record.topic, record.partition, record.offset, policy.id, policy.sha256),
         "decision": answer.decision,
@@ -206,3 +206,24 @@ def build_verdict(
             "published": published_ms,
         },
     }
+    if judgement.decided is not None:
+        _decide(verdict, judgement.decided, route_mode)
+    elif answer.decision == "violates" and answer.category is not None:
+        category = policy.taxonomy.category(answer.category)
+        if category is not None and category.valid_days is not None:
+            verdict["valid_until"] = published_ms + category.valid_days * _DAY_MS
+    return verdict
+
+
+def _decide(verdict: dict[str, Any], decided: Decided, route_mode: Mode) -> None:
+    """Make a verdict say what a person decided, in place. It has an id of its own, so that no reader drops it."""
+    verdict["supersedes"] = verdict["id"]
+    verdict["id"] = superseding_id(decided.decision_id, verdict["id"])
+    verdict["revision"] = decided.decided_at_ms
+    verdict["decision_id"] = decided.decision_id
+    if decided.valid_until_ms is not None:
+        verdict["valid_until"] = decided.valid_until_ms
+    verdict["needs_review"], verdict["review_reasons"] = False, []
+    verdict["policy"]["severity"] = decided.severity
+    if route_mode != "shadow":
+        verdict["action"] = decided.action

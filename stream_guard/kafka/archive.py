@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import stamina
 import structlog
@@ -30,6 +30,7 @@ from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, s
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.source import existing_topics
+from stream_guard.settings import env_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -127,8 +128,44 @@ class TopicArchive:
         return list(kept.values())
 
 
-async def ensure_compacted(settings: KafkaSettings, topic: str) -> None:
+class CompactedTopic(NamedTuple):
+    """A topic that has to be compacted.
+
+    Attributes:
+        setting: of the section ``kafka``, which names the topic.
+        partitions: of a new topic.
+        lost: what would be deleted if it were not compacted.
+        otherwise: what to do instead of creating it.
+    """
+
+    setting: str
+    partitions: int
+    lost: str
+    otherwise: str
+
+    @property
+    def name(self) -> str:
+        """The setting's name, and its environment variable."""
+        return f"kafka.{self.setting} ({env_name('kafka', self.setting)})"
+
+
+ARCHIVE: Final = CompactedTopic(
+    "archive_topic", 1, "old policies", 'set policies.archive to "folder" or "off"'
+)
+DECISIONS: Final = CompactedTopic(
+    "decision_topic", 6, "people's decisions", "set decisions.enabled to false"
+)
+
+
+async def ensure_compacted(
+    settings: KafkaSettings, topic: str, kind: CompactedTopic = ARCHIVE
+) -> None:
     """Create a compacted topic, or check that an existing one is compacted.
+
+    Args:
+        settings: the broker.
+        topic: its name.
+        kind: for messages, and for a new topic.
 
     Raises:
         SettingsError: it exists and deletes old records.
@@ -140,27 +177,31 @@ async def ensure_compacted(settings: KafkaSettings, topic: str) -> None:
         async with asyncio.timeout(settings.request_timeout_ms / 1_000):
             await admin.start()
             if topic not in await admin.list_topics():
-                await _make(admin, settings, topic)
+                await _make(admin, settings, topic, kind)
             found = await topic_configs(admin, topic, ("cleanup.policy",))
             policy = found.get("cleanup.policy")
     finally:
         with contextlib.suppress(KafkaError, OSError):
             await admin.close()
     if policy is None:
-        _log.warning("archive_topic_not_checked", topic=topic)
+        _log.warning("archive_topic_not_checked", topic=topic, setting=kind.setting)
     elif policy.strip() != "compact":
         message = (
-            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} has cleanup.policy={policy}, so "
-            "old policies would be deleted; set it to compact: kafka-configs.sh --alter "
-            f"--entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
+            f"{kind.name}: {topic!r} has cleanup.policy={policy}, so {kind.lost} would be deleted; set it to compact: "
+            f"kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
         )
         raise SettingsError(message)
 
 
-async def _make(admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str) -> None:
+async def _make(
+    admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str, kind: CompactedTopic
+) -> None:
     brokers = len((await admin.describe_cluster())["brokers"])
     configs = {"cleanup.policy": "compact", "max.message.bytes": str(RECORD_BYTES_MAX)}
-    new = NewTopic(topic, 1, min(brokers, _REPLICAS_MAX), topic_configs=configs)
+    if kind is DECISIONS:
+        # A decision that is written late is restated before compaction can drop the standing one.
+        configs = {"cleanup.policy": "compact", "min.compaction.lag.ms": str(7 * 86_400_000)}
+    new = NewTopic(topic, kind.partitions, min(brokers, _REPLICAS_MAX), topic_configs=configs)
     made = await admin.create_topics([new])
     for _, code, *_ in made.topic_errors:
         error = for_code(code)
@@ -168,13 +209,13 @@ async def _make(admin: AIOKafkaAdminClient, settings: KafkaSettings, topic: str)
             continue
         hidden = error is TopicAuthorizationFailedError
         message = (
-            f"kafka.archive_topic (STREAM_GUARD_KAFKA__ARCHIVE_TOPIC): {topic!r} does not exist"
+            f"{kind.name}: {topic!r} does not exist"
             f"{' for this user' if hidden else ''} and could not be made ({error.__name__}); create it: kafka-topics.sh"
             f" --create --topic {topic} --config cleanup.policy=compact --bootstrap-server {settings.bootstrap_servers}"
-            f'{", and grant Write" if hidden else ""}; or set policies.archive to "folder" or "off"'
+            f"{', and grant Write' if hidden else ''}; or {kind.otherwise}"
         )
         raise BrokerError(message)
-    _log.info("archive_topic_made", topic=topic)
+    _log.info("archive_topic_made", topic=topic, setting=kind.setting)
 
 
 async def topic_configs(

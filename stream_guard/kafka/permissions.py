@@ -29,7 +29,7 @@ from stream_guard.kafka.connection_failure import split_address
 from stream_guard.kafka.security import client_identity, connection_options
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from stream_guard.settings import KafkaSettings
 
@@ -238,3 +238,20 @@ async def _connected(settings: KafkaSettings) -> AsyncIterator[Any]:
             finally:
                 if connection is not None:
                     connection.close()
+
+
+async def explain_missing(settings: KafkaSettings, missing: Sequence[str]) -> str:
+    """Return why topics cannot be used: access control lists hide them, or they do not exist."""
+    forbidden = await forbidden_topics(settings, missing)
+    if forbidden:
+        return (
+            f"access control lists on {settings.bootstrap_servers} hide topics: {', '.join(forbidden)}; grant Describe "
+            "with Read (input) or Write (output), for example: kafka-acls.sh --add --allow-principal "
+            f"{principal(settings)} --operation Read --operation Describe --topic {forbidden[0]} --bootstrap-server "
+            f"{settings.bootstrap_servers}"
+        )
+    return (
+        f"topics that do not exist on {settings.bootstrap_servers}: {', '.join(missing)}; create them, for "
+        f"example: kafka-topics.sh --create --topic {missing[0]} --partitions 12 --bootstrap-server "
+        f"{settings.bootstrap_servers}"
+    )

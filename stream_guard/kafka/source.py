@@ -33,7 +33,7 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.connection_failure import find_cause
 from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
-from stream_guard.kafka.permissions import explain_denial, forbidden_topics, principal
+from stream_guard.kafka.permissions import explain_denial, explain_missing
 from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.protocol_errors import is_fenced
@@ -120,36 +120,24 @@ async def check_topics(settings: KafkaSettings) -> set[str]:
     needed = [*settings.topics, *settings.written_topics]
     missing = [topic for topic in needed if topic not in there]
     if missing:
-        raise BrokerError(await _explain_missing(settings, missing))
+        raise BrokerError(await explain_missing(settings, missing))
     if pattern is not None:
         ours = set(settings.own_topics)
         return {topic for topic in there if pattern.match(topic) and topic not in ours}
     return set(settings.topics)
 
 
-async def _explain_missing(settings: KafkaSettings, missing: Sequence[str]) -> str:
-    """Return why topics cannot be used: access control lists hide them, or they do not exist."""
-    forbidden = await forbidden_topics(settings, missing)
-    if forbidden:
-        return (
-            f"access control lists on {settings.bootstrap_servers} hide topics: {', '.join(forbidden)}; grant Describe "
-            "with Read (input) or Write (output), for example: kafka-acls.sh --add --allow-principal "
-            f"{principal(settings)} --operation Read --operation Describe --topic {forbidden[0]} --bootstrap-server "
-            f"{settings.bootstrap_servers}"
-        )
-    return (
-        f"topics that do not exist on {settings.bootstrap_servers}: {', '.join(missing)}; create them, for "
-        f"example: kafka-topics.sh --create --topic {missing[0]} --partitions 12 --bootstrap-server "
-        f"{settings.bootstrap_servers}"
-    )
-
-
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
-    """A :class:`stream_guard.stream.ports.Source` on a consumer group."""
+    """A :class:`stream_guard.stream.ports.Source` on a group; ``also`` are topics besides those of posts."""
 
     def __init__(
-        self, settings: KafkaSettings, delivery: DeliverySettings, metrics: Metrics
+        self,
+        settings: KafkaSettings,
+        delivery: DeliverySettings,
+        metrics: Metrics,
+        also: Sequence[str] = (),
     ) -> None:
+        self._also = tuple(also)
         self._settings = settings
         self._delivery = delivery
         self._metrics = metrics
@@ -187,11 +175,12 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         if settings.topic_pattern:
             # Verdicts must not come back as posts, however wide the pattern is.
             ours = "|".join(map(re.escape, settings.own_topics))
+            also = "".join(f"(?:{re.escape(topic)})$|" for topic in self._also)
             consumer.subscribe(
-                pattern=f"(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self
+                pattern=f"{also}(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self
             )
         else:
-            consumer.subscribe(list(settings.topics), listener=self)
+            consumer.subscribe([*settings.topics, *self._also], listener=self)
         self._consumer = consumer
         try:
             async with asyncio.timeout(settings.rebalance_timeout_ms / 1_000):
@@ -214,7 +203,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             return {}
         held = (
             self._consumer.assignment()
-        )  # after a loss of which the listener is not told yet, less than ours
+        )  # less than ours after a loss that the listener does not know
         ends = {}
         for partition in self._assigned:
             tp = TopicPartition(*partition)

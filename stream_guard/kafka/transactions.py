@@ -77,10 +77,11 @@ async def check_permissions(settings: Settings, topics: Collection[str]) -> None
         name = transactional_id(kafka.group_id, Partition(min(topics, default="posts"), 0))
     archive = [kafka.archive_topic] if settings.policies.archive == "topic" else []
     breaker = [kafka.breaker_topic] if settings.actions.limits else []
+    decided = [kafka.decision_topic] if settings.decisions.enabled else []
     await require_permissions(
         kafka,
-        read=[*topics, *breaker],
-        written=[*kafka.written_topics, *archive, *breaker],
+        read=[*topics, *breaker, *decided],
+        written=[*kafka.written_topics, *archive, *breaker, *decided],
         transactional_id=name,
     )
 

@@ -92,7 +92,8 @@ class LabelsMeta(BaseModel):
 class CategoryMeta(BaseModel):
     """The declaration of one category; missing keys keep the inferred value.
 
-    ``label`` is the word of its outcome, where the policy has more than two.
+    ``label`` is the word of its outcome, where the policy has more than two. ``valid_days`` says after how many days a
+    violation of this category expires; without it, never.
     """
 
     model_config = _STRICT
@@ -102,6 +103,7 @@ class CategoryMeta(BaseModel):
     label: Word | None = None
     severity: Severity | None = None
     action: Action | None = None
+    valid_days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 
 class Thresholds(BaseModel):

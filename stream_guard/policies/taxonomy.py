@@ -56,6 +56,7 @@ class Category:
         severity, action: from ``policy.yaml`` alone; ``action`` is recommended to enforcement.
         needs_review: whether the text sends such posts to people: ``INVALID + ESCALATE``.
         label: the word of its outcome, where the policy has more than two; None for the usual word of its stance.
+        valid_days: after how many days a verdict of this category expires, from ``policy.yaml`` alone; None: never.
     """
 
     code: str
@@ -65,6 +66,7 @@ class Category:
     action: str | None = None
     needs_review: bool = False
     label: str | None = None
+    valid_days: int | None = None
 
 
 @dataclass(slots=True, frozen=True)

@@ -16,9 +16,10 @@ from stream_guard.core.errors import DecisionError, TombstoneError, TooLargeErro
 from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.core.vocabulary import Severity
 from stream_guard.records.cloud_event import open_cloud_event
+from stream_guard.records.verdict_event import verdict_id
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = [
     "About",
@@ -26,6 +27,7 @@ __all__ = [
     "Decision",
     "DecisionKind",
     "Outcome",
+    "about_verdict",
     "decision_key",
     "encode_decision",
     "parse_decision",
@@ -272,3 +274,33 @@ def _faults(error: ValidationError) -> str:
 def _where(location: tuple[str | int, ...]) -> str:
     # Names of fields are ours: unknown ones are ignored, and no table has free names.
     return ".".join(map(str, location)) or "value"
+
+
+def about_verdict(
+    verdict: Mapping[str, Any], *, section: str | None = None, section_sha256: str | None = None
+) -> About:
+    """Return what a decision about a verdict says that it is about.
+
+    Args:
+        verdict: as it was published; of a person's verdict, its own source leads to the machine's.
+        section: the category whose meaning the decision rests on; None for the whole text.
+        section_sha256: digest of that section; None where the decision rests on the whole policy's digest.
+
+    Raises:
+        ValidationError: the verdict's fields are over the limits of a decision.
+    """
+    source, content, policy = verdict["source"], verdict["content"], verdict["policy"]
+    return About(
+        verdict_id=verdict_id(
+            source["topic"], source["partition"], source["offset"], policy["id"], policy["sha256"]
+        ),
+        content=DecidedContent(
+            **{name: content[name] for name in ("id", "sha256", "author", "tenant", "language")}
+        ),
+        policy=DecidedPolicy(
+            **{name: policy[name] for name in ("id", "version", "sha256")},
+            section=section,
+            section_sha256=section_sha256,
+        ),
+        source=DecidedSource(**source),
+    )

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from stream_guard.core.errors import (
+    DeletedPostError,
     EmptyTextError,
     EncodingError,
     FieldTypeError,
@@ -121,6 +122,9 @@ class PostParser:
         self._for_model = settings.markup_for_model
         self._empty_text = settings.empty_text
         self._where = PostConditions(settings.where) if settings.where else None
+        self._deletes = PostConditions(settings.deletes) if settings.deletes else None
+        self._deleted_id = _place(settings.deleted_id)
+        self._tombstone_deletes = settings.tombstones == "delete"
         self._fields = tuple(_place(getattr(settings, name)) for name in _FIELDS)
         self._thread = ThreadReader(settings.thread, settings.max_field_bytes)
         # Where every field is at the top, one pass finds all of them.
@@ -144,7 +148,7 @@ class PostParser:
         """Return the post in a record's value, and its JSON document (of a CloudEvent: the data).
 
         Raises:
-            NotAPostError: ``post.where`` excludes the record.
+            NotAPostError: ``post.where`` excludes the record; DeletedPostError: it says that a post was deleted.
             RecordError: the record is at fault; one of the kinds of the parse stage.
         """
         return self._parse(value, headers, load_document)
@@ -176,6 +180,8 @@ class PostParser:
                 document, headers, load, required=self._format == "cloudevents"
             )
             repaired = repaired or inner_repaired
+        if self._deletes is not None and self._deletes.meets(document, headers):
+            raise DeletedPostError(self._find_deleted(document))
         if self._where is not None:
             self._where.check(document, headers)
         try:
@@ -189,6 +195,8 @@ class PostParser:
     def _empty_value(self, value: bytes | None) -> bytes:
         """Return a value of no bytes, or raise the error of one that is null or was too long to keep."""
         if value is None:
+            if self._tombstone_deletes:
+                raise DeletedPostError(None)
             if self._where is not None:
                 raise NotAPostError("tombstone")
             raise TombstoneError("the value is null")
@@ -199,6 +207,11 @@ class PostParser:
             )
             raise TooLargeError(message)
         return value
+
+    def _find_deleted(self, document: Any) -> str | None:  # noqa: ANN401 - any JSON value
+        """Return the id of a deleted post; None where there is none, or one over its limit."""
+        found = identifier(self._deleted_id.find(document))
+        return found if found and len(found.encode()) <= self._max_field_bytes else None
 
     def _load(self, value: bytes, headers: Headers, load_json: LoadJson) -> tuple[Any, bool]:
         try:

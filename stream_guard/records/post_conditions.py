@@ -40,6 +40,14 @@ class PostConditions:
             if not name.startswith(_HEADER)
         )
 
+    def meets(self, document: Any, headers: Sequence[tuple[str, bytes]]) -> bool:  # noqa: ANN401
+        """Return whether a record meets all conditions."""
+        try:
+            self.check(document, headers)
+        except NotAPostError:
+            return False
+        return True
+
     def check(self, document: Any, headers: Sequence[tuple[str, bytes]]) -> None:  # noqa: ANN401
         """Return if a record is a post.
 

@@ -15,7 +15,15 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.records.decision import About, Decision
 
-__all__ = ["ALL_POLICIES", "HUMAN", "PERSON", "SOURCE", "decided_event", "deleted_event"]
+__all__ = [
+    "ALL_POLICIES",
+    "HUMAN",
+    "PERSON",
+    "SOURCE",
+    "decided_event",
+    "deleted_event",
+    "superseding_id",
+]
 
 HUMAN: Final = "human"
 """The tier of what a person decided."""
@@ -40,20 +48,32 @@ def superseding_id(decision_id: str, superseded: str | None) -> str:
 
 
 def decided_event(
-    decision: Decision, about: About, record: Record, *, consumed_ms: int, published_ms: int
+    decision: Decision,
+    about: About,
+    record: Record,
+    *,
+    stands: bool,
+    consumed_ms: int,
+    published_ms: int,
 ) -> dict[str, Any]:
     """Return the one event that a decision makes: a superseding verdict, a retraction or an expiry.
+
+    A decision that no longer stands makes an event that changes nothing: even a reader that compares no revisions
+    does not act on it.
 
     Args:
         decision: of any kind but ``breaker_reset``.
         about: of the decision.
         record: the decision's record; the event's source where the decision names no verdict.
+        stands: whether no later decision about the same is known.
         consumed_ms: when the record was read, Unix time in ms.
         published_ms: when the event was handed to the producer, Unix time in ms.
     """
-    outcome, content = decision.outcome, about.content
+    outcome, content = decision.outcome if stands else None, about.content
     changes: dict[str, Any] = {"revision": decision.decided_at, "decision_id": decision.id}
-    if outcome is not None:
+    if not stands:
+        pass
+    elif outcome is not None:
         if about.verdict_id is not None:
             changes["supersedes"] = about.verdict_id
         if decision.valid_until is not None:
@@ -84,7 +104,7 @@ def decided_event(
             "language": content.language,
         },
         policy={name: getattr(about.policy, name) for name in ("id", "version", "sha256")},
-        tier=(HUMAN, PERSON, decision.kind),
+        tier=(HUMAN, PERSON, decision.kind if stands else "late"),
         timing=(decision.decided_at, consumed_ms, decision.decided_at, published_ms),
     )
 

@@ -24,6 +24,7 @@ from stream_guard.kafka.registry.output import open_output
 from stream_guard.kafka.source import check_topics
 from stream_guard.kafka.transactions import KafkaTransactor, check_permissions
 from stream_guard.service.breaker import make_gate
+from stream_guard.service.decisions import Decisions
 from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
@@ -90,6 +91,7 @@ class App:
         self.health = Health(stall_s_max=settings.kafka.rebalance_timeout_ms / 1_000 + 30)
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
         self.gate = make_gate(settings, self.judge, clock, self.metrics, self.health)
+        self._decisions = Decisions(settings, self.gate, self.health, self.metrics, self.tracing)
         self._stop = asyncio.Event()
         self._keeper: Keeper | None = None
 
@@ -149,6 +151,7 @@ class App:
         delivery = self._make_delivery(source)
         pipeline, poll_loop = self._make_stream(policies, source, delivery, parser)
         pipeline.build.avro = await open_output(settings)
+        self._decisions.write_like(pipeline.build)
         self._poll_loop = poll_loop
         self.health.turns = lambda: poll_loop.turns
         reloader = self._make_reloader(policies, pipeline, poll_loop, topics)
@@ -165,6 +168,7 @@ class App:
                 try:
                     await self._listen()
                     await delivery.publisher.start()
+                    await self._decisions.load()
                     await source.start(poll_loop)
                     self.health.joined = True
                     await self._serve(poll_loop, delivery, reloader, monitor, pipeline.dead_letters)
@@ -179,22 +183,23 @@ class App:
         delivery: Delivery,
         parser: PostParser,
     ) -> tuple[Pipeline, PollLoop]:
-        settings = self.settings
+        decisions = self._decisions
         pipeline = Pipeline(
-            settings,
+            self.settings,
             policies,
             parser=parser,
-            judge=self.gate,
-            publisher=delivery.publisher,
+            judge=decisions.judge,
+            publisher=decisions.before(delivery.publisher),
             clock=self._clock,
             metrics=self.metrics,
             tracing=self.tracing,
+            decisions=decisions.lane,
         )
         poll_loop = PollLoop(
             source,
             pipeline,
             delivery,
-            settings.delivery,
+            self.settings.delivery,
             clock=self._clock,
             metrics=self.metrics,
         )
@@ -265,15 +270,14 @@ class App:
                 begin("publisher", delivery.publisher.wait_failed())
                 begin("monitor", monitor.run())
                 begin("engine", bring_up())
+                begin("decisions", self._decisions.watch())
                 limit = await self._stop_or_limit(dead_letters)
                 self.health.stopping = True
                 await self._drain(poll_loop, tasks["poll loop"])
                 for task in tasks.values():
                     task.cancel()
         except BaseExceptionGroup as failed:
-            error = failed.exceptions[
-                0
-            ]  # the first failure; the group has cancelled the other parts
+            error = failed.exceptions[0]  # the first; the group has cancelled the other parts
             raise error from error.__cause__
         if limit is not None:
             raise limit
@@ -329,7 +333,7 @@ class App:
         except TimeoutError as error:
             message = f"the engine was not ready within {timeout_s:g} s (engine.start_timeout_s)"
             raise EngineError(message) from error
-        # The model is here by now, and no record was taken yet.
+        # The model is here, and no record was taken yet.
         self._keeper = await Keeper.of(
             make_archive(self.settings), self.settings, self.judge.describe()
         )
@@ -371,6 +375,7 @@ class App:
 
     async def _close(self, source: Source, delivery: Delivery) -> None:
         await source.stop()
+        await self._decisions.close()
         await delivery.publisher.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.delivery.stop_timeout_s):

@@ -75,6 +75,15 @@ class TopicPostSettings(Section):
     """Which records are posts: from a JSON pointer or ``header:NAME`` to the accepted values. A record must meet all;
     others, and null values, are skipped and counted. ``*`` accepts any value, null a missing one. Empty: all records.
     """
+    deletes: dict[_Place, _Values] = Field(default_factory=dict)
+    """Which records say that a post was deleted at its source, as in ``where``; for Debezium ``{"/op" = "d"}``. A
+    retraction of the post's verdicts is published. Empty: none."""
+    deleted_id: _Pointer = "/id"
+    """The deleted post's id, in a record that meets ``deletes``; for Debezium ``/before/id``. Without it, the record's
+    key says which post it was."""
+    tombstones: Literal["dead_letter", "delete"] = "dead_letter"
+    """What a null value means: ``delete`` retracts the verdicts of the record's key. With ``dead_letter`` it becomes a
+    dead letter, or is skipped where ``where`` is set."""
     max_text_bytes: int = Field(64 << 10, ge=1)
     """Most bytes (UTF-8) of text and title together; a larger post becomes a dead letter."""
     max_field_bytes: int = Field(4 << 10, ge=1)

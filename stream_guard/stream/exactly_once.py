@@ -74,6 +74,9 @@ class TransactionalPublisher:
         metrics: where transactions are counted.
         fenced_pause_s: how long a partition is left alone after somebody else has claimed it: long enough for the
             group to revoke it, so that a returning member does not fence the new owner.
+
+    Attributes:
+        replace: called with the outputs of each transaction directly before it; returns those to write.
     """
 
     def __init__(
@@ -98,6 +101,7 @@ class TransactionalPublisher:
         self._empty.set()
         self._failed: asyncio.Future[BaseException] = asyncio.get_running_loop().create_future()
         self._doubted: Callable[[PartitionOffsets, str], None] = _nobody_listens
+        self.replace: Callable[[_Held], _Held] = _as_they_are
 
     def listen(self, doubted: Callable[[PartitionOffsets, str], None]) -> None:
         """See :meth:`stream_guard.stream.ports.Transactions.listen`."""
@@ -225,7 +229,7 @@ class TransactionalPublisher:
                         await lane.full.wait()
             head = offsets.settled(lane.ready, delivery.transaction_records_max)
             position = offsets.position_after(len(head))
-            items = [item for offset in head for item in lane.held[offset]]
+            items = self.replace([item for offset in head for item in lane.held[offset]])
             began_s = time.monotonic()
             try:
                 await lane.session.write([sent for sent, _ in items], position)
@@ -316,6 +320,10 @@ class TransactionalPublisher:
 
 def _name(partition: Partition) -> str:
     return f"{partition.topic}/{partition.partition}"
+
+
+def _as_they_are(items: _Held) -> _Held:
+    return items
 
 
 def _nobody_listens(offsets: PartitionOffsets, cause: str) -> None:

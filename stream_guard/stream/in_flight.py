@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 REVIEW: Final = "review"
 """The label of a review item."""
+EVENT: Final = "event"
+"""The label of an output that is neither verdict nor dead letter: what a decision or a deletion makes."""
 
 
 class InFlightRecord:
@@ -82,7 +84,7 @@ class Outgoing:
         topic, key, value, headers: what is produced.
         origin: the record that owes it.
         label: (policy, decision, tier, mode) of a verdict; the reason of a dead letter; :data:`REVIEW` for a
-            review item; None for a chain of thought.
+            review item; :data:`EVENT` for an event; None for a chain of thought.
         built_ns: when it was built, Unix time in ns.
         span: the span of its sending, where the record is traced.
         smaller: returns a smaller key, value and headers for those given; None where there is no smaller form.

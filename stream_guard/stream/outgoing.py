@@ -8,15 +8,14 @@ from stream_guard.judging.reasoning_event import reasoning_record
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.records.dead_letter_event import build_dead_letter, smaller_dead_letter
 from stream_guard.records.review_item import encode_review_item, smaller_review_item
-from stream_guard.records.verdict_event import smaller_verdict
-from stream_guard.stream.in_flight import REVIEW, Outgoing
+from stream_guard.records.verdict_event import VerdictEvents, smaller_verdict
+from stream_guard.stream.in_flight import EVENT, REVIEW, Outgoing
 from stream_guard.telemetry.trace_context import format_traceparent
 
 if TYPE_CHECKING:
     from stream_guard.core.errors import RecordError
     from stream_guard.core.vocabulary import Mode
     from stream_guard.records.avro_output import AvroOutputs
-    from stream_guard.records.verdict_event import VerdictEvents
     from stream_guard.settings import KafkaSettings
     from stream_guard.stream.in_flight import InFlightRecord, PostJudgement
     from stream_guard.stream.review import Reviews
@@ -78,6 +77,16 @@ class OutgoingBuilder:
         sending = Outgoing(topic, key, value, headers, in_flight, label, now_ns, span)
         sending.smaller = smaller_verdict if avro is None else avro.smaller_verdict
         return verdict, sending
+
+    def event(
+        self, in_flight: InFlightRecord, event: dict[str, Any], key: bytes, now_ns: int
+    ) -> Outgoing:
+        """Return the output that carries an event which changes a verdict; see ``records/verdict_changes.py``."""
+        topic = self._kafka.verdict_topic
+        avro = None if self.avro is None else self.avro.verdicts[topic]
+        events = VerdictEvents(now_ns // 1_000_000, self._kafka.cloudevents_mode)
+        value, headers = events.encode(event, in_flight.trace.traceparent, avro)
+        return Outgoing(topic, key, value, headers, in_flight, EVENT, now_ns)
 
     def beside(
         self,

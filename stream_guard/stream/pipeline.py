@@ -11,16 +11,18 @@ import itertools
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from stream_guard.core.errors import NotAPostError, PolicyError, RecordError, TooLargeError
+from stream_guard.core.errors import DeletedPostError, NotAPostError, RecordError, TooLargeError
 from stream_guard.judging.contract import JudgeRequest
-from stream_guard.policies.routing import RouteFacts
 from stream_guard.records.verdict_event import VerdictEvents
 from stream_guard.stream.admission import BYTES_PER_TOKEN, Admission
 from stream_guard.stream.batching import Batcher
 from stream_guard.stream.dead_letter_gate import DeadLetterGate
-from stream_guard.stream.in_flight import InFlightRecord
+from stream_guard.stream.in_flight import EVENT, InFlightRecord
+from stream_guard.stream.live_records import LiveRecords
 from stream_guard.stream.outgoing import OutgoingBuilder
+from stream_guard.stream.retractions import Retractions
 from stream_guard.stream.review import make_reviews
+from stream_guard.stream.topic_routes import TopicRoutes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -28,10 +30,11 @@ if TYPE_CHECKING:
     from stream_guard.core.clock import Clock
     from stream_guard.core.kafka_types import Partition, Record
     from stream_guard.judging.contract import Judge
-    from stream_guard.policies.policy import Policy, PolicySet
-    from stream_guard.records.post import Post, PostParser
+    from stream_guard.policies.policy import PolicySet
+    from stream_guard.records.post import PostParser
     from stream_guard.settings import Settings
     from stream_guard.stream.dead_letter_limits import Stage
+    from stream_guard.stream.decision_lane import DecisionLane
     from stream_guard.stream.in_flight import Outgoing, PostJudgement, PostRequest
     from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.stream.ports import Publisher
@@ -47,16 +50,18 @@ class Pipeline:
         settings: all sections; ``kafka``, ``batching`` and ``dead_letters`` are used.
         policies: the snapshot to judge by, until :meth:`switch`.
         parser, judge, publisher, clock, metrics, tracing: the parts.
+        decisions: for the decisions topic; None where decisions are not read.
 
     Attributes:
         admission: what is in flight.
         build: makes the outputs; for Avro, its ``avro`` is set before the first record.
+        live: the records in flight.
         dead_letters: counts failures, and says when they are one too many; nothing is accepted from then on.
         progress: set whenever a record was finished; a caller that waits clears it first.
         finished: how many records were finished or given up, since the start.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts, by keyword
         self,
         settings: Settings,
         policies: PolicySet,
@@ -67,12 +72,12 @@ class Pipeline:
         clock: Clock,
         metrics: Metrics,
         tracing: Tracing,
+        decisions: DecisionLane | None = None,
     ) -> None:
         self._kafka = settings.kafka
-        self._policies = policies
-        # By topic: the policies of all its posts, all live; None where they depend on the post.
-        self._routes: dict[str, tuple[Policy, ...] | None] = {}
-        self._routed: dict[str, bool] = {}
+        self._decisions = decisions
+        others = frozenset() if decisions is None else frozenset({decisions.topic})
+        self._routes = TopicRoutes(policies, others)
         self._parser = parser
         self._judge = judge
         self._publisher = publisher
@@ -80,30 +85,39 @@ class Pipeline:
         self._metrics = metrics
         self._tracing = tracing
         self.build = OutgoingBuilder(settings.kafka, tracing, make_reviews(settings, parser))
+        self._retractions = Retractions(
+            self.build, metrics, lambda one: publisher.publish([one], self._acknowledged)
+        )
         self._batcher: Batcher[InFlightRecord] = Batcher(
             settings.batching.size_max, settings.batching.age_max_ms / 1_000
         )
         self._ids = itertools.count(1)
-        self._live: dict[Partition, dict[int, InFlightRecord]] = {}
+        self.live = LiveRecords()
         self.dead_letters = DeadLetterGate(settings.dead_letters, metrics)
         self.admission = Admission(settings.batching)
         self.progress = asyncio.Event()
         self.finished = 0
 
-    # Over 60 lines: one loop over the records; a call for each of its steps would cost every record.
     def accept(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
         """Take a partition's records, in offset order: parse, route, and hand to the batcher.
 
         After a limit on dead letters was exceeded, nothing is accepted: polled records are read again.
         """
-        gate = self.dead_letters
-        if not records or gate.trip is not None:
+        if not records or self.dead_letters.trip is not None:
             return
         offsets.receive([record.offset for record in records])
-        topic = offsets.partition.topic
-        fixed = self._routes[topic] if topic in self._routes else self._fix_route(topic)
+        lane = self._decisions
+        if lane is not None and offsets.partition.topic == lane.topic:
+            self._accept_decisions(lane, offsets, records)
+        else:
+            self._accept_posts(offsets, records)
+
+    # Over 60 lines: one loop over the records; a call for each of its steps would cost every record.
+    def _accept_posts(self, offsets: PartitionOffsets, records: Sequence[Record]) -> None:
+        gate, topic = self.dead_letters, offsets.partition.topic
+        fixed = self._routes.fixed(topic)
         now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
-        live = self._live.setdefault(offsets.partition, {})
+        live = self.live.setdefault(offsets.partition, {})
         parser = self._parser.of_topic(topic)
         passed, key_bytes_max = 0, parser.max_key_bytes
         skipped: Counter[str] = Counter()
@@ -125,11 +139,10 @@ class Pipeline:
                 if fixed is not None:
                     post, policies = parse(record.value, record.headers), fixed
                 else:
-                    post, policies = self._route(in_flight)
+                    post, policies = self._routes.route(in_flight, parser)
             except NotAPostError as error:
-                skipped[error.condition] += 1
                 enter(in_flight.size_bytes, 0)
-                self._finish(in_flight, in_flight.trace.span, now_ns)
+                self._set_aside(in_flight, error, skipped, now_ns)
                 continue
             except RecordError as error:
                 in_flight.owed = 1
@@ -155,45 +168,58 @@ class Pipeline:
             self.progress.set()
         self._write_dead_letters(now_s)
 
+    def _set_aside(
+        self, in_flight: InFlightRecord, error: NotAPostError, skipped: Counter[str], now_ns: int
+    ) -> None:
+        """Skip a record that is no post, or retract the verdicts on the post that it deletes."""
+        named = isinstance(error, DeletedPostError) and (error.content_id, in_flight.record.key)
+        if not named or named == (None, None):
+            skipped[error.condition] += 1
+            self._finish(in_flight, in_flight.trace.span, now_ns)
+            return
+        in_flight.owed = 1
+        live = self.live[in_flight.offsets.partition]
+        self._retractions.take(in_flight, named[0], live, now_ns)
+
     def switch(self, policies: PolicySet) -> None:
         """Judge by these from the next record on; accepted records keep the policies that they began with."""
-        self._policies = policies
-        self._routes = {}
-        self._routed = {}
+        self._routes = self._routes.of(policies)
         self.progress.set()  # a topic may have a route now
 
     def has_route(self, topic: str) -> bool:
-        """Return whether any policy judges this topic's posts; without one, none of its records may be accepted."""
-        known = self._routed.get(topic)
-        if known is None:
+        """Return whether a topic's records may be accepted: a policy judges them, or they are decisions."""
+        return self._routes.has_route(topic)
+
+    def _accept_decisions(
+        self, lane: DecisionLane, offsets: PartitionOffsets, records: Sequence[Record]
+    ) -> None:
+        """Take records of the decisions topic: publish the event of each."""
+        now_s, now_ns = self._clock.monotonic_s(), self._clock.wall_ns()
+        live = self.live.setdefault(offsets.partition, {})
+        receipt = self._tracing.receive(*offsets.partition, len(records), now_ns)
+        for record in records:
+            trace = self._tracing.begin(record, now_ns, receipt)
+            in_flight = InFlightRecord(record, offsets, now_ns, trace)
+            live[record.offset] = in_flight
+            self.admission.enter(in_flight.size_bytes, 0)
             try:
-                self._policies.route_topic(topic)
-            except PolicyError:
-                known = False
+                owed = lane.take(in_flight, self.build, now_ns)
+            except RecordError as error:
+                owed = lane.restate(in_flight, now_ns)
+                in_flight.owed = 1 + len(owed)
+                if not self._fail(in_flight, "parse", error, now_s, now_ns):
+                    break
             else:
-                known = True
-            self._routed[topic] = known
-        return known
-
-    def _fix_route(self, topic: str) -> tuple[Policy, ...] | None:
-        routed = self._policies.route_topic(topic)
-        fixed = None
-        # Marks belong to a post: a topic's own routes have none.
-        if routed is not None and all(route.mode == "live" for route in routed):
-            fixed = tuple(route.policy for route in routed)
-        self._routes[topic] = fixed
-        return fixed
-
-    def _route(self, in_flight: InFlightRecord) -> tuple[Post, tuple[Policy, ...]]:
-        """Parse a record whose policies depend on the post. Raises RecordError."""
-        record = in_flight.record
-        parser = self._parser.of_topic(record.topic)
-        post, document = parser.parse_document(record.value, record.headers)
-        facts = RouteFacts.of(record.topic, record.headers, document, post)
-        routed = self._policies.route_post(facts)
-        if any(route.mode != "live" for route in routed):
-            in_flight.modes = {route.policy.id: route.mode for route in routed}
-        return post, tuple(route.policy for route in routed)
+                in_flight.owed = len(owed)
+                self.dead_letters.passed("parse", 1, now_s)
+                if not owed:
+                    self._finish(in_flight, in_flight.trace.span, now_ns)
+            if owed:
+                self._publisher.publish(owed, self._acknowledged)
+        receipt.end()
+        self._metrics.records.labels(offsets.partition.topic).inc(len(records))
+        self._write_dead_letters(now_s)
+        self.progress.set()
 
     def dispatch(self, *, flush: bool = False, ahead_s: float = 0.0) -> None:
         """Hand to the judge, and of dead letters to the publisher, what is due; with ``flush``, everything.
@@ -221,23 +247,12 @@ class Pipeline:
                 if in_flight.trace.span is not None:
                     traced.append(request)
             if traced:
-                self._trace_batch(traced, len(wanted), now_ns)
+                self._tracing.hand_over(traced, len(wanted), now_ns)
             if wanted:
                 self._metrics.batch_records.observe(len(wanted))
                 for consumed_ns, count in consumed.items():  # records of one poll share their time
                     self._metrics.observe_stage("wait", [now_ns - consumed_ns], count)
                 self._judge.submit(wanted, self._judged)
-
-    def _trace_batch(self, traced: Sequence[PostRequest], count: int, now_ns: int) -> None:
-        tracing = self._tracing
-        batch = tracing.batch(traced[0].policy.id, count, now_ns)
-        for request in traced:
-            in_flight = request.context
-            assert in_flight.trace.span is not None
-            request.span = tracing.judging(
-                in_flight.trace.span, request, in_flight.consumed_ns, now_ns, batch
-            )
-        batch.end(now_ns)
 
     def next_due_s(self) -> float | None:
         """Return when :meth:`dispatch` has something to do, on the monotonic clock."""
@@ -246,32 +261,14 @@ class Pipeline:
 
     def unfinished(self, partitions: Iterable[Partition]) -> int:
         """Return how many records of these partitions still owe something."""
-        return sum(len(self._live.get(partition, ())) for partition in partitions)
-
-    def oldest(self, partition: Partition) -> tuple[int, int] | None:
-        """Return the offset of a partition's oldest unfinished record, and when it was read: Unix time in ns."""
-        in_flight = next(iter(self._live.get(partition, {}).values()), None)
-        return None if in_flight is None else (in_flight.record.offset, in_flight.consumed_ns)
-
-    def oldest_trace_id(self, partition: Partition) -> str | None:
-        """Return the trace id of a partition's oldest unfinished record, whether it is traced or not."""
-        in_flight = next(iter(self._live.get(partition, {}).values()), None)
-        return None if in_flight is None else in_flight.trace.traceparent[3:35]
-
-    def oldest_written_ns(self, partition: Partition) -> int | None:
-        """Return when a partition's oldest unfinished record was written, Unix time in ns: by its own timestamp."""
-        in_flight = next(iter(self._live.get(partition, {}).values()), None)
-        if in_flight is None:
-            return None
-        written_ns = in_flight.record.timestamp * 1_000_000
-        return min(written_ns, in_flight.consumed_ns) if written_ns > 0 else in_flight.consumed_ns
+        return self.live.unfinished(partitions)
 
     def abandon(self, partitions: Iterable[Partition]) -> int:
         """Give up what is left of these partitions, whose next owner reads it again; return the count.
 
         What the publisher already has may still be produced, unless it writes transactions; its ids stay the same.
         """
-        given_up = [in_flight for p in partitions for in_flight in self._live.get(p, {}).values()]
+        given_up = [in_flight for p in partitions for in_flight in self.live.get(p, {}).values()]
         self._give_up(given_up)
         return len(given_up)
 
@@ -279,13 +276,14 @@ class Pipeline:
         """Cancel what is left of these, which never finish in this epoch."""
         cancelled: list[PostRequest] = []
         for in_flight in given_up:
-            del self._live[in_flight.offsets.partition][in_flight.record.offset]
+            del self.live[in_flight.offsets.partition][in_flight.record.offset]
             in_flight.abandoned = True
             cancelled.extend(in_flight.requests)
             self.admission.leave(in_flight.size_bytes, in_flight.tokens)
             self._tracing.abandoned(in_flight.trace, in_flight.requests)
         if cancelled:
             self._judge.cancel(cancelled)
+        self._retractions.give_up(given_up)
         self.finished += len(given_up)
         if given_up:
             self._metrics.abandoned.inc(len(given_up))
@@ -344,7 +342,7 @@ class Pipeline:
             in_flight, label = sent.origin, sent.label
             if isinstance(label, tuple):
                 verdicts[label] += 1
-            else:
+            elif label != EVENT:
                 self._metrics.count_written(label)
             consumed[in_flight.consumed_ns] += 1
             built[sent.built_ns] += 1
@@ -364,13 +362,16 @@ class Pipeline:
 
     def _finish(self, in_flight: InFlightRecord, span: Span | None, now_ns: int) -> None:
         offset = in_flight.record.offset
-        del self._live[in_flight.offsets.partition][offset]
+        live = self.live[in_flight.offsets.partition]
+        del live[offset]
         self.finished += 1
         in_flight.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
         in_flight.offsets.finish(offset)
         self.admission.leave(in_flight.size_bytes, in_flight.tokens)
         if span is not None:
             span.end(now_ns)
+        if self._retractions.waiting:
+            self._retractions.finished(in_flight, live, now_ns)
 
     def _fail(
         self,

@@ -119,12 +119,12 @@ class PollLoop:
         now_ns = self._clock.wall_ns()
         heads = []
         for partition, offsets in self._offsets.items():
-            oldest = self._pipeline.oldest(partition)
+            oldest = self._pipeline.live.oldest(partition)
             if oldest is not None:
                 offset, read_ns = oldest
                 age_s = max(0.0, (now_ns - read_ns) / 1e9)
                 held_back = offsets.span - offsets.unfinished
-                trace_id = self._pipeline.oldest_trace_id(partition)
+                trace_id = self._pipeline.live.oldest_trace_id(partition)
                 heads.append(Head(partition, offset, age_s, held_back, trace_id))
         return heads
 
@@ -137,7 +137,7 @@ class PollLoop:
             position, end = offsets.position(), ends.get(partition)
             known = position is not None and end is not None
             behind = max(0, end - position) if known else None  # type: ignore[operator]
-            written_ns = self._pipeline.oldest_written_ns(partition)
+            written_ns = self._pipeline.live.oldest_written_ns(partition)
             standings.append(Standing(partition, behind, written_ns))
         return standings
 

@@ -227,6 +227,27 @@ class Metrics:
         ("outcome",), values=("switched", "refused", "restored"),
     )  # fmt: skip
 
+    # People's decisions
+    decisions = _Metric(
+        Counter, "stream_guard_decisions",
+        "Decisions of people that this member made events of, by kind; late: a later decision about the same stands; "
+        "forgotten: a null value. Refused decisions are dead letters.",
+        ("kind",),
+        values=("review", "appeal", "retraction", "expiry", "breaker_reset", "late", "forgotten"),
+    )  # fmt: skip
+    retractions = _Metric(
+        Counter, "stream_guard_retractions",
+        "Retractions built because a post was deleted at its source (post.deletes, post.tombstones).",
+    )  # fmt: skip
+    decision_subjects = _Metric(
+        Gauge, "stream_guard_decision_subjects",
+        "Contents under a policy that a person decided about, as this member knows them.",
+    )  # fmt: skip
+    decisions_behind = _Metric(
+        Gauge, "stream_guard_decisions_behind",
+        "Offsets of the decisions topic that this member has not read yet; a machine's verdict may contradict those.",
+    )  # fmt: skip
+
     # Publishing
     verdicts = _Metric(
         Counter, "stream_guard_verdicts", "Verdicts acknowledged by the broker.",

@@ -40,6 +40,7 @@ REVIEWED: Final = {
     "STREAM_GUARD_REVIEW__TOKENS_FILE": "tokens",
     "STREAM_GUARD_REVIEW__PORT": "0",
 }
+DECIDING: Final = {"STREAM_GUARD_DECISIONS__ENABLED": "true"}
 
 
 def written(tree: Path, place: str) -> Path:
@@ -173,12 +174,18 @@ STORIES: Final = {
     ),
     "docs/index.md": Story(outside=True),
     "docs/guides/audit.md": Story(drafted, SCRIPTED),
+    "docs/guides/decisions.md": Story(environment=DECIDING),
     "docs/guides/evaluation.md": Story(for_evaluation, SCRIPTED),
     "docs/guides/policies.md": Story(for_policies, SCRIPTED),
     "docs/guides/classifier.md": Story(for_classifier),
+    "examples/undoing_enforcement.py": Story(
+        lasting={
+            f"python examples/undoing_enforcement.py {BROKERS} --database undoing.sqlite": "verdict"
+        },
+    ),
     "docs/reference/commands.md": Story(
         for_reference,
-        SCRIPTED | REVIEWED,
+        SCRIPTED | REVIEWED | DECIDING,
         lasting={
             "stream-guard run --config guard.toml": "assigned",
             "stream-guard review serve": "review queue: http://",

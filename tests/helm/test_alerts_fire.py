@@ -70,6 +70,7 @@ FIRES: dict[str, tuple[int, dict[str, str]]] = {
         {'stream_guard_oldest_unjudged_age_seconds{topic="posts",partition="1"}': "0+60x60"},
     ),
     "StreamGuardCommitsFail": (25, {'stream_guard_commits_total{outcome="failed"}': "0+1x60"}),
+    "StreamGuardDecisionsNotRead": (15, {"stream_guard_decisions_behind": "3+0x60"}),
     "StreamGuardManyDeadLetters": (
         35,
         {

@@ -52,6 +52,8 @@ def test_the_demo_accounts_for_every_record_and_shows_an_edit_at_work(tmp_path: 
     assert any("undetermined" in line and "for people" in line for line in before.splitlines())
     assert "The policy leaves this post to people: Does anybody have medicine" in printed
     assert "is not a moderation model" in printed
+    _, _, overruled = after.partition("A reviewer overrules")
+    assert [" safe " in line for line in overruled.splitlines() if " human " in line] == [True] * 2
     policy = tmp_path / "demo-output" / "policies" / "house-rules" / "policy.md"
     assert "HR2.a Posts about umbrellas" in policy.read_text()
     lines = (tmp_path / "demo-output" / "verdicts.jsonl").read_text().splitlines()

@@ -2,9 +2,9 @@
 
 Starts a broker, runs ``stream-guard run`` with the demo model as a process of its own, feeds it posts by a plain
 producer, and prints verdicts as they come. Then it edits a line of a policy while all goes on, and sends the same
-posts again. It exits 0 only if every record has come out as its verdicts or as a dead letter, a post was left to
-people, a reply is safe while the post that it quotes violates, the edit changed what it should, and the consumer
-drained and exited 0.
+posts again. Then a person overrules a verdict, and the same post comes once more. It exits 0 only if every record has
+come out as its verdicts or as a dead letter, a post was left to people, a reply is safe while the post that it quotes
+violates, the edit changed what it should, the person was obeyed, and the consumer drained and exited 0.
 """
 
 from __future__ import annotations
@@ -36,7 +36,10 @@ from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher
 from stream_guard.cli.terminal import count_of, say, say_error
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
+from stream_guard.kafka.decision_writer import write_decision
 from stream_guard.policies.store import load_policies
+from stream_guard.records.decision import Decision, about_verdict
+from stream_guard.settings import KafkaSettings
 from stream_guard.testing.broker import Broker, start_broker
 
 OUTPUT: Final = Path("demo-output")
@@ -62,6 +65,7 @@ def _environment(broker: Broker, policies: Path) -> dict[str, str]:
         "STREAM_GUARD_KAFKA__VERDICT_TOPIC": VERDICTS,
         "STREAM_GUARD_KAFKA__DEAD_LETTER_TOPIC": DEAD_LETTERS,
         "STREAM_GUARD_POLICIES__PATH": str(policies),
+        "STREAM_GUARD_DECISIONS__ENABLED": "true",
         "STREAM_GUARD_ENGINE__MODEL": os.environ.get("STREAM_GUARD_ENGINE__MODEL", str(MODEL)),
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "32",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "96",
@@ -118,6 +122,8 @@ def not_shown(totals: Totals) -> list[str]:
         )
     if not totals.escalated:
         found.append("no post was left to people")
+    if [one["decision"] for one in totals.by_people] != ["safe", "safe"]:
+        found.append("the person who overruled a verdict was not obeyed")
     said = [totals.by_text.get((text, QUOTES_POLICY)) for text in (QUOTED, REPLY)]
     if said != ["violates", "safe"]:
         found.append(
@@ -148,7 +154,40 @@ async def _rounds(
     again = [post for post in posts if post[0] == FORUM]
     totals.owed += sum(len(policies.route(topic)) for topic, _, _ in again)
     records += await feed(broker, again, broken=False)
-    return records, await watcher.round(consumer, _VERDICTS_S)
+    if not await watcher.round(consumer, _VERDICTS_S):
+        return records, False
+    return records + 1, await _overrule(broker, consumer, watcher, totals)
+
+
+async def _overrule(broker: Broker, consumer: Consumer, watcher: Watcher, totals: Totals) -> bool:
+    """Let a person overrule a violation, and send the same post once more; return whether all came out."""
+    key, verdict = next(
+        (key, one)
+        for key, one in totals.last.items()
+        if one["decision"] == "violates" and one["source"]["topic"] == FORUM
+    )
+    [post] = [each for each in demo_posts() if orjson.loads(each[2])["id"] == key[0]]
+    say()
+    say(f"A reviewer overrules the verdict {verdict['id']}: the post is safe. The same post again:")
+    decision = Decision.model_validate(
+        {
+            "schema_version": "1.0",
+            "id": "demo-1",
+            "kind": "review",
+            "decided_at": time.time_ns() // 1_000_000,
+            "decided_by": {"id": "reviewer-1", "role": "reviewer"},
+            "about": about_verdict(verdict),
+            "outcome": {"decision": "safe", "action": "none"},
+            "reason": "The post only mentions it.",
+        }
+    )
+    await write_decision(KafkaSettings(bootstrap_servers=broker.bootstrap_servers), decision)
+    totals.owed += 1
+    if not await watcher.rest(consumer, _VERDICTS_S):
+        return False
+    totals.owed += 1
+    await feed(broker, [post], broken=False)
+    return await watcher.rest(consumer, _VERDICTS_S)
 
 
 def _report(records: int, totals: Totals, seconds: float) -> None:
@@ -169,6 +208,7 @@ def _report(records: int, totals: Totals, seconds: float) -> None:
         "no training, no restart.",
         style="bold",
     )
+    say("A person overruled a verdict, and the same post got the person's answer.", style="bold")
     for text in sorted(totals.escalated):
         say(f"The policy leaves this post to people: {text}", style="bold")
     say(

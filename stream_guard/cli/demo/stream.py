@@ -35,6 +35,8 @@ class Totals:
         said: for each round, the decision and rules of each post under each policy.
         escalated: texts of the posts that a policy left to people.
         by_text: the first decision on each text, by policy.
+        last: the last verdict of the machine on each post, by post and policy.
+        by_people: the verdicts that a person decided, in order.
     """
 
     owed: int = 0
@@ -44,6 +46,8 @@ class Totals:
     said: list[dict[tuple[str, str], tuple[str, str]]] = field(default_factory=list)
     escalated: set[str] = field(default_factory=set)
     by_text: dict[tuple[str, str], str] = field(default_factory=dict)
+    last: dict[tuple[str, str], dict[str, Any]] = field(default_factory=dict)
+    by_people: list[dict[str, Any]] = field(default_factory=list)
 
     @property
     def changed(self) -> list[tuple[str, str]]:
@@ -109,6 +113,10 @@ class Watcher:
             EngineError: the consumer's process ended.
         """
         self._totals.said.append({})
+        return await self.rest(consumer, limit_s)
+
+    async def rest(self, consumer: Consumer, limit_s: float) -> bool:
+        """Do the same within the round that is under way. Raises as :meth:`round`."""
         try:
             async with asyncio.timeout(limit_s):
                 while len(self._totals.done) < self._totals.owed:
@@ -137,8 +145,14 @@ class Watcher:
         self._file.write(record.value + b"\n")
         self._file.flush()
         totals.decisions[verdict["decision"]] += 1
-        totals.done.add((source["topic"], source["partition"], source["offset"], policy["id"]))
         key = verdict["content"]["id"], policy["id"]
+        if "decision_id" in verdict:
+            totals.done.add((verdict["id"], 0, 0, ""))
+            totals.by_people.append(verdict)
+            self._show(verdict_line(verdict, self._texts[key[0]]))
+            return
+        totals.done.add((source["topic"], source["partition"], source["offset"], policy["id"]))
+        totals.last[key] = verdict
         totals.said[-1][key] = verdict["decision"], ", ".join(policy["rule_ids"])
         text = self._texts[key[0]]
         totals.by_text.setdefault((text, policy["id"]), verdict["decision"])

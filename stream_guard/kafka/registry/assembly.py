@@ -34,7 +34,8 @@ def make_source(
     Raises:
         SettingsError: the extra ``registry`` is not installed, or a file of TLS cannot be used.
     """
-    source = KafkaSource(settings.kafka, settings.delivery, metrics)
+    also = [settings.kafka.decision_topic] if settings.decisions.enabled else []
+    source = KafkaSource(settings.kafka, settings.delivery, metrics, also)
     if settings.registry.url is None:
         return source, PostParser(settings.post)
     from stream_guard.kafka.registry.schemas import Schemas

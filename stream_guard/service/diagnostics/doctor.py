@@ -122,6 +122,8 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
         roles[settings.kafka.archive_topic] = "archive"
     if settings.actions.limits:
         roles[settings.kafka.breaker_topic] = "breaker"
+    if settings.decisions.enabled:
+        roles[settings.kafka.decision_topic] = "decisions"
     return roles
 
 
@@ -158,8 +160,8 @@ def look_at(settings: Settings, state: ClusterState, roles: dict[str, Role]) -> 
     for name, role in roles.items():
         topic = state.topics.get(name)
         if topic is None:
-            # A missing input is reported already; the other two are created.
-            if role not in ("input", "archive", "breaker"):
+            # A missing input is reported already; the other three are created.
+            if role not in ("input", "archive", "breaker", "decisions"):
                 remedy = f"create it: kafka-topics --create --topic {name} --replication-factor 3 --partitions 12"
                 detail = f"the topic for {role} does not exist: the service stops when it must write there"
                 yield Advice(f"topic {name}", "error", detail, remedy)

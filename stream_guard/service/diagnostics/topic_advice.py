@@ -19,6 +19,7 @@ Role: TypeAlias = Literal[
     "review items",
     "archive",
     "breaker",
+    "decisions",
 ]
 
 _DAY_MS: Final = 86_400_000
@@ -32,6 +33,11 @@ _RETENTION_MS_MIN: Final[dict[Role, int]] = {
     "reasoning": _DAY_MS,
     "review items": 7 * _DAY_MS,
 }
+_COMPACTED: Final[dict[Role, str]] = {
+    "archive": "policy versions are deleted, so their verdicts can no longer be explained",
+    "decisions": "people's decisions are deleted, and the machine judges those posts again",
+}
+_LAG_MS_MIN: Final = 7 * _DAY_MS
 
 
 class Advice(NamedTuple):
@@ -148,12 +154,21 @@ def _cleaning(topic: Topic, role: Role, _bytes: int) -> _Found:
     """Find settings that delete records before they are read."""
     policies = topic.configs.get("cleanup.policy", "delete").split(",")
     alter = f"kafka-configs --alter --topic {topic.name} --add-config"
-    if role == "archive":
+    if role in _COMPACTED:
         if policies != ["compact"]:
             kinds = ",".join(policies)
-            what = "policy versions are deleted, so their verdicts can no longer be explained"
+            what = _COMPACTED[role]
             remedy = f"{alter} cleanup.policy=compact"
             yield "warning", f"cleanup.policy is {kinds}: {what}", remedy
+        elif role == "decisions" and _number(topic, "min.compaction.lag.ms", 0) < _LAG_MS_MIN:
+            yield (
+                "warning",
+                (
+                    "min.compaction.lag.ms is below 7 days: a decision that is written late may remove a later one "
+                    "before Stream Guard has read both"
+                ),
+                f"{alter} min.compaction.lag.ms={_LAG_MS_MIN}",
+            )
         return
     if role == "breaker":
         yield from _breaker(topic, policies, alter)

@@ -13,7 +13,7 @@ import contextlib
 import logging
 import random
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from opentelemetry import trace
 from opentelemetry.sdk.resources import Resource
@@ -300,6 +300,17 @@ class Tracing:
         """Open the span of a micro-batch of ``count`` posts, one of which is traced."""
         assert self._tracer is not None, "a post is traced, so there is a tracer"
         return spans.batch(self._tracer, policy_id, count, now_ns)
+
+    def hand_over(self, traced: Sequence[JudgeRequest[Any]], count: int, now_ns: int) -> None:
+        """Open the spans of requests that are handed to the judge in one batch of ``count``."""
+        batch = self.batch(traced[0].policy.id, count, now_ns)
+        for request in traced:
+            in_flight = request.context
+            assert in_flight.trace.span is not None, "only traced requests"
+            request.span = self.judging(
+                in_flight.trace.span, request, in_flight.consumed_ns, now_ns, batch
+            )
+        batch.end(now_ns)
 
     def judging(
         self, parent: Span, request: JudgeRequest, consumed_ns: int, now_ns: int, batch: Span

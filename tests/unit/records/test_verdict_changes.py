@@ -24,10 +24,12 @@ RELEASED = json.loads((ROOT / "docs/contracts/released/verdict-1.0.json").read_t
 RECORD = FakeRecord(topic="stream-guard.decisions")
 
 
-def event(kind: str, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
+def event(kind: str, *, stands: bool = True, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     decision = make_decision(kind, **changes)
     assert decision.about is not None
-    made = decided_event(decision, decision.about, RECORD, consumed_ms=5, published_ms=6)
+    made = decided_event(
+        decision, decision.about, RECORD, stands=stands, consumed_ms=5, published_ms=6
+    )
     read: dict[str, Any] = orjson.loads(encode_verdict(made))
     return read
 
@@ -43,6 +45,7 @@ EVENTS = {
     "appeal": event("appeal"),
     "retraction": event("retraction"),
     "expiry": event("expiry"),
+    "late": event("review", stands=False, valid_until=9),
     "deleted": deleted("p0"),
     "tombstone": deleted(None),
 }
@@ -59,7 +62,7 @@ def test_each_event_follows_the_schema_and_is_read_by_every_reader(name: str) ->
     assert set(RELEASED["required"]) <= set(made)
 
 
-@pytest.mark.parametrize("name", ["retraction", "expiry", "deleted", "tombstone"])
+@pytest.mark.parametrize("name", ["retraction", "expiry", "late", "deleted", "tombstone"])
 def test_an_event_that_is_no_verdict_asks_for_nothing(name: str) -> None:
     made = EVENTS[name]
     assert (made["decision"], made["action"], made["needs_review"]) == (
@@ -96,6 +99,13 @@ def test_a_decision_about_a_content_id_alone_has_its_own_record_as_source() -> N
     assert about is not None
     bare = about.model_copy(update={"verdict_id": None, "source": None})
     decision = make_decision().model_copy(update={"about": bare})
-    made = decided_event(decision, bare, RECORD, consumed_ms=5, published_ms=6)
+    made = decided_event(decision, bare, RECORD, stands=True, consumed_ms=5, published_ms=6)
     assert made["source"]["topic"] == "stream-guard.decisions"
     assert "supersedes" not in made
+
+
+@pytest.mark.parametrize("kind", ["review", "retraction", "expiry"])
+def test_a_late_decision_has_an_event_that_changes_nothing(kind: str) -> None:
+    made = event(kind, stands=False)
+    assert made["id"] == event(kind)["id"]
+    assert not {"supersedes", "retracts", "expired", "valid_until"} & set(made)

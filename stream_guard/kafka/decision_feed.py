@@ -1,0 +1,180 @@
+"""Reads the whole decisions topic into a member's table, and follows it; outside any group.
+
+Every member needs every decision, so each reads all partitions. Reading begins at the start of the log with each start
+of the process: the topic is the only truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from stream_guard.core.errors import BrokerError, RecordError, TombstoneError, named
+from stream_guard.core.stopping import stop_within
+from stream_guard.judging.human.table import Row
+from stream_guard.kafka.archive import DECISIONS, ensure_compacted
+from stream_guard.kafka.record_decoding import use_own_decoder
+from stream_guard.kafka.security import connection_options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from stream_guard.core.kafka_types import Record
+    from stream_guard.judging.human.table import DecisionTable
+    from stream_guard.records.decision import Decision
+    from stream_guard.settings import Settings
+    from stream_guard.stream.decision_lane import DecisionReader
+    from stream_guard.telemetry.metrics import Metrics
+
+_log = structlog.get_logger(__name__)
+_POLL_MS: Final = 500
+_POLL_RECORDS: Final = 10_000
+
+
+class DecisionFeed:
+    """Keeps a table up to date.
+
+    Args:
+        settings: all sections; ``kafka``, ``decisions`` and ``delivery`` are used.
+        reader: reads and refuses decisions.
+        table: where they go.
+        metrics: shows what is known and what is not read yet.
+        show: called with the state for ``/healthz`` whenever it changes.
+        reset: called with each ``breaker_reset``, also with those that are read at the start.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        reader: DecisionReader,
+        table: DecisionTable,
+        metrics: Metrics,
+        *,
+        show: Callable[[Mapping[str, Any]], None],
+        reset: Callable[[Decision], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._reader = reader
+        self._table = table
+        self._metrics = metrics
+        self._show = show
+        self._reset = reset
+        self._consumer: Any = None
+        self._positions: dict[TopicPartition, int] = {}
+        self._looked_s = 0.0
+
+    async def load(self) -> None:
+        """Create the topic if it is missing, and read it to its present end.
+
+        Raises:
+            BrokerError: it does not succeed within ``decisions.start_timeout_s``.
+        """
+        kafka, topic = self._settings.kafka, self._reader.topic
+        began_s = time.monotonic()
+        try:
+            async with asyncio.timeout(self._settings.decisions.start_timeout_s):
+                await ensure_compacted(kafka, topic, DECISIONS)
+                use_own_decoder()
+                self._consumer = AIOKafkaConsumer(
+                    group_id=None,
+                    enable_auto_commit=False,
+                    auto_offset_reset="earliest",
+                    isolation_level="read_committed",
+                    fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+                    **connection_options(kafka),
+                )
+                await self._consumer.start()
+                await self._take_partitions()
+                ends = await self._consumer.end_offsets(list(self._positions))
+                while any(self._positions[tp] < end for tp, end in ends.items()):
+                    await self._read()
+        except (KafkaError, OSError, TimeoutError) as error:
+            message = (
+                f"{topic!r} (kafka.decision_topic) could not be read to its end within "
+                f"{self._settings.decisions.start_timeout_s:g} s (decisions.start_timeout_s): {named(error)}"
+            )
+            raise BrokerError(message) from error
+        took_s = round(time.monotonic() - began_s, 1)
+        _log.info("decisions_read", topic=topic, subjects=len(self._table), took_s=took_s)
+        self._tell()
+
+    async def watch(self) -> BaseException:
+        """Follow the topic; return the error after which it cannot be read any more."""
+        while True:
+            try:
+                if (
+                    time.monotonic() - self._looked_s
+                    > self._settings.kafka.metadata_max_age_ms / 1_000
+                ):
+                    await self._take_partitions()
+                await self._read()
+            except (KafkaError, OSError) as error:
+                if isinstance(error, KafkaError) and not error.retriable:
+                    message = f"{self._reader.topic!r} (kafka.decision_topic) cannot be read: {named(error)}"
+                    return BrokerError(message)
+                _log.warning("decisions_poll_failed", error=type(error).__name__)
+                await asyncio.sleep(self._settings.kafka.retry_backoff_ms / 1_000)
+            self._tell()
+
+    async def close(self) -> None:
+        """Close the connection, within ``delivery.stop_timeout_s``."""
+        if self._consumer is not None:
+            await stop_within(self._consumer.stop(), self._settings.delivery.stop_timeout_s)
+
+    async def _take_partitions(self) -> None:
+        """Read all partitions of the topic, new ones from their start."""
+        cluster = await self._consumer._client.fetch_all_metadata()  # noqa: SLF001 - of a topic that is not created by asking
+        numbers = cluster.partitions_for_topic(self._reader.topic) or ()
+        known = {TopicPartition(self._reader.topic, number) for number in numbers}
+        self._looked_s = time.monotonic()
+        if known <= set(self._positions):
+            return
+        self._consumer.assign(sorted(known | set(self._positions)))
+        begins = await self._consumer.beginning_offsets(sorted(known - set(self._positions)))
+        self._positions |= begins
+        for tp, position in self._positions.items():
+            self._consumer.seek(tp, position)
+
+    async def _read(self) -> None:
+        polled = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        for records in polled.values():
+            self._apply(records)
+        for tp in self._positions:
+            # It passes markers and compacted offsets, too.
+            self._positions[tp] = await self._consumer.position(tp)
+
+    def _apply(self, records: Sequence[Record]) -> None:
+        """Take records of one partition, in their order."""
+        rows: list[Row] = []
+        read = self._reader.read
+        for record in records:
+            try:
+                decision = read(record)
+            except TombstoneError:
+                self._table.load(rows)
+                rows = []
+                self._table.forget(record.key)
+                continue
+            except RecordError:
+                continue  # the owner of the partition makes it a dead letter
+            if decision.about is not None:
+                assert record.value is not None, "a null value is a tombstone"
+                rows.append(Row(decision, record.value))
+            elif self._reset is not None:
+                self._reset(decision)
+        if rows:
+            self._table.load(rows)
+
+    def _tell(self) -> None:
+        ends = {tp: self._consumer.highwater(tp) for tp in self._positions}
+        behind = sum(
+            max(0, end - self._positions[tp]) for tp, end in ends.items() if end is not None
+        )
+        self._metrics.decision_subjects.set(len(self._table))
+        self._metrics.decisions_behind.set(behind)
+        self._show({"subjects": len(self._table), "behind": behind})

@@ -1,0 +1,152 @@
+"""Makes a person's decision about a published verdict, and writes it to the decisions topic."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import ValidationError
+
+from stream_guard.core.errors import OperatorError, PolicyError, SettingsError
+from stream_guard.kafka.archive import DECISIONS, ensure_compacted
+from stream_guard.kafka.decision_writer import write_decision
+from stream_guard.offline.audit.replay_run import Wanted, check_ids, find_verdicts
+from stream_guard.policies.section import section_sha256
+from stream_guard.policies.store import load_policies
+from stream_guard.records.decision import Decision, about_verdict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from stream_guard.kafka.bounds import Bound
+    from stream_guard.policies.policy import Policy
+    from stream_guard.settings import Settings
+
+__all__ = ["Choice", "decide"]
+
+_DAY_MS = 86_400_000
+
+
+@dataclass(slots=True, frozen=True)
+class Choice:
+    """What a person chose.
+
+    Attributes:
+        kind: ``review``, ``appeal``, ``retraction`` or ``expiry``.
+        decision: ``violates`` or ``safe``; None for the other two kinds.
+        category, action, reason: or None; the action is then the policy's.
+        by, role: the person's pseudonym and role.
+        valid_days: how long the decision counts, or None.
+    """
+
+    kind: Literal["review", "appeal", "retraction", "expiry"]
+    decision: Literal["violates", "safe"] | None
+    by: str
+    role: str
+    category: str | None = None
+    action: str | None = None
+    reason: str | None = None
+    valid_days: int | None = None
+
+
+async def decide(
+    settings: Settings,
+    verdict_id: str,
+    choice: Choice,
+    *,
+    now_ms: int,
+    first: Bound | None = None,
+    progress: Callable[[int, int], None],
+) -> Decision:
+    """Find a verdict, write one decision about it, and return the decision.
+
+    Args:
+        settings: all sections.
+        verdict_id: of the verdict, in the verdict topic.
+        choice: what the person chose.
+        now_ms: when it was decided, Unix time in ms.
+        first: where the search begins; None for the start of the topic.
+        progress: called with the offsets read and their total.
+
+    Raises:
+        OperatorError: there is no such verdict, or the choice does not fit its policy.
+        BrokerError: the broker cannot be used.
+    """
+    if not settings.decisions.enabled:
+        raise SettingsError(
+            "decisions.enabled (STREAM_GUARD_DECISIONS__ENABLED) is false, so nobody would read the decision; set it "
+            "to the service's value"
+        )
+    wanted = Wanted(ids=check_ids([verdict_id]), first=first, last=None, policy=None)
+    [verdict] = await find_verdicts(settings, wanted, progress)
+    decision = make_decision(settings, verdict, choice, now_ms)
+    await ensure_compacted(settings.kafka, settings.kafka.decision_topic, DECISIONS)
+    await write_decision(settings.kafka, decision)
+    return decision
+
+
+def make_decision(
+    settings: Settings, verdict: dict[str, Any], choice: Choice, now_ms: int
+) -> Decision:
+    """Return the decision about a verdict. Raises OperatorError as :func:`decide`."""
+    policy = _policy_of(settings, verdict)
+    section = choice.category or verdict["policy"]["category"]
+    # The digest of the text that the verdict was made by: an edited folder has another.
+    digest = None
+    if policy is not None and policy.sha256 == verdict["policy"]["sha256"]:
+        digest = section_sha256(policy, section)
+        if section is not None and digest is None:
+            codes = ", ".join(each.code for each in policy.taxonomy.categories) or "none"
+            raise OperatorError(
+                f"--category: {policy.id!r} has no category {section!r}; use one of: {codes}"
+            )
+    valid_until = None
+    if choice.valid_days is not None:
+        valid_until = now_ms + choice.valid_days * _DAY_MS
+    try:
+        return Decision.model_validate(
+            {
+                "schema_version": "1.0",
+                "id": f"cli-{uuid.uuid4().hex}",
+                "kind": choice.kind,
+                "decided_at": now_ms,
+                "decided_by": {"id": choice.by, "role": choice.role},
+                "about": about_verdict(
+                    verdict, section=section if digest else None, section_sha256=digest
+                ),
+                "outcome": _outcome(choice, policy),
+                "reason": choice.reason,
+                "valid_until": valid_until,
+            }
+        )
+    except ValidationError as error:
+        first = error.errors(include_input=False, include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or choice.kind
+        raise OperatorError(f"{place}: {first['msg']}") from None
+
+
+def _outcome(choice: Choice, policy: Policy | None) -> dict[str, Any] | None:
+    if choice.decision is None:
+        return None
+    action, severity = choice.action or "none", None
+    if choice.decision == "violates":
+        known = "review" if policy is None else policy.action_for(choice.category)
+        action = choice.action or known
+        if policy is not None and choice.category is not None:
+            severity = policy.severity_of(choice.category)
+    return {
+        "decision": choice.decision,
+        "category": choice.category,
+        "severity": severity,
+        "action": action,
+    }
+
+
+def _policy_of(settings: Settings, verdict: dict[str, Any]) -> Policy | None:
+    """Return the verdict's policy as the folder has it; None where it has none."""
+    try:
+        policies = load_policies(settings.policies.path)
+    except PolicyError:
+        return None
+    return policies.policies.get(verdict["policy"]["id"])
