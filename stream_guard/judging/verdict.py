@@ -206,13 +206,20 @@ def build_verdict(
             "published": published_ms,
         },
     }
+    _add_changes(verdict, judgement, route_mode)
+    return verdict
+
+
+def _add_changes(verdict: dict[str, Any], judgement: Judgement, route_mode: Mode) -> None:
+    """Add what a person decided, or when the machine's verdict expires, in place."""
     if judgement.decided is not None:
         _decide(verdict, judgement.decided, route_mode)
-    elif answer.decision == "violates" and answer.category is not None:
-        category = policy.taxonomy.category(answer.category)
+        return
+    code = verdict["policy"]["category"]
+    if code is not None and verdict["decision"] == "violates":
+        category = judgement.request.policy.taxonomy.category(code)
         if category is not None and category.valid_days is not None:
-            verdict["valid_until"] = published_ms + category.valid_days * _DAY_MS
-    return verdict
+            verdict["valid_until"] = verdict["timing"]["published"] + category.valid_days * _DAY_MS
 
 
 def _decide(verdict: dict[str, Any], decided: Decided, route_mode: Mode) -> None:
