@@ -226,13 +226,16 @@ async def _without(connection: Any, names: Iterable[str], bit: int) -> list[str]
 async def _connected(settings: KafkaSettings) -> AsyncIterator[Any]:
     """Yield a connection to the first bootstrap broker that answers, or None; a broker that is lost ends the block."""
     options = client_identity(connection_options(settings))
+    connection = None
+    addresses = settings.bootstrap_servers.split(",")
+    for address in addresses:
+        # A broker that takes the connection and says nothing must leave time for the next one.
+        with contextlib.suppress(KafkaError, OSError, TimeoutError):
+            async with asyncio.timeout(_TIMEOUT_S / len(addresses)):
+                connection = await create_conn(*split_address(address), **options)
+            break
     with contextlib.suppress(KafkaError, OSError, TimeoutError):
         async with asyncio.timeout(_TIMEOUT_S):
-            connection = None
-            for address in settings.bootstrap_servers.split(","):
-                with contextlib.suppress(KafkaError, OSError):
-                    connection = await create_conn(*split_address(address), **options)
-                    break
             try:
                 yield connection
             finally:

@@ -115,7 +115,7 @@ class ConsumerFaults:
         guests = [member for group in self._stage.groups for member in start(group)]
         try:
             async with asyncio.timeout(_READY_S):
-                while not any(guest.state == "running" for guest in guests):  # noqa: ASYNC110 - no event
+                while not any(guest.ready() for guest in guests):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.1)
             self._stage.strike()
             await (asyncio.sleep(fault.hold_s) if meanwhile is None else meanwhile())

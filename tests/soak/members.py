@@ -98,6 +98,10 @@ class Member:
         if self._signal(signal.SIGCONT):
             self.state = "running"
 
+    def ready(self) -> bool:
+        """Return whether it has logged that it judges."""
+        return self._log.exists() and b'"event":"ready"' in self._log.read_bytes()
+
     def look_at_size(self) -> None:
         """Note the largest resident size that its process has had so far, of all its lives."""
         if self._process is not None:
