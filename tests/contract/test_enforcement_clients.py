@@ -9,6 +9,7 @@ import sqlite3
 from importlib import util
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+from xml.etree import ElementTree as ET
 
 from aiokafka import AIOKafkaProducer
 
@@ -18,6 +19,7 @@ from tests.contract.test_other_languages import (
     CONTRACTS,
     ROOT,
     TRACEPARENT,
+    compiled_java,
     execute,
     node_tools,
 )
@@ -50,6 +52,18 @@ async def send(broker: Broker, topic: str, values: Sequence[bytes]) -> None:
         await producer.stop()
 
 
+async def send_and_abort(broker: Broker, topic: str, value: bytes) -> None:
+    """Send a record in a transaction that is aborted, as a process of exactly once that failed does."""
+    producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, transactional_id=topic)
+    await producer.start()
+    try:
+        await producer.begin_transaction()
+        await producer.send_and_wait(topic, value, key=b"k")
+        await producer.abort_transaction()
+    finally:
+        await producer.stop()
+
+
 def encoded(verdict: dict[str, Any], mode: Any = "binary") -> bytes:  # noqa: ANN401
     value, _ = VerdictEvents(0, mode).encode(verdict, TRACEPARENT)
     return value
@@ -57,6 +71,11 @@ def encoded(verdict: dict[str, Any], mode: Any = "binary") -> bytes:  # noqa: AN
 
 def violation(offset: int, **changes: Any) -> dict[str, Any]:  # noqa: ANN401
     return make_verdict(offset=offset, decision="violates", category="S1") | changes
+
+
+COORDINATES: Final = ("groupId", "artifactId", "version")
+# Not: safe, undetermined, action none, a duplicate, or in a transaction that was aborted.
+ACTIONS: Final = [(violation(n)["id"], violation(n)["action"]) for n in (0, 2, 3, 6)]
 
 
 async def run_service(
@@ -73,6 +92,7 @@ async def run_service(
         encoded(violation(5, action="none")),
         encoded(violation(0)),
     ]
+    await send_and_abort(broker, topic, encoded(violation(7)))
     await send(broker, topic, first)
     process = await asyncio.create_subprocess_exec(
         *map(str, command), cwd=folder, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
@@ -129,8 +149,25 @@ async def test_typescript_acts_once_on_each_violation(
         "--group",
         topic,
     ]
-    actions = await run_service(broker, topic, command, tmp_path)
-    assert actions == [(violation(n)["id"], violation(n)["action"]) for n in (0, 2, 3, 6)]
+    assert await run_service(broker, topic, command, tmp_path) == ACTIONS
+
+
+async def test_java_acts_once_on_each_violation(
+    broker: Broker, new_topic: Callable[..., str], tmp_path: Path
+) -> None:
+    project = ROOT / "examples" / "java"
+    namespace = {"m": "http://maven.apache.org/POM/4.0.0"}
+    needed = [
+        ":".join(dependency.findtext(f"m:{part}", "", namespace) for part in COORDINATES)
+        for dependency in ET.parse(project / "pom.xml").iterfind(  # noqa: S314 -- our own file
+            ".//m:dependency", namespace
+        )
+    ]
+    source = project / "src" / "main" / "java" / "Enforcement.java"
+    java = compiled_java("+".join(needed), [source], tmp_path)
+    topic = new_topic("verdicts", partitions=1)
+    command = [*java, "Enforcement", broker.bootstrap_servers, topic, topic]
+    assert await run_service(broker, topic, command, tmp_path) == ACTIONS
 
 
 def test_the_example_needs_the_versions_that_are_tested() -> None:

