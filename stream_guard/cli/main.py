@@ -219,7 +219,8 @@ def _say_usage(error: TyperException) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         return  # the help is printed already, and the class is private
     command = getattr(getattr(error, "ctx", None), "command_path", "stream-guard")
-    say_error(f"{error.format_message().rstrip('.')}; see {command} --help")
+    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    say_error(f"{message}; see {command} --help")
 
 
 if __name__ == "__main__":

@@ -25,7 +25,13 @@ from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 from stream_guard.core.errors import SettingsError
 from stream_guard.settings.actions import ActionLimit, ActionsSettings
 from stream_guard.settings.decisions import DecisionsSettings
-from stream_guard.settings.faults import ConfigFile, did_you_mean, env_name, explain
+from stream_guard.settings.faults import (
+    ConfigFile,
+    did_you_mean,
+    env_name,
+    explain,
+    explain_malformed_json,
+)
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
 from stream_guard.settings.output import OutputSettings
@@ -168,12 +174,7 @@ def load_settings(config: Path | None = None) -> Settings:
     except ValidationError as error:
         raise SettingsError(explain(error, Settings, file)) from error
     except PydanticSettingsError as error:
-        cause = error.__cause__ or error
-        message = (
-            f"{error}: {cause}; lists and tables are JSON in the environment, for example "
-            f"""{ENV_PREFIX}KAFKA__TOPICS='["posts"]'"""
-        )
-        raise SettingsError(message) from error
+        raise SettingsError(explain_malformed_json(Settings, str(error))) from error
 
 
 def _read(config: Path) -> ConfigFile:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass, field
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Final, get_args
+from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from pydantic import ValidationError
 
-__all__ = ["ConfigFile", "did_you_mean", "env_name", "explain"]
+__all__ = ["ConfigFile", "did_you_mean", "env_name", "explain", "explain_malformed_json"]
 
 _EXAMPLES: Final[dict[str, str]] = {
     "kafka.topics": '["posts"]',
@@ -32,8 +33,17 @@ _EXAMPLES: Final[dict[str, str]] = {
     "post.text": "/message/body",
     "cascade.classifier": "builtin:toxicity",
 }
-_HEADER: Final = re.compile(r"\s*\[{1,2}\s*([^\[\]]+?)\s*\]{1,2}\s*(?:#.*)?")
-_KEY: Final = re.compile(r"""\s*([\w."' -]+?)\s*=""")
+_PART: Final = r"""(?:"[^"]*"|'[^']*'|[\w-]+)"""
+_DOTTED: Final = rf"({_PART}(?:\s*\.\s*{_PART})*)"
+_HEADER: Final = re.compile(rf"\s*\[{{1,2}}\s*{_DOTTED}\s*\]{{1,2}}\s*(?:#.*)?")
+_KEY: Final = re.compile(rf"\s*{_DOTTED}\s*=")
+_WANTED: Final[dict[str, str]] = {
+    "tuple_type": "Input should be a list",
+    "list_type": "Input should be a list",
+    "dict_type": "Input should be a table",
+    "model_type": "Input should be a table",
+}
+"""In the words of TOML and JSON, where pydantic's are of Python."""
 
 
 @dataclass(slots=True, frozen=True)
@@ -69,7 +79,7 @@ class ConfigFile:
 
 
 def _split(key: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in key.split("."))
+    return tuple(part.strip("\"'") for part in re.findall(_PART, key))
 
 
 def env_name(*path: str) -> str:
@@ -100,13 +110,46 @@ def explain(error: ValidationError, root: type[BaseModel], config: ConfigFile) -
             meant = did_you_mean(path[-1], known)
             lines.append(f"{place}: unknown setting{meant}; known here: {', '.join(known)}")
             continue
-        what = item["msg"].removeprefix("Value error, ")
+        what = _WANTED.get(item["type"]) or item["msg"].removeprefix("Value error, ")
         dotted = ".".join(path)
         example = next(
             (f"; for example {v}" for k, v in _EXAMPLES.items() if dotted.startswith(k)), None
         )
         lines.append(f"{place}: {what}{example or _default_example(root, path)}")
     return "\n".join(lines)
+
+
+def explain_malformed_json(root: type[BaseModel], fault: str) -> str:
+    """Return one line for each variable of a list or table that is not JSON, or the fault where there is none."""
+    lines = []
+    for name, value in os.environ.items():
+        if not name.upper().startswith(ENV_PREFIX):
+            continue
+        path = name.upper().removeprefix(ENV_PREFIX).lower().split(DELIMITER.lower())
+        kind = _kind_at(root, path)
+        if kind is None or not (
+            {tuple, list, dict} & {get_origin(one) for one in (kind, *get_args(kind))}
+        ):
+            continue
+        try:
+            json.loads(value)
+        except ValueError as error:
+            example = _EXAMPLES.get(".".join(path), _EXAMPLES["kafka.topics"])
+            lines.append(
+                f"{'.'.join(path)} ({name}): not JSON: {error}; lists and tables are JSON in the environment, "
+                f"for example {name}='{example}'"
+            )
+    return "\n".join(lines) or fault
+
+
+def _kind_at(root: type[BaseModel], path: Sequence[str]) -> Any:  # noqa: ANN401 -- an annotation of any form
+    kind: Any = root
+    for part in path:
+        found = getattr(kind, "model_fields", {}).get(part)
+        if found is None:
+            return None
+        kind = found.annotation
+    return kind
 
 
 def _place(path: tuple[str, ...], config: ConfigFile) -> str:

@@ -102,8 +102,9 @@ def calibrate(  # noqa: PLR0913 - each is an option
     if write:
         target = folder / policy.id / "calibration.json"
         content = orjson.dumps(curve.model_dump(), option=orjson.OPT_INDENT_2)
+        replaced = target.exists()
         target.write_bytes(content + b"\n")
-        warn(f"wrote {target}")
+        warn(f"wrote {target}, in place of the earlier curve" if replaced else f"wrote {target}")
     else:
         write_json(curve.model_dump())
     warn(f"{count_of(len(joined.posts), 'post')}; {measured}")

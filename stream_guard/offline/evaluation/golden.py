@@ -6,6 +6,7 @@ dropped and no label is guessed: an error names the row and what to do.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.json_pointer import find
 from stream_guard.offline.calibrate.data import label_decisions
@@ -229,7 +231,7 @@ def _open(file: Path, columns: Columns) -> _Table:
         return _jsonl(file, text, columns)
     if suffix == ".tsv":
         return _csv(file, text, columns, "\t")
-    return _commas_or_semicolons(file, text, columns)
+    return _separated(file, text, columns)
 
 
 # Columns
@@ -275,15 +277,15 @@ def _pick(
     return picked
 
 
-def _commas_or_semicolons(file: Path, text: str, columns: Columns) -> _Table:
-    """Return the table of a CSV. Spreadsheets of many countries write semicolons into it."""
+def _separated(file: Path, text: str, columns: Columns) -> _Table:
+    """Return the table of a CSV. Spreadsheets of many countries write semicolons into it, and some programs tabs."""
     try:
         return _csv(file, text, columns, ",")
     except SettingsError as error:
-        try:
-            return _csv(file, text, columns, ";")
-        except SettingsError:
-            raise error from None
+        for delimiter in (";", "\t"):
+            with contextlib.suppress(SettingsError):
+                return _csv(file, text, columns, delimiter)
+        raise error from None
 
 
 def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
@@ -341,8 +343,8 @@ def _csv_rows(
     for number, record in records:
         if len(record) <= needed:
             message = (
-                f"{file}:{number}: {len(record)} cells, but the column {names[needed]!r} is number {needed + 1}; "
-                "quote cells that contain commas or line ends"
+                f"{file}:{number}: {count_of(len(record), 'cell')}, but the column {names[needed]!r} is number "
+                f"{needed + 1}; quote cells that contain commas or line ends"
             )
             raise SettingsError(message)
         yield number, dict(reversed(list(zip(names, record, strict=False))))

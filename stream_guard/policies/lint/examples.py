@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.core.english import count_of
 from stream_guard.policies.label_words import label_stance
 from stream_guard.policies.lint.findings import CODES
 from stream_guard.policies.lint.words import FINDINGS_MAX
@@ -47,7 +48,7 @@ def check_examples(policy: Policy, source: str) -> Iterator[Finding]:
     examples = list(find_examples(sections, policy.taxonomy))
     number = max(len({e.line for e in examples}), _listed(sections))
     if number < _EXAMPLES_MIN:
-        detail = f"{number} examples; four to six near the boundary work best"
+        detail = f"{count_of(number, 'example')}; four to six near the boundary work best"
         yield CODES["SG106"].at(source, detail=detail)
     yield from _contradictory(examples, source)
 

@@ -6,7 +6,6 @@ Source of the shape: OASIS, Static Analysis Results Interchange Format (SARIF) V
 from __future__ import annotations
 
 import json
-from collections import Counter
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote
@@ -18,23 +17,11 @@ if TYPE_CHECKING:
 
     from stream_guard.policies.lint.findings import Finding
 
-__all__ = ["to_json", "to_sarif", "to_text"]
+__all__ = ["to_json", "to_sarif"]
 
 _SCHEMA: Final = (
     "https://docs.oasis-open.org/sarif/sarif/v2.1.0/errata01/os/schemas/sarif-schema-2.1.0.json"
 )
-
-
-def to_text(findings: Sequence[Finding]) -> str:
-    """Return two lines for each finding, and the count of each severity."""
-    lines = []
-    for finding in findings:
-        place = f"{finding.file}:{finding.line}:{finding.column}"
-        lines.append(f"{place}: {finding.severity} {finding.code}: {finding.message}")
-        lines.append(f"    {finding.remedy}")
-    counts = Counter(finding.severity for finding in findings)
-    lines.append(f"{counts['error']} errors, {counts['warning']} warnings, {counts['note']} notes")
-    return "\n".join(lines)
 
 
 def to_json(findings: Sequence[Finding]) -> str:

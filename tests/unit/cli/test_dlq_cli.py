@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from stream_guard.cli.main import app
+from stream_guard.cli.main import app, main
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 
@@ -70,6 +70,31 @@ def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:
     )
     assert done.returncode == ExitCode.USAGE
     assert done.stderr == "stream-guard: --config none.toml: No such file or directory\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("policies", "lint", "--format", "sarf"), "'sarf' is not one of 'text', 'json', 'sarif'"),
+        (("classify", "hi", "--effort", "hgh"), "'hgh' is not one of 'low', 'medium', 'high'"),
+        (("policies", "calibrate", "p", "--method", "x"), "'x' is not one of 'platt', 'isotonic'"),
+        (("tail", "--limit", "many"), "should be a valid integer"),
+    ],
+)
+def test_a_value_that_an_option_does_not_know_is_one_plain_line(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    words: tuple[str, ...],
+    says: str,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["stream-guard", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == ExitCode.USAGE
+    said = capsys.readouterr().err
+    assert says in said
+    assert said.count("\n") == 1
+    assert "Value error" not in said
 
 
 def test_every_command_shows_an_example() -> None:

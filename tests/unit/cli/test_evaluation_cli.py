@@ -107,9 +107,10 @@ def test_a_second_run_says_that_it_replaced_the_first(golden: Path, out: Path) -
     assert f"the report of an earlier run in {out} was replaced; --out keeps both" in told
 
 
-def test_semicolons_separate_cells_too(tmp_path: Path, out: Path) -> None:
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_semicolons_and_tabs_separate_cells_too(tmp_path: Path, out: Path, mark: str) -> None:
     file = tmp_path / "golden.csv"
-    file.write_text("text;label\na [violates] post, with a comma;DC1\nfine;DC0\n")
+    file.write_text(f"text{mark}label\na [violates] post, with a comma{mark}DC1\nfine{mark}DC0\n")
     report = json.loads(run(file, out, "--json").stdout)
     assert (report["figures"]["rows"], report["figures"]["accuracy"]["value"]) == (2, 1.0)
 
@@ -398,6 +399,9 @@ def test_calibrate_writes_a_curve_that_the_policy_then_has(tmp_path: Path) -> No
         policy.sha256,
         "some-model",
     )
+    assert "in place of" not in result.stderr
+    again = CliRunner().invoke(app, arguments)
+    assert "calibration.json, in place of the earlier curve" in again.stderr
 
 
 def test_calibrate_says_what_is_missing(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from stream_guard.policies.lint import (
     lint_policies,
     lint_policy,
 )
-from stream_guard.policies.lint.output import to_json, to_sarif, to_text
+from stream_guard.policies.lint.output import to_json, to_sarif
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.policies.store import load_policies
 
@@ -219,13 +219,6 @@ def test_estimate_of_tokens_is_near(text: str, tokens: int) -> None:
 
 
 BAD = [CODES["SG113"].at("p q/policy.md", 3, 7), CODES["SG102"].at("policies/routes.yaml")]
-
-
-def test_text_output_names_place_severity_code_and_remedy() -> None:
-    lines = to_text(BAD).splitlines()
-    assert lines[0].startswith("p q/policy.md:3:7: error SG113: ")
-    assert lines[1].strip() == CODES["SG113"].remedy
-    assert lines[-1] == "1 errors, 0 warnings, 1 notes"
 
 
 def test_json_output_holds_every_field() -> None:

@@ -94,7 +94,24 @@ def test_names_in_the_environment() -> None:
             '[{"effort": "low", "reasoning_tokens_max": 64, "x": 1}]',
             ["cascade.ladder.0.x", "unknown setting; known here: effort"],
         ),
-        ("STREAM_GUARD_KAFKA__TOPICS", "posts", ["kafka", "JSON", '["posts"]']),
+        (
+            "STREAM_GUARD_KAFKA__TOPICS",
+            "posts",
+            [
+                "kafka.topics (STREAM_GUARD_KAFKA__TOPICS): not JSON",
+                """STREAM_GUARD_KAFKA__TOPICS='["posts"]'""",
+            ],
+        ),
+        (
+            "STREAM_GUARD_CASCADE__LADDER",
+            "medium",
+            ["cascade.ladder (STREAM_GUARD_CASCADE__LADDER): not JSON", '"effort": "medium"'],
+        ),
+        (
+            "STREAM_GUARD_ENGINE__EXTRA",
+            "seed=1",
+            ["engine.extra (STREAM_GUARD_ENGINE__EXTRA): not JSON"],
+        ),
         ("STREAM_GUARD_KAFKA__TOPICS", '{"a": 1}', ["kafka.topics", '["posts"]']),
         ("STREAM_GUARD_KAFKA__GROUP_ID", "", ["kafka.group_id", "for example stream-guard"]),
         ("STREAM_GUARD_CASCADE__TIERS", '["safeguard", "rules"]', ["cascade", "put it last"]),
@@ -174,7 +191,17 @@ def test_the_environment_wins_over_the_file_name_by_name(
             ":2: kafka.groupid: unknown setting (did you mean group_id?)",
         ),
         (b"\n[kafkas]\n", ":2: kafkas: unknown setting (did you mean kafka?)"),
-        (b"kafka = 1\n", "kafka"),
+        (b"kafka = 1\n", ":1: kafka: Input should be a table"),
+        (b"[cascade]\nladder = 3\n", ":2: cascade.ladder: Input should be a list"),
+        (b"[engine]\nextra = 3\n", ":2: engine.extra: Input should be a table"),
+        (
+            b'[post.topics."a.b"]\nid = "/id"\nmarkup = "htm"\n',
+            ":3: post.topics.a.b.markup: Input should be 'plain', 'html' or 'markdown'",
+        ),
+        (
+            b"[post.topics.'a b']\nid = '/id'\n\"formt\" = 'json'\n",
+            ":3: post.topics.a b.formt: unknown setting (did you mean format?)",
+        ),
         (b"[kafka.security]\npassword = 7\n", "kafka.security.password"),
     ],
 )
