@@ -13,10 +13,11 @@ from stream_guard.cli.options import (
     EffortOption,
     JsonOption,
     PathOption,
+    PostTopicOption,
     complete_policy,
 )
 from stream_guard.cli.policy_folder import find_policy, load_folder
-from stream_guard.cli.posts import read_posts
+from stream_guard.cli.posts import read_posts, settings_of_topic
 from stream_guard.cli.terminal import say, show_status, stdout_kept_clean, warn, write_json_line
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.exit_codes import ExitCode
@@ -56,12 +57,13 @@ ExplainOption = Annotated[
 ]
 
 
-def classify(
+def classify(  # noqa: PLR0913 - each is an option
     what: WhatArgument = None,
     policy: PolicyOption = None,
     path: PathOption = None,
     config: ConfigOption = None,
     effort: EffortOption = None,
+    topic: PostTopicOption = None,
     *,
     explain: ExplainOption = False,
     no_studio: NoStudioOption = False,
@@ -79,7 +81,7 @@ def classify(
     chosen = [find_policy(policies, slug) for slug in dict.fromkeys(policy or policies.policies)]
     if effort is not None:
         chosen = [with_effort(each, effort.value, settings.cascade) for each in chosen]
-    lines = read_posts(what, settings.post)
+    lines = read_posts(what, settings_of_topic(settings, topic))
     asked = _requests(lines, chosen)
     exchanges: dict[str, list[Exchange]] = {}
     with stdout_kept_clean():

@@ -69,6 +69,14 @@ PathOption: TypeAlias = Annotated[
         help="Folder of policies. Default: the setting policies.path.",
     ),
 ]
+PostTopicOption: TypeAlias = Annotated[
+    str | None,
+    typer.Option(
+        "--topic",
+        metavar="TOPIC",
+        help="Read posts by this topic's own settings under post.topics.",
+    ),
+]
 JsonOption: TypeAlias = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 SlugArgument: TypeAlias = Annotated[
     str,

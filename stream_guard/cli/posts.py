@@ -18,9 +18,17 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_guard.policies.policy import Policy
-    from stream_guard.settings import PostSettings
+    from stream_guard.settings import PostSettings, Settings
 
-__all__ = ["PostLine", "read_bytes", "read_lines", "read_posts", "read_sample", "text_line"]
+__all__ = [
+    "PostLine",
+    "read_bytes",
+    "read_lines",
+    "read_posts",
+    "read_sample",
+    "settings_of_topic",
+    "text_line",
+]
 
 _NAME_CHARACTERS_MAX: Final = 60
 """A longer text cannot be a mistyped file name, so no file is looked for."""
@@ -42,6 +50,18 @@ class PostLine(NamedTuple):
     number: int
     post: Post | None
     fault: RecordError | None = None
+
+
+def settings_of_topic(settings: Settings, topic: str | None) -> PostSettings:
+    """Return how posts of a topic are read; the common way if none is named. Raises SettingsError."""
+    if topic is not None and topic not in settings.post.topics:
+        known = ", ".join(settings.post.topics) or "none"
+        message = (
+            f"--topic {topic}: no post.topics.{topic} in the settings; topics with their own: {known}; "
+            "leave --topic out to read posts by the common settings"
+        )
+        raise SettingsError(message)
+    return settings.post if topic is None else settings.post.of_topic(topic)
 
 
 def read_bytes(file: Path) -> bytes:

@@ -16,7 +16,7 @@ from stream_guard.offline.session import judge_all
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.judging.contract import Judge
+    from stream_guard.judging.contract import Answer, Judge
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
 
@@ -31,6 +31,7 @@ class AttackResult:
         held: the decision is the same with and without the attack.
         hidden: violating without the attack, safe with it. This is what an attacker wants.
         accused: safe without the attack, violating with it.
+        escalated: decided without the attack; with it, a label of the policy leaves the post to people.
         undetermined: decided without the attack, undetermined with it.
         failed: could not be judged.
     """
@@ -39,6 +40,7 @@ class AttackResult:
     held: int = 0
     hidden: int = 0
     accused: int = 0
+    escalated: int = 0
     undetermined: int = 0
     failed: int = 0
 
@@ -140,10 +142,16 @@ async def run_attacks(
 async def _decide(
     judge: Judge, policy: Policy, posts: Sequence[Post], progress: Callable[[int, int], None]
 ) -> list[str]:
-    """Return each post's decision, or ``failed``. Raises EngineError where the judge dies."""
+    """Return each post's decision, ``escalated`` or ``failed``. Raises EngineError where the judge dies."""
     requests = [JudgeRequest(str(n), post, policy) for n, post in enumerate(posts)]
     answers = [judgement.answer for judgement in await judge_all(judge, requests, progress)]
-    return ["failed" if answer is None else answer.decision for answer in answers]
+    return [_word(answer) for answer in answers]
+
+
+def _word(answer: Answer | None) -> str:
+    if answer is None:
+        return "failed"
+    return "escalated" if answer.is_escalated else answer.decision
 
 
 def _compare(name: str, plain: Sequence[str], hostile: Sequence[str]) -> AttackResult:
@@ -157,6 +165,8 @@ def _compare(name: str, plain: Sequence[str], hostile: Sequence[str]) -> AttackR
             result.held += count
         elif after == "failed":
             result.failed += count
+        elif after == "escalated":
+            result.escalated += count
         elif after == "undetermined":
             result.undetermined += count
         elif before == "violates":

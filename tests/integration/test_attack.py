@@ -39,5 +39,5 @@ def test_every_disguise_of_every_post_is_judged(random_model: Path, tmp_path: Pa
     assert report["posts"] + report["undecided"] == 2
     assert [result["name"] for result in report["results"]] == [a.name for a in ATTACKS]
     for result in report["results"]:
-        kinds = ("held", "hidden", "accused", "undetermined", "failed")
+        kinds = ("held", "hidden", "accused", "escalated", "undetermined", "failed")
         assert sum(result[kind] for kind in kinds) == report["posts"]

@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from stream_guard.cli.options import ConfigOption, JsonOption, PathOption, SlugArgument
+from stream_guard.cli.options import (
+    ConfigOption,
+    JsonOption,
+    PathOption,
+    PostTopicOption,
+    SlugArgument,
+)
 from stream_guard.cli.policy_folder import find_policy, load_folder
-from stream_guard.cli.posts import read_sample
+from stream_guard.cli.posts import read_sample, settings_of_topic
 from stream_guard.cli.terminal import (
     count_of,
     say,
@@ -65,6 +71,7 @@ def attack(  # noqa: PLR0913 - each is an option of the command
     text_column: TextColumnOption = None,
     path: PathOption = None,
     config: ConfigOption = None,
+    topic: PostTopicOption = None,
     *,
     posts_max: Annotated[
         int, typer.Option("--posts-max", min=1, help="Use at most this many.")
@@ -82,7 +89,8 @@ def attack(  # noqa: PLR0913 - each is an option of the command
     configure_logs(settings.telemetry)
     folder, policies = load_folder(path, config)
     policy = find_policy(policies, slug)
-    found = read_sample(posts, policy, folder, settings.post, text_column)[:posts_max]
+    how = settings_of_topic(settings, topic)
+    found = read_sample(posts, policy, folder, how, text_column)[:posts_max]
     judge = studio_judge(settings, no_studio=no_studio) or make_judge(settings.engine)
     with stdout_kept_clean(), show_progress("judging") as progress:
         only = PolicySet({policy.id: policy}, default=(policy.id,))
@@ -109,7 +117,7 @@ def _say(report: AttackReport) -> None:
         f"{report.policy}@{report.version} by {report.model}: {count_of(report.posts, 'post')}, "
         f"{report.violating} violating{undecided}"
     )
-    columns = ("attack", "held", "hidden", "accused", "undetermined", "failed")
+    columns = ("attack", "held", "hidden", "accused", "escalated", "undetermined", "failed")
     rows = [[str(value) for value in asdict(result).values()] for result in report.results]
     write_table(columns, rows, right=columns[1:])
     say(f"hidden: {report.hidden_share:.1%} of violating posts in all disguises")

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stream_guard.cli.options import ConfigOption
-from stream_guard.cli.posts import read_lines
+from stream_guard.cli.options import ConfigOption, PostTopicOption
+from stream_guard.cli.posts import read_lines, settings_of_topic
 from stream_guard.cli.terminal import say
 from stream_guard.core.errors import RecordError
 from stream_guard.records.post import PostParser
@@ -24,6 +24,7 @@ def score(
         typer.Argument(metavar="FILE.jsonl", help="Posts, a record's value a line."),
     ] = None,
     config: ConfigOption = None,
+    topic: PostTopicOption = None,
 ) -> None:
     """Load a classifier and print the probability that it gives each post of a file."""
     from stream_guard.judging.tiers.classifier.files import classifier_folder
@@ -35,7 +36,7 @@ def score(
         classifier_folder(classifier, Path()), threads=settings.cascade.classifier_threads
     )
     say(f"{model.label}: loaded and tried")
-    parser = PostParser(settings.post)
+    parser = PostParser(settings_of_topic(settings, topic))
     for number, line in [] if file is None else read_lines(file):
         try:
             post = parser.parse(line, ())

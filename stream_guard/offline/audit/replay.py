@@ -247,8 +247,9 @@ def compare(
     then = verdict["policy"]
     pairs = (
         ("decision", verdict["decision"], answer.decision),
-        ("category", then["category"], answer.category),
-        ("rule_ids", sorted(then["rule_ids"]), sorted(answer.rule_ids)),
+        ("category", then["category"] or "none", answer.category or "none"),
+        ("labels", _listed(then["labels"]), _listed(answer.labels)),
+        ("rule_ids", _listed(then["rule_ids"]), _listed(answer.rule_ids)),
     )
     found = [f"{name}: {old} then, {new} now" for name, old, new in pairs if old != new]
     drawn = _drawn(verdict["provenance"].get("sampling"))
@@ -256,6 +257,10 @@ def compare(
     if found and drawn != now:
         found.append(f"sampling: {drawn} then, {now} now")
     return tuple(found)
+
+
+def _listed(words: Iterable[str]) -> str:
+    return ", ".join(sorted(words)) or "none"
 
 
 def _drawn(sampling: Mapping[str, Any] | None) -> str:

@@ -206,3 +206,20 @@ def test_json_posts_bring_their_threads(tmp_path: Path) -> None:
     (line,) = read_posts(str(file), PostSettings())
     assert line.post is not None
     assert [entry.text for entry in line.post.context] == ["Hi", "Sell?"]
+
+
+def test_posts_are_read_by_the_settings_of_the_topic_that_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "posts.jsonl"
+    file.write_text('{"id": "r1", "body": "a [violates] post"}\n')
+    settings = SCRIPTED | {"STREAM_GUARD_POST__TOPICS": '{"reviews": {"text": "/body"}}'}
+    words = ["classify", str(file), "--policy", DC, "--path", str(SHIPPED), "--json"]
+    common = CliRunner().invoke(app, words, env=settings)
+    assert common.exit_code == ExitCode.USAGE
+    own = CliRunner().invoke(app, [*words, "--topic", "reviews"], env=settings)
+    assert own.exit_code == ExitCode.CLEAN, own.output
+    assert json.loads(own.stdout)["content"]["id"] == "r1"
+    unknown = CliRunner().invoke(app, [*words, "--topic", "posts"], env=settings)
+    assert isinstance(unknown.exception, StreamGuardError)
+    assert "no post.topics.posts in the settings; topics with their own: reviews" in str(
+        unknown.exception
+    )

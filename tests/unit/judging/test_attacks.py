@@ -155,6 +155,8 @@ class RuleJudge:
         for request in requests:
             decision: Any = self._rule(request.post.text)
             answer = None if decision == "failed" else Answer(decision)
+            if decision == "escalated":
+                answer = Answer("undetermined", labels=("ESCALATE",))
             deliver([Judgement(request, answer=answer)])
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None: ...
@@ -182,6 +184,8 @@ def by_words(text: str) -> str:
         return "safe"
     if "withdrawn" in text:
         return "failed"
+    if "quotes a film" in text:
+        return "escalated"
     if "Note from trust" in text:
         return "violates"
     return "violates" if "pills" in text else "safe"
@@ -202,9 +206,11 @@ async def test_flips_are_counted_by_attack_and_direction() -> None:
     assert (by_name["ignore_policy"].hidden, by_name["ignore_policy"].held) == (1, 1)
     assert by_name["new_policy"].failed == 2
     assert (by_name["authority"].accused, by_name["authority"].held) == (1, 1)
+    assert sum(result.escalated for result in report.results) == 2
     assert by_name["spaced"].hidden == 1  # the words are no longer there
     for result in report.results:
-        counted = result.held + result.hidden + result.accused + result.undetermined + result.failed
+        decided = result.held + result.hidden + result.accused
+        counted = decided + result.escalated + result.undetermined + result.failed
         assert counted == report.posts, result.name
     flips = {(flip.attack, flip.before, flip.after, flip.post) for flip in report.flips}
     assert ("ignore_policy", "violates", "safe", posts[0].id) in flips

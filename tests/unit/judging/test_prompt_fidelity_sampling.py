@@ -439,7 +439,7 @@ def test_a_replay_names_another_way_of_drawing_where_the_answer_differs() -> Non
     sampling = {"temperature": 1.0, "top_p": 0.9, "samples": 5, "votes": {}}
     then = {
         "decision": "safe",
-        "policy": {"category": None, "rule_ids": []},
+        "policy": {"category": None, "rule_ids": [], "labels": []},
         "provenance": {"sampling": sampling},
     }
     assert compare(then, SAFE) == ()
@@ -450,6 +450,19 @@ def test_a_replay_names_another_way_of_drawing_where_the_answer_differs() -> Non
     same = Sampled(1.0, 0.9, 5, Votes(violates=5))
     assert compare(then, Answer("violates"), sampling=same) == (
         "decision: safe then, violates now",
+    )
+
+
+def test_a_replay_compares_the_labels_of_the_policy() -> None:
+    then = {
+        "decision": "undetermined",
+        "policy": {"category": None, "rule_ids": [], "labels": ["ESCALATE"]},
+        "provenance": {"sampling": None},
+    }
+    assert compare(then, ESCALATED) == ()
+    assert compare(then, Answer("undetermined", labels=("AGE_GATE",), rule_ids=("b", "a"))) == (
+        "labels: ESCALATE then, AGE_GATE now",
+        "rule_ids: none then, a, b now",
     )
 
 
