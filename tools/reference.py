@@ -27,6 +27,9 @@ REFERENCE = ROOT / "docs" / "reference"
 _MADE = "<!-- Made by `make reference`; edit the code instead. -->\n\n"
 
 
+_VALUES = {"str": "TEXT", "path": "FILE", "int": "N", "float": "N"}
+
+
 def settings():
     """Return every setting, by section."""
     schema = Settings.model_json_schema()
@@ -182,7 +185,17 @@ def commands():
         cwd=ROOT,
     )
     text = html.unescape(done.stdout.rstrip()) + "\n"
+    text = re.sub(r"^(\* `-[^`]*) <(\w+)(?: range)?>`", _option, text, flags=re.MULTILINE)
+    text = re.sub(r"^(\* `[^`<]+) <\w+>`", r"\1`", text, flags=re.MULTILINE)
+    text = re.sub(r"\[(\[[\w-]+\]\.\.\.)\]\.\.\.", r"\1", text)
+    text = re.sub(r"(\[[^\]]*?)x>=(\d+)\]", r"\1at least \2]", text)
+    text = re.sub(r"(\d+)<=x<=(\d+)\]", r"\1 to \2]", text)
     return re.sub(r"^(\* `([\w-]+)`: ).*\.\.\.$", _whole_summary(text), text, flags=re.MULTILINE)
+
+
+def _option(found):
+    """Return an option with a word for its value in place of a type of Python."""
+    return f"{found[1]} {_VALUES[found[2]]}`"
 
 
 def _whole_summary(text):

@@ -41,6 +41,25 @@ def test_the_reference_is_that_of_the_code(name: str) -> None:
     assert written == reference.PAGES[name](), "run: make reference"
 
 
+@pytest.mark.parametrize("name", sorted(reference.PAGES))
+@pytest.mark.parametrize(
+    "internals",
+    [
+        r"\b(?:Args|Attributes|Returns|Raises|Yields|Note):",
+        r"(?<!`)``(?!`)|:(?:class|func|meth|mod|data):",
+        # Types of Python, and typer's own notation.
+        r"<(?:class|str|path|int|float|bool)\b|\b(?:Annotated|NoneType|None)\b|\btyping\.|\bpydantic\.",
+        r"x>=|\]\.\.\.\]",
+        # Sentences that were cut. Usage lines end so as well: a list of names.
+        r"(?<!\[ARGS\])(?<!\[VERDICT-ID\])(?:\.\.\.|…)$",
+    ],
+)
+def test_the_reference_has_nothing_of_the_inside(name: str, internals: str) -> None:
+    text = (reference.REFERENCE / name).read_text("utf-8")
+    found = [line for line in text.splitlines() if re.search(internals, line)]
+    assert not found
+
+
 def words(command: str) -> tuple[str, ...]:
     """Return what a command line runs: ``stream-guard policies lint``, ``make soak``, ``python -m tests.soak``."""
     program, *rest = shlex.split(re.sub(r"^(?:[A-Z_]+=\S* +)+", "", command)) or [""]
