@@ -161,9 +161,8 @@ def _row(
         message = f"{file}:{number}: the column {picked['text']!r} is {what}; fill it in, or remove the row"
         raise SettingsError(message)
     value = values.get(picked["label"])
-    if (
-        isinstance(value, float) and value.is_integer()
-    ):  # pandas makes floats of integers if a cell is empty
+    # pandas makes floats of integers if a cell is empty
+    if isinstance(value, float) and value.is_integer():
         value = int(value)
     label = str(value).strip() if value is not None else ""
     word = labels.get(label.casefold(), label.casefold())
@@ -229,9 +228,7 @@ def _open(file: Path, columns: Columns) -> _Table:
         raise SettingsError(message) from error
     if suffix == ".jsonl":
         return _jsonl(file, text, columns)
-    if suffix == ".tsv":
-        return _csv(file, text, columns, "\t")
-    return _separated(file, text, columns)
+    return (_csv if suffix == ".tsv" else _separated)(file, text, columns)
 
 
 # Columns
@@ -288,7 +285,7 @@ def _separated(file: Path, text: str, columns: Columns) -> _Table:
         raise error from None
 
 
-def _csv(file: Path, text: str, columns: Columns, delimiter: str) -> _Table:
+def _csv(file: Path, text: str, columns: Columns, delimiter: str = "\t") -> _Table:
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     records = _records(file, reader)
     first: list[str] | None = None
