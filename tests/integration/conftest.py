@@ -19,6 +19,7 @@ _HERE: Final = Path(__file__).parent
 _LONGEST_FIRST: Final[Sequence[str]] = (
     "test_soak",
     "test_engine",
+    "test_engine_starts",
     # These two assert that no fork server is left; those after them share one.
     "test_engine_death",
     "test_engine_supervisor",
