@@ -112,7 +112,7 @@ FROM runtime AS cpu
 RUN --mount=type=secret,id=ca --mount=type=bind,source=deploy/image,target=/run/build \
     sh /run/build/with_mirror.sh apt-get update \
     && sh /run/build/with_mirror.sh apt-get install --yes --no-install-recommends libnuma1 \
-    && rm -rf /var/lib/apt/lists/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/* /var/cache/ldconfig/aux-cache /var/log/apt /var/log/dpkg.log
 COPY --from=builder-cpu /opt/venv /opt/venv
 COPY --from=builder-cpu /opt/models /opt/models
 ENV STREAM_GUARD_ENGINE__MODEL=/opt/models/demo

@@ -77,7 +77,9 @@ def test_the_final_stages_have_no_compiler_no_root_and_a_health_check(name: str)
     # One package of Debian's, and nothing that it leaves behind.
     packages = re.findall(r"apt-get install --yes --no-install-recommends ([\w-]+)\s+&&", installed)
     assert packages == (["libnuma1"] if name == "cpu" else [])
-    assert installed.count("apt-get update") == installed.count("rm -rf /var/lib/apt/lists/*")
+    # apt's own cache differs between two builds, and has 80 MB where the base image does not remove it.
+    left = "rm -rf /var/lib/apt/lists/* /var/cache/apt/*"
+    assert installed.count("apt-get update") == installed.count(left)
     users = [a for i, a in instructions if i == "USER"]
     assert users[-1] == "10001:10001"
     names = [i for i, _ in instructions]
