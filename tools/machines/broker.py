@@ -124,7 +124,7 @@ class LiveBroker:
                 start_new_session=True,
             )
         host, _, port = self.plain.rpartition(":")
-        until("the broker's start", lambda: _listens(host, int(port)), 60)
+        until("the broker's start", lambda: _listens(host, int(port)), 180)
 
     def stop(self) -> None:
         """Stop it in good order."""
