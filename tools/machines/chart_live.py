@@ -5,7 +5,7 @@
 ``BROKER_ADDRESS`` is an address of this machine that the cluster's pods reach (kind: the gateway of its network). A
 Kafka broker is started there. ``IMAGE`` is the CPU image, by a name that the nodes have or can pull. ``PREVIOUS`` is
 the commit whose chart is upgraded from; by default the parent of the last commit that changed the chart.
-``ONLY=engine`` runs the part with vLLM.
+``ONLY=engine`` runs the part with vLLM, and ``ONLY=pods`` installs, rolls out and breaks pods.
 
 Everything is in one namespace, which is deleted at the end.
 """
@@ -32,6 +32,7 @@ from tools.machines.cluster import (
     kubectl,
     parent_of_the_chart,
     read,
+    versions,
 )
 from tools.machines.containers import ROOT
 from tools.machines.live_values import (
@@ -82,6 +83,13 @@ class Live:
         self.roll()
         self.break_pods()
         self.blue_and_green()
+        self.uninstall()
+
+    def pods(self, previous: str) -> None:
+        """What happens to pods alone: installed, rolled out, killed, evicted and drained."""
+        self.install(previous)
+        self.roll()
+        self.break_pods()
         self.uninstall()
 
     def dry_run(self) -> None:
@@ -358,18 +366,7 @@ def main() -> None:
         )
     image = os.environ.get("IMAGE") or "localhost/stream-guard:cpu"
     previous = os.environ.get("PREVIOUS") or parent_of_the_chart()
-    versions = json.loads(kubectl("version", "--output=json"))
-    helm_version = helm("version", "--template", "{{.Version}}").stdout
-    nodes = read("nodes")["items"]
-    steps = Steps(
-        "`make chart-live`",
-        {
-            "Kubernetes": versions["serverVersion"]["gitVersion"],
-            "Helm": helm_version,
-            "Kafka": KAFKA_VERSION,
-            "nodes": f"{len(nodes)} with {nodes[0]['status']['capacity']['cpu']} CPUs",
-        },
-    )
+    steps = Steps("`make chart-live`", {**versions(), "Kafka": KAFKA_VERSION})
     there = {item["metadata"]["name"] for item in read("crds")["items"]}
     files = [file for file in crds() if not any(name in file.read_text() for name in there)]
     kubectl("create", "namespace", NAMESPACE)
@@ -381,9 +378,13 @@ def main() -> None:
             vllm = ["vllm.posts", "vllm.verdicts", "vllm.dead-letters"]
             records.create_topics(broker.plain, vllm, PARTITIONS)
             live = Live(steps, broker, image)
-            if os.environ.get("ONLY") != "engine":
+            only = os.environ.get("ONLY")
+            if only == "pods":
+                live.pods(previous)
+            elif only != "engine":
                 live.without_engine(previous)
-            live.secured_engine()
+            if only != "pods":
+                live.secured_engine()
     finally:
         kubectl("delete", "namespace", NAMESPACE, "--timeout=180s", check=False)
         for file in files:

@@ -67,6 +67,17 @@ def helm(*arguments: object, check: bool = True) -> subprocess.CompletedProcess[
     return execute(program, *arguments, check=check)
 
 
+def versions() -> dict[str, str]:
+    """Return the versions of Kubernetes and Helm, and how many nodes there are, for a table."""
+    server = json.loads(kubectl("version", "--output=json"))["serverVersion"]
+    nodes = read("nodes")["items"]
+    return {
+        "Kubernetes": server["gitVersion"],
+        "Helm": helm("version", "--template", "{{.Version}}").stdout,
+        "nodes": f"{len(nodes)} with {nodes[0]['status']['capacity']['cpu']} CPUs",
+    }
+
+
 def parent_of_the_chart() -> str:
     """Return the parent of the last commit that changed the chart."""
     last = execute("git", "-C", ROOT, "log", "-1", "--format=%h", "--", "helm/stream-guard").stdout

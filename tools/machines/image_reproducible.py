@@ -15,6 +15,7 @@ import json
 import os
 import tarfile
 import tempfile
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,8 +26,11 @@ from tools.machines.steps import Steps, execute, need
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-MAY_DIFFER: tuple[str, ...] = ()
-"""Paths that may differ between two builds, from the image's root, without the first slash."""
+MAY_DIFFER = (
+    "opt/venv/lib/python3.*/site-packages/stream_guard-*.dist-info/uv_cache.json",
+    "opt/venv/lib/python3.*/site-packages/stream_guard-*.dist-info/RECORD",
+)
+"""Patterns of paths that may differ, without the first slash. uv writes when it saw the source, and its digest."""
 
 
 class Entry(NamedTuple):
@@ -67,8 +71,9 @@ def differences(first: Mapping[str, Entry], second: Mapping[str, Entry]) -> list
 
 
 def unnamed(found: list[str], named: tuple[str, ...] = MAY_DIFFER) -> list[str]:
-    """Return the differences that are not among the named paths."""
-    return [line for line in found if line.rpartition(" (")[0] not in named]
+    """Return the differences that no pattern names."""
+    paths = {line: line.rpartition(" (")[0] for line in found}
+    return [line for line, path in paths.items() if not any(fnmatch(path, p) for p in named)]
 
 
 def saved_layers(archive: Path, wanted: list[int]) -> Iterator[dict[str, Entry]]:
