@@ -61,7 +61,12 @@ class Decisions:
         self._late = LateAnswers(table, settings.kafka, tracing, clock)
         show = partial(health.details.__setitem__, "decisions")
         self._feed = DecisionFeed(
-            settings, self.lane.reader, table, metrics, show=show, reset=partial(_reset, gate)
+            settings,
+            self.lane.reader,
+            table,
+            metrics,
+            show=show,
+            reset=partial(close_breakers, gate),
         )
 
     def before(self, publisher: Publisher) -> Publisher:
@@ -97,8 +102,8 @@ class Decisions:
             self._table.close()
 
 
-def _reset(gate: ActionGate, decision: Decision) -> None:
-    """Close the breakers that a decision names."""
+def close_breakers(gate: ActionGate, decision: Decision) -> None:
+    """Close the breakers that a ``breaker_reset`` names."""
     breaker = decision.breaker
     assert breaker is not None, "only a breaker_reset comes here"
     gate.reset(

@@ -13,6 +13,7 @@ from stream_guard.judging.contract import Answer, JudgeRequest, Provenance
 from stream_guard.judging.verdict import build_verdict
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
+from stream_guard.service.decisions import close_breakers
 from stream_guard.settings import ActionLimit, ActionsSettings
 from stream_guard.stream.breaker.gate import ActionGate
 from stream_guard.telemetry.metrics import Metrics
@@ -23,6 +24,7 @@ from stream_guard.testing import (
     MemoryBroker,
     MemoryRecord,
 )
+from tests.decisions import make_decision
 from tests.hang import HANG_S
 from tests.in_flight import in_flight
 
@@ -188,6 +190,27 @@ async def test_a_person_closes_it_for_all_replicas(broker: MemoryBroker) -> None
     assert removed(await other.verdicts(3)) == 3
     for replica in (one, other):
         await replica.gate.close()
+
+
+async def test_a_decision_closes_breakers_of_its_names(broker: MemoryBroker) -> None:
+    replica = Replica(broker, ActionLimit(action="remove", actions_max=1))
+    await replica.gate.start(policies(PLAIN))
+    replica.judged(range(3))
+    assert removed(await replica.verdicts(3)) == 1
+    decided_at = replica.clock.wall_ns() // 1_000_000 + 1
+    other = {"action": "warn", "policy": None, "tenant": None}
+    close_breakers(
+        replica.gate, make_decision("breaker_reset", decided_at=decided_at, breaker=other)
+    )
+    replica.judged(range(10, 12))
+    assert removed(await replica.verdicts(5)) == 1
+    close_breakers(replica.gate, make_decision("breaker_reset", decided_at=decided_at))
+    async with asyncio.timeout(HANG_S):
+        while replica.shown["open"]:  # noqa: ASYNC110 - nobody could set an event
+            await asyncio.sleep(0)
+    replica.judged([20])
+    assert removed(await replica.verdicts(6)) == 2
+    await replica.gate.close()
 
 
 async def test_a_reset_that_is_read_before_the_breakers_counts(broker: MemoryBroker) -> None:
