@@ -155,7 +155,7 @@ def objections(
             ("outcomes of records of aborted transactions", found.aborted_read),
             ("premature commits", found.premature),
             ("commits that went back", found.rewound),
-            ("overtaken by retention, and not told of", found.silent),
+            ("overtaken by retention, and not logged", found.silent),
             ("committed, and never read", found.unread),
             ("read, and not committed", found.dirty),
             ("read again, or out of order", found.disordered),

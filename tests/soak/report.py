@@ -47,7 +47,7 @@ def _column(history: History, found: Findings) -> dict[str, str]:
         "another record's content, or of the wrong kind": f"{len(found.crossed) + len(found.undue):,}",
         "of no record, or of an aborted one": f"{len(found.phantom) + len(found.aborted_read):,}",
         "overtaken by retention": f"{found.overtaken:,}",
-        "overtaken, and not told of": f"{len(found.silent):,}",
+        "overtaken, and not logged": f"{len(found.silent):,}",
         "read meanwhile": f"{len(history.reads):,}",
         "read wrongly, twice or never": f"{len(found.dirty) + len(found.disordered) + len(found.unread):,}",
         "generations of the group": f"{len(history.generations):,}",
