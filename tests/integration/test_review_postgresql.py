@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import random
 import shutil
@@ -24,22 +25,30 @@ if TYPE_CHECKING:
 REVIEWERS = 100
 
 
-def programs() -> Path:
-    """Return the folder of PostgreSQL's programs; fail where it is not installed."""
+def programs(folder: Path) -> Path:
+    """Return the folder of PostgreSQL's programs: those of the system, else a copy of the wheel's in a folder."""
     found = shutil.which("initdb")
     places = [Path(found).resolve()] if found else []
     places += sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), reverse=True)
-    if not places:
+    if places:
+        return places[0].parent
+    wheel = importlib.util.find_spec("pgserver")
+    if wheel is None or wheel.origin is None:
         pytest.fail(
             "PostgreSQL is not installed, and this test needs it: apt-get install postgresql"
         )
-    return places[0].parent
+    # A copy, because another user runs them, who may not read the virtual environment.
+    copy = folder / "postgresql"
+    shutil.copytree(Path(wheel.origin).parent / "pginstall", copy, symlinks=True)
+    copy.chmod(0o755)
+    return copy / "bin"
 
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[str]:
     """A server that listens on a socket in a folder of its own; the URL of its database."""
-    folder, binaries = Path(tempfile.mkdtemp(prefix="review-pg-")), programs()
+    folder = Path(tempfile.mkdtemp(prefix="review-pg-"))
+    binaries = programs(folder)
     owner = "nobody" if os.geteuid() == 0 else None  # the server refuses to run as root
     if owner is not None:
         shutil.chown(folder, owner)
