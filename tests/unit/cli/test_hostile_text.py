@@ -27,11 +27,16 @@ from stream_guard.cli.views.live import LiveView
 from stream_guard.core.errors import BrokerError, JsonError, LimitError
 from stream_guard.kafka.dead_letter_reader import Survey
 from stream_guard.offline.audit.replay import Replayed
+from stream_guard.offline.review.projection import Projection
+from stream_guard.offline.review.store import Store
 from stream_guard.records.dead_letter import DeadLetter, read_dead_letter
 from stream_guard.records.dead_letter_event import build_dead_letter
+from stream_guard.records.review_item import build_review_item
 from stream_guard.service.diagnostics.topic_advice import Advice
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
+from tests.decisions import make_decision
+from tests.unit.offline.review.topics import KAFKA, Topics, apply
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -374,11 +379,59 @@ def export_dsa(stage: Stage) -> None:
     stage.tries("export", "dsa", "--mapping", mapping, "-i", stage.verdicts, "-o", stage.csv)
 
 
+def decide(stage: Stage) -> None:
+    stage.returns("stream_guard.offline.decide.decide", make_decision(reason=SENT))
+    stage.tries("decide", "v", "safe", "--by", "r-1")
+    stage.tries("decide", "v", "safe", "--by", "r-1", "--json")
+    stage.tries("decide", "v", "safe", "--by", "r-1", "--from", NAME)
+    stage.tries("decide", "v", "safe", "--by", "r-1", "--kind", "expiry")
+
+
+def review_desk(stage: Stage) -> str:
+    """Fill a database with an item full of steering text, and set it; return the item's id."""
+    topics, store = Topics(), Store(str(stage.path / "review.sqlite"))
+    verdict = hostile_verdict()
+    item = build_review_item(verdict, ["sample"], sample_share=1.0, reviews=2, text=SENT)
+    topics.write("review", orjson.dumps(item), b"k")
+    apply(Projection(store, KAFKA), topics.records)
+    store.close()
+    stage.patch.setenv("STREAM_GUARD_REVIEW__DATABASE", str(stage.path / "review.sqlite"))
+    stage.patch.setenv("STREAM_GUARD_KAFKA__REVIEW_TOPIC", "review")
+    stage.returns("stream_guard.offline.review.follow.catch_up", 0)
+    stage.returns("stream_guard.kafka.decision_writer.write_decision", None)
+    name: str = item["id"]
+    return name
+
+
+def review_read(stage: Stage) -> None:
+    name = review_desk(stage)
+    stage.tries("review", "list", "--offline")
+    stage.tries("review", "list", "--offline", "--json")
+    stage.tries("review", "list", "--offline", "--policy", NAME)
+    stage.tries("review", "show", name, "--by", NAME, "--offline")
+    stage.tries("review", "show", name, "--by", "r-1", "--offline", "--json")
+    stage.tries("review", "show", NAME, "--by", "r-1", "--offline")
+    stage.tries("review", "stats", "--offline")
+    stage.tries("review", "stats", "--offline", "--json")
+
+
+def review_write(stage: Stage) -> None:
+    name = review_desk(stage)
+    stage.tries("review", "decide", name, "safe", "--by", "r-1", "--reason", SENT[:60])
+    stage.tries("review", "decide", name, "safe", "--by", "r-2", "--json")
+    stage.tries("review", "decide", NAME, "safe", "--by", NAME)
+    stage.tries("review", "export", "--policy", NAME, "-o", stage.path / f"{NAME}.jsonl")
+    stage.tries("review", "export", "--policy", NAME, "-o", stage.path / NAME)
+    stage.tries("review", "serve")
+    stage.tries("review", "rebuild")
+
+
 STAGES: Final[tuple[Callable[[Stage], None], ...]] = (
     *(classify, studio, evaluate, run, check, doctor, show_config, tail, produce, round_trip),
     *(round_trip_without_verdict, replay, backtest, route),
     *(policies_new, policies_lint, policies_list, policies_show, policies_diff, policies_attack),
     *(policies_score, policies_calibrate, dlq_list, dlq_show, dlq_replay, export_dsa),
+    *(decide, review_read, review_write),
 )
 
 
@@ -426,7 +479,7 @@ def test_every_command_is_tried(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for number, make in enumerate(STAGES):
         (tmp_path / str(number)).mkdir()
         for line in lines_of(make, tmp_path / str(number), monkeypatch):
-            tried.add(tuple(line[: 2 if line[0] in {"policies", "dlq", "export"} else 1]))
+            tried.add(tuple(line[: 2 if line[0] in {"policies", "dlq", "export", "review"} else 1]))
     assert tried == set(leaves(typer.main.get_command(app)))
 
 

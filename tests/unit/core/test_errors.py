@@ -35,7 +35,8 @@ def test_the_drawing_has_the_exit_codes() -> None:
 
 
 def test_each_reason_is_the_reason_of_one_error() -> None:
-    others = {errors.RecordError, errors.NotAPostError}  # the root, and the one that is skipped
+    # The root, and those that become no dead letter.
+    others = {errors.RecordError, errors.NotAPostError, errors.DeletedPostError}
     kinds = [kind for kind in CLASSES if issubclass(kind, errors.RecordError)]
     reasons = [kind.reason for kind in kinds if kind not in others]
     assert sorted(reasons) == list(errors.dead_letter_reasons())

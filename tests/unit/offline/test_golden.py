@@ -164,7 +164,7 @@ def test_without_ids_the_line_is_the_id_and_a_mark_at_the_start_is_no_name(tmp_p
         (
             "set.csv",
             b"text,label\nx,safe\nonly\n",
-            "set.csv:3: 1 cells, but the column 'label' is number 2",
+            "set.csv:3: 1 cell, but the column 'label' is number 2",
         ),
         (
             "set.csv",

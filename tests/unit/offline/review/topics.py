@@ -52,7 +52,12 @@ class Topics:
     def supersede(self, decision: Decision) -> None:
         assert decision.about is not None
         event = decided_event(
-            decision, decision.about, FakeRecord(), consumed_ms=NOW_MS, published_ms=NOW_MS
+            decision,
+            decision.about,
+            FakeRecord(),
+            stands=True,
+            consumed_ms=NOW_MS,
+            published_ms=NOW_MS,
         )
         self.write(KAFKA.verdict_topic, encode_verdict(event))
 
