@@ -15,7 +15,6 @@ from aiokafka import AIOKafkaProducer
 
 from stream_guard.records.verdict_event import VerdictEvents
 from tests.contract.test_other_languages import (
-    BIN,
     CONTRACTS,
     ROOT,
     TRACEPARENT,
@@ -23,6 +22,7 @@ from tests.contract.test_other_languages import (
     execute,
     node_tools,
 )
+from tests.contract.test_other_languages import NODE as NODE_TOOL
 from tests.hang import HANG_S
 from tests.verdicts import make_verdict
 
@@ -127,7 +127,7 @@ async def test_typescript_acts_once_on_each_violation(
     (tmp_path / "node_modules").symlink_to(modules)
     json2ts = modules / "json-schema-to-typescript" / "dist" / "src" / "cli.js"
     schema = CONTRACTS / "verdict-1.1.json"
-    execute([BIN / "node", json2ts, "-i", schema, "-o", "verdict-1.1.d.ts"], tmp_path)
+    execute([*NODE_TOOL, json2ts, "-i", schema, "-o", "verdict-1.1.d.ts"], tmp_path)
     tsc = modules / "typescript" / "bin" / "tsc"
     options = [
         "--noEmit",
@@ -138,7 +138,7 @@ async def test_typescript_acts_once_on_each_violation(
         "nodenext",
         "--skipLibCheck",
     ]
-    execute([BIN / "node", tsc, *options, "--types", "node", "enforcement.mts"], tmp_path)
+    execute([*NODE_TOOL, tsc, *options, "--types", "node", "enforcement.mts"], tmp_path)
     topic = new_topic("verdicts", partitions=1)
     command = [
         NODE,

@@ -23,6 +23,7 @@ import pytest
 import yaml
 
 from stream_guard.records.verdict_event import VerdictEvents
+from tests.hang import HANG_S
 from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ COMPILER: Final = "org.eclipse.jdt:ecj:3.38.0"
 JARS: Final = "com.fasterxml.jackson.core:jackson-databind:2.18.2"
 
 
+NODE: Final = (BIN / "node", "--v8-pool-size=0")
+"""Node without helper threads: at its end it waits for them, and sometimes without end."""
+
+
 def execute(
     command: Sequence[str | Path], cwd: Path, fetches: str | None = None, **env: str
 ) -> str:
@@ -54,6 +59,7 @@ def execute(
         capture_output=True,
         text=True,
         check=False,
+        timeout=HANG_S,
     )
     if done.returncode:
         what = f"{fetches} could not be fetched" if fetches else " ".join(map(str, command))
@@ -141,7 +147,7 @@ def generated(
     lines = "".join(json.dumps(each) + "\n" for each in verdicts)
     (folder / "verdicts.jsonl").write_text(lines, "utf-8")
     arguments = [CONTRACTS, folder / "samples.json", folder]
-    execute([BIN / "node", node_tools / "check.mjs", *arguments], folder)
+    execute([*NODE, node_tools / "check.mjs", *arguments], folder)
     return folder
 
 
@@ -174,10 +180,11 @@ def test_the_tools_see_a_fault(
     (contracts / name).write_text(text.replace(old, new, 1), "utf-8")
     (tmp_path / "samples.json").write_text("{}")
     done = subprocess.run(
-        [BIN / "node", node_tools / "check.mjs", contracts, tmp_path / "samples.json", tmp_path],
+        [*NODE, node_tools / "check.mjs", contracts, tmp_path / "samples.json", tmp_path],
         capture_output=True,
         text=True,
         check=False,
+        timeout=HANG_S,
     )
     assert done.returncode == 1
     assert said in done.stdout
@@ -220,8 +227,8 @@ def test_typescript_reads_verdicts_by_generated_types(generated: Path, node_tool
     )
     tsc = node_tools / "node_modules" / "typescript" / "bin" / "tsc"
     options = ["--strict", "--target", "es2022", "--module", "commonjs", "--skipLibCheck"]
-    execute([BIN / "node", tsc, *options, "--types", "", "read.ts"], folder)
-    assert execute([BIN / "node", "read.js"], folder) == "334 1000\n"
+    execute([*NODE, tsc, *options, "--types", "", "read.ts"], folder)
+    assert execute([*NODE, "read.js"], folder) == "334 1000\n"
 
 
 def test_go_reads_verdicts_by_generated_types(generated: Path) -> None:

@@ -22,7 +22,7 @@ from stream_guard.records.verdict_event import VerdictEvents
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import MemoryRecord
 from tests.contract.test_avro_output import settings_of
-from tests.contract.test_other_languages import BIN, CACHE, execute
+from tests.contract.test_other_languages import BIN, CACHE, NODE, execute
 from tests.contract.test_registry_formats import Written, read
 from tests.registry import start_registry
 from tests.verdicts import make_verdict
@@ -55,7 +55,7 @@ def writer() -> Path:
 
 def test_records_of_the_npm_client_are_read(writer: Path) -> None:
     with start_registry() as server:
-        written = json.loads(execute([BIN / "node", writer, server.url], writer.parent))
+        written = json.loads(execute([*NODE, writer, server.url], writer.parent))
         assert set(written) == {"avro", "protobuf", "json_schema"}
         for form, encoded in written.items():
             record = Written(base64.b64decode(encoded), [])
@@ -84,9 +84,7 @@ def test_the_npm_client_reads_verdicts_and_dead_letters_in_avro(writer: Path) ->
             )
         )
         values = [base64.b64encode(each or b"").decode() for each in (value, letter.value)]
-        output = execute(
-            [BIN / "node", writer.with_name("read.mjs"), server.url, *values], writer.parent
-        )
+        output = execute([*NODE, writer.with_name("read.mjs"), server.url, *values], writer.parent)
         read_verdict, read_letter = json.loads(output)
     for part in ("id", "decision", "source", "policy", "timing"):
         assert read_verdict[part] == verdict[part]
