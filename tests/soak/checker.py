@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_guard.records.verdict_event import verdict_id
-from tests.soak.schedule import POISON, REFUSING_KINDS
+from tests.soak.schedule import NETWORK_CUT, POISON, REFUSING_KINDS
 from tests.soak.stalls import stalls_by_fault
 from tests.soak.takeover import TAKEOVER_S_MAX, takeovers
 
@@ -35,6 +35,7 @@ _NEVER: Final = 1 << 62
 _EXAMPLES: Final = 3
 # A refused member ends once a write of its has failed, and may be about to start again as the fault ends.
 _REFUSED_MS: Final = 20_000
+_START_MS: Final = 15_000
 _BROKER_EXIT: Final = 3
 # Codes that docs give a meaning; 137 and 143 are SIGKILL and SIGTERM as a shell says them.
 _NAMED_EXITS: Final = frozenset({0, 3, 4, 5})
@@ -67,7 +68,8 @@ class Findings:
         takeover_s: per fault, the longest takeover; None if none began with work.
         crashed: exits with a code that the documentation gives no meaning.
         own_exits: exits that nobody asked for, while no broker refused the member.
-        refused_exits: exits with code 3 while the brokers refused the member, as the documentation says.
+        refused_exits: exits with code 3 while the brokers refused the member, or none answered its start, as the
+            documentation says.
     """
 
     inputs: int = 0
@@ -273,11 +275,20 @@ def _find_reads(history: History, readable: Iterable[Outcome], found: Findings) 
 
 
 def _find_exits(history: History, found: Findings) -> None:
-    refusing = [fault for fault in history.faults if fault.kind in REFUSING_KINDS]
-    for ended in history.exits:
+    ended_before: dict[str, int] = {}
+    for ended in sorted(history.exits, key=lambda each: each.at_ms):
+        begun_ms = ended_before.get(ended.member, -_NEVER)
+        ended_before[ended.member] = ended.at_ms
         if ended.asked:
             continue
-        refused = any(f.begin_ms <= ended.at_ms <= f.end_ms + _REFUSED_MS for f in refusing)
+        # A start that no broker answers ends with the same code; a member that runs waits for longer.
+        starts = ended.at_ms - begun_ms < _START_MS
+        kinds = (*REFUSING_KINDS, NETWORK_CUT) if starts else REFUSING_KINDS
+        refused = any(
+            f.begin_ms <= ended.at_ms <= f.end_ms + _REFUSED_MS
+            for f in history.faults
+            if f.kind in kinds
+        )
         if refused and ended.code == _BROKER_EXIT:
             found.refused_exits += 1
         elif ended.code in _NAMED_EXITS:

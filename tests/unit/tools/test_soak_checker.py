@@ -21,7 +21,7 @@ from tests.soak.facts import (
     Outcome,
     Read,
 )
-from tests.soak.schedule import CLOCK, ENGINE_KILL, REVOKED, deck, plan
+from tests.soak.schedule import CLOCK, ENGINE_KILL, NETWORK_CUT, REVOKED, deck, plan
 from tests.soak.stalls import Stall, stalls
 
 if TYPE_CHECKING:
@@ -340,6 +340,17 @@ def test_a_member_that_the_brokers_refuse_ends_as_it_says() -> None:
     history.exits.append(Exit("two", 3, 12_000, asked=False))
     found = check(history)
     assert (found.refused_exits, objections(found, history)) == (1, [])
+
+
+def test_a_start_that_no_broker_answers_ends_as_it_says_and_a_member_that_runs_does_not() -> None:
+    history = clean()
+    history.faults.append(Fault(NETWORK_CUT, "all brokers", 30_000, 40_000))
+    history.exits.append(Exit("two", 137, 29_000, asked=True))
+    history.exits.append(Exit("two", 3, 36_000, asked=False))
+    found = check(history)
+    assert (found.refused_exits, found.own_exits) == (1, [])
+    history.exits[-1] = Exit("two", 3, 59_000, asked=False)
+    assert len(check(history).own_exits) == 1
 
 
 def test_a_takeover_runs_from_the_generation_to_the_slowest_partition_with_work() -> None:
