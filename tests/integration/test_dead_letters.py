@@ -29,7 +29,7 @@ from stream_guard.kafka import dead_letter_replay
 from stream_guard.kafka.dead_letter_replay import replay
 from stream_guard.records.dead_letter import DeadLetterFilter
 from stream_guard.records.dead_letter_event import build_dead_letter, source_id
-from stream_guard.settings import KafkaSettings
+from stream_guard.settings import KafkaSettings, Settings
 from stream_guard.testing import MemoryRecord
 from tests.integration.harness import HANG_S, ROOT, Deployment, deploy, post, produce, read, running
 
@@ -55,6 +55,10 @@ def kafka(place: Deployment, **changes: Any) -> KafkaSettings:  # noqa: ANN401 -
         dead_letter_topic=place.dead,
         **changes,
     )
+
+
+def deployed(place: Deployment) -> Settings:
+    return Settings(kafka=kafka(place))
 
 
 def source(
@@ -205,8 +209,8 @@ async def test_a_source_topic_that_is_gone_stops_a_replay_before_anything_is_sen
     gone = MemoryRecord("gone-topic", 0, 1, SOURCE_MS, None, b"{", [])
     await bury(place, source(place, 1), gone)
     with pytest.raises(BrokerError, match="gone-topic"):
-        await replay(kafka(place), ALL, dry_run=False, also_to=["gone-topic"])
-    seen = await replay(kafka(place), DeadLetterFilter(topic=place.posts), dry_run=False)
+        await replay(deployed(place), ALL, dry_run=False, also_to=["gone-topic"])
+    seen = await replay(deployed(place), DeadLetterFilter(topic=place.posts), dry_run=False)
     assert seen.sent == 1
     assert offsets_of(await sent_back(place, 1)) == ids(place, [1])
 
@@ -247,7 +251,7 @@ async def test_repeats_and_policies_of_one_record_send_it_once_and_cut_ones_neve
 ) -> None:
     await bury(place, source(place, 1), source(place, 1), source(place, 2))
     await bury(place, source(place, 3, b"x" * 5_000), bytes_max=1_024)
-    seen = await replay(kafka(place), ALL, dry_run=False)
+    seen = await replay(deployed(place), ALL, dry_run=False)
     assert (seen.sent, seen.repeats, seen.cut) == (2, 1, 1)
     assert offsets_of(await sent_back(place, 2)) == ids(place, (1, 2))
 
@@ -256,7 +260,7 @@ async def test_what_others_wrote_into_the_topic_is_counted_and_left_alone(
     place: Deployment,
 ) -> None:
     await produce(place.bootstrap, place.dead, [b"hello", None])
-    seen = await replay(kafka(place), ALL, dry_run=False)
+    seen = await replay(deployed(place), ALL, dry_run=False)
     assert (seen.sent, seen.foreign) == (0, 2)
 
 
@@ -285,12 +289,12 @@ async def test_of_two_replays_at_once_the_first_ends_and_each_record_is_sent_onc
     monkeypatch.setattr(dead_letter_replay, "_TRANSACTION_RECORDS_MAX", 10)
     await bury(place, *(source(place, offset) for offset in range(40)))
     stuck = Stuck(monkeypatch, 3)
-    first = asyncio.create_task(replay(kafka(place), ALL, dry_run=False))
+    first = asyncio.create_task(replay(deployed(place), ALL, dry_run=False))
     async with asyncio.timeout(HANG_S):
         await stuck.reached.wait()
-        looked = await replay(kafka(place), ALL, dry_run=True)
+        looked = await replay(deployed(place), ALL, dry_run=True)
         assert (looked.already, len(looked.chosen)) == (20, 20), "an open transaction hides nothing"
-        second = await replay(kafka(place), ALL, dry_run=False)
+        second = await replay(deployed(place), ALL, dry_run=False)
         stuck.go_on.set()
         with pytest.raises(
             BrokerError, match=r"another replay .* has taken over; this one sent 20"
@@ -338,7 +342,7 @@ async def test_a_replay_that_is_killed_in_a_transaction_is_finished_by_the_next(
         with contextlib.suppress(ProcessLookupError):
             process.kill()
         assert await process.wait() == -signal.SIGKILL
-    seen = await replay(kafka(place), ALL, dry_run=False)
+    seen = await replay(deployed(place), ALL, dry_run=False)
     assert (seen.already, seen.sent) == (20, 20)
     assert offsets_of(await sent_back(place, 40)) == ids(place, range(40))
 
@@ -359,6 +363,6 @@ async def test_a_record_that_fails_again_is_a_dead_letter_of_its_own_and_counts_
             counts = [int(headers.get("sg_replays", b"0")) for headers in found]
             assert counts == list(range(number + 1))
             assert [headers["sg_attempts"] for headers in found] == [b"1"] * (number + 1)
-            seen = await replay(kafka(place), ALL, dry_run=False)
+            seen = await replay(deployed(place), ALL, dry_run=False)
             assert (seen.sent, seen.already) == (1, number)
         assert run.end() == 0, run.tail()
