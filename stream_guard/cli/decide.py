@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_guard.cli.options import ConfigOption, FromOption, JsonOption
+from stream_guard.cli.options import (
+    CategoryOption,
+    ConfigOption,
+    DeciderOption,
+    FromOption,
+    JsonOption,
+    ReasonOption,
+    ValidDaysOption,
+)
 from stream_guard.cli.terminal import run_quietly, say, show_progress, write_json
 from stream_guard.core.errors import SettingsError
 from stream_guard.kafka.bounds import read_bound
@@ -42,23 +50,15 @@ def decide(  # noqa: PLR0913 - the command's options
         typer.Argument(help="The decision; none for --kind retraction and expiry."),
     ] = None,
     *,
-    by: Annotated[
-        str, typer.Option("--by", metavar="PSEUDONYM", help="Who decides; never a real name.")
-    ],
+    by: DeciderOption,
     role: Annotated[str, typer.Option(help="The role, one of decisions.roles.")] = "reviewer",
     kind: Annotated[KindChoice, typer.Option(help="The kind of decision.")] = KindChoice.review,
-    category: Annotated[
-        str | None, typer.Option(metavar="CODE", help="The policy's category that applies.")
-    ] = None,
+    category: CategoryOption = None,
     action: Annotated[
         str | None, typer.Option(help="Recommended action. Default: the policy's; none if safe.")
     ] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="Why. It is published: do not quote the post.")
-    ] = None,
-    valid_days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Days until the decision expires.")
-    ] = None,
+    reason: ReasonOption = None,
+    valid_days: ValidDaysOption = None,
     first: FromOption = None,
     json: JsonOption = False,
     config: ConfigOption = None,

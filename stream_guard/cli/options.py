@@ -102,3 +102,15 @@ ToOption: TypeAlias = Annotated[
         "--to", metavar="TIME|OFFSET", help="End of the range; this time or offset is excluded."
     ),
 ]
+DeciderOption: TypeAlias = Annotated[
+    str, typer.Option("--by", metavar="PSEUDONYM", help="Who decides; never a real name.")
+]
+CategoryOption: TypeAlias = Annotated[
+    str | None, typer.Option(metavar="CODE", help="The policy's category that applies.")
+]
+ReasonOption: TypeAlias = Annotated[
+    str | None, typer.Option(help="Why. It is published: do not quote the post.")
+]
+ValidDaysOption: TypeAlias = Annotated[
+    int | None, typer.Option(min=1, max=36_500, help="Days until the decision expires.")
+]

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from stream_guard.policies.text import Section
 
-__all__ = ["Choice", "code_runs", "further_outcomes", "read_choices", "read_pairs", "read_scale"]
+__all__ = ["Choice", "code_runs", "further_outcomes", "read_answers", "read_pairs"]
 
 _MARK: Final = r"[`*\"'\u201c\u201d\u00ab\u00bb\u300c\u300d]{0,3}"
 _TOKEN: Final = re.compile(
@@ -102,9 +102,8 @@ def read_pairs(sections: Sequence[Section]) -> tuple[LabelPair, ...]:
     pairs = tuple(_oriented(pair, meanings) for pair in find_label_pairs(sections))
     if pairs:
         return pairs
-    for answers in (read_choices(sections), read_scale(sections)):
-        if (pair := _pair(answers)) is not None:
-            return (pair,)
+    if (pair := _pair(read_answers(sections))) is not None:
+        return (pair,)
     return tuple(_oriented(pair, meanings) for pair in asked_pairs(sections))
 
 
@@ -131,7 +130,12 @@ def _oriented(pair: LabelPair, meanings: Mapping[str, bool]) -> LabelPair:
     return pair
 
 
-def read_choices(sections: Sequence[Section]) -> tuple[Choice, ...]:
+def read_answers(sections: Sequence[Section]) -> tuple[Choice, ...]:
+    """Return the answers of a list or a scale that the text offers; empty where it offers neither."""
+    return _read_list(sections) or _read_scale(sections)
+
+
+def _read_list(sections: Sequence[Section]) -> tuple[Choice, ...]:
     """Return the answers of the longest list of answers whose meanings are known; empty where there is none."""
     meanings = stated_meanings(sections)
     defined = _definitions(sections)
@@ -143,7 +147,7 @@ def read_choices(sections: Sequence[Section]) -> tuple[Choice, ...]:
     return best
 
 
-def read_scale(sections: Sequence[Section]) -> tuple[Choice, ...]:
+def _read_scale(sections: Sequence[Section]) -> tuple[Choice, ...]:
     """Return the levels of a scale of which the text asks for the number, lowest first; empty where there is none.
 
     Higher is worse: a level above one that violates violates, and one below a safe one is safe.

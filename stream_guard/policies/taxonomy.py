@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final, Literal
 
 from stream_guard.core.vocabulary import Severity
-from stream_guard.policies.choices import further_outcomes, read_choices, read_pairs, read_scale
+from stream_guard.policies.choices import further_outcomes, read_answers, read_pairs
 from stream_guard.policies.coverage import find_unread
 from stream_guard.policies.labels import LabelPair
 from stream_guard.policies.mentions import defined_rules, find_mentions, named_ids
@@ -155,7 +155,7 @@ def infer_taxonomy(text: str) -> Taxonomy:
     sections = read_sections(text)
     pairs = read_pairs(sections)
     pair = pairs[0] if pairs else _FALLBACK
-    listed = further_outcomes(read_choices(sections) or read_scale(sections), pair)
+    listed = further_outcomes(read_answers(sections), pair)
     others = _merged(listed, find_outcomes(sections, pair))
     pair = replace(pair, others=tuple(each.outcome for each in others))
     rules = _rules(sections)

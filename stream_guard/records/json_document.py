@@ -12,6 +12,7 @@ from typing import Any, Final
 import orjson
 
 from stream_guard.core.errors import EncodingError, JsonError, TooDeepError
+from stream_guard.records.field_values import is_inexact
 
 __all__ = ["check_depth", "load_document", "load_exactly"]
 
@@ -22,7 +23,6 @@ _ESCAPE: Final = re.compile(
     rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}"
     rb"|(?P<lone>u[dD][89a-fA-F][0-9a-fA-F]{2})|[\s\S])"
 )
-_EXACT_MAX: Final = 1 << 53
 _REPLACEMENT: Final = rb"\ufffd"
 _STRING: Final = re.compile(rb'"(?:[^"\\]|\\[\s\S])*"')
 _NOT_A_NUMBER: Final = re.compile(rb"(?<![\w])-?(?:NaN|Infinity)(?![\w])")
@@ -82,7 +82,7 @@ def load_exactly(value: bytes, max_depth: int) -> tuple[Any, bool]:
 
 def _exact_float(text: str) -> float | str:
     number = float(text)
-    return number if abs(number) < _EXACT_MAX else text
+    return text if is_inexact(number) else number
 
 
 def _load_again(value: bytes, error: orjson.JSONDecodeError) -> tuple[Any, bool]:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from stream_guard.cli.options import ConfigOption, JsonOption
+from stream_guard.cli.options import (
+    CategoryOption,
+    ConfigOption,
+    DeciderOption,
+    JsonOption,
+    ReasonOption,
+    ValidDaysOption,
+)
 from stream_guard.cli.review.options import (
     DatabaseOption,
     ItemArgument,
@@ -39,22 +46,14 @@ def decide_item(  # noqa: PLR0913 - the command's options
         typer.Argument(help="The decision. retract takes the verdict back and decides nothing."),
     ],
     *,
-    by: Annotated[
-        str, typer.Option("--by", metavar="PSEUDONYM", help="Who decides; never a real name.")
-    ],
+    by: DeciderOption,
     role: Annotated[RoleChoice, typer.Option(help="The role.")] = RoleChoice.reviewer,
-    category: Annotated[
-        str | None, typer.Option(metavar="CODE", help="The policy's category that applies.")
-    ] = None,
+    category: CategoryOption = None,
     action: Annotated[
         str | None, typer.Option(help="Recommended action. Default: the verdict's; none if safe.")
     ] = None,
-    reason: Annotated[
-        str | None, typer.Option(help="Why. It is published: do not quote the post.")
-    ] = None,
-    valid_days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Days until the decision expires.")
-    ] = None,
+    reason: ReasonOption = None,
+    valid_days: ValidDaysOption = None,
     database: DatabaseOption = None,
     json: JsonOption = False,
     config: ConfigOption = None,
