@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 POSTS = int(os.environ.get("BREAKER_POSTS", "1200"))
 KILLS = int(os.environ.get("BREAKER_KILLS", "4"))
-LIMIT = 150
+EDIT_LIMIT = 150
 TEXT = b"# Selling\nS1: Offers of goods are not allowed.\n"
 YAML = b"action: remove\nanswer: structured\n"
 
@@ -50,6 +50,11 @@ def write_policy(folder: Path, term: str) -> None:
     (folder / "routes.yaml").write_text("default: [selling]\n", "utf-8")
 
 
+def limits(actions_max: int) -> str:
+    limit = {"action": "remove", "policy": "*", "actions_max": actions_max}
+    return orjson.dumps([limit]).decode()
+
+
 @pytest.fixture
 def place(broker: Broker, new_topic: Callable[..., str], tmp_path: Path) -> Deployment:
     write_policy(tmp_path / "policies", "post")
@@ -62,9 +67,7 @@ def place(broker: Broker, new_topic: Callable[..., str], tmp_path: Path) -> Depl
         {
             "STREAM_GUARD_POLICIES__PATH": str(tmp_path / "policies"),
             "STREAM_GUARD_POLICIES__ARCHIVE": "off",
-            "STREAM_GUARD_ACTIONS__LIMITS": orjson.dumps(
-                [{"action": "remove", "policy": "*", "actions_max": LIMIT}]
-            ).decode(),
+            "STREAM_GUARD_ACTIONS__LIMITS": limits(EDIT_LIMIT),
             # Made by the first replica that starts.
             "STREAM_GUARD_KAFKA__BREAKER_TOPIC": f"breaker-{made.posts}",
             "STREAM_GUARD_BATCHING__IN_FLIGHT_RECORDS_MAX": "100",
@@ -113,6 +116,9 @@ class Replicas:
 async def test_three_replicas_and_kills_take_no_more_actions_than_the_limit(
     place: Deployment, tmp_path: Path, mode: str
 ) -> None:
+    # Half of the posts: replicas are killed before it is reached, and after.
+    limit = POSTS // 2
+    place.extra["STREAM_GUARD_ACTIONS__LIMITS"] = limits(limit)
     place.extra["STREAM_GUARD_DELIVERY__MODE"] = mode
     chance = random.Random(7)  # noqa: S311 - a seeded choice of victims
     with contextlib.ExitStack() as stack:
@@ -126,9 +132,9 @@ async def test_three_replicas_and_kills_take_no_more_actions_than_the_limit(
         verdicts = await verdicts_of(place, POSTS)
         for replica in replicas.running:
             await until(lambda log=replica.log: b"breaker_opened" in log.read_bytes())  # type: ignore[misc]
-    assert 0 < len(removed(verdicts)) <= LIMIT
+    assert limit // 10 < len(removed(verdicts)) <= limit
     limited = [verdict for verdict in verdicts if verdict["action"] == "review"]
-    assert len({verdict["id"] for verdict in limited}) >= POSTS - LIMIT
+    assert len({verdict["id"] for verdict in limited}) >= POSTS - limit
     for verdict in limited:
         assert verdict["needs_review"] is True
         assert verdict["review_reasons"] == ["action_limited"]
@@ -149,4 +155,4 @@ async def test_an_edit_that_makes_everything_violate_takes_down_at_most_the_limi
         assert run.end() == 0, run.tail()
     violating = [verdict for verdict in verdicts if verdict["decision"] == "violates"]
     assert len(violating) == 1000
-    assert LIMIT - 50 < len(removed(verdicts)) <= LIMIT
+    assert EDIT_LIMIT - 50 < len(removed(verdicts)) <= EDIT_LIMIT
