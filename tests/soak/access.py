@@ -82,6 +82,9 @@ class Guarded:
     async def grant_all(self, environment: Mapping[str, str]) -> None:
         """Grant what the guide grants, for the names of an environment."""
         await self._access.grant_all(self._name, environment)
+        for operation in (READ, WRITE):
+            breaker = environment["STREAM_GUARD_KAFKA__BREAKER_TOPIC"]
+            await self._access.grant(self._name, operation, TOPIC, breaker, pattern=LITERAL)
         group = environment["STREAM_GUARD_KAFKA__GROUP_ID"]
         verdicts = environment["STREAM_GUARD_KAFKA__VERDICT_TOPIC"]
         posts = environment["STREAM_GUARD_KAFKA__TOPICS"].strip('["]')

@@ -41,6 +41,7 @@ def actions(stage: Stage) -> Mapping[str, Action]:
         schedule.ABORT: records.abort,
         schedule.BOMB: records.bomb,
         schedule.RETENTION: records.overtake,
+        schedule.BREAKER: records.trip,
         schedule.LEADERLESS: brokers.leaderless,
         schedule.DISK_FULL: brokers.fill_disk,
         schedule.REVOKED: connections.revoke,

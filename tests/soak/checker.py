@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_guard.records.verdict_event import verdict_id
-from tests.soak.schedule import NETWORK_CUT, POISON, REFUSING_KINDS
+from tests.soak.consumer_faults import CLOCK_JUMPS_S
+from tests.soak.schedule import BREAKER, CLOCK, NETWORK_CUT, POISON, REFUSING_KINDS
 from tests.soak.stalls import stalls_by_fault
 from tests.soak.takeover import TAKEOVER_S_MAX, takeovers
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 STALL_S_MAX: Final = 60.0
 _NEVER: Final = 1 << 62
+_NO_ACTIONS: Final = frozenset({"", "none", "review"})
 _EXAMPLES: Final = 3
 # A refused member ends once a write of its has failed, and may be about to start again as the fault ends.
 _REFUSED_MS: Final = 20_000
@@ -66,6 +68,8 @@ class Findings:
         aborted_outcomes: outcomes that only a reader with ``read_uncommitted`` gets.
         stall_s: per fault, the longest time for which a partition with work finished nothing.
         takeover_s: per fault, the longest takeover; None if none began with work.
+        acted: ids of committed verdicts that recommend an action, in any copy.
+        overrun: those of them above what the limit allows.
         crashed: exits with a code that the documentation gives no meaning.
         own_exits: exits that nobody asked for, while no broker refused the member.
         refused_exits: exits with code 3 while the brokers refused the member, or none answered its start, as the
@@ -98,6 +102,8 @@ class Findings:
     repeated_by: Counter[str] = field(default_factory=Counter)
     stall_s: list[float] = field(default_factory=list)
     takeover_s: list[float | None] = field(default_factory=list)
+    acted: list[str] = field(default_factory=list)
+    overrun: list[str] = field(default_factory=list)
     crashed: list[object] = field(default_factory=list)
     own_exits: list[Exit] = field(default_factory=list)
 
@@ -131,6 +137,7 @@ def check(history: History) -> Findings:
     if history.watched:
         _find_reads(history, readable, found)
     _find_exits(history, found)
+    _find_actions(history, found)
     arrived_ms = {place: inputs[place].appended_ms for place in done_ms}
     found.stall_s = stalls_by_fault(history, arrived_ms, done_ms)
     found.takeover_s = takeovers(history, arrived_ms, done_ms)
@@ -161,6 +168,7 @@ def objections(
             ("committed, and never read", found.unread),
             ("read, and not committed", found.dirty),
             ("read again, or out of order", found.disordered),
+            ("actions above their limit", found.overrun),
             ("exits with a code without a meaning", found.crashed),
             ("exits of its own", found.own_exits),
         )
@@ -293,6 +301,19 @@ def _find_exits(history: History, found: Findings) -> None:
             found.refused_exits += 1
         elif ended.code in _NAMED_EXITS:
             found.own_exits.append(ended)
+
+
+def _find_actions(history: History, found: Findings) -> None:
+    """Count the verdicts with an action: also those that only a reader of uncommitted records gets."""
+    acting = {o.id: None for o in history.outcomes if o.action not in _NO_ACTIONS}
+    found.acted = list(acting)
+    if not history.actions_max or not history.faults:
+        return
+    # A reset begins a count; so does each hour, and a clock that jumps into one.
+    counts = 1 + sum(fault.kind == BREAKER for fault in history.faults)
+    counts += len(CLOCK_JUMPS_S) * sum(fault.kind == CLOCK for fault in history.faults)
+    counts += (history.ended_ms - history.faults[0].begin_ms) // 3_600_000
+    found.overrun = found.acted[counts * history.actions_max :]
 
 
 def _find_repeats(history: History, readable: Iterable[Outcome], found: Findings) -> None:

@@ -40,7 +40,7 @@ class Outcome(NamedTuple):
     ``topic``, ``partition`` and ``offset`` are those that it gives for its source. ``policy`` and ``sha256``
     are empty for a dead letter of a whole record. ``name`` is the judged post's id, or a digest of a dead
     letter's bytes. ``committed``: a reader with ``read_committed`` gets it. ``log_topic``, ``log_partition`` and
-    ``log_offset`` are where it lies itself.
+    ``log_offset`` are where it lies itself. ``action`` is what a verdict recommends.
     """
 
     kind: OutcomeKind
@@ -56,6 +56,7 @@ class Outcome(NamedTuple):
     log_topic: str = ""
     log_partition: int = 0
     log_offset: int = 0
+    action: str = ""
 
 
 class Read(NamedTuple):
@@ -132,6 +133,7 @@ class History:
         clock_step_ms: by how much the machine's wall clock jumped meanwhile; times are no surer than that.
         ended_ms: when all that was to come had come, or was given up on.
         peak_bytes: the largest resident size of a consumer's process.
+        actions_max: the limit on actions in any hour; 0 for none.
         watched: whether a reader ran meanwhile; without one, ``reads`` says nothing.
     """
 
@@ -143,6 +145,7 @@ class History:
     clock_step_ms: int = 0
     ended_ms: int = 0
     peak_bytes: int = 0
+    actions_max: int = 0
     watched: bool = False
     inputs: list[Input] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)

@@ -294,6 +294,21 @@ async def _transaction(
         await producer.commit_transaction()
 
 
+async def send_one(bootstrap: str, topic: str, key: bytes, value: bytes | None) -> None:
+    """Send one record to the first partition of a topic; try until it is acknowledged."""
+    while True:
+        producer = await connect(bootstrap)
+        try:
+            async with asyncio.timeout(_SEND_S):
+                await producer.send_and_wait(topic, value, key=key, partition=0)
+        except (KafkaError, OSError, TimeoutError):
+            continue
+        else:
+            return
+        finally:
+            await _close(producer)
+
+
 async def end_logs(bootstrap: str, partitions: dict[str, int]) -> None:
     """Append a marker to every partition of these topics, behind which nothing comes."""
     producer = await connect(bootstrap)

@@ -283,6 +283,7 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
             record.timestamp,
             visible,
             *(record.topic, record.partition, record.offset),
+            verdict["action"],
         )
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.stream.breaker.entries import ResetEntry
+from stream_guard.stream.breaker.limits import Scope
 from tests.soak import posting, reading
+from tests.soak.members import now_ms
 
 if TYPE_CHECKING:
     from tests.soak.schedule import Planned
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
 POISON_BURST: Final = 40
 ABORTED_RECORDS: Final = 2_000
 BOMBS: Final = 3
+_ANY_TRIP_MS: Final = 1 << 50
 
 
 class RecordFaults:
@@ -46,6 +50,17 @@ class RecordFaults:
         partition = stage.partition(fault.draw)
         await posting.send_bombs(stage.cluster.bootstrap, stage.posts, partition, BOMBS)
         return f"{BOMBS} records of {posting.BOMB_BYTES >> 20} MiB in partition {partition}"
+
+    async def trip(self, fault: Planned) -> str:
+        """Close the breaker of each group, so that it is about to open again."""
+        del fault
+        for group in self._stage.groups:
+            await posting.send_one(
+                self._stage.cluster.bootstrap,
+                group.environment["STREAM_GUARD_KAFKA__BREAKER_TOPIC"],
+                *ResetEntry(Scope("hour"), now_ms(), _ANY_TRIP_MS).encode(),
+            )
+        return f"{len(self._stage.groups)} breakers"
 
     async def overtake(self, fault: Planned) -> str:
         """Delete what no frozen consumer has read yet, with everything before it."""

@@ -51,6 +51,8 @@ def _column(history: History, found: Findings) -> dict[str, str]:
         "read meanwhile": f"{len(history.reads):,}",
         "read wrongly, twice or never": f"{len(found.dirty) + len(found.disordered) + len(found.unread):,}",
         "generations of the group": f"{len(history.generations):,}",
+        "verdicts with an action": f"{len(found.acted):,}",
+        "actions above their limit": f"{len(found.overrun):,}",
         "premature commits": f"{len(found.premature):,}",
         "commits that went back": f"{len(found.rewound):,}",
         "repeated, as read_committed reads": f"{len(found.repeated):,}",

@@ -30,6 +30,7 @@ LEADERLESS: Final = "partition without leader"
 DISK_FULL: Final = "broker's disk full"
 REVOKED: Final = "permission revoked"
 EXPIRED: Final = "certificates expired"
+BREAKER: Final = "breaker trips"
 NETWORK_DELAY: Final = "network delayed"
 NETWORK_CUT: Final = "network cut"
 NETWORK_MUTE: Final = "network muted"
@@ -87,7 +88,7 @@ def deck(engine: str, *, short: bool = False) -> list[tuple[str, str]]:
         short: each kind and each role at least once, and no more.
     """
     cards = [(kind, "") for kind in (CONSUMER_KILL, CONSUMER_FREEZE, CONSUMER_LEAVE, CONSUMER_JOIN)]
-    cards += [(kind, "") for kind in (POISON, ABORT, BOMB, RETENTION)]
+    cards += [(kind, "") for kind in (POISON, ABORT, BOMB, RETENTION, BREAKER)]
     slow = [(kind, "") for kind in (TWINS, CLOCK, LEADERLESS, DISK_FULL, REVOKED, EXPIRED)]
     slow += [(kind, "") for kind in NETWORK_KINDS]
     if engine == "vllm":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, get_args
 
@@ -39,6 +40,8 @@ BROKER_START_S: Final = 240.0
 PARTITIONS: Final = 6
 OUT_PARTITIONS: Final = 4
 SESSION_TIMEOUT_S: Final = 8.0
+ACTIONS_MAX: Final = 100
+"""The limit on actions in any hour; it is reached again after each fault of that kind."""
 # Members of a group, at first and at most; the real engine takes a processor and 2 GB for each.
 MEMBERS: Final = {"scripted": (2, 3), "vllm": (1, 2)}
 READY_S: Final = 600.0
@@ -98,6 +101,8 @@ def environment(mode: str, options: Options) -> dict[str, str]:
         "DELIVERY__COMMIT_INTERVAL_MS": "500",
         "DELIVERY__COMMIT_TIMEOUT_S": "5",
         "DELIVERY__DRAIN_TIMEOUT_S": "5",
+        "ACTIONS__LIMITS": orjson.dumps([{"actions_max": ACTIONS_MAX}]).decode(),
+        "KAFKA__BREAKER_TOPIC": f"breaker-{mode}",
         "POLICIES__PATH": str(options.policies),
         "ENGINE__KIND": options.engine,
         "HTTP__HOST": "127.0.0.1",
@@ -107,6 +112,16 @@ def environment(mode: str, options: Options) -> dict[str, str]:
     ours = {f"STREAM_GUARD_{name}": value for name, value in settings.items()}
     theirs = {k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")}
     return {**theirs, **ours}
+
+
+def with_actions(options: Options) -> Path:
+    """Return a copy of the policies whose violations recommend an action, as limits count only these."""
+    folder = options.folder / f"seed-{options.seed}" / "policies"
+    shutil.copytree(options.policies, folder, dirs_exist_ok=True)
+    for policy in folder.glob("*/policy.md"):
+        with policy.with_name("policy.yaml").open("a", encoding="utf-8") as file:
+            file.write("action: remove\n")
+    return folder
 
 
 def group_name(mode: str) -> str:
@@ -142,6 +157,7 @@ async def soak(options: Options, say: Callable[[str], None]) -> list[History]:
     if any(fault.kind == schedule.CLOCK for fault in planned):
         clock.library()  # which may be missing: known before anything has started
     say(f"seed {options.seed}: starting three brokers")
+    options = replace(options, policies=with_actions(options))
     proxies, ports = await start_proxies(BROKERS)
     # The plain listener stays, for the producer, for the adversary and for the readers.
     security = BrokerSecurity(
@@ -185,6 +201,8 @@ async def _soak(
         broker.create_topics, archive, configs=configs, timeout_s=BROKER_START_S
     )
     for group in groups:
+        breaker = group.environment["STREAM_GUARD_KAFKA__BREAKER_TOPIC"]
+        await asyncio.to_thread(broker.create_topics, breaker, configs=configs, timeout_s=60)
         await group.user.grant_all(group.environment)
     poster = _poster(options, cluster.bootstrap, len(planned))
     stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS)
@@ -396,6 +414,7 @@ async def _facts(
             clock_step_ms=steps.step_ms,
             ended_ms=ended_ms,
             peak_bytes=max(member.peak_bytes for member in group.every),
+            actions_max=ACTIONS_MAX,
             watched=True,
             inputs=with_deleted(left, stage.deleted),
             acknowledged=stage.poster.acknowledged,

@@ -21,7 +21,7 @@ from tests.soak.facts import (
     Outcome,
     Read,
 )
-from tests.soak.schedule import CLOCK, ENGINE_KILL, NETWORK_CUT, REVOKED, deck, plan
+from tests.soak.schedule import BREAKER, CLOCK, ENGINE_KILL, NETWORK_CUT, REVOKED, deck, plan
 from tests.soak.stalls import Stall, stalls
 
 if TYPE_CHECKING:
@@ -227,6 +227,19 @@ def stand_still(history: History) -> None:
     history.ended_ms = 80_000
 
 
+def act_beyond_the_limit(history: History) -> None:
+    """Let six verdicts recommend an action where a limit of two is reset once; a repeat is no further one."""
+    history.actions_max = 2
+    history.faults.append(Fault(BREAKER, "one", 9_000, 9_100))
+    for offset in (0, 1, 2):
+        for number, policy in enumerate(POLICIES, 1):
+            change(
+                history,
+                verdict(0, offset, policy, 1_000 * (offset + 1) + 10 * number),
+                action="remove",
+            )
+
+
 def commit_nothing(history: History) -> None:
     history.commits.clear()
 
@@ -278,6 +291,7 @@ def find(history: History, outcome: Outcome) -> int:
         (end_long_after_a_refusal, "exits of its own: 1"),
         (crash, "a code without a meaning: 1"),
         (stand_still, "no progress for 65.0 s after broker kill -9 of two"),
+        (act_beyond_the_limit, "actions above their limit: 2"),
         (commit_nothing, "no commit was observed"),
     ],
 )
@@ -436,7 +450,7 @@ def test_a_schedule_may_be_of_some_kinds_only() -> None:
 
 def test_every_finding_is_objected_to_or_only_counted() -> None:
     """A list that is added to the findings and forgotten in the objections would pass in silence."""
-    counted = {"repeated"}  # by mode, above
+    counted = {"repeated", "acted"}  # by mode, and against the limit, above
     history = clean()
     for field in dataclasses.fields(Findings):
         found = check(history)
