@@ -119,8 +119,10 @@ def with_actions(options: Options) -> Path:
     folder = options.folder / f"seed-{options.seed}" / "policies"
     shutil.copytree(options.policies, folder, dirs_exist_ok=True)
     for policy in folder.glob("*/policy.md"):
-        with policy.with_name("policy.yaml").open("a", encoding="utf-8") as file:
-            file.write("action: remove\n")
+        metadata = policy.with_name("policy.yaml")
+        lines = metadata.read_text("utf-8").splitlines() if metadata.exists() else []
+        if not any(line.startswith("action:") for line in lines):
+            metadata.write_text("\n".join([*lines, "action: remove", ""]), "utf-8")
     return folder
 
 
