@@ -82,9 +82,10 @@ class Guarded:
     async def grant_all(self, environment: Mapping[str, str]) -> None:
         """Grant what the guide grants, for the names of an environment."""
         await self._access.grant_all(self._name, environment)
-        for operation in (READ, WRITE):
-            breaker = environment["STREAM_GUARD_KAFKA__BREAKER_TOPIC"]
-            await self._access.grant(self._name, operation, TOPIC, breaker, pattern=LITERAL)
+        for setting in ("BREAKER_TOPIC", "DECISION_TOPIC"):
+            topic = environment[f"STREAM_GUARD_KAFKA__{setting}"]
+            for operation in (READ, WRITE):
+                await self._access.grant(self._name, operation, TOPIC, topic, pattern=LITERAL)
         group = environment["STREAM_GUARD_KAFKA__GROUP_ID"]
         verdicts = environment["STREAM_GUARD_KAFKA__VERDICT_TOPIC"]
         posts = environment["STREAM_GUARD_KAFKA__TOPICS"].strip('["]')

@@ -14,6 +14,7 @@ from tests.soak.connection_faults import ConnectionFaults
 from tests.soak.consumer_faults import ConsumerFaults
 from tests.soak.facts import Fault
 from tests.soak.members import now_ms
+from tests.soak.people_faults import PeopleFaults
 from tests.soak.record_faults import RecordFaults
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def actions(stage: Stage) -> Mapping[str, Action]:
     """Return what carries out each kind of fault; it returns whom it hit."""
     consumers, brokers = ConsumerFaults(stage), BrokerFaults(stage)
     records, connections = RecordFaults(stage), ConnectionFaults(stage)
+    people = PeopleFaults(stage)
     return {
         schedule.CONSUMER_KILL: consumers.kill,
         schedule.CONSUMER_FREEZE: consumers.freeze,
@@ -42,6 +44,8 @@ def actions(stage: Stage) -> Mapping[str, Action]:
         schedule.BOMB: records.bomb,
         schedule.RETENTION: records.overtake,
         schedule.BREAKER: records.trip,
+        schedule.DECISIONS: people.decide,
+        schedule.DELETES: people.delete,
         schedule.LEADERLESS: brokers.leaderless,
         schedule.DISK_FULL: brokers.fill_disk,
         schedule.REVOKED: connections.revoke,

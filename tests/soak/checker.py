@@ -9,6 +9,9 @@ is overtaken: it is done by its deletion, and the service must say that it has n
 within a generation of the group or over several. What a reader got meanwhile must be what is committed, all of it, each
 once and in order. Brokers of one machine share its clock; what that jumped is allowed for.
 
+A deletion owes a retraction. What people decided is checked in ``people_checker``: a verdict that follows a decision
+has an id of its own.
+
 What it must never do: ask the program, or forgive anything that is not named here.
 """
 
@@ -20,8 +23,10 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, TypeAlias
 
+from stream_guard.records.verdict_changes import ALL_POLICIES, superseding_id
 from stream_guard.records.verdict_event import verdict_id
 from tests.soak.consumer_faults import CLOCK_JUMPS_S
+from tests.soak.people_checker import People, split
 from tests.soak.schedule import BREAKER, CLOCK, NETWORK_CUT, POISON, REFUSING_KINDS
 from tests.soak.stalls import stalls_by_fault
 from tests.soak.takeover import TAKEOVER_S_MAX, takeovers
@@ -29,10 +34,15 @@ from tests.soak.takeover import TAKEOVER_S_MAX, takeovers
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from tests.soak.facts import Commit, Exit, Fault, History, Input, Outcome, Read
+    from tests.soak.facts import Commit, Decided, Exit, Fault, History, Input, Outcome, Read
 
 STALL_S_MAX: Final = 60.0
 _NEVER: Final = 1 << 62
+_OWED: Final[Mapping[str, str]] = {
+    "post": "verdict",
+    "poison": "dead_letter",
+    "delete": "retraction",
+}
 _NO_ACTIONS: Final = frozenset({"", "none", "review"})
 _EXAMPLES: Final = 3
 # A refused member ends once a write of its has failed, and may be about to start again as the fault ends.
@@ -70,6 +80,12 @@ class Findings:
         takeover_s: per fault, the longest takeover; None if none began with work.
         acted: ids of committed verdicts that recommend an action, in any copy.
         overrun: those of them above what the limit allows.
+        events: ids of the events that decisions made.
+        answered: verdicts on posts that a person's decision gave.
+        undecided: decisions whose event never came.
+        copied: events of decisions beyond the first.
+        resurrected: events of decisions that came late and change a verdict all the same.
+        overruled: verdicts against a person's decision that every member knew.
         crashed: exits with a code that the documentation gives no meaning.
         own_exits: exits that nobody asked for, while no broker refused the member.
         refused_exits: exits with code 3 while the brokers refused the member, or none answered its start, as the
@@ -85,6 +101,11 @@ class Findings:
     aborted_outcomes: int = 0
     overtaken: int = 0
     refused_exits: int = 0
+    deletes: int = 0
+    retractions: int = 0
+    decisions: int = 0
+    events: int = 0
+    answered: int = 0
     lost: list[tuple[int, int, str]] = field(default_factory=list)
     unfounded: list[object] = field(default_factory=list)
     phantom: list[Outcome] = field(default_factory=list)
@@ -104,6 +125,10 @@ class Findings:
     takeover_s: list[float | None] = field(default_factory=list)
     acted: list[str] = field(default_factory=list)
     overrun: list[str] = field(default_factory=list)
+    undecided: list[Decided] = field(default_factory=list)
+    copied: list[Outcome] = field(default_factory=list)
+    resurrected: list[Outcome] = field(default_factory=list)
+    overruled: list[Outcome] = field(default_factory=list)
     crashed: list[object] = field(default_factory=list)
     own_exits: list[Exit] = field(default_factory=list)
 
@@ -116,26 +141,32 @@ class Findings:
 def check(history: History) -> Findings:
     """Return what is to be said about a history."""
     inputs = {(fact.partition, fact.offset): fact for fact in history.inputs}
+    people = People(history)
+    plain, events = split(history.outcomes, people)
     found = Findings(
         inputs=sum(not fact.aborted for fact in history.inputs),
         poison=sum(fact.kind == "poison" and not fact.aborted for fact in history.inputs),
+        deletes=sum(fact.kind == "delete" and not fact.aborted for fact in history.inputs),
         aborted_inputs=sum(fact.aborted for fact in history.inputs),
-        verdicts=sum(o.kind == "verdict" and o.committed for o in history.outcomes),
-        dead_letters=sum(o.kind == "dead_letter" and o.committed for o in history.outcomes),
+        verdicts=sum(o.kind == "verdict" and o.committed for o in plain),
+        retractions=sum(o.kind == "retraction" and o.committed for o in plain),
+        dead_letters=sum(o.kind == "dead_letter" and o.committed for o in plain),
         commits=len(history.commits),
         aborted_outcomes=sum(not outcome.committed for outcome in history.outcomes),
         crashed=[e for e in history.exits if not e.asked and e.code not in _NAMED_EXITS],
         unfounded=[a for a in history.acknowledged if (a.partition, a.offset) not in inputs],
     )
-    for outcome in history.outcomes:
+    for outcome in plain:
         _judge_outcome(outcome, inputs.get((outcome.partition, outcome.offset)), history, found)
-    readable = [outcome for outcome in history.outcomes if outcome.committed]
+    readable = [outcome for outcome in plain if outcome.committed]
+    _find_decided(people, readable, [event for event in events if event.committed], found)
+    found.crossed.extend(o for o in plain if o.decision_id and not people.may_answer(o))
     done_ms = _done(history, inputs.values(), readable, found)
     _find_overtaken(history, inputs, done_ms, found)
     _find_repeats(history, readable, found)
     _find_commits(history, done_ms, found)
     if history.watched:
-        _find_reads(history, readable, found)
+        _find_reads(history, (o for o in history.outcomes if o.committed), found)
     _find_exits(history, found)
     _find_actions(history, found)
     arrived_ms = {place: inputs[place].appended_ms for place in done_ms}
@@ -169,6 +200,9 @@ def objections(
             ("read, and not committed", found.dirty),
             ("read again, or out of order", found.disordered),
             ("actions above their limit", found.overrun),
+            ("decisions without an event", found.undecided),
+            ("late decisions that count", found.resurrected),
+            ("verdicts against a person's decision", found.overruled),
             ("exits with a code without a meaning", found.crashed),
             ("exits of its own", found.own_exits),
         )
@@ -178,6 +212,8 @@ def objections(
         said.append(
             f"repeated to a reader with read_committed: {len(found.repeated)}, such as {found.repeated[0]}"
         )
+    if history.mode == "exactly_once" and found.copied:
+        said.append(f"events repeated: {len(found.copied)}, such as {found.copied[0]}")
     said.extend(
         f"no progress for {stall_s:.1f} s after {fault.kind} of {fault.target}"
         for fault, stall_s in zip(history.faults, found.stall_s, strict=True)
@@ -202,22 +238,24 @@ def _judge_outcome(
         return
     if source.aborted:
         found.aborted_read.append(outcome)
-    if outcome.kind == "verdict":
-        right = verdict_id(
-            history.topic,
-            outcome.partition,
-            outcome.offset,
-            outcome.policy,
-            history.policies.get(outcome.policy, ""),
-        )
-        if outcome.id != right:
-            found.wrong_id.append(outcome)
-    if (outcome.kind == "verdict") != (source.kind == "post"):
+    if outcome.kind != "dead_letter" and outcome.id != _right_id(outcome, history):
+        found.wrong_id.append(outcome)
+    if outcome.kind != _OWED[source.kind]:
         # The real engine may have to give up on a post that it cannot judge.
-        if outcome.kind == "verdict" or history.engine == "scripted":
+        gave_up = (outcome.kind, source.kind) == ("dead_letter", "post")
+        if not gave_up or history.engine == "scripted":
             found.undue.append(outcome)
     elif outcome.name != source.name:
         found.crossed.append(outcome)
+
+
+def _right_id(outcome: Outcome, history: History) -> str:
+    """Return the id that a verdict or a retraction must have."""
+    place = history.topic, outcome.partition, outcome.offset
+    if outcome.kind == "retraction":
+        return verdict_id(*place, ALL_POLICIES, outcome.sha256)
+    right = verdict_id(*place, outcome.policy, history.policies.get(outcome.policy, ""))
+    return superseding_id(outcome.decision_id, right) if outcome.decision_id else right
 
 
 def _done(
@@ -234,7 +272,7 @@ def _done(
             continue
         partition, offset = place = fact.partition, fact.offset
         whole = came.get((partition, offset, ""), _NEVER)
-        owed = history.policies if fact.kind == "post" else ("",)
+        owed = _owed(fact, history)
         times = [min(whole, came.get((partition, offset, policy), _NEVER)) for policy in owed]
         done[place] = max(times)
         if not fact.deleted_ms:
@@ -244,6 +282,25 @@ def _done(
                 if time == _NEVER
             )
     return done
+
+
+def _owed(fact: Input, history: History) -> Iterable[str]:
+    """Return the policies of the outcomes that a record owes."""
+    if fact.kind == "post":
+        return history.policies
+    return (ALL_POLICIES,) if fact.kind == "delete" else ("",)
+
+
+def _find_decided(
+    people: People, readable: Sequence[Outcome], events: Sequence[Outcome], found: Findings
+) -> None:
+    found.events = len({event.id for event in events})
+    found.answered = sum(bool(outcome.decision_id) for outcome in readable)
+    found.undecided = people.without_event(events)
+    found.decisions = len(found.undecided) + found.events
+    found.copied = people.copied(events)
+    found.resurrected = people.resurrected(events)
+    found.overruled = people.overruled(o for o in readable if o.kind == "verdict")
 
 
 def _find_overtaken(
@@ -305,7 +362,10 @@ def _find_exits(history: History, found: Findings) -> None:
 
 def _find_actions(history: History, found: Findings) -> None:
     """Count the verdicts with an action: also those that only a reader of uncommitted records gets."""
-    acting = {o.id: None for o in history.outcomes if o.action not in _NO_ACTIONS}
+    # What a person decided has no limit.
+    acting = {
+        o.id: None for o in history.outcomes if o.action not in _NO_ACTIONS and not o.decision_id
+    }
     found.acted = list(acting)
     if not history.actions_max or not history.faults:
         return
@@ -319,7 +379,8 @@ def _find_actions(history: History, found: Findings) -> None:
 def _find_repeats(history: History, readable: Iterable[Outcome], found: Findings) -> None:
     first_ms: dict[tuple[int, int, str, str], int] = {}
     for outcome in sorted(readable, key=lambda outcome: outcome.appended_ms):
-        key = outcome.partition, outcome.offset, outcome.policy, outcome.kind
+        # In at-least-once mode, a person's answer may follow the machine's verdict on the same record.
+        key = outcome.partition, outcome.offset, outcome.policy, outcome.kind + outcome.decision_id
         if key in first_ms:
             found.repeated.append(outcome)
             found.repeated_by[_cause(history.faults, first_ms[key], outcome.appended_ms)] += 1

@@ -14,15 +14,16 @@ import orjson
 if TYPE_CHECKING:
     from pathlib import Path
 
-InputKind: TypeAlias = Literal["post", "poison"]
-OutcomeKind: TypeAlias = Literal["verdict", "dead_letter"]
+InputKind: TypeAlias = Literal["post", "poison", "delete"]
+OutcomeKind: TypeAlias = Literal["verdict", "dead_letter", "retraction"]
 
 
 class Input(NamedTuple):
     """One record of the input topic, as its log has it at the end.
 
-    ``name`` is the post's id, or a digest of the bytes of what is malformed on purpose. ``aborted``: of a
-    transaction that was aborted, so that nobody may judge it. ``deleted_ms``: when retention deleted it; 0: never.
+    ``name`` is the post's id, or a digest of the bytes of what is malformed on purpose. Of a deletion it is the post's
+    id, or the record's key where the value is null. ``aborted``: of a transaction that was aborted, so that nobody
+    may judge it. ``deleted_ms``: when retention deleted it; 0: never.
     """
 
     partition: int
@@ -35,12 +36,14 @@ class Input(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """One verdict or dead letter, as the log of its topic has it at the end.
+    """One verdict, event or dead letter, as the log of its topic has it at the end.
 
     ``topic``, ``partition`` and ``offset`` are those that it gives for its source. ``policy`` and ``sha256``
     are empty for a dead letter of a whole record. ``name`` is the judged post's id, or a digest of a dead
     letter's bytes. ``committed``: a reader with ``read_committed`` gets it. ``log_topic``, ``log_partition`` and
-    ``log_offset`` are where it lies itself. ``action`` is what a verdict recommends.
+    ``log_offset`` are where it lies itself. ``action`` is what a verdict recommends. ``decision_id`` is of the
+    person's decision that it follows. ``changes`` is what it does to an earlier verdict: ``supersedes``, ``retracts``,
+    ``expired``, or nothing.
     """
 
     kind: OutcomeKind
@@ -57,6 +60,28 @@ class Outcome(NamedTuple):
     log_partition: int = 0
     log_offset: int = 0
     action: str = ""
+    decision_id: str = ""
+    changes: str = ""
+
+
+class Decided(NamedTuple):
+    """A person's decision about a verdict, as the log of its topic has it at the end.
+
+    ``verdict_id``, ``policy``, ``name``, ``source_partition`` and ``source_offset`` are of the verdict and its post.
+    ``decided_at`` is Unix time in ms by the person's clock.
+    """
+
+    partition: int
+    offset: int
+    appended_ms: int
+    id: str
+    kind: str
+    decided_at: int
+    verdict_id: str
+    policy: str
+    name: str
+    source_partition: int
+    source_offset: int
 
 
 class Read(NamedTuple):
@@ -150,6 +175,7 @@ class History:
     inputs: list[Input] = field(default_factory=list)
     acknowledged: list[Acknowledged] = field(default_factory=list)
     outcomes: list[Outcome] = field(default_factory=list)
+    decided: list[Decided] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
     commits: list[Commit] = field(default_factory=list)
     generations: list[Generation] = field(default_factory=list)
@@ -176,6 +202,7 @@ class History:
             "inputs": Input,
             "acknowledged": Acknowledged,
             "outcomes": Outcome,
+            "decided": Decided,
             "reads": Read,
             "commits": Commit,
             "generations": Generation,

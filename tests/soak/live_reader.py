@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 END_S: Final = 120.0
 _PAUSE_S: Final = 0.5
+_NEWEST: Final = 1_000
 
 
 class LiveReader:
@@ -28,6 +30,7 @@ class LiveReader:
 
     Attributes:
         reads: what it got, in its order.
+        newest: the values of the last records that it got, by topic.
     """
 
     def __init__(self, bootstrap: str, partitions: Mapping[str, int]) -> None:
@@ -35,6 +38,7 @@ class LiveReader:
         self._open = {TopicPartition(t, p) for t, count in partitions.items() for p in range(count)}
         self._next: dict[TopicPartition, int] = dict.fromkeys(self._open, 0)
         self.reads: list[Read] = []
+        self.newest: dict[str, deque[bytes]] = {t: deque(maxlen=_NEWEST) for t in partitions}
 
     async def run(self) -> None:
         """Read until all markers have come."""
@@ -64,5 +68,6 @@ class LiveReader:
                             self._open.discard(place)
                         else:
                             self.reads.append(Read(place.topic, place.partition, record.offset))
+                            self.newest[place.topic].append(record.value)
         finally:
             await consumer.stop()

@@ -11,7 +11,7 @@ import hashlib
 import itertools
 import random
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
 from aiokafka import AIOKafkaProducer
@@ -23,7 +23,7 @@ from stream_guard.policies.taxonomy import Taxonomy
 from tests.soak.facts import Acknowledged
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
 TRANSACTIONAL_ID: Final = "soak-noise"
 _WAVE_S: Final = 0.1
@@ -33,8 +33,10 @@ _SEND_S: Final = 20.0
 _PAUSE_S: Final = 0.5
 BOMB_BYTES: Final = 64 << 20
 
-POISON: Final[tuple[bytes | None, ...]] = (
-    None,
+DELETION: Final = b'{"op":"d"'
+"""How a record begins that says that a post was deleted at its source."""
+POISON: Final[tuple[bytes, ...]] = (
+    b"nothing",
     b'{"id":"1","text":"\xff"}',
     b"{",
     b'{"id":"1"}',
@@ -65,6 +67,25 @@ def post(name: str, number: int) -> bytes:
     return orjson.dumps({"id": name, "text": f"{words} {number}", "author": f"a{number % 97}"})
 
 
+class Sending(NamedTuple):
+    """One record to send; ``name`` is the post's id, or empty where it is none."""
+
+    name: str
+    key: bytes
+    value: bytes | None
+
+
+def key_of(name: str) -> bytes:
+    """Return the key of a post's records; a hundredth of all posts have the same."""
+    return f"k{name[-2:]}".encode()
+
+
+def numbered(number: int) -> Sending:
+    """Return the record of a numbered post."""
+    name = f"p{number}"
+    return Sending(name, key_of(name), post(name, number))
+
+
 class Poster:
     """Sends numbered posts to one topic: each partition by a producer and a task of its own.
 
@@ -89,12 +110,29 @@ class Poster:
         self._posts_min = posts_min
         self._numbers = itertools.count(1)
         self._finishing = asyncio.Event()
-        self._poison: list[list[bytes | None]] = [[] for _ in range(partitions)]
+        self._next: list[list[Sending]] = [[] for _ in range(partitions)]
         self.acknowledged: list[Acknowledged] = []
 
     def poison(self, partition: int, count: int) -> None:
         """Have that many malformed records sent next, of every kind in turn."""
-        self._poison[partition].extend(itertools.islice(itertools.cycle(POISON), count))
+        values = itertools.islice(itertools.cycle(POISON), count)
+        self._next[partition].extend(Sending("", key_of(""), value) for value in values)
+
+    def repeat(self, names: Iterable[str]) -> None:
+        """Have these numbered posts sent again, each in the partition of its number."""
+        for name in names:
+            number = int(name.removeprefix("p"))
+            self._next[number % self._partitions].append(numbered(number))
+
+    def delete(self, partition: int, count: int) -> int:
+        """Have the last posts of a partition deleted: one half by key, one half by id; return how many."""
+        mine = [sent.name for sent in self.acknowledged if sent.partition == partition][-count:]
+        for name in mine[::2]:
+            self._next[partition].append(Sending("", key_of(name), None))
+        for name in mine[1::2]:
+            value = DELETION + b',"id":' + orjson.dumps(name) + b"}"
+            self._next[partition].append(Sending("", key_of(name), value))
+        return len(mine)
 
     def finish(self) -> None:
         """Send what is missing from ``posts_min`` as fast as it goes, and end."""
@@ -111,7 +149,7 @@ class Poster:
         quota = -(-self._posts_min // self._partitions)
         per_s = self._rate / self._partitions
         begun_s, sent = time.monotonic(), 0
-        waiting: list[tuple[str, bytes | None]] = []
+        waiting: list[Sending] = []
         last = -1
         try:
             while True:
@@ -119,7 +157,7 @@ class Poster:
                 if not waiting:
                     due = quota if finishing else due_by(time.monotonic() - begun_s, per_s, quota)
                     waiting = self._make(min(max(due - sent, 0), _WAVE_RECORDS), partition)
-                    sent += sum(bool(name) for name, _ in waiting)  # poison has no name
+                    sent += sum(bool(one.name) for one in waiting)
                 if not waiting and finishing:
                     return last
                 producer = producer or await connect(self._bootstrap)
@@ -135,41 +173,40 @@ class Poster:
             if producer is not None:
                 await _close(producer)
 
-    def _make(self, count: int, partition: int) -> list[tuple[str, bytes | None]]:
-        made: list[tuple[str, bytes | None]] = [("", value) for value in self._poison[partition]]
-        self._poison[partition] = []
+    def _make(self, count: int, partition: int) -> list[Sending]:
+        made, self._next[partition] = self._next[partition], []
         for number in itertools.islice(self._numbers, count):
-            made.append((f"p{number}", post(f"p{number}", number)))
+            made.append(numbered(number))
             if number % _POISON_EVERY == 0:
-                made.append(("", POISON[number // _POISON_EVERY % len(POISON)]))
+                value = POISON[number // _POISON_EVERY % len(POISON)]
+                made.append(Sending("", key_of(""), value))
         return made
 
     async def _wave(
-        self, producer: AIOKafkaProducer, partition: int, wave: Sequence[tuple[str, bytes | None]]
-    ) -> tuple[list[tuple[str, bytes | None]], int]:
+        self, producer: AIOKafkaProducer, partition: int, wave: Sequence[Sending]
+    ) -> tuple[list[Sending], int]:
         """Send once; return what was not acknowledged, which may be in the log all the same, and the last offset."""
         futures: list[asyncio.Future[Any]] = []
         with contextlib.suppress(KafkaError, OSError, TimeoutError):
             async with asyncio.timeout(_SEND_S):
-                for name, value in wave:
-                    key = f"k{name[-2:]}".encode()
+                for _, key, value in wave:
                     futures.append(
                         await producer.send(self._topic, value, key=key, partition=partition)
                     )
         if futures:
             await asyncio.wait(futures, timeout=_SEND_S)
         again, last = list(wave[len(futures) :]), -1
-        for (name, value), future in zip(wave, futures, strict=False):
+        for one, future in zip(wave, futures, strict=False):
             if not future.done():
                 future.cancel()
-                again.append((name, value))
+                again.append(one)
             elif future.cancelled() or future.exception() is not None:
-                again.append((name, value))
+                again.append(one)
             else:
                 offset = future.result().offset
                 last = max(last, offset)
-                if name:
-                    self.acknowledged.append(Acknowledged(name, partition, offset))
+                if one.name:
+                    self.acknowledged.append(Acknowledged(one.name, partition, offset))
         return again, last
 
 
@@ -309,6 +346,34 @@ async def send_one(bootstrap: str, topic: str, key: bytes, value: bytes | None) 
             await _close(producer)
 
 
+async def send_keyed(
+    bootstrap: str, topic: str, records: Sequence[tuple[bytes, bytes]]
+) -> dict[int, int]:
+    """Send records in their order, one after another; try each until it is acknowledged.
+
+    A record whose acknowledgement was lost is in the log twice.
+
+    Returns:
+        By partition, the last offset.
+    """
+    last: dict[int, int] = {}
+    left = list(records)
+    while left:
+        producer = await connect(bootstrap)
+        try:
+            async with asyncio.timeout(_SEND_S):
+                while left:
+                    key, value = left[0]
+                    sent = await producer.send_and_wait(topic, value, key=key)
+                    last[sent.partition] = sent.offset
+                    del left[0]
+        except (KafkaError, OSError, TimeoutError):
+            await asyncio.sleep(_PAUSE_S)
+        finally:
+            await _close(producer)
+    return last
+
+
 async def end_logs(bootstrap: str, partitions: dict[str, int]) -> None:
     """Append a marker to every partition of these topics, behind which nothing comes."""
     producer = await connect(bootstrap)
@@ -316,7 +381,7 @@ async def end_logs(bootstrap: str, partitions: dict[str, int]) -> None:
         for topic, count in partitions.items():
             for partition in range(count):
                 await producer.send_and_wait(
-                    topic, b"", partition=partition, headers=[(MARKER, b"")]
+                    topic, b"", key=b"end", partition=partition, headers=[(MARKER, b"")]
                 )
     finally:
         await _close(producer)

@@ -13,7 +13,11 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import orjson
 from aiokafka import AIOKafkaConsumer, TopicPartition
 
-from tests.soak.facts import Commit, Generation, Input, Outcome
+from stream_guard.records.decision import parse_decision
+from stream_guard.records.verdict_changes import ALL_POLICIES
+from stream_guard.stream.decision_lane import RESTATED_HEADER
+from tests.soak import posting
+from tests.soak.facts import Commit, Decided, Generation, Input, Outcome
 from tests.soak.posting import MARKER, OVERSIZED, digest
 
 if TYPE_CHECKING:
@@ -23,6 +27,7 @@ OFFSETS_TOPIC: Final = "__consumer_offsets"
 _GROUP_METADATA: Final = 2
 _SILENCE_S: Final = 60.0
 _METADATA_S: Final = 60.0
+_CHANGES: Final = ("supersedes", "retracts", "expired")
 
 
 async def read_logs(
@@ -234,16 +239,20 @@ def inputs_of(every: Iterable[Any], committed: Iterable[Any]) -> list[Input]:
             record.partition,
             record.offset,
             record.timestamp,
-            *_named(record.value),
+            *_named(record.key, record.value),
             aborted=(record.partition, record.offset) not in sound,
         )
         for record in every
     ]
 
 
-def _named(value: bytes | None) -> tuple[Any, str]:
+def _named(key: bytes | None, value: bytes | None) -> tuple[Any, str]:
+    if value is None:
+        return "delete", (key or b"").decode()
+    if value.startswith(posting.DELETION):
+        return "delete", orjson.loads(value)["id"]
     # What is malformed on purpose has the id 1, or none; posts are p1, p2, ... and t0-0, ...
-    if value is not None and value.startswith((b'{"id":"p', b'{"id":"t')):
+    if value.startswith((b'{"id":"p', b'{"id":"t')):
         return "post", orjson.loads(value)["id"]
     return "poison", digest(value)
 
@@ -272,7 +281,7 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
         verdict = orjson.loads(record.value)
         source, policy = verdict["source"], verdict["policy"]
         yield Outcome(
-            "verdict",
+            "retraction" if policy["id"] == ALL_POLICIES else "verdict",
             source["topic"],
             source["partition"],
             source["offset"],
@@ -284,6 +293,32 @@ def outcomes_of(every: Iterable[Any], committed: Iterable[Any]) -> Iterator[Outc
             visible,
             *(record.topic, record.partition, record.offset),
             verdict["action"],
+            verdict.get("decision_id", ""),
+            next((change for change in _CHANGES if change in verdict), ""),
+        )
+
+
+def decided_of(records: Iterable[Any]) -> Iterator[Decided]:
+    """Yield the decisions in a log of decisions; not those that the program wrote again."""
+    for record in records:
+        if any(name == RESTATED_HEADER for name, _ in record.headers):
+            continue
+        decision = parse_decision(record.key, record.value, record.headers)
+        about = decision.about
+        assert about is not None, "each decision of the soak is about a verdict"
+        assert about.source is not None, "each decision of the soak is about a verdict"
+        yield Decided(
+            record.partition,
+            record.offset,
+            record.timestamp,
+            decision.id,
+            decision.kind,
+            decision.decided_at,
+            about.verdict_id or "",
+            about.policy.id,
+            about.content.id,
+            about.source.partition,
+            about.source.offset,
         )
 
 

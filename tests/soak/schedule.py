@@ -31,6 +31,8 @@ DISK_FULL: Final = "broker's disk full"
 REVOKED: Final = "permission revoked"
 EXPIRED: Final = "certificates expired"
 BREAKER: Final = "breaker trips"
+DECISIONS: Final = "decisions"
+DELETES: Final = "deletes"
 NETWORK_DELAY: Final = "network delayed"
 NETWORK_CUT: Final = "network cut"
 NETWORK_MUTE: Final = "network muted"
@@ -88,7 +90,7 @@ def deck(engine: str, *, short: bool = False) -> list[tuple[str, str]]:
         short: each kind and each role at least once, and no more.
     """
     cards = [(kind, "") for kind in (CONSUMER_KILL, CONSUMER_FREEZE, CONSUMER_LEAVE, CONSUMER_JOIN)]
-    cards += [(kind, "") for kind in (POISON, ABORT, BOMB, RETENTION, BREAKER)]
+    cards += [(kind, "") for kind in (POISON, ABORT, BOMB, RETENTION, BREAKER, DECISIONS, DELETES)]
     slow = [(kind, "") for kind in (TWINS, CLOCK, LEADERLESS, DISK_FULL, REVOKED, EXPIRED)]
     slow += [(kind, "") for kind in NETWORK_KINDS]
     if engine == "vllm":

@@ -17,7 +17,7 @@ import orjson
 from stream_guard.policies.store import load_policies
 from stream_guard.settings import DeliverySettings
 from stream_guard.testing import BrokerSecurity, SecuredListener, start_broker
-from tests.soak import access, clock, posting, reading, schedule
+from tests.soak import access, clock, people_faults, posting, reading, schedule
 from tests.soak.adversary import Adversary
 from tests.soak.cluster import STAMPED, Cluster, mark_end
 from tests.soak.facts import Expired, History, Input
@@ -39,6 +39,7 @@ BROKERS: Final = 3
 BROKER_START_S: Final = 240.0
 PARTITIONS: Final = 6
 OUT_PARTITIONS: Final = 4
+DECISION_PARTITIONS: Final = 2
 SESSION_TIMEOUT_S: Final = 8.0
 ACTIONS_MAX: Final = 100
 """The limit on actions in any hour; it is reached again after each fault of that kind."""
@@ -103,6 +104,10 @@ def environment(mode: str, options: Options) -> dict[str, str]:
         "DELIVERY__DRAIN_TIMEOUT_S": "5",
         "ACTIONS__LIMITS": orjson.dumps([{"actions_max": ACTIONS_MAX}]).decode(),
         "KAFKA__BREAKER_TOPIC": f"breaker-{mode}",
+        "DECISIONS__ENABLED": "true",
+        "KAFKA__DECISION_TOPIC": f"decisions-{mode}",
+        "POST__TOMBSTONES": "delete",
+        "POST__DELETES": orjson.dumps({"/op": ["d"]}).decode(),
         "POLICIES__PATH": str(options.policies),
         "ENGINE__KIND": options.engine,
         "HTTP__HOST": "127.0.0.1",
@@ -205,11 +210,18 @@ async def _soak(
     for group in groups:
         breaker = group.environment["STREAM_GUARD_KAFKA__BREAKER_TOPIC"]
         await asyncio.to_thread(broker.create_topics, breaker, configs=configs, timeout_s=60)
+        await asyncio.to_thread(
+            broker.create_topics,
+            group.decisions,
+            partitions=DECISION_PARTITIONS,
+            configs={**configs, **STAMPED},
+            timeout_s=60,
+        )
         await group.user.grant_all(group.environment)
     poster = _poster(options, cluster.bootstrap, len(planned))
-    stage = Stage(cluster, groups, poster, proxies, POSTS_TOPIC, PARTITIONS)
-    adversary = Adversary(stage, say)
     reader = LiveReader(cluster.bootstrap, written)
+    stage = Stage(cluster, groups, poster, reader, proxies, POSTS_TOPIC, PARTITIONS)
+    adversary = Adversary(stage, say)
     steps = _Clock()
     reading_task = asyncio.create_task(reader.run())
     try:
@@ -217,12 +229,14 @@ async def _soak(
             ended_ms = await _Run(options, stage, say).carry_out(adversary, planned)
         say("reading the logs back")
         await stage.whole()
-        await posting.end_logs(cluster.bootstrap, {POSTS_TOPIC: PARTITIONS, **written})
+        decisions = dict.fromkeys((group.decisions for group in groups), DECISION_PARTITIONS)
+        ends = {POSTS_TOPIC: PARTITIONS, **written, **decisions}
+        await posting.end_logs(cluster.bootstrap, ends)
         async with asyncio.timeout(END_S):
             await reading_task
     finally:
         reading_task.cancel()
-    return await _facts(options, stage, adversary, reader, steps, ended_ms)
+    return await _facts(options, stage, adversary, steps, ended_ms)
 
 
 def _group(options: Options, mode: str, broker: Broker, secrets: Path) -> Group:
@@ -239,6 +253,7 @@ def _group(options: Options, mode: str, broker: Broker, secrets: Path) -> Group:
         name=name,
         verdicts=f"verdicts-{mode}",
         dead_letters=f"dead-letters-{mode}",
+        decisions=f"decisions-{mode}",
         transactional_ids=transactional,
         environment={**environment(mode, options), **user.environment(), **dict(options.extra)},
         user=user,
@@ -263,6 +278,7 @@ class _Run:
 
     def __init__(self, options: Options, stage: Stage, say: Callable[[str], None]) -> None:
         self._options = options
+        self._stage = stage
         self._cluster = stage.cluster
         self._groups = stage.groups
         self._poster = stage.poster
@@ -285,6 +301,8 @@ class _Run:
                 await adversary.run(planned)
             finally:
                 await _cancel(noise)
+            # Long after the first decisions: no member may be without them.
+            poster.repeat(people_faults.decided_posts(self._stage))
             poster.finish()
             await posting_task
             last = await _last_words(cluster.bootstrap)
@@ -312,18 +330,24 @@ class _Run:
     async def _drain(self, last: Mapping[int, int]) -> None:
         """Return once every group is past these offsets, or stands still for good."""
         for group in self._groups:
-            before: Mapping[int, int] = {}
+            wanted = {(POSTS_TOPIC, p): offset for p, offset in last.items()}
+            wanted |= {(group.decisions, p): o for p, o in group.last_decisions.items()}
+            before: Mapping[tuple[str, int], int] = {}
             moved_s = time.monotonic()
             while True:
-                positions = await self._cluster.committed(group.name, POSTS_TOPIC)
-                if all(positions.get(p, 0) > offset for p, offset in last.items()):
+                positions = {
+                    (topic, partition): position
+                    for topic in (POSTS_TOPIC, group.decisions)
+                    for partition, position in (
+                        await self._cluster.committed(group.name, topic)
+                    ).items()
+                }
+                if all(positions.get(place, 0) > offset for place, offset in wanted.items()):
                     break
                 if positions != before:
                     before, moved_s = positions, time.monotonic()
                 elif time.monotonic() - moved_s > _IDLE_S_MAX[self._options.engine]:
-                    self._say(
-                        f"{group.name} stands still at {dict(positions)}, short of {dict(last)}"
-                    )
+                    self._say(f"{group.name} stands still at {dict(positions)}, short of {wanted}")
                     break
                 await asyncio.sleep(_LOOK_S)
 
@@ -388,7 +412,6 @@ async def _facts(
     options: Options,
     stage: Stage,
     adversary: Adversary,
-    reader: LiveReader,
     steps: _Clock,
     ended_ms: int,
 ) -> list[History]:
@@ -399,6 +422,7 @@ async def _facts(
     marker = f"end-{options.seed}"
     for group in groups:
         await mark_end(bootstrap, group.name, POSTS_TOPIC, marker)
+    partitions |= dict.fromkeys((group.decisions for group in groups), DECISION_PARTITIONS)
     every = await reading.read_logs(bootstrap, partitions, committed=False)
     readable = await reading.read_logs(bootstrap, partitions, committed=True)
     logs = await reading.read_group_logs(
@@ -425,7 +449,10 @@ async def _facts(
                 for topic in (group.verdicts, group.dead_letters)
                 for outcome in reading.outcomes_of(every[topic], readable[topic])
             ],
-            reads=[r for r in reader.reads if r.topic in (group.verdicts, group.dead_letters)],
+            decided=list(reading.decided_of(readable[group.decisions])),
+            reads=[
+                r for r in stage.reader.reads if r.topic in (group.verdicts, group.dead_letters)
+            ],
             commits=logs[group.name].commits,
             generations=logs[group.name].generations,
             expired=told_expired(group.logs.glob(f"{group.name}-*.log")),

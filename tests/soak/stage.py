@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from tests.soak.access import Guarded
     from tests.soak.cluster import Cluster
     from tests.soak.facts import Exit, Input
+    from tests.soak.live_reader import LiveReader
     from tests.soak.posting import Poster
     from tests.soak.proxy import Proxy
 
@@ -30,6 +31,7 @@ class Group:
         name: of the group.
         verdicts: its verdict topic.
         dead_letters: its dead-letter topic.
+        decisions: its decision topic.
         transactional_ids: the coordinator of one of these counts as the transaction coordinator.
         environment: of its members.
         user: who its members are to the brokers.
@@ -38,12 +40,15 @@ class Group:
         members: those that are in it.
         exits: of any of them.
         every: all that were ever in it.
+        decided: policy and content id of the verdicts that people have decided about.
+        last_decisions: by partition of its decision topic, the offset of the last decision.
     """
 
     mode: str
     name: str
     verdicts: str
     dead_letters: str
+    decisions: str
     transactional_ids: Sequence[str]
     environment: Mapping[str, str]
     user: Guarded
@@ -52,6 +57,8 @@ class Group:
     members: list[Member] = field(default_factory=list)
     exits: list[Exit] = field(default_factory=list)
     every: list[Member] = field(default_factory=list)
+    decided: set[tuple[str, str]] = field(default_factory=set)
+    last_decisions: dict[int, int] = field(default_factory=dict)
     _joined: int = 0
 
     def join(self) -> str:
@@ -94,6 +101,7 @@ class Stage:
         cluster: the brokers.
         groups: one for each delivery mode.
         poster: sends the posts.
+        reader: reads what the groups write.
         proxies: between consumers and brokers, in the order of the brokers.
         posts: the input topic.
         partitions: how many it has.
@@ -104,6 +112,7 @@ class Stage:
     cluster: Cluster
     groups: Sequence[Group]
     poster: Poster
+    reader: LiveReader
     proxies: Sequence[Proxy]
     posts: str
     partitions: int
@@ -138,5 +147,6 @@ class Stage:
 
     async def whole(self) -> None:
         """Return once no replica of ours is missing."""
-        written = [topic for group in self.groups for topic in (group.verdicts, group.dead_letters)]
-        await self.cluster.whole([self.posts, *written])
+        groups = self.groups
+        ours = [t for g in groups for t in (g.verdicts, g.dead_letters, g.decisions)]
+        await self.cluster.whole([self.posts, *ours])

@@ -7,11 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stream_guard.records.verdict_changes import superseding_id
 from stream_guard.records.verdict_event import verdict_id
 from tests.soak.checker import Findings, check, objections
 from tests.soak.facts import (
     Acknowledged,
     Commit,
+    Decided,
     Exit,
     Expired,
     Fault,
@@ -21,7 +23,17 @@ from tests.soak.facts import (
     Outcome,
     Read,
 )
-from tests.soak.schedule import BREAKER, CLOCK, ENGINE_KILL, NETWORK_CUT, REVOKED, deck, plan
+from tests.soak.people_checker import deadline_ms
+from tests.soak.schedule import (
+    BREAKER,
+    CLOCK,
+    ENGINE_KILL,
+    NETWORK_CUT,
+    NETWORK_MUTE,
+    REVOKED,
+    deck,
+    plan,
+)
 from tests.soak.stalls import Stall, stalls
 
 if TYPE_CHECKING:
@@ -240,6 +252,122 @@ def act_beyond_the_limit(history: History) -> None:
             )
 
 
+def decided(history: History) -> list[Decided]:
+    """Let people decide about a verdict twice; the post comes again, and the second decision answers it.
+
+    The second decision has the higher rank. The record at offset 9 of partition 1 has the post of offset 1 again.
+    """
+    history.ended_ms = 80_000
+    about = verdict(1, 1, "first", 2_010)
+    appended = 2_500
+    history.decided += [
+        Decided(0, number, appended, name, "review", at_ms, about.id, "first", "p1-1", 1, 1)
+        for number, (name, at_ms) in enumerate((("d", 2_400), ("e", 2_450)))
+    ]
+    for decision in history.decided:
+        id_ = superseding_id(decision.id, about.id)
+        note(
+            history, about, id=id_, appended_ms=2_600, decision_id=decision.id, changes="supersedes"
+        )
+    history.inputs[-1] = history.inputs[-1]._replace(name="p1-1", appended_ms=40_000)
+    for policy, at_ms in (("first", 10_010), ("second", 10_020)):
+        change(history, verdict(1, 9, policy, at_ms), name="p1-1", appended_ms=40_010)
+    machines = verdict(1, 9, "first", 40_010)._replace(name="p1-1")
+    change(history, machines, id=superseding_id("e", machines.id), decision_id="e")
+    history.commits[-1] = Commit(1, 10, 40_020)
+    history.reads = reads_of(history.outcomes)
+    return history.decided
+
+
+def note(history: History, like: Outcome, **to: object) -> None:
+    """Add an outcome that is like another, at the end of the log."""
+    log_offset = len(history.outcomes)
+    made = like._replace(**to, log_topic="verdicts", log_offset=log_offset)  # type: ignore[arg-type]
+    history.outcomes.append(made)
+    history.reads = reads_of(history.outcomes)
+
+
+def delete(history: History) -> None:
+    """Let the last record of a partition be a deletion, and have a retraction."""
+    id_ = verdict_id(TOPIC, 0, 9, "*", "00")
+    place = history.inputs.index(Input(0, 9, 10_000, "post", "p0-9", aborted=False))
+    history.inputs[place] = Input(0, 9, 10_000, "delete", "p0-9", aborted=False)
+    history.outcomes = [o for o in history.outcomes if (o.partition, o.offset) != (0, 9)]
+    like = verdict(0, 9, "first", 10_010)
+    note(history, like, kind="retraction", policy="*", sha256="00", id=id_, changes="retracts")
+
+
+def test_decisions_and_deletions_meet_no_objection() -> None:
+    history = clean()
+    decided(history)
+    delete(history)
+    found = check(history)
+    assert objections(found, history) == []
+    assert (found.deletes, found.retractions) == (1, 1)
+    assert (found.decisions, found.events, found.answered) == (2, 2, 1)
+    assert found.repeated == []
+
+
+def forget_a_decision(history: History) -> None:
+    decided(history)
+    history.decided.append(history.decided[0]._replace(id="f", offset=9))
+
+
+def give_an_event_another_id(history: History) -> None:
+    first, _ = decided(history)
+    place = next(n for n, o in enumerate(history.outcomes) if o.decision_id == first.id)
+    history.outcomes[place] = history.outcomes[place]._replace(id="0" * 32)
+
+
+def answer_by_the_machine(history: History) -> None:
+    decided(history)
+    machines = verdict(1, 9, "first", 40_010)._replace(name="p1-1")
+    place = next(n for n, o in enumerate(history.outcomes) if (o.offset, o.decision_id) == (9, "e"))
+    history.outcomes[place] = history.outcomes[place]._replace(id=machines.id, decision_id="")
+
+
+def answer_by_the_first_decision(history: History) -> None:
+    decided(history)
+    machines = verdict(1, 9, "first", 40_010)
+    place = next(n for n, o in enumerate(history.outcomes) if (o.offset, o.decision_id) == (9, "e"))
+    history.outcomes[place] = history.outcomes[place]._replace(
+        id=superseding_id("d", machines.id), decision_id="d"
+    )
+
+
+def answer_for_another_post(history: History) -> None:
+    decided(history)
+    machines = verdict(1, 8, "first", 9_010)
+    change(history, machines, id=superseding_id("e", machines.id), decision_id="e")
+
+
+def count_a_late_decision(history: History) -> None:
+    first, _ = decided(history)
+    history.decided[0] = first._replace(offset=7)  # behind the second, and of a lower rank
+
+
+def repeat_an_event(history: History) -> None:
+    decided(history)
+    history.mode = "exactly_once"
+    note(history, next(o for o in history.outcomes if o.decision_id == "d"))
+
+
+def lose_a_retraction(history: History) -> None:
+    delete(history)
+    history.outcomes.pop()
+    history.reads = reads_of(history.outcomes)
+
+
+def retract_under_another_id(history: History) -> None:
+    delete(history)
+    history.outcomes[-1] = history.outcomes[-1]._replace(id="0" * 32)
+
+
+def judge_a_deletion(history: History) -> None:
+    delete(history)
+    note(history, verdict(0, 9, "first", 10_010))
+
+
 def commit_nothing(history: History) -> None:
     history.commits.clear()
 
@@ -292,6 +420,16 @@ def find(history: History, outcome: Outcome) -> int:
         (crash, "a code without a meaning: 1"),
         (stand_still, "no progress for 65.0 s after broker kill -9 of two"),
         (act_beyond_the_limit, "actions above their limit: 2"),
+        (forget_a_decision, "decisions without an event: 1"),
+        (give_an_event_another_id, "another id than theirs: 1"),
+        (answer_by_the_machine, "verdicts against a person's decision: 1"),
+        (answer_by_the_first_decision, "verdicts against a person's decision: 1"),
+        (answer_for_another_post, "another record's content: 1"),
+        (count_a_late_decision, "late decisions that count: 1"),
+        (repeat_an_event, "events repeated: 1"),
+        (lose_a_retraction, "owed and never delivered: 1, such as (0, 9, '*')"),
+        (retract_under_another_id, "another id than theirs: 1"),
+        (judge_a_deletion, "a kind that their record cannot have: 1"),
         (commit_nothing, "no commit was observed"),
     ],
 )
@@ -418,8 +556,19 @@ def test_a_stall_counts_from_the_fault_on_and_for_every_fault_that_it_touches() 
     assert found.stall_s == [pytest.approx(5.5), pytest.approx(1.0)]
 
 
+def test_a_member_may_be_without_a_decision_while_a_broker_is_away_and_a_moment_longer() -> None:
+    assert deadline_ms(1_000, []) == 16_000
+    muted = Fault(NETWORK_MUTE, "one", 15_000, 25_000)
+    assert deadline_ms(1_000, [muted, Fault(BREAKER, "one", 30_000, 90_000)]) == 40_000
+    assert deadline_ms(1_000, [muted._replace(begin_ms=16_001)]) == 16_000
+    assert deadline_ms(25_001, [muted]) == 40_001
+    # A fault that follows before the time is up counts as well.
+    assert deadline_ms(1_000, [muted._replace(begin_ms=39_000, end_ms=41_000), muted]) == 56_000
+
+
 def test_facts_survive_their_file(tmp_path: Path) -> None:
     history = clean()
+    decided(history)
     history.save(tmp_path / "facts.json.gz")
     again = History.load(tmp_path / "facts.json.gz")
     assert again == history
@@ -450,7 +599,7 @@ def test_a_schedule_may_be_of_some_kinds_only() -> None:
 
 def test_every_finding_is_objected_to_or_only_counted() -> None:
     """A list that is added to the findings and forgotten in the objections would pass in silence."""
-    counted = {"repeated", "acted"}  # by mode, and against the limit, above
+    counted = {"repeated", "acted", "copied"}  # by mode, and against the limit, above
     history = clean()
     for field in dataclasses.fields(Findings):
         found = check(history)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from stream_guard.core.errors import DeletedPostError
 from stream_guard.kafka.decompression import RECORD_BYTES_MAX
 from stream_guard.records.post import PostParser
 from stream_guard.settings import PostSettings
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 class Read:
     """A record, as far as the facts look at it."""
 
-    def __init__(self, offset: int, value: bytes | None) -> None:
+    def __init__(self, offset: int, value: bytes | None, key: bytes | None = None) -> None:
+        self.key = key
         self.partition, self.offset, self.value, self.timestamp = 1, offset, value, 1_000 + offset
 
 
@@ -116,6 +118,17 @@ def test_posts_poison_and_what_was_aborted_are_told_apart() -> None:
     assert {fact.kind for fact in facts[3:]} == {"poison"}
     assert len({fact.name for fact in facts}) == len(values)
     assert [fact.offset for fact in facts if fact.aborted] == [1]
+
+
+def test_a_deletion_is_named_by_its_post_or_by_its_key() -> None:
+    every = [Read(0, None, b"k12"), Read(1, b'{"op":"d","id":"p7"}', b"k7")]
+    facts = inputs_of(every, every)
+    assert [(fact.kind, fact.name) for fact in facts] == [("delete", "k12"), ("delete", "p7")]
+    conditions = {"/op": ("d",)}
+    parser = PostParser(PostSettings(deletes=conditions, tombstones="delete"))
+    for record in every:
+        with pytest.raises(DeletedPostError):
+            parser.parse(record.value, ())
 
 
 def test_a_record_too_long_to_keep_and_its_dead_letter_have_one_name() -> None:
