@@ -232,7 +232,8 @@ class TransactionalPublisher:
             items = self.replace([item for offset in head for item in lane.held[offset]])
             began_s = time.monotonic()
             try:
-                await lane.session.write([sent for sent, _ in items], position)
+                written = [sent for sent, _ in items if not sent.dropped]
+                await lane.session.write(written, position)
             except DoubtError as error:
                 self._spend(offsets.partition, began_s, error)
                 raise

@@ -87,11 +87,15 @@ class Outgoing:
             review item; :data:`EVENT` for an event; None for a chain of thought.
         built_ns: when it was built, Unix time in ns.
         span: the span of its sending, where the record is traced.
+        beside: the verdict that a chain of thought or a review item goes with; None for every other output.
+        dropped: whether it is acknowledged without being written, because its verdict was replaced.
         smaller: returns a smaller key, value and headers for those given; None where there is no smaller form.
     """
 
     __slots__ = (
+        "beside",
         "built_ns",
+        "dropped",
         "headers",
         "key",
         "label",
@@ -122,6 +126,8 @@ class Outgoing:
         self.built_ns = built_ns
         self.span = span
         self.smaller: Smaller | None = None
+        self.beside: Outgoing | None = None
+        self.dropped = False
 
     def shrink(self) -> bool:
         """Take the smaller form, for a topic that refuses this one; return whether there was one. It works once."""

@@ -90,12 +90,13 @@ class OutgoingBuilder:
 
     def beside(
         self,
-        in_flight: InFlightRecord,
+        sending: Outgoing,
         verdict: dict[str, Any],
         judgement: PostJudgement,
         now_ns: int,
     ) -> list[Outgoing]:
-        """Return what is published beside a verdict; the record owes it as well."""
+        """Return what is published beside a verdict, which ``sending`` carries; the record owes it as well."""
+        in_flight = sending.origin
         company = []
         if judgement.thoughts and self._kafka.reasoning_topic is not None:
             company.append(self._reasoning(in_flight, verdict, judgement, now_ns))
@@ -104,11 +105,11 @@ class OutgoingBuilder:
             if item is not None:
                 value, headers = encode_review_item(item, in_flight.trace.traceparent)
                 key = _key_of(in_flight, verdict)
-                sending = Outgoing(
-                    self._reviews.topic, key, value, headers, in_flight, REVIEW, now_ns
-                )
-                sending.smaller = smaller_review_item
-                company.append(sending)
+                made = Outgoing(self._reviews.topic, key, value, headers, in_flight, REVIEW, now_ns)
+                made.smaller = smaller_review_item
+                company.append(made)
+        for one in company:
+            one.beside = sending
         in_flight.owed += len(company)
         return company
 

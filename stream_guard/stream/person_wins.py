@@ -2,7 +2,8 @@
 
 At least once: when the broker has acknowledged a verdict and before its position may be committed. A decision that came
 meanwhile makes one more verdict, which the record owes as well. Exactly once: directly before the transaction. The
-person's answer is written in the verdict's place.
+person's answer is written in the verdict's place, and nothing is written of what goes with the verdict: no review item
+and no chain of thought.
 """
 
 from __future__ import annotations
@@ -67,10 +68,18 @@ class LateAnswers:
         return self.build.verdict(sent.origin, answer(request, decision, now_ns), events, now_ns)[1]
 
     def replace(self, items: list[Queued]) -> list[Queued]:
-        """Return outputs with the person's answers in the place of verdicts, for one transaction."""
+        """Return outputs with the person's answers in the place of verdicts, for one transaction.
+
+        What goes with a replaced verdict is marked as dropped.
+        """
         if not self._table.version:
             return items
-        return [(self.of(sent) or sent, acknowledged) for sent, acknowledged in items]
+        answers = {sent: late for sent, _ in items if (late := self.of(sent)) is not None}
+        if not answers:
+            return items
+        for sent, _ in items:
+            sent.dropped = sent.beside in answers
+        return [(answers.get(sent, sent), acknowledged) for sent, acknowledged in items]
 
 
 def _request(sent: Outgoing, policy_id: str) -> PostRequest | None:

@@ -321,7 +321,7 @@ class Pipeline:
                 output_tokens += provenance["output_tokens"]
             outgoing.append(sending)
             if self.build.has_company:
-                outgoing += self.build.beside(in_flight, verdict, judgement, now_ns)
+                outgoing += self.build.beside(sending, verdict, judgement, now_ns)
         self._metrics.observe_stage(
             "judge", [max(0, one.finished_ns - one.started_ns) for one in judgements]
         )
@@ -342,7 +342,7 @@ class Pipeline:
             in_flight, label = sent.origin, sent.label
             if isinstance(label, tuple):
                 verdicts[label] += 1
-            elif label != EVENT:
+            elif label != EVENT and not sent.dropped:
                 self._metrics.count_written(label)
             consumed[in_flight.consumed_ns] += 1
             built[sent.built_ns] += 1

@@ -66,9 +66,16 @@ class SlowPublisher(FakePublisher):
 class Rig:
     """A pipeline with people's decisions in front of a scripted judge."""
 
-    def __init__(self, publisher: Any = None, judge: Judge | None = None, **post: object) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        publisher: Any = None,  # noqa: ANN401
+        judge: Judge | None = None,
+        review_topic: str | None = None,
+        **post: object,
+    ) -> None:
         settings = Settings(
-            kafka={"topics": ["posts"]},  # type: ignore[arg-type]
+            kafka={"topics": ["posts"], "review_topic": review_topic},  # type: ignore[arg-type]
+            review={"sample": {"*": {"*": 1}}},  # type: ignore[arg-type]
             batching={"size_max": 1},  # type: ignore[arg-type]
             post=post,  # type: ignore[arg-type]
         )
@@ -322,7 +329,10 @@ class Session:
         return self
 
 
-async def test_exactly_once_writes_the_persons_answer_in_the_place_of_the_machines() -> None:
+@pytest.mark.parametrize("decided", [True, False])
+async def test_exactly_once_writes_the_persons_answer_in_the_place_of_the_machines(
+    decided: bool,  # noqa: FBT001
+) -> None:
     session = Session()
     publisher = TransactionalPublisher(
         session,  # type: ignore[arg-type] # the slice of it that is used
@@ -330,17 +340,20 @@ async def test_exactly_once_writes_the_persons_answer_in_the_place_of_the_machin
         Metrics(CollectorRegistry()),
         fenced_pause_s=0,
     )
-    rig = Rig(publisher)
+    rig = Rig(publisher, review_topic="review")
     publisher.replace = rig.late.replace
     place = rig.offsets["posts"].partition
     await publisher.claim(place, "assigned")
     publisher.begin(rig.offsets["posts"])
     rig.post()  # judged and held: its transaction begins in the next turn of the event loop
-    decision = decide()
+    decision = decide("review" if decided else "retraction")
     rig.table.apply(decision, encode_decision(decision)[1])
     await session.wrote.wait()
-    [verdict] = [orjson.loads(one.value or b"") for one in session.written]
-    assert verdict["provenance"]["tier"] == "human"
+    verdict, *items = session.written
+    assert (orjson.loads(verdict.value or b"")["provenance"]["tier"] == "human") == decided
+    # Nobody need review what a person has decided.
+    assert [one.topic for one in items] == ([] if decided else ["review"])
     await publisher.flush()
     assert rig.owes() == 0
+    assert rig.metrics.review_items._value.get() == len(items)
     await publisher.stop()
