@@ -99,6 +99,9 @@ class KafkaSettings(Section):
     review_topic: str | None = Field(None, min_length=1)
     """The topic for verdicts that people should review, such as ``stream-guard.review``; see ``review``. Unset: not
     published."""
+    audit_topic: str | None = Field(None, min_length=1)
+    """The topic for the audit trail of ``review serve``, such as ``stream-guard.review-audit``: who asked for what. The
+    server then answers no request before its entry is written. Unset: the trail is in the server's database alone."""
     archive_topic: str = Field("stream-guard.policies", min_length=1)
     """The topic for versions of policies, with ``policies.archive = "topic"``; compacted, and created if missing."""
     decision_topic: str = Field("stream-guard.decisions", min_length=1)
@@ -183,7 +186,11 @@ class KafkaSettings(Section):
             raise ValueError(
                 "review_topic must be a separate topic, because it has records of its own"
             )
-        taken = set(self.written_topics)
+        if self.audit_topic in self.written_topics:
+            raise ValueError(
+                "audit_topic must be a separate topic, so that fewer programs can write to it"
+            )
+        taken = {*self.written_topics, self.audit_topic}
         for name in ("archive_topic", "decision_topic", "breaker_topic"):
             topic = getattr(self, name)
             if topic in taken:
@@ -200,8 +207,10 @@ class KafkaSettings(Section):
     @property
     def own_topics(self) -> tuple[str, ...]:
         """All topics of Stream Guard's own; it never reads them as posts."""
+        audit = () if self.audit_topic is None else (self.audit_topic,)
         return (
             *self.written_topics,
+            *audit,
             self.archive_topic,
             self.decision_topic,
             self.breaker_topic,

@@ -55,6 +55,7 @@ async def test_people_review_verdicts_and_a_rebuild_says_the_same(
         STREAM_GUARD_REVIEW__TOKENS_FILE=str(tmp_path / "tokens"),
         STREAM_GUARD_KAFKA__REVIEW_TOPIC=(items_topic := new_topic("review")),
         STREAM_GUARD_KAFKA__DECISION_TOPIC=(decisions := new_topic("decisions")),
+        STREAM_GUARD_KAFKA__AUDIT_TOPIC=(audit := new_topic("audit")),
     )
     (tmp_path / "tokens").write_text(f"reviewer r-2 {TOKEN}\n")
     texts = ["[violates] You are an idiot", "The doors open at seven"]
@@ -83,6 +84,9 @@ async def test_people_review_verdicts_and_a_rebuild_says_the_same(
     assert decision.about.verdict_id == shown["verdict_id"]
     assert review(place, "list", "--state", "decided")["items"][0]["id"] == name
     await decide_over_http(place, tmp_path)
+    entries = await read(place.bootstrap, [audit], lambda got: len(got) >= 2)
+    assert [one.key for one in entries] == [b"r-2", b"r-2"]
+    assert {orjson.loads(one.value)["what"] for one in entries} == {"lease", "decide"}
     assert review(place, "stats")["items"] == {"open": VERDICTS - 2, "decided": 2, "withdrawn": 0}
     lived = digest(place, tmp_path / "review.sqlite")
     assert lived == digest(place, tmp_path / "another.sqlite")

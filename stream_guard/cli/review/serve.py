@@ -30,6 +30,7 @@ def serve(*, database: DatabaseOption = None, config: ConfigOption = None) -> No
 
 async def _serve(desk: Desk) -> None:
     from stream_guard.core.clock import SystemClock
+    from stream_guard.kafka.audit_writer import AuditWriter
     from stream_guard.kafka.decision_writer import write_decision
     from stream_guard.offline.review.follow import catch_up, post_text
     from stream_guard.offline.review.server import Parts, ReviewServer
@@ -43,6 +44,7 @@ async def _serve(desk: Desk) -> None:
             f"review.tokens_file ({name}) is not set; name a file with ROLE PSEUDONYM TOKEN lines"
         )
         raise SettingsError(message)
+    auditing = None if settings.kafka.audit_topic is None else AuditWriter(settings.kafka)
     parts = Parts(
         desk.queue,
         desk.projection,
@@ -51,6 +53,7 @@ async def _serve(desk: Desk) -> None:
         lambda decision: write_decision(settings.kafka, decision),
         lambda item: post_text(settings, item),
         SystemClock(),
+        None if auditing is None else auditing.write,
     )
     server = ReviewServer(settings.review, parts, Connections)
     try:
@@ -72,3 +75,5 @@ async def _serve(desk: Desk) -> None:
         waiting.cancel()
         await server.stop()
         await asyncio.gather(waiting, failing, return_exceptions=True)
+        if auditing is not None:
+            await auditing.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
 import orjson
@@ -33,15 +34,17 @@ from stream_guard.offline.review.api import (
 from stream_guard.offline.review.deciding import Choice, decide
 from stream_guard.offline.review.queue import Person
 from stream_guard.offline.review.report import report
+from stream_guard.records.review_audit import build_audit_entry
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from stream_guard.core.clock import Clock
     from stream_guard.offline.review.projection import Projection
     from stream_guard.offline.review.queue import ReviewQueue
     from stream_guard.offline.review.tokens import Tokens
     from stream_guard.records.decision import Decision
+    from stream_guard.records.review_audit import Asked
     from stream_guard.settings import ReviewSettings
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -52,6 +55,17 @@ BodyT = TypeVar("BodyT", bound=BaseModel)
 
 _log = structlog.get_logger(__name__)
 _PERSON: Final = web.RequestKey("person", Person)
+_ITEM: Final = web.RequestKey("item", str)
+# Figures for Prometheus are nobody's request.
+_WHAT: Final[Mapping[str, Asked]] = {
+    "list_items": "list",
+    "show_item": "show",
+    "claim": "lease",
+    "release": "release",
+    "decide": "decide",
+    "stats": "stats",
+    "audit": "audit",
+}
 _ITEMS_MAX: Final = 500
 _ENTRIES_MAX: Final = 1_000
 _STATES: Final = ("open", "decided", "withdrawn")
@@ -67,6 +81,7 @@ class Parts(NamedTuple):
         write: writes a decision, and returns once the broker has it.
         text_of: returns the text of an item's post from its topic, or None.
         clock: the time.
+        audit: writes an entry of the audit trail, and returns once the broker has it; None without a topic for it.
     """
 
     queue: ReviewQueue
@@ -76,6 +91,7 @@ class Parts(NamedTuple):
     write: Callable[[Decision], Awaitable[None]]
     text_of: Callable[[dict[str, Any]], Awaitable[str | None]]
     clock: Clock
+    audit: Callable[[dict[str, Any]], Awaitable[None]] | None = None
 
 
 class Connections(Protocol):
@@ -173,14 +189,47 @@ class ReviewServer:
                     answer = _error(401, "the bearer token is missing or unknown")
                     answer.headers["WWW-Authenticate"] = "Bearer"
                     return answer
-                if person.role not in self._roles[name]:
-                    return _error(403, f"the role {person.role} may not do this")
                 request[_PERSON] = person
+                return await self._recorded(request, name, handler)
             return await handler(request)
         except web.HTTPException as error:
             return _error(error.status, error.reason)
         except StreamGuardError as error:
             return _error(_status_of(error), str(error))
+
+    async def _recorded(
+        self, request: web.Request, name: str, handler: Handler
+    ) -> web.StreamResponse:
+        """Answer a person whose request is in the audit trail first: a decision before it is written."""
+        person = request[_PERSON]
+        allowed = person.role in self._roles[name]
+        if name == "decide" or not allowed:
+            await self._note(request, name, allowed=allowed)
+        if not allowed:
+            return _error(403, f"the role {person.role} may not do this")
+        if name == "decide":
+            return await handler(request)
+        try:
+            return await handler(request)
+        finally:
+            await self._note(request, name, allowed=True)
+
+    async def _note(self, request: web.Request, name: str, *, allowed: bool) -> None:
+        """Write the entry of a request. Raises BrokerError."""
+        what = _WHAT.get(name)
+        if self._parts.audit is None or what is None:
+            return
+        person = request[_PERSON]
+        entry = build_audit_entry(
+            secrets.token_hex(16),
+            at_ms=self._now_ms(),
+            who=person.id,
+            role=person.role,
+            what=what,
+            item_id=request.get(_ITEM, request.match_info.get("item_id")),
+            allowed=allowed,
+        )
+        await self._parts.audit(entry)
 
     async def _openapi(self, _request: web.Request) -> web.Response:
         return _json(openapi())
@@ -221,6 +270,7 @@ class ReviewServer:
         )
         if lease is None:
             return web.Response(status=204)
+        request[_ITEM] = lease.item_id
         item, _ = await asyncio.to_thread(self._parts.queue.held, lease.item_id, person, now_ms)
         return _json({"lease": lease._asdict(), "item": item})
 

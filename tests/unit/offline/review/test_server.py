@@ -18,6 +18,8 @@ from stream_guard.offline.review.queue import Person, ReviewQueue
 from stream_guard.offline.review.server import Parts, ReviewServer
 from stream_guard.offline.review.store import Store
 from stream_guard.offline.review.tokens import Tokens
+from stream_guard.records.contracts import writer_schema
+from stream_guard.records.review_audit import WHAT
 from stream_guard.service.connections import Connections
 from stream_guard.settings import ReviewSettings
 from stream_guard.testing import ManualClock
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from stream_guard.records.decision import Decision
 
 ROOT = Path(__file__).parents[4]
+ENTRY = Draft202012Validator(writer_schema("review-audit-1.0.json"))
 TOKENS = {"reviewer": "r" * 32, "lead": "l" * 32, "read-only": "o" * 32, "other": "x" * 32}
 
 
@@ -44,6 +47,8 @@ class Served:
         apply(self.projection, self.topics.records)
         self.written: list[Decision] = []
         self.broken = False
+        self.entries: list[dict[str, Any]] = []
+        self.audit_broken = False
         tokens = folder / "tokens"
         tokens.write_text(
             "# who may ask\n"
@@ -58,6 +63,7 @@ class Served:
             self.write,
             self.text_of,
             self.clock,
+            self.audit,
         )
         self.server = ReviewServer(ReviewSettings(port=0), parts, Connections)
         self.session: aiohttp.ClientSession | None = None
@@ -71,6 +77,13 @@ class Served:
         if self.broken:
             raise BrokerError("no broker")
         self.written.append(decision)
+
+    async def audit(self, entry: dict[str, Any]) -> None:
+        if self.audit_broken:
+            raise BrokerError("no broker")
+        ENTRY.validate(entry)
+        # Nothing was decided before the entry was written.
+        self.entries.append(entry | {"decided": len(self.written)})
 
     async def text_of(self, item: dict[str, Any]) -> str | None:
         return f"text of {item['content']['id']}"
@@ -175,6 +188,64 @@ async def test_a_decision_that_the_broker_does_not_take_keeps_the_lease(tmp_path
         status, made = await served.ask("POST", path, body=body)
         assert (status, len(served.written)) == (200, 1)
         assert made["about"]["verdict_id"] == served.written[0].about.verdict_id  # type: ignore[union-attr]
+
+
+async def test_each_request_of_a_known_person_is_in_the_audit_trail(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        name = served.names[0]
+        path = f"/v1/items/{name}"
+        asked = (
+            ("GET", "/v1/items", "reviewer", None, 200),
+            ("GET", path, "other", None, 200),
+            ("GET", "/v1/items/nothing", "reviewer", None, 404),
+            ("POST", "/v1/leases", "reviewer", {"item_id": name}, 200),
+            ("DELETE", f"{path}/lease", "reviewer", None, 204),
+            ("POST", "/v1/leases", "reviewer", {}, 200),
+            ("POST", f"{path}/decision", "reviewer", {"decision": "safe"}, None),
+            ("POST", f"{path}/decision", "read-only", {"decision": "safe"}, 403),
+            ("GET", "/v1/stats", "read-only", None, 200),
+            ("GET", "/v1/audit", "lead", None, 200),
+        )
+        for method, where, role, body, expected in asked:
+            status, said = await served.ask(method, where, role, body)
+            assert status == expected or expected is None, said
+            if where == "/v1/leases" and body == {}:
+                leased = said["lease"]["item_id"]
+        for method, where in (("GET", "/metrics"), ("GET", "/livez"), ("GET", "/v1/nothing")):
+            await served.ask(method, where)
+        await served.ask("GET", "/v1/items", "z" * 32)
+    found = [(e["what"], e["who"], e["role"], e["item_id"], e["allowed"]) for e in served.entries]
+    assert found == [
+        ("list", "r-1", "reviewer", None, True),
+        ("show", "r-2", "reviewer", name, True),
+        ("show", "r-1", "reviewer", "nothing", True),
+        ("lease", "r-1", "reviewer", name, True),
+        ("release", "r-1", "reviewer", name, True),
+        ("lease", "r-1", "reviewer", leased, True),
+        ("decide", "r-1", "reviewer", name, True),
+        ("decide", "o-1", "read-only", name, False),
+        ("stats", "o-1", "read-only", None, True),
+        ("audit", "l-1", "lead", None, True),
+    ]
+    assert {entry["what"] for entry in served.entries} == set(WHAT)
+    assert len({entry["id"] for entry in served.entries}) == len(served.entries)
+    assert {entry["at"] for entry in served.entries} == {served.clock.wall_ns() // 1_000_000}
+
+
+async def test_nothing_is_read_or_decided_without_an_entry(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        name = served.names[0]
+        await served.ask("POST", "/v1/leases", body={"item_id": name})
+        served.audit_broken = True
+        status, said = await served.ask("GET", f"/v1/items/{name}")
+        assert (status, said) == (503, {"error": "no broker"})
+        path, body = f"/v1/items/{name}/decision", {"decision": "safe"}
+        assert (await served.ask("POST", path, body=body))[0] == 503
+        assert served.written == []
+        served.audit_broken = False
+        assert (await served.ask("POST", path, body=body))[0] == 200
+        assert served.entries[-1]["what"] == "decide"
+        assert served.entries[-1]["decided"] == 0
 
 
 @pytest.mark.parametrize("route", ROUTES, ids=lambda route: str(route[2]))
