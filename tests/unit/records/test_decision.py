@@ -74,9 +74,19 @@ def changed(path: str, value: Any, kind: str = "review") -> tuple[bytes, dict[st
         ("decided_at", "1"),
         ("decided_at", 1.5),
         ("decided_at", 253_402_300_800_000),
+        ("decided_at", None),
+        ("decided_at", True),
+        ("decided_at", [1]),
+        ("decided_by", "r-1"),
+        ("decided_by/id", 17),
         ("decided_by/role", "Reviewer"),
         ("decided_by/id", "x" * 129),
         ("about/verdict_id", "0" * 31),
+        ("about", []),
+        ("about", "0f3a"),
+        ("about/verdict_id", 7),
+        ("about/content", None),
+        ("about/content/id", {}),
         ("about/content/id", ""),
         ("about/content/id", "x" * 4_097),
         ("about/content/sha256", "0" * 63),
@@ -85,10 +95,16 @@ def changed(path: str, value: Any, kind: str = "review") -> tuple[bytes, dict[st
         ("about/source", None),
         ("outcome/decision", "undetermined"),
         ("outcome/action", ""),
+        ("outcome/decision", True),
+        ("outcome/labels", "x"),
         ("outcome/labels", ["x"] * 17),
         ("outcome/rule_ids", ["x" * 65]),
         ("outcome", None),
         ("reason", "x" * 2_001),
+        ("reason", "x" * 60_000),
+        ("reason", ["x"]),
+        ("reason", 1),
+        ("valid_until", "tomorrow"),
         ("valid_until", -5),
         ("breaker", {"action": None, "policy": None, "tenant": None}),
     ],
@@ -114,6 +130,22 @@ def test_a_null_value_and_a_huge_one_have_their_own_reasons() -> None:
         parse_decision(b"k", None)
     with pytest.raises(TooLargeError):
         parse_decision(b"k", b'"' + b"x" * (64 << 10) + b'"')
+
+
+def test_of_a_field_that_is_repeated_the_last_counts_for_every_reader() -> None:
+    # A reader of plain JSON and one of a CloudEvent use different parsers, and must agree.
+    key, value, headers = encode_decision(make_decision(id="first"))
+    again = value.removesuffix(b"}") + b',"id":"last","decided_by":{"id":"r-1","role":"lead"}}'
+    for read in (parse_decision(key, again), parse_decision(key, again, headers)):
+        assert (read.id, read.decided_by.role) == ("last", "lead")
+    nested = value.replace(b'"content":{', b'"content":{"id":"other",', 1)
+    assert nested != value
+    for read in (parse_decision(key, nested), parse_decision(key, nested, headers)):
+        assert read.about is not None
+        assert read.about.content.id == "p0"
+    outlawed = value.removesuffix(b"}") + b',"kind":"whim"}'
+    with pytest.raises(DecisionError):
+        parse_decision(key, outlawed)
 
 
 def test_a_decision_under_another_key_is_refused() -> None:

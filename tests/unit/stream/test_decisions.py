@@ -236,6 +236,35 @@ def test_a_refused_decision_becomes_a_dead_letter_and_disturbs_nothing(
     assert rig.offsets[TOPIC].committable() == 3
 
 
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"decided_at": "soon"}, "decision"),
+        ({"about": "everything"}, "decision"),
+        ({"outcome": [None]}, "decision"),
+        ({"reason": "x" * 2_001}, "decision"),
+        ({"reason": "x" * (64 << 10)}, "too_large"),
+        ({"about": None}, "decision"),
+    ],
+    ids=str,
+)
+def test_odd_types_and_huge_fields_are_dead_letters_that_disturb_nothing(
+    changes: dict[str, Any], reason: str
+) -> None:
+    rig = Rig()
+    good = decide(id="good")
+    rig.decide(good)
+    key, value, headers = encode_decision(good)
+    document = orjson.loads(value)
+    rig.write(TOPIC, key, orjson.dumps(document | {"id": "bad", "decided_at": AT_MS} | changes))
+    rig.write(TOPIC, key, orjson.dumps(document | {"id": "worse"} | changes), headers)
+    rig.post()
+    assert rig.reasons() == [reason, reason]
+    assert rig.verdicts()[-1]["decision_id"] == "good"
+    assert rig.owes() == 0
+    assert rig.offsets[TOPIC].committable() == 3
+
+
 def test_a_made_up_verdict_id_is_unknown() -> None:
     about = decide().about
     assert about is not None

@@ -281,7 +281,7 @@ def decided(history: History) -> list[Decided]:
 
 def note(history: History, like: Outcome, **to: object) -> None:
     """Add an outcome that is like another, at the end of the log."""
-    log_offset = len(history.outcomes)
+    log_offset = 1 + max(outcome.log_offset for outcome in history.outcomes)
     made = like._replace(**to, log_topic="verdicts", log_offset=log_offset)  # type: ignore[arg-type]
     history.outcomes.append(made)
     history.reads = reads_of(history.outcomes)
