@@ -69,39 +69,55 @@ class DecisionFeed:
         self._looked_s = 0.0
 
     async def load(self) -> None:
-        """Create the topic if it is missing, and read it to its present end.
+        """Create the topic if it is missing, and read it to its present end; try again while brokers are away.
 
         Raises:
-            BrokerError: it does not succeed within ``decisions.start_timeout_s``.
+            BrokerError: it does not succeed within ``decisions.start_timeout_s``, or no retry can help.
         """
-        kafka, topic = self._settings.kafka, self._reader.topic
-        began_s = time.monotonic()
+        topic, began_s = self._reader.topic, time.monotonic()
+        last: Exception | None = None
         try:
             async with asyncio.timeout(self._settings.decisions.start_timeout_s):
-                await ensure_compacted(kafka, topic, DECISIONS)
-                use_own_decoder()
-                self._consumer = AIOKafkaConsumer(
-                    group_id=None,
-                    enable_auto_commit=False,
-                    auto_offset_reset="earliest",
-                    isolation_level="read_committed",
-                    fetch_max_wait_ms=kafka.fetch_max_wait_ms,
-                    **connection_options(kafka),
-                )
-                await self._consumer.start()
-                await self._take_partitions()
-                ends = await self._consumer.end_offsets(list(self._positions))
-                while any(self._positions[tp] < end for tp, end in ends.items()):
-                    await self._read()
-        except (KafkaError, OSError, TimeoutError) as error:
+                while (last := await self._try_to_load()) is not None:
+                    if isinstance(last, KafkaError) and not last.retriable:
+                        break
+                    _log.warning("decisions_poll_failed", error=type(last).__name__)
+                    await self.close()
+                    await asyncio.sleep(self._settings.kafka.retry_backoff_ms / 1_000)
+        except TimeoutError as error:
+            last = last or error
+        if last is not None:
             message = (
                 f"{topic!r} (kafka.decision_topic) could not be read to its end within "
-                f"{self._settings.decisions.start_timeout_s:g} s (decisions.start_timeout_s): {named(error)}"
+                f"{self._settings.decisions.start_timeout_s:g} s (decisions.start_timeout_s): {named(last)}"
             )
-            raise BrokerError(message) from error
+            raise BrokerError(message) from last
         took_s = round(time.monotonic() - began_s, 1)
         _log.info("decisions_read", topic=topic, subjects=len(self._table), took_s=took_s)
         self._tell()
+
+    async def _try_to_load(self) -> Exception | None:
+        """Read on to the present end; return the error after which somebody may try again."""
+        kafka = self._settings.kafka
+        try:
+            await ensure_compacted(kafka, self._reader.topic, DECISIONS)
+            use_own_decoder()
+            self._consumer = AIOKafkaConsumer(
+                group_id=None,
+                enable_auto_commit=False,
+                auto_offset_reset="earliest",
+                isolation_level="read_committed",
+                fetch_max_wait_ms=kafka.fetch_max_wait_ms,
+                **connection_options(kafka),
+            )
+            await self._consumer.start()
+            await self._take_partitions()
+            ends = await self._consumer.end_offsets(list(self._positions))
+            while any(self._positions[tp] < end for tp, end in ends.items()):
+                await self._read()
+        except (KafkaError, OSError, TimeoutError) as error:
+            return error
+        return None
 
     async def watch(self) -> BaseException:
         """Follow the topic; return the error after which it cannot be read any more."""
@@ -132,11 +148,12 @@ class DecisionFeed:
         numbers = cluster.partitions_for_topic(self._reader.topic) or ()
         known = {TopicPartition(self._reader.topic, number) for number in numbers}
         self._looked_s = time.monotonic()
-        if known <= set(self._positions):
+        if known <= set(self._positions) and self._consumer.assignment():
             return
         self._consumer.assign(sorted(known | set(self._positions)))
-        begins = await self._consumer.beginning_offsets(sorted(known - set(self._positions)))
-        self._positions |= begins
+        added = sorted(known - set(self._positions))
+        if added:
+            self._positions |= await self._consumer.beginning_offsets(added)
         for tp, position in self._positions.items():
             self._consumer.seek(tp, position)
 

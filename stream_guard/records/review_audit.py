@@ -37,7 +37,7 @@ def build_audit_entry(
         at_ms: when the server had the request, Unix time in ms.
         who: the person's pseudonym.
         role: the role of the person's token.
-        what: what was asked for.
+        what: the kind of request.
         item_id: of the item that was named or leased; None where it was none.
         allowed: whether the role may do this.
     """

@@ -55,6 +55,8 @@ class ReviewSettings(Section):
     Tokens have at least 32 characters. Required, and readable by the service alone."""
     follow_interval_s: float = Field(5.0, gt=0)
     """How often ``review serve`` reads the topics on."""
+    quality_days: float = Field(28.0, gt=0)
+    """How far back the figures of quality at ``/metrics`` go, in days, so that they follow a change."""
     text: bool = False
     """Whether items hold the post's text. The review topic then holds personal data: limit who may read it, and for
     how long it is kept. If not, review tools read the text from the post's own topic."""

@@ -46,6 +46,20 @@ def expand(values: str) -> list[float | None]:
 
 
 VERDICTS = "stream_guard_verdicts_total"
+WEEK = 7 * 24 * 60
+"""In minutes."""
+
+
+def drift(figure: str, *, high: float = 0.85) -> tuple[int, dict[str, str]]:
+    """Return a figure whose interval began at 0.9, and ends at ``high`` a week later."""
+    name = f"stream_guard_review_{figure}"
+    labels = 'policy="a",category="S1"'
+    return WEEK + 65, {
+        f'{name}{{{labels},bound="low"}}': f"0.9+0x90 _x{WEEK - 91} 0.7+0x90",
+        f'{name}{{{labels},bound="high"}}': f"0.98+0x90 _x{WEEK - 91} {high}+0x90",
+    }
+
+
 # Of each alert: after how many minutes it fires, over these series.
 FIRES: dict[str, tuple[int, dict[str, str]]] = {
     "StreamGuardDown": (50, {"stream_guard_records_total": "0+1x60"}),
@@ -149,6 +163,9 @@ FIRES: dict[str, tuple[int, dict[str, str]]] = {
             'stream_guard_records_expired_total{topic="posts",cause="past_end"}': "0+0x70",
         },
     ),
+    "StreamGuardPrecisionDrifts": drift("precision"),
+    "StreamGuardRecallDrifts": drift("recall"),
+    "StreamGuardReviewersDisagree": (65, {'stream_guard_review_kappa{policy="a"}': "0.3+0x90"}),
     "StreamGuardRegistryAway": (5, {"stream_guard_registry_waiting_partitions": "2+0x60"}),
     "StreamGuardTransactionsFail": (
         40,
@@ -187,6 +204,9 @@ QUIET = {
     'stream_guard_dead_letter_share{stage="parse"}': "0.01+0x900",
     'stream_guard_dead_letter_consecutive{stage="parse"}': "3+0x900",
     'stream_guard_records_expired_total{topic="posts",cause="retention"}': "0+0x900",
+    'stream_guard_review_precision{policy="a",category="",bound="high"}': "0.95+0x900",
+    'stream_guard_review_precision{policy="a",category="",bound="low"}': "0.85+0x900",
+    'stream_guard_review_kappa{policy="a"}': "0.7+0x900",
     'stream_guard_transactions_total{outcome="committed"}': "0+60x900",
     'stream_guard_transactions_total{outcome="fenced"}': "0+0.5x900",
 }
@@ -218,6 +238,13 @@ def test_an_alert_waits_for_its_time(name: str) -> None:
 @pytest.mark.parametrize("name", FIRES)
 def test_an_alert_is_silent_where_all_is_well(name: str) -> None:
     assert not firing(rule_of(name), store_of(QUIET), 14 * 60 * MINUTE, every_s=300)
+
+
+@pytest.mark.parametrize("figure", ["precision", "recall"])
+def test_a_figure_whose_intervals_overlap_has_not_drifted(figure: str) -> None:
+    minutes, series = drift(figure, high=0.91)
+    rule = rule_of(f"StreamGuard{figure.title()}Drifts")
+    assert not firing(rule, store_of(series), minutes * MINUTE)
 
 
 def test_commits_in_transactions_are_commits() -> None:

@@ -98,7 +98,15 @@ ROUTES: Final[
         None,
         {200: "Audit"},
     ),
-    ("get", "/metrics", "metrics", ROLES, "The same figures for Prometheus.", None, {200: ""}),
+    (
+        "get",
+        "/metrics",
+        "metrics",
+        ROLES,
+        "The figures of the last review.quality_days, for Prometheus.",
+        None,
+        {200: ""},
+    ),
 )
 _COMMON: Final = {400: "Error", 401: "Error", 403: "Error", 413: "Error", 422: "Error"}
 _QUERY: Final = {

@@ -43,9 +43,15 @@ def _rows(
     return rows
 
 
-def report(queue: ReviewQueue) -> dict[str, Any]:
-    """Return the counts of items, the quality by policy and category, and the agreement between people."""
-    reviewed = queue.reviewed()
+def report(queue: ReviewQueue, *, since_ms: int = 0) -> dict[str, Any]:
+    """Return the counts of items, the quality by policy and category, and the agreement between people.
+
+    Args:
+        queue: the queue.
+        since_ms: quality and agreement are of verdicts that were published from then on, Unix time in ms.
+    """
+    reviewed = [pair for pair in queue.reviewed() if pair[0]["created_at"] >= since_ms]
+    sampled = [item for item in queue.sampled() if item["created_at"] >= since_ms]
     made_of = {item["id"]: made for item, made in reviewed}
     said = [
         (
@@ -59,7 +65,7 @@ def report(queue: ReviewQueue) -> dict[str, Any]:
         for item, made in reviewed
     ]
     qualities_found = []
-    for quality in qualities(_rows(queue.sampled(), made_of)):
+    for quality in qualities(_rows(sampled, made_of)):
         figures = {name: getattr(quality, name)._asdict() for name in ("precision", "recall")}
         qualities_found.append({**quality._asdict(), **figures})
     return {"items": queue.counts(), "quality": qualities_found, "agreement": agreement(said)}

@@ -67,6 +67,7 @@ _WHAT: Final[Mapping[str, Asked]] = {
     "audit": "audit",
 }
 _ITEMS_MAX: Final = 500
+_DAY_MS: Final = 86_400_000
 _ENTRIES_MAX: Final = 1_000
 _STATES: Final = ("open", "decided", "withdrawn")
 
@@ -307,7 +308,8 @@ class ReviewServer:
         return _json({"audit": entries})
 
     async def _metrics(self, _request: web.Request) -> web.Response:
-        figures = await asyncio.to_thread(report, self._parts.queue)
+        since_ms = self._now_ms() - round(self._settings.quality_days * _DAY_MS)
+        figures = await asyncio.to_thread(report, self._parts.queue, since_ms=since_ms)
         body = generate_latest(metrics_of(figures))
         return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
 

@@ -316,6 +316,11 @@ async def test_the_figures_are_metrics_too(tmp_path: Path) -> None:
         assert status == 200
         assert 'stream_guard_review_queue{state="decided"} 1.0' in text
         assert 'stream_guard_review_precision{bound="value",category="",policy="spam"} 0.0' in text
+        # The figures follow a change: what is older than review.quality_days is left out.
+        served.clock.advance(29 * 86_400)
+        status, text = await served.ask("GET", "/metrics", "read-only")
+        assert 'stream_guard_review_queue{state="decided"} 1.0' in text
+        assert "stream_guard_review_precision{" not in text
 
 
 @pytest.mark.parametrize(
