@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import typer
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import SettingsError
 from stream_guard.settings import load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = [
     "ConfigOption",
@@ -21,6 +25,7 @@ __all__ = [
     "SlugArgument",
     "ToOption",
     "complete_policy",
+    "refuse_unknown",
 ]
 
 
@@ -49,6 +54,14 @@ def complete_policy(context: typer.Context, incomplete: str) -> list[str]:
     except (OSError, SettingsError):
         return []
     return [slug for slug in found if slug.startswith(incomplete)]
+
+
+def refuse_unknown(option: str, word: str, known: Collection[str]) -> None:
+    """Raise SettingsError where a word is none of those that an option knows; the message names the closest."""
+    if word not in known:
+        meant = did_you_mean(word, known)
+        message = f"{option} {word}: unknown{meant}; use one of: {', '.join(known) or 'none'}"
+        raise SettingsError(message)
 
 
 ConfigOption: TypeAlias = Annotated[

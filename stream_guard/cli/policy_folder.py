@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.store import build_policies, read_policy_files, refuse_errors
 from stream_guard.settings import load_settings
@@ -47,6 +48,8 @@ def load_folder(
 def find_policy(policies: PolicySet, slug: str) -> Policy:
     """Return a policy by its id. Raises PolicyError where there is none."""
     if slug not in policies.policies:
-        message = f"no policy {slug!r}; the folder has: {', '.join(policies.policies) or 'none'}"
+        known = ", ".join(policies.policies) or "none"
+        meant = did_you_mean(slug, policies.policies)
+        message = f"no policy {slug!r}{meant}; the folder has: {known}"
         raise PolicyError(message)
     return policies.policies[slug]

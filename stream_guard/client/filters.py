@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.client.errors import ClientError
 from stream_guard.client.verdicts import SEVERITIES
+from stream_guard.core.english import did_you_mean
 from stream_guard.records.verdict_changes import ALL_POLICIES
 
 if TYPE_CHECKING:
@@ -40,11 +41,17 @@ class Wanted:
             message = "policies and decisions must be lists: write ['name'] instead of 'name'"
             raise ClientError(message)
         if unknown := set(self.decisions or ()) - _DECISIONS:
-            message = f"decisions: unknown {sorted(unknown)}; use any of {sorted(_DECISIONS)}"
+            one = min(unknown)
+            message = (
+                f"decisions: unknown {one!r}{did_you_mean(one, _DECISIONS)}; use any of "
+                f"{', '.join(sorted(_DECISIONS))}"
+            )
             raise ClientError(message)
         if self.severity_min is not None and self.severity_min not in SEVERITIES:
+            meant = did_you_mean(self.severity_min, SEVERITIES)
             message = (
-                f"severity_min: unknown {self.severity_min!r}; use one of {', '.join(SEVERITIES)}"
+                f"severity_min: unknown {self.severity_min!r}{meant}; use one of "
+                f"{', '.join(SEVERITIES)}"
             )
             raise ClientError(message)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.vocabulary import Decision
 from stream_guard.policies.outcomes import Outcome
 
@@ -110,7 +111,11 @@ def check_category_labels(
         if category.label is not None and category.label not in words:
             if code in declared:
                 known = ", ".join(words)
-                message = f"{category.label!r} is not an outcome; use one of: {known}, or declare it under outcomes"
+                meant = did_you_mean(category.label, words)
+                message = (
+                    f"{category.label!r} is not an outcome{meant}; use one of: {known}, or declare "
+                    "it under outcomes"
+                )
                 raise document.error(("categories", code, "label"), message)
             checked[code] = replace(category, label=None)
         elif code in declared:

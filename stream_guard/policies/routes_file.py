@@ -22,6 +22,7 @@ from pydantic import (
     model_validator,
 )
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.policies.routing import Canary, Condition, RouteRule, Routing, Shadow
 
@@ -182,7 +183,7 @@ def read_routes(document: Document, known: Collection[str]) -> Routing:
     for path, slug in routes.named():
         if slug not in known:
             message = (
-                f"no policy {slug!r}; correct it, or add {slug}/policy.md "
+                f"no policy {slug!r}{did_you_mean(slug, known)}; correct it, or add {slug}/policy.md "
                 f"(known: {', '.join(sorted(known))})"
             )
             raise document.error(path, message)

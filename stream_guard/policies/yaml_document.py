@@ -9,12 +9,14 @@ read a bare ``y`` as true, and recurse without a limit.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.text import decode_utf8
 
@@ -94,10 +96,26 @@ class Document:
         if detail["type"] == "extra_forbidden":
             known = ", ".join(model.model_fields)
             known = f" (at the top the keys are: {known})" if len(path) == 1 else ""
-            message = f"unknown key; remove it or correct its spelling{known}"
+            meant = did_you_mean(str(path[-1]), _keys_beside(model, path)) if path else ""
+            message = f"unknown key{meant}; remove it or correct its spelling{known}"
+        elif detail["type"] in ("literal_error", "enum") and isinstance(detail["input"], str):
+            message += did_you_mean(detail["input"], re.findall("'([^']*)'", message))
         elif detail["type"] == "string_type" and isinstance(detail["input"], (bool, int, float)):
             message = f"is {detail['input']!r} to YAML, not text; put it in quotes"
         return str(self.error(path, message))
+
+
+def _keys_beside(model: type[BaseModel], path: _Path) -> list[str]:
+    """Return the keys that a model knows where an unknown one stands; none where no one model is there."""
+    kinds: list[Any] = [model]
+    for part in path[:-1]:
+        inner: list[Any] = []
+        for kind in kinds:
+            field = getattr(kind, "model_fields", {}).get(part)
+            found = [field.annotation] if field is not None else list(get_args(kind))
+            inner += [each for one in found for each in (one, *get_args(one))]
+        kinds = [kind for kind in inner if hasattr(kind, "model_fields") or get_args(kind)]
+    return [name for kind in kinds for name in getattr(kind, "model_fields", {})]
 
 
 def read_yaml(content: bytes, source: str) -> Document:

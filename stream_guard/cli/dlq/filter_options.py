@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from stream_guard.cli.options import refuse_unknown
 from stream_guard.cli.views.dead_letter import offset_range
-from stream_guard.core.errors import SettingsError, dead_letter_reasons
+from stream_guard.core.errors import dead_letter_reasons
 from stream_guard.core.times import time_ms
 from stream_guard.records.dead_letter import DeadLetterFilter
 
@@ -48,11 +49,8 @@ def _make_filter(
     ] = None,
 ) -> DeadLetterFilter:
     """Return the filter that these options describe. Raises SettingsError."""
-    known = dead_letter_reasons()
     for word in reason or ():
-        if word not in known:
-            message = f"--reason {word}: there is no such reason; known: {', '.join(known)}"
-            raise SettingsError(message)
+        refuse_unknown("--reason", word, dead_letter_reasons())
     low, high = (None, None) if offsets is None else offset_range(offsets)
     return DeadLetterFilter(
         reasons=frozenset(reason or ()),

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from stream_guard.cli.dlq.filter_options import with_filter
-from stream_guard.cli.dlq.survey import counts, read_topic, say_counts
+from stream_guard.cli.dlq.survey import counts, read_topic, say_counts, warn_of_unread_topic
 from stream_guard.cli.options import ConfigOption, JsonOption
 from stream_guard.cli.terminal import write_json, write_table
 from stream_guard.cli.views.dead_letter import COLUMNS, Newest, row
@@ -30,7 +30,9 @@ def list_letters(
     The counts include dead letters that --limit leaves out of the list.
     """
     newest = Newest(limit)
-    seen = read_topic(load_settings(config), wanted, newest.add)
+    settings = load_settings(config)
+    seen = read_topic(settings, wanted, newest.add)
+    warn_of_unread_topic(seen, wanted, settings)
     kept = newest.letters()
     if json:
         listed = [{**letter.describe(), "replayed": letter.id in seen.replayed} for letter in kept]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from stream_guard.cli.dlq.filter_options import with_filter
-from stream_guard.cli.dlq.survey import counts, say_counts
+from stream_guard.cli.dlq.survey import counts, say_counts, warn_of_unread_topic
 from stream_guard.cli.options import ConfigOption, JsonOption
 from stream_guard.cli.terminal import count_of, run_quietly, say, show_progress, write_json
 from stream_guard.records.dead_letter import DeadLetterFilter
@@ -50,6 +50,7 @@ def replay(
             )
 
     seen: Survey = run_quietly(send())
+    warn_of_unread_topic(seen, wanted, settings)
     if json:
         write_json({**counts(seen), "sent": seen.sent, "would_send": len(seen.chosen)})
         return

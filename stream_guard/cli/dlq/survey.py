@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from stream_guard.cli.terminal import count_of, run_quietly, say, show_progress
+from stream_guard.cli.terminal import count_of, run_quietly, say, show_progress, warn
+from stream_guard.core.english import did_you_mean
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from stream_guard.records.dead_letter import DeadLetter, DeadLetterFilter
     from stream_guard.settings import Settings
 
-__all__ = ["counts", "read_topic", "say_counts"]
+__all__ = ["counts", "read_topic", "say_counts", "warn_of_unread_topic"]
 
 
 def read_topic(
@@ -42,6 +43,14 @@ def counts(seen: Survey) -> dict[str, Any]:
         "foreign": seen.foreign,
         "not_input": dict(seen.not_input.most_common()),
     }
+
+
+def warn_of_unread_topic(seen: Survey, wanted: DeadLetterFilter, settings: Settings) -> None:
+    """Say on stderr that a topic may be misspelt, if no dead letter is from it and the service does not read it."""
+    topic, known = wanted.topic, settings.kafka.topics
+    if topic is not None and not seen.reasons and known and topic not in known:
+        meant = did_you_mean(topic, known)
+        warn(f"--topic {topic}: not in kafka.topics{meant}, and no dead letter is from it")
 
 
 def say_counts(seen: Survey, shown: int | None = None) -> None:

@@ -65,11 +65,12 @@ def lint(
             count_tokens=token_counter(),
             context=_context(load_settings(config)),
         )
+    except PolicyError as error:
+        findings = _unreadable(str(error))
+    else:
         if slug is not None:
             inside = str(folder / find_policy(policies, slug).id) + os.sep
             findings = [finding for finding in findings if finding.file.startswith(inside)]
-    except PolicyError as error:
-        findings = _unreadable(str(error))
     if output is LintFormat.text:
         _say(findings)
     else:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,7 +15,9 @@ from stream_guard.cli.options import (
     JsonOption,
     ReasonOption,
     ValidDaysOption,
+    refuse_unknown,
 )
+from stream_guard.cli.policy_folder import load_folder
 from stream_guard.cli.review.options import (
     DatabaseOption,
     ItemArgument,
@@ -23,8 +26,11 @@ from stream_guard.cli.review.options import (
     open_desk,
 )
 from stream_guard.cli.terminal import run_quietly, say, write_json
+from stream_guard.core.errors import PolicyError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from stream_guard.records.decision import Decision
 
 _DAY_MS = 86_400_000
@@ -36,6 +42,20 @@ class OutcomeChoice(StrEnum):
     violates = "violates"
     safe = "safe"
     retract = "retract"
+
+
+def _refuse_unknown_category(
+    item: Mapping[str, Any], category: str | None, config: Path | None
+) -> None:
+    """Raise SettingsError where the item's policy is in the folder of policies and has no such category."""
+    try:
+        _, policies = load_folder(None, config, lenient=True)
+    except PolicyError:
+        return  # a reviewer's machine may have no policies
+    policy = policies.policies.get(item["policy"]["id"])
+    if policy is not None and category not in (None, item["verdict"]["category"]):
+        codes = [each.code for each in policy.taxonomy.categories]
+        refuse_unknown("--category", str(category), codes)
 
 
 # Over 60 lines: half of them are the options.
@@ -81,6 +101,8 @@ def decide_item(  # noqa: PLR0913 - the command's options
             await write_decision(desk.settings.kafka, decision)
 
         try:
+            item, _ = desk.queue.held(item_id, person, now)
+            _refuse_unknown_category(item, category, config)
             made: Decision = run_quietly(
                 decide(
                     desk.queue,

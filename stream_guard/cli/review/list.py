@@ -7,15 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from stream_guard.cli.options import ConfigOption, JsonOption
+from stream_guard.cli.options import ConfigOption, JsonOption, refuse_unknown
 from stream_guard.cli.review.options import (
     DatabaseOption,
     OfflineOption,
     PolicyOption,
     StateChoice,
     open_desk,
+    refuse_unknown_policy,
 )
 from stream_guard.cli.terminal import count_of, say, write_json, write_table
+from stream_guard.records.review_item import WHY
 
 _COLUMNS = ("item", "policy", "verdict", "category", "why", "score", "since (UTC)", "content")
 
@@ -25,7 +27,8 @@ def list_items(
     state: Annotated[StateChoice, typer.Option(help="Which items.")] = StateChoice.open,
     policy: PolicyOption = None,
     why: Annotated[
-        str | None, typer.Option(help="Only items with this reason, such as severe or sample.")
+        str | None,
+        typer.Option(metavar="WORD", help=f"Only items with this reason: {', '.join(WHY)}."),
     ] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="List the first N.")] = 20,
     database: DatabaseOption = None,
@@ -34,7 +37,10 @@ def list_items(
     config: ConfigOption = None,
 ) -> None:
     """List verdicts that people should review, most urgent first."""
+    if why is not None:
+        refuse_unknown("--why", why, WHY)
     with open_desk(config, database, offline=offline) as desk:
+        refuse_unknown_policy(desk, policy)
         found = desk.queue.listed(state=state.value, policy=policy, why=why, limit=limit)
         counts = desk.queue.counts()
     if json:

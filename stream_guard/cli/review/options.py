@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
 
 import typer
 
+from stream_guard.cli.options import refuse_unknown
 from stream_guard.cli.terminal import run_quietly, show_progress
 from stream_guard.settings import load_settings
 
@@ -65,6 +66,16 @@ class Desk(NamedTuple):
 def now_ms() -> int:
     """Return the time, Unix time in ms."""
     return time.time_ns() // 1_000_000
+
+
+def refuse_unknown_policy(desk: Desk, policy: str | None) -> None:
+    """Raise SettingsError where neither the database nor the folder of policies has a policy of this id."""
+    if policy is None:
+        return
+    folder = desk.settings.policies.path
+    known = {*desk.queue.policies(), *(file.parent.name for file in folder.glob("*/policy.md"))}
+    if known:
+        refuse_unknown("--policy", policy, sorted(known))
 
 
 @contextlib.contextmanager

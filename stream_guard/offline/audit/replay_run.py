@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import EvidenceError, OperatorError, RecordError, SettingsError
 from stream_guard.kafka.archive import require_archive
 from stream_guard.kafka.ranges import RangeReader
@@ -103,6 +104,7 @@ async def find_verdicts(
     kafka = settings.kafka
     topics = [kafka.verdict_topic, *([kafka.shadow_topic] if kafka.shadow_topic else [])]
     found: dict[str, dict[str, Any]] = {}
+    others: set[str] = set()
     async with RangeReader(kafka, progress) as reader, open_verdicts(settings) as reading:
         for topic in topics:
             async for record in reader.read(await reader.spans(topic, wanted.first, wanted.last)):
@@ -110,6 +112,7 @@ async def find_verdicts(
                 if verdict is None or (wanted.ids and verdict["id"] not in wanted.ids):
                     continue
                 if wanted.policy is not None and verdict["policy"]["id"] != wanted.policy:
+                    others.add(verdict["policy"]["id"])
                     continue
                 found[verdict["id"]] = verdict
                 if len(found) > VERDICTS_MAX:
@@ -119,6 +122,8 @@ async def find_verdicts(
     if missing or not found:
         more = f" and {len(missing) - 1} more ids" if len(missing) > 1 else ""
         what = f"no verdict {missing[0]}{more}" if missing else "no verdict"
+        if wanted.policy is not None:
+            what += f" of the policy {wanted.policy}{did_you_mean(wanted.policy, others)}"
         message = f"{what} in {' and '.join(topics)} on {kafka.bootstrap_servers} in that range"
         raise OperatorError(message)
     return sorted(found.values(), key=lambda one: (*_place(one), one["policy"]["id"]))

@@ -8,8 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream_guard.offline.review.queue import ROLES
 from stream_guard.records.contracts import reader_schema
+from stream_guard.records.review_item import WHY
 
-__all__ = ["BODY_BYTES_MAX", "ROUTES", "ClaimBody", "DecisionBody", "openapi"]
+__all__ = ["BODY_BYTES_MAX", "QUERY", "ROUTES", "ClaimBody", "DecisionBody", "openapi"]
 
 BODY_BYTES_MAX: Final = 16 << 10
 _STRICT: Final = ConfigDict(extra="forbid", frozen=True)
@@ -109,11 +110,11 @@ ROUTES: Final[
     ),
 )
 _COMMON: Final = {400: "Error", 401: "Error", 403: "Error", 413: "Error", 422: "Error"}
-_QUERY: Final = {
+QUERY: Final[dict[str, dict[str, dict[str, Any]]]] = {
     "/v1/items": {
         "state": {"enum": ["open", "decided", "withdrawn"], "default": "open"},
         "policy": {"type": "string"},
-        "why": {"type": "string"},
+        "why": {"enum": list(WHY)},
         "limit": {"type": "integer", "minimum": 1, "maximum": 500, "default": 50},
     },
     "/v1/audit": {
@@ -192,7 +193,7 @@ def _operation(route: tuple[Any, ...]) -> dict[str, Any]:
     _, path, name, roles, summary, body, answers = route
     parameters = [
         {"name": query, "in": "query", "required": False, "schema": schema}
-        for query, schema in _QUERY.get(path, {}).items()
+        for query, schema in QUERY.get(path, {}).items()
     ]
     if "{item_id}" in path:
         schema = {"type": "string"}

@@ -73,6 +73,11 @@ class ReviewQueue:
                     break
         return found
 
+    def policies(self) -> list[str]:
+        """Return the ids of the policies that items are of."""
+        with self._store.transaction() as connection:
+            return sorted(connection.execute(select(items.c.policy_id).distinct()).scalars())
+
     def show(self, item_id: str, person: Person, now_ms: int) -> dict[str, Any]:
         """Return an item, with its decisions where this person may see them: not before a blind review is over.
 

@@ -17,6 +17,7 @@ from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 from pydantic import BaseModel, ValidationError
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import (
     BrokerError,
     NotLeasedError,
@@ -26,6 +27,7 @@ from stream_guard.core.errors import (
 )
 from stream_guard.offline.review.api import (
     BODY_BYTES_MAX,
+    QUERY,
     ROUTES,
     ClaimBody,
     DecisionBody,
@@ -69,7 +71,6 @@ _WHAT: Final[Mapping[str, Asked]] = {
 _ITEMS_MAX: Final = 500
 _DAY_MS: Final = 86_400_000
 _ENTRIES_MAX: Final = 1_000
-_STATES: Final = ("open", "decided", "withdrawn")
 
 
 class Parts(NamedTuple):
@@ -243,13 +244,10 @@ class ReviewServer:
         return web.Response(text="ok\n" if ready else "no\n", status=200 if ready else 503)
 
     async def _list_items(self, request: web.Request) -> web.Response:
-        query = request.query
-        state = query.get("state", "open")
-        if state not in _STATES:
-            return _error(400, f"state: not one of {', '.join(_STATES)}")
+        query = _filters(request, "/v1/items")
         found = await asyncio.to_thread(
             self._parts.queue.listed,
-            state=state,
+            state=query.get("state", "open"),
             policy=query.get("policy"),
             why=query.get("why"),
             limit=_limit(query.get("limit", "50"), _ITEMS_MAX),
@@ -299,7 +297,7 @@ class ReviewServer:
         return _json(await asyncio.to_thread(report, self._parts.queue))
 
     async def _audit(self, request: web.Request) -> web.Response:
-        query = request.query
+        query = _filters(request, "/v1/audit")
         entries = await asyncio.to_thread(
             self._parts.queue.trail,
             item_id=query.get("item_id"),
@@ -363,6 +361,20 @@ def _json(document: object) -> web.Response:
 def _error(status: int, message: str) -> web.Response:
     body = orjson.dumps({"error": message})
     return web.Response(status=status, body=body, content_type="application/json")
+
+
+def _filters(request: web.Request, path: str) -> Mapping[str, str]:
+    """Return a request's query. Raises HTTPBadRequest for a filter or a value that the API does not know."""
+    known = QUERY[path]
+    for name, value in request.query.items():
+        if name not in known:
+            meant = did_you_mean(name, known)
+            raise web.HTTPBadRequest(reason=f"unknown filter{meant}; use any of {', '.join(known)}")
+        words = known[name].get("enum")
+        if words is not None and value not in words:
+            meant = did_you_mean(value, words)
+            raise web.HTTPBadRequest(reason=f"{name}: not one of {', '.join(words)}{meant}")
+    return request.query
 
 
 def _limit(text: str, most: int) -> int:

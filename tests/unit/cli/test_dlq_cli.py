@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from stream_guard.cli.main import app, main
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
+from stream_guard.kafka.dead_letter_reader import Survey
 
 ROOT = Path(__file__).parents[3]
 # Nobody listens on port 9 of loopback, so this fails at once.
@@ -30,9 +31,9 @@ NOBODY = {
         (("replay", "--offsets", "all"), "--offsets all: write A-B"),
         (
             ("list", "--reason", "bogus"),
-            "--reason bogus: there is no such reason; known: cloud_event",
+            "--reason bogus: unknown; use one of: cloud_event",
         ),
-        (("replay", "--reason", "json", "--reason", "x"), "--reason x: there is no such reason"),
+        (("replay", "--reason", "json", "--reason", "x"), "--reason x: unknown"),
     ],
 )
 def test_an_option_that_makes_no_sense_says_how_to_write_it(
@@ -50,6 +51,17 @@ def test_an_option_that_makes_no_sense_says_how_to_write_it(
 )
 def test_what_the_commands_do_not_know_is_a_usage_error(arguments: tuple[str, ...]) -> None:
     assert CliRunner().invoke(app, ["dlq", *arguments]).exit_code == ExitCode.USAGE
+
+
+def test_a_topic_that_may_be_misspelt_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def nothing(*_: object, **__: object) -> Survey:
+        return Survey()
+
+    monkeypatch.setattr("stream_guard.kafka.dead_letter_replay.replay", nothing)
+    settings = NOBODY | {"STREAM_GUARD_KAFKA__TOPICS": '["posts"]'}
+    told = CliRunner().invoke(app, ["dlq", "replay", "--topic", "psots"], env=settings).stderr
+    assert told.startswith("--topic psots: not in kafka.topics (did you mean posts?), and no dead")
+    assert CliRunner().invoke(app, ["dlq", "replay", "--topic", "posts"], env=settings).stderr == ""
 
 
 @pytest.mark.parametrize("command", [("list",), ("show", "posts/0/1"), ("replay",)])
@@ -75,8 +87,15 @@ def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (("policies", "lint", "--format", "sarf"), "'sarf' is not one of 'text', 'json', 'sarif'"),
-        (("classify", "hi", "--effort", "hgh"), "'hgh' is not one of 'low', 'medium', 'high'"),
+        (("policies", "lint", "--format", "sarf"), "'text', 'json', 'sarif' (did you mean sarif?)"),
+        (("classify", "hi", "--effort", "HGH"), "'HGH' is not one of 'low', 'medium', 'high' (did"),
+        (("decide", "x", "saef", "--by", "r"), "'violates', 'safe' (did you mean safe?)"),
+        (("review", "list", "--state", "opne"), "(did you mean open?)"),
+        (("review", "list", "--why", "sevre"), "--why sevre: unknown (did you mean severe?); use"),
+        (("dlq", "list", "--reason", "jsn"), "--reason jsn: unknown (did you mean json?); use one"),
+        (("classify", "hi", "--policy", "dangerous-contnt"), "(did you mean dangerous-content?)"),
+        (("policies", "lint", "dangerous-contnt"), "(did you mean dangerous-content?)"),
+        (("clasify", "hi"), "No such command 'clasify'. Did you mean 'classify'; see"),
         (("policies", "calibrate", "p", "--method", "x"), "'x' is not one of 'platt', 'isotonic'"),
         (("tail", "--limit", "many"), "should be a valid integer"),
     ],

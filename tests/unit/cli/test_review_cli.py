@@ -49,8 +49,19 @@ def test_items_are_listed_shown_and_measured(names: list[str]) -> None:
     assert "spam" in run("stats", "--offline")
 
 
+def test_a_policy_without_items_is_refused_unless_it_is_in_the_folder(
+    names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("STREAM_GUARD_POLICIES__PATH", str(tmp_path))
+    with pytest.raises(SettingsError, match=r"--policy sapm: unknown \(did you mean spam\?\)"):
+        run("list", "--offline", "--policy", "sapm")
+    (tmp_path / "quiet").mkdir()
+    (tmp_path / "quiet" / "policy.md").write_text("No noise.")
+    assert f"{len(names)} open" in run("list", "--offline", "--policy", "quiet")
+
+
 def test_a_decision_is_written_and_closes_the_item(
-    names: list[str], monkeypatch: pytest.MonkeyPatch
+    names: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     written: list[Decision] = []
 
@@ -72,6 +83,15 @@ def test_a_decision_is_written_and_closes_the_item(
     # A refused choice gives the item back.
     run("decide", names[1], "violates", "--action", "remove", "--by", "r-3")
     assert len(written) == 2
+    # The folder has the item's policy, so the category must be one of its own.
+    (tmp_path / "spam").mkdir()
+    (tmp_path / "spam" / "policy.md").write_text("- S1: Advertising\n- S0: Safe\nAnswer 0 or 1.\n")
+    monkeypatch.setenv("STREAM_GUARD_POLICIES__PATH", str(tmp_path))
+    removal = ("violates", "--action", "remove", "--by", "r-4", "--category")
+    with pytest.raises(SettingsError, match="--category S9: unknown; use one of: S1, S0"):
+        run("decide", names[2], *removal, "S9")
+    run("decide", names[2], *removal, "S1")
+    assert len(written) == 3
 
 
 def test_without_a_review_topic_the_message_names_the_setting(

@@ -91,8 +91,16 @@ def test_where_each_thing_stands_is_kept(what: str, value: str, place: tuple[str
 @pytest.mark.parametrize(
     ("yaml", "line", "wanted"),
     [
-        ("effort: low\nefort: low", 2, "efort: unknown key"),
-        ("labels: {violates: X, saef: Y}", 1, "saef: unknown key"),
+        ("effort: low\nefort: low", 2, "efort: unknown key (did you mean effort?)"),
+        ("labels: {violates: X, saef: Y}", 1, "saef: unknown key (did you mean safe?)"),
+        (
+            "categories:\n  S1: {severty: high}",
+            2,
+            "S1.severty: unknown key (did you mean severity?)",
+        ),
+        ("limits:\n- {acton: a, actions_max: 5}", 2, "acton: unknown key (did you mean action?)"),
+        ("outcomes:\n  A: {decison: safe}", 2, "decison: unknown key (did you mean decision?)"),
+        ("effort: hgih", 1, "'low', 'medium' or 'high' (did you mean high?)"),
         ("version: 1.0", 1, "put it in quotes"),
         ("version: 'a b'", 1, "match pattern"),
         ("effort: extreme", 1, "'low', 'medium' or 'high'"),

@@ -322,7 +322,11 @@ def test_snapshot_refuses_a_route_to_nothing() -> None:
             5,
             "no policy 'zz'",
         ),
-        ("default: [a]\nrules:\n- name: x\n  when: {tenat: a}\n  policies: [a]", 4, "unknown key"),
+        (
+            "default: [a]\nrules:\n- name: x\n  when: {tenat: a}\n  policies: [a]",
+            4,
+            "unknown key (did you mean tenant?)",
+        ),
         (
             "default: [a]\nrules:\n- name: x\n  when: {field: {x: 1}}\n  policies: [a]",
             4,

@@ -149,6 +149,24 @@ def check(document: dict[str, Any], kind: str, answer: Any) -> None:  # noqa: AN
     Draft202012Validator(schema).validate(answer)
 
 
+@pytest.mark.parametrize(
+    ("query", "says"),
+    [
+        ("state=opne", "state: not one of open, decided, withdrawn (did you mean open?)"),
+        ("why=sevre", "(did you mean severe?)"),
+        ("polcy=spam", "unknown filter (did you mean policy?); use any of state, policy, why"),
+        ("limit=0", "limit: not a number from 1 to 500"),
+    ],
+)
+async def test_a_filter_that_the_api_does_not_know_is_refused(
+    query: str, says: str, tmp_path: Path
+) -> None:
+    async with serving(tmp_path) as served:
+        status, answer = await served.ask("GET", f"/v1/items?{query}")
+        assert status == 400
+        assert says in answer["error"]
+
+
 async def test_a_reviewer_leases_decides_and_the_answers_are_as_described(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         status, listed = await served.ask("GET", "/v1/items?limit=3")
