@@ -11,6 +11,7 @@ Unknown names are errors, and no message shows a secret.
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from pathlib import Path  # noqa: TC003 - part of a public signature
 
@@ -27,10 +28,10 @@ from stream_guard.settings.actions import ActionLimit, ActionsSettings
 from stream_guard.settings.decisions import DecisionsSettings
 from stream_guard.settings.faults import (
     ConfigFile,
-    did_you_mean,
     env_name,
     explain,
     explain_malformed_json,
+    explain_unknown_variable,
 )
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
@@ -131,8 +132,7 @@ class Settings(BaseSettings):
         needing = sorted(forms.intersection(REGISTRY_FORMATS))
         if needing and self.registry.url is None:
             raise ValueError(
-                f"registry.url ({env_name('registry', 'url')}) is required with post.format {needing[0]}: the "
-                "registry has the schemas of the records"
+                f"registry.url is required with post.format {needing[0]}: the registry has the schemas of the records"
             )
         if self.output.format == "avro":
             self._check_avro()
@@ -151,8 +151,8 @@ class Settings(BaseSettings):
     def _check_avro(self) -> None:
         if self.registry.url is None:
             raise ValueError(
-                f"registry.url ({env_name('registry', 'url')}) is required with output.format avro: the registry keeps "
-                "the schemas of verdicts and dead letters"
+                "registry.url is required with output.format avro: the registry keeps the schemas of verdicts and "
+                "dead letters"
             )
         if self.kafka.cloudevents_mode != "binary":
             raise ValueError(
@@ -179,13 +179,25 @@ def load_settings(config: Path | None = None) -> Settings:
 
 def _read(config: Path) -> ConfigFile:
     try:
-        text = config.read_text("utf-8")
+        # Some editors begin a file with a byte order mark.
+        text = config.read_text("utf-8-sig")
         return ConfigFile(config, text, tomllib.loads(text))
     except OSError as error:
         message = f"--config {config}: {error.strerror or error}"
         raise SettingsError(message) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        message = f"--config {config}: not TOML: {error}"
+    except UnicodeDecodeError as error:
+        message = (
+            f"--config {config}: not TOML: not UTF-8 at byte {error.start}; save the file as UTF-8"
+        )
+        raise SettingsError(message) from error
+    except tomllib.TOMLDecodeError as error:
+        place = re.search(r" \(at line (\d+), column (\d+)\)$", str(error))
+        at, what = (f":{place[1]}", str(error)[: place.start()]) if place else ("", str(error))
+        column = f" at column {place[2]}" if place else ""
+        message = (
+            f"--config {config}{at}: not TOML: {what}{column}; write name = value under [section], "
+            'texts as "text", lists as ["a", "b"]'
+        )
         raise SettingsError(message) from error
 
 
@@ -196,9 +208,4 @@ def _refuse_unknown_environment() -> None:
             continue
         section = name.upper().removeprefix(ENV_PREFIX).split(DELIMITER, 1)[0].lower()
         if section not in Settings.model_fields:
-            known = list(Settings.model_fields)
-            message = (
-                f"{name}: unknown section {section!r}{did_you_mean(section, known)} (known: {', '.join(known)}); "
-                f"names look like {env_name('kafka', 'group_id')}"
-            )
-            raise SettingsError(message)
+            raise SettingsError(explain_unknown_variable(name, Settings))

@@ -6,44 +6,63 @@ import json
 import os
 import re
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, get_args, get_origin
 
 from pydantic import BaseModel
+from pydantic_core import PydanticUndefined, to_jsonable_python
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.settings.section import DELIMITER, ENV_PREFIX
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
     from pydantic import ValidationError
 
-__all__ = ["ConfigFile", "did_you_mean", "env_name", "explain", "explain_malformed_json"]
+__all__ = [
+    "ConfigFile",
+    "env_name",
+    "example_of",
+    "explain",
+    "explain_malformed_json",
+    "explain_unknown_variable",
+]
 
 _EXAMPLES: Final[dict[str, str]] = {
     "kafka.topics": '["posts"]',
+    "kafka.dead_letter_headers": '["connect"]',
     "kafka.security": '{"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "u", "password": "p"}',
     "engine.extra": '{"enable_chunked_prefill": true}',
     "cascade.ladder": '[{"effort": "medium", "reasoning_tokens_max": 1024}]',
     "cascade.tiers": '["duplicates", "safeguard"]',
-    "cascade.uncertain_band": "[0.2, 0.8]",
+    "actions.limits": '[{"action": "remove", "window": "hour", "actions_max": 100}]',
     "registry.url": "https://registry:8081",
+    "review.sample": '{"*": {"safe": 0.01}}',
     "policies.path": "/etc/stream-guard/policies",
     "post.text": "/message/body",
+    "post.topics": '{"comments": {"text": "/body"}}',
+    "post.where": '{"/kind": ["comment"]}',
+    "post.deletes": '{"/type": ["deleted"]}',
     "cascade.classifier": "builtin:toxicity",
 }
 _PART: Final = r"""(?:"[^"]*"|'[^']*'|[\w-]+)"""
 _DOTTED: Final = rf"({_PART}(?:\s*\.\s*{_PART})*)"
-_HEADER: Final = re.compile(rf"\s*\[{{1,2}}\s*{_DOTTED}\s*\]{{1,2}}\s*(?:#.*)?")
+_HEADER: Final = re.compile(rf"\s*(\[{{1,2}})\s*{_DOTTED}\s*\]{{1,2}}\s*(?:#.*)?")
 _KEY: Final = re.compile(rf"\s*{_DOTTED}\s*=")
 _WANTED: Final[dict[str, str]] = {
     "tuple_type": "Input should be a list",
     "list_type": "Input should be a list",
     "dict_type": "Input should be a table",
     "model_type": "Input should be a table",
+    "path_type": "Input should be a path, as text",
 }
 """In the words of TOML and JSON, where pydantic's are of Python."""
+_UNITS: Final = {"ms": "milliseconds", "s": "seconds", "bytes": "bytes", "tokens": "tokens"}
+_UNIT: Final = re.compile(rf"_({'|'.join(_UNITS)})(?:_max|_min)?$")
+_QUOTED: Final = re.compile("'([^']*)'")
+_IN_LIST_MIN: Final = 2  # a section, and a list or a table in it
+_SETTING: Final = re.compile(r"\b[a-z_]+(?:\.[a-z_]+)+\b")
 
 
 @dataclass(slots=True, frozen=True)
@@ -62,35 +81,48 @@ class ConfigFile:
 
     def line_of(self, names: Sequence[str]) -> int | None:
         """Return the line, from 1, that sets a setting or the innermost table around it; None where none does."""
-        wanted = tuple(name for name in names if not name.isdigit())
+        wanted = tuple(name.casefold() for name in names)
         inside: tuple[str, ...] = ()
+        tables: dict[tuple[str, ...], int] = {}  # how many of each list of tables have begun
         found: int | None = None
         depth = 0
         for number, line in enumerate(self.text.splitlines(), 1):
             if header := _HEADER.fullmatch(line):
-                here = inside = _split(header[1])
+                here = inside = _placed(_split(header[2]), tables, is_list=header[1] == "[[")
             elif key := _KEY.match(line):
                 here = (*inside, *_split(key[1]))
             else:
                 continue
+            if header and header[1] == "[[" and here[:-1] == wanted and found is None:
+                found = number
             if len(here) > depth and here == wanted[: len(here)]:
                 found, depth = number, len(here)
         return found
 
 
 def _split(key: str) -> tuple[str, ...]:
-    return tuple(part.strip("\"'") for part in re.findall(_PART, key))
+    return tuple(part.strip("\"'").casefold() for part in re.findall(_PART, key))
+
+
+def _placed(
+    names: tuple[str, ...], tables: dict[tuple[str, ...], int], *, is_list: bool
+) -> tuple[str, ...]:
+    """Return the path of a header, with the index of each table that is in a list of tables."""
+    path: tuple[str, ...] = ()
+    for name in names[:-1]:
+        path = (*path, name)
+        if path in tables:
+            path = (*path, str(tables[path] - 1))
+    path = (*path, names[-1])
+    if is_list:
+        tables[path] = tables.get(path, 0) + 1
+        path = (*path, str(tables[path] - 1))
+    return path
 
 
 def env_name(*path: str) -> str:
     """Return the environment's name of a setting: ``("kafka", "topics")`` -> ``STREAM_GUARD_KAFKA__TOPICS``."""
     return ENV_PREFIX + DELIMITER.join(part.upper() for part in path)
-
-
-def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` (did you mean NAME?)`` for the known name that is most similar, or nothing."""
-    found = get_close_matches(name.lower(), list(known), n=1)
-    return f" (did you mean {found[0]}?)" if found else ""
 
 
 def explain(error: ValidationError, root: type[BaseModel], config: ConfigFile) -> str:
@@ -102,21 +134,66 @@ def explain(error: ValidationError, root: type[BaseModel], config: ConfigFile) -
         config: the file that some of them come from.
     """
     lines = []
-    for item in error.errors(include_url=False, include_input=False):
+    for item in error.errors(include_url=False):
         path = tuple(str(part) for part in item["loc"])
+        what = _WANTED.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+        if not path:
+            lines.append(_explain_together(what, root, config))
+            continue
         place = _place(path, config)
         if item["type"] == "extra_forbidden":
             known = list(_table_at(root, path[:-1]).model_fields)
-            meant = did_you_mean(path[-1], known)
+            meant = did_you_mean(path[-1], known) or _of_another_section(path[-1], root)
             lines.append(f"{place}: unknown setting{meant}; known here: {', '.join(known)}")
             continue
-        what = _WANTED.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-        dotted = ".".join(path)
-        example = next(
-            (f"; for example {v}" for k, v in _EXAMPLES.items() if dotted.startswith(k)), None
-        )
-        lines.append(f"{place}: {what}{example or _default_example(root, path)}")
+        if item["type"] == "literal_error" and isinstance(item["input"], str):
+            # Only a known word is shown.
+            what += did_you_mean(item["input"], _QUOTED.findall(what))
+        if item["type"].startswith(("int_", "float_")) and (unit := _UNIT.search(path[-1])):
+            what += f"; it is a number of {_UNITS[unit[1]]}, without a unit"
+        example = None if "for example" in what else example_of(root, path)
+        lines.append(f"{place}: {what}" + (f"; for example {example}" if example else ""))
     return "\n".join(lines)
+
+
+def _explain_together(what: str, root: type[BaseModel], config: ConfigFile) -> str:
+    """Return the line of a fault of several settings, with the places of those that are set."""
+    named = [tuple(name.split(".")) for name in dict.fromkeys(_SETTING.findall(what))]
+    named = [path for path in named if _kind_at(root, path) is not None]
+    places = [place for path in named if (place := _set_at(path, config)) is not None]
+    if config.path is None and named:
+        what += f"; set {' or '.join(env_name(*path) for path in named)}"
+    return f"{', '.join(places) or 'settings'}: {what}"
+
+
+def _of_another_section(name: str, root: type[BaseModel]) -> str:
+    found = [f"{section}.{name}" for section, one in _sections(root) if name in one.model_fields]
+    return f" (did you mean {' or '.join(found)}?)" if found else ""
+
+
+def _sections(root: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
+    for section, each in root.model_fields.items():
+        if isinstance(each.annotation, type) and issubclass(each.annotation, BaseModel):
+            yield section, each.annotation
+
+
+def explain_unknown_variable(name: str, root: type[BaseModel]) -> str:
+    """Return what is wrong with a variable of the environment that names no section."""
+    rest = name.upper().removeprefix(ENV_PREFIX)
+    section = rest.split(DELIMITER, 1)[0].lower()
+    known = list(root.model_fields)
+    variables = {
+        f"{each}{DELIMITER}{one}".upper() for each, of in _sections(root) for one in of.model_fields
+    }
+    ends = [each for each in variables if each.endswith(DELIMITER + rest.lstrip("_"))]
+    meant = did_you_mean(section, known)
+    if DELIMITER not in rest.lstrip("_") and not meant:
+        meant = did_you_mean(ends[0] if len(ends) == 1 else rest, variables)
+        meant = meant.replace("mean ", f"mean {ENV_PREFIX}")
+    return (
+        f"{name}: unknown section {section!r}{meant} (known: {', '.join(known)}); "
+        f"names look like {env_name('kafka', 'group_id')}"
+    )
 
 
 def explain_malformed_json(root: type[BaseModel], fault: str) -> str:
@@ -127,19 +204,22 @@ def explain_malformed_json(root: type[BaseModel], fault: str) -> str:
             continue
         path = name.upper().removeprefix(ENV_PREFIX).lower().split(DELIMITER.lower())
         kind = _kind_at(root, path)
-        if kind is None or not (
-            {tuple, list, dict} & {get_origin(one) for one in (kind, *get_args(kind))}
-        ):
+        if kind is None or not _is_json(kind):
             continue
         try:
             json.loads(value)
         except ValueError as error:
-            example = _EXAMPLES.get(".".join(path), _EXAMPLES["kafka.topics"])
             lines.append(
                 f"{'.'.join(path)} ({name}): not JSON: {error}; lists and tables are JSON in the environment, "
-                f"for example {name}='{example}'"
+                f"for example {name}='{example_of(root, path)}'"
             )
     return "\n".join(lines) or fault
+
+
+def _is_json(kind: Any) -> bool:  # noqa: ANN401 -- an annotation of any form
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return True
+    return bool({tuple, list, dict} & {get_origin(one) for one in (kind, *get_args(kind))})
 
 
 def _kind_at(root: type[BaseModel], path: Sequence[str]) -> Any:  # noqa: ANN401 -- an annotation of any form
@@ -154,19 +234,39 @@ def _kind_at(root: type[BaseModel], path: Sequence[str]) -> Any:  # noqa: ANN401
 
 def _place(path: tuple[str, ...], config: ConfigFile) -> str:
     """Return where a value comes from: the variable, else the file and line, and the setting's name."""
-    dotted = ".".join(path) or "settings"
+    place = _set_at(path, config)
+    if place is not None:
+        return place
+    dotted = ".".join(path)
+    return f"{dotted} ({env_name(*path)})" if config.path is None else dotted
+
+
+def _set_at(path: tuple[str, ...], config: ConfigFile) -> str | None:
+    """Return the variable or the file and line that sets a value, and its name; None where it is a default."""
+    dotted = ".".join(path)
     variables = {name.upper(): name for name in os.environ}
     for length in range(len(path), 0, -1):
-        if (name := variables.get(env_name(*path[:length]))) is not None:
+        name = variables.get(env_name(*path[:length]))
+        if name is not None and (
+            length == len(path) or _holds(os.environ[name], path[length].casefold())
+        ):
             return f"{dotted} ({name})"
+    below = [name for each, name in variables.items() if each.startswith(env_name(*path, ""))]
     line = config.line_of(path)
-    below = env_name(*path[:1]) + DELIMITER
-    if line is not None and not (
-        len(path) == 1 and any(name.startswith(below) for name in variables)
-    ):
-        return f"{config.path}:{line}: {dotted}"
-    # Several settings are at fault together, or a default is.
-    return f"{dotted} ({env_name(*path)})" if path and config.path is None else dotted
+    if below and (line is None or len(path) == 1):
+        return f"{dotted} ({', '.join(sorted(below))})" if len(path) > 1 else dotted
+    return None if line is None else f"{config.path}:{line}: {dotted}"
+
+
+def _holds(value: str, part: str) -> bool:
+    """Return whether the JSON of a variable has this name or index; so it, not the file, is at fault."""
+    try:
+        document = json.loads(value)
+    except ValueError:
+        return True
+    if isinstance(document, list):
+        return part.isdecimal() and int(part) < len(document)
+    return not isinstance(document, dict) or part in map(str.casefold, document)
 
 
 def _table_at(root: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
@@ -181,14 +281,24 @@ def _table_at(root: type[BaseModel], path: Sequence[str]) -> type[BaseModel]:
     return found
 
 
-def _default_example(root: type[BaseModel], path: tuple[str, ...]) -> str:
-    field_found: Any = None
+def example_of(root: type[BaseModel], path: Sequence[str]) -> str | None:
+    """Return an example of a setting as the environment takes it: one of ours, else its default; None without one."""
+    if (example := _EXAMPLES.get(".".join(path))) is not None:
+        return example
+    found: Any = None
     fields: Any = root.model_fields
-    for part in path:
-        field_found = fields.get(part)
-        if field_found is None:
-            return ""
-        fields = getattr(field_found.annotation, "model_fields", {})
-    if field_found is None or isinstance(field_found.default, BaseModel):
-        return ""
-    return "" if field_found.default in (None, "", ()) else f"; for example {field_found.default}"
+    for length, part in enumerate(path):
+        found = fields.get(part)
+        if found is None:  # a name or an index in a list or a table
+            return None if length < _IN_LIST_MIN else example_of(root, path[:length])
+        fields = getattr(found.annotation, "model_fields", {})
+    # Of a section the first setting that has an example.
+    for name in fields:
+        inner = example_of(root, (*path, name))
+        if inner is not None:
+            quoted = inner if inner[:1] in '[{"' else json.dumps(inner)
+            return f'{{"{name}": {quoted}}}'
+    default = None if found is None else found.default
+    if default is PydanticUndefined or default in (None, "", ()):
+        return None
+    return default if isinstance(default, str) else json.dumps(to_jsonable_python(default))

@@ -25,7 +25,7 @@ class EngineSettings(Section):
     scripted_violates: str = Field("[violates]", min_length=1)
     """With ``scripted``: a post whose text contains this word violates, in the policy's first violating category; any
     other post is safe. Its verdicts name ``scripted`` as their model."""
-    model: str = "openai/gpt-oss-safeguard-20b"
+    model: str = Field("openai/gpt-oss-safeguard-20b", min_length=1)
     """The model: a folder, a name on the Hugging Face hub, or ``demo`` for the tiny model in this package."""
     revision: str | None = None
     """The model's revision; pin it to keep the same weights and tokenizer."""

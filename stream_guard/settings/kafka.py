@@ -78,7 +78,7 @@ class SecuritySettings(Section):
 class KafkaSettings(Section):
     """The brokers, the topics and the consumer group."""
 
-    bootstrap_servers: str = "localhost:9092"
+    bootstrap_servers: str = Field("localhost:9092", min_length=1)
     """The first brokers to connect to, as ``host:port[,host:port...]``."""
     topics: tuple[str, ...] = ()
     """The topics to read. Set either this or ``topic_pattern``."""

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_origin
 
 import pytest
+from pydantic import BaseModel
 
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.settings import SecuritySettings, Settings, env_name, load_settings
+from stream_guard.settings.faults import example_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,6 +55,41 @@ def test_names_in_the_environment() -> None:
             ["unknown section 'kafko' (did you mean kafka?)", "kafka, post, policies"],
         ),
         ("STREAM_GUARD_TOPICS", "[]", ["unknown section 'topics'", "STREAM_GUARD_KAFKA__GROUP_ID"]),
+        (
+            "STREAM_GUARD_KAFKA_TOPICS",
+            "[]",
+            ["unknown section 'kafka_topics' (did you mean STREAM_GUARD_KAFKA__TOPICS?)"],
+        ),
+        ("STREAM_GUARD_BOOTSTRAP_SERVERS", "a:1", ["mean STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS?"]),
+        ("STREAM_GUARD_KAFKA", "topics", ["kafka (STREAM_GUARD_KAFKA): not JSON", "='{"]),
+        (
+            "STREAM_GUARD_KAFKA__SECURITY",
+            "protocol=SSL",
+            ["kafka.security (STREAM_GUARD_KAFKA__SECURITY): not JSON", '"protocol": "SASL_SSL"'],
+        ),
+        ("STREAM_GUARD_KAFKA__TOPICS__0", "a", ["kafka.topics (STREAM_GUARD_KAFKA__TOPICS__0): "]),
+        ("STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS", "", ["kafka.bootstrap_servers", "at least 1"]),
+        ("STREAM_GUARD_ENGINE__MODEL", "", ["engine.model", "at least 1"]),
+        (
+            "STREAM_GUARD_BATCHING__AGE_MAX_MS",
+            "2s",
+            ["a number of milliseconds, without a unit; for example 20"],
+        ),
+        ("STREAM_GUARD_DELIVERY__DRAIN_TIMEOUT_S", "25 s", ["seconds, without a unit"]),
+        ("STREAM_GUARD_DELIVERY__MODE", "exactly-once", ["(did you mean exactly_once?)"]),
+        (
+            "STREAM_GUARD_DELIVERY__DRAIN_TIMEOUT_S",
+            "900",
+            [
+                "delivery.drain_timeout_s (STREAM_GUARD_DELIVERY__DRAIN_TIMEOUT_S): kafka.rebalance",
+                "; set STREAM_GUARD_KAFKA__REBALANCE_TIMEOUT_MS or STREAM_GUARD_DELIVERY__DRAIN",
+            ],
+        ),
+        (
+            "STREAM_GUARD_POST__FORMAT",
+            "avro",
+            ["post.format (STREAM_GUARD_POST__FORMAT): registry"],
+        ),
         ("stream_guard_kafko__x", "1", ["stream_guard_kafko__x", "unknown section"]),
         (
             "STREAM_GUARD_KAFKA__TOPIC",
@@ -72,7 +109,7 @@ def test_names_in_the_environment() -> None:
         ("STREAM_GUARD_BATCHING__SIZE_MAX", "0", ["batching.size_max", "for example 64"]),
         ("STREAM_GUARD_ENGINE__EFFORT", "huge", ["engine.effort", "'low', 'medium' or 'high'"]),
         ("STREAM_GUARD_ENGINE__PROMPT_DATE", "today", ["engine.prompt_date", "2025-01-01"]),
-        ("STREAM_GUARD_POST__TEXT", "text", ["post.text", "/message/body"]),
+        ("STREAM_GUARD_POST__TEXT", "text", ["post.text", "for example /author/country"]),
         ("STREAM_GUARD_POST__TEXT", "[]", ["post.text", "list is empty"]),
         ("STREAM_GUARD_POST__TEXT", '["/a", 1]', ["post.text", "nor a list of them"]),
         ("STREAM_GUARD_POST__TEXT", '["/a", "/~2"]', ["post.text", "'/~2' is not a JSON pointer"]),
@@ -184,7 +221,42 @@ def test_the_environment_wins_over_the_file_name_by_name(
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        (b"[kafka\n", "not TOML"),
+        (b"\n[kafka\n", "guard.toml:2: not TOML"),
+        (
+            b"[kafka]\ngroup_id = a\n",
+            "guard.toml:2: not TOML: Invalid value at column 12; write name",
+        ),
+        (b"kafka:\n  topics: [posts]\n", "guard.toml:1: not TOML"),
+        (b"[Kafka]\nGroupId = 1\n", ":2: kafka.GroupId: unknown setting (did you mean group_id?)"),
+        (
+            b'topics = ["posts"]\n',
+            ":1: topics: unknown setting (did you mean kafka.topics or post.",
+        ),
+        (
+            b"[engine]\ngroup_id = 'a'\n",
+            ":2: engine.group_id: unknown setting (did you mean kafka.",
+        ),
+        (b"[[kafka]]\ngroup_id = 'a'\n", ":1: kafka: Input should be a table"),
+        (
+            b"[[cascade.ladder]]\neffort = 'medium'\n[[cascade.ladder]]\ntop_p = 1\nefort = 'high'\n",
+            ":5: cascade.ladder.1.efort: unknown setting (did you mean effort?)",
+        ),
+        (
+            b"[policies]\npath = 3\n",
+            ":2: policies.path: Input should be a path, as text; for example /",
+        ),
+        (b"[decisions]\nroles = 'lead'\n", '; for example ["reviewer", "lead", "system"]'),
+        (b"[decisions]\nenabled = 'yep'\n", "for example false"),
+        (
+            b"[delivery]\ndrain_timeout_s = true\n",
+            ":2: delivery.drain_timeout_s: Input should be a num",
+        ),
+        (b"[http]\nport = true\n", ":2: http.port: Input should be a number, not true or false"),
+        (
+            b"[delivery]\nmode = 'exactly_once'\ndrain_timeout_s = 900\n",
+            ":3: delivery.drain_timeout_s: kafka.rebalance_timeout_ms must exceed",
+        ),
+        (b"[post]\nformat = 'avro'\n", ":2: post.format: registry.url is required"),
         (b'[kafka]\nclient_id = "\xff"\n', "not TOML"),
         (
             b"[kafka]\ngroupid = 1\n",
@@ -213,6 +285,41 @@ def test_a_bad_file_is_named(tmp_path: Path, content: bytes, says: str) -> None:
     assert "STREAM_GUARD_" not in message
     if "not TOML" in says:
         assert str(file) in message
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    file = tmp_path / "guard.toml"
+    file.write_text('[kafka]\ngroup_id = "a"\n', "utf-8-sig")
+    assert load_settings(file).kafka.group_id == "a"
+
+
+def test_a_mistake_in_the_file_is_the_files_though_a_variable_sets_its_section(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "guard.toml"
+    file.write_text("[kafka]\ngroupid = 1\n")
+    monkeypatch.setenv("STREAM_GUARD_KAFKA", '{"topics": ["a"]}')
+    assert refused(file).startswith(f"{file}:2: kafka.groupid: unknown setting")
+    monkeypatch.setenv("STREAM_GUARD_KAFKA", '{"groupid": 1}')
+    assert refused(file).startswith("kafka.groupid (STREAM_GUARD_KAFKA): unknown setting")
+
+
+def test_every_list_and_table_has_an_example_that_is_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    def check(model: type[BaseModel], path: tuple[str, ...]) -> None:
+        for name, field in model.model_fields.items():
+            kind = field.annotation
+            here = (*path, name)
+            if isinstance(kind, type) and issubclass(kind, BaseModel):
+                check(kind, here)
+            if get_origin(kind) not in {tuple, dict}:
+                continue
+            example = example_of(Settings, here)
+            assert example is not None, here
+            with monkeypatch.context() as patch:
+                patch.setenv(env_name(*here), example)
+                load_settings()
+
+    check(Settings, ())
 
 
 def test_a_file_that_is_not_there_or_a_folder_is_named(tmp_path: Path) -> None:
