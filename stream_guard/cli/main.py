@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
@@ -21,6 +22,7 @@ from stream_guard.cli.dlq.show import show as show_letter
 from stream_guard.cli.doctor import doctor
 from stream_guard.cli.eval import evaluate
 from stream_guard.cli.export.dsa import dsa
+from stream_guard.cli.help_texts import Command, Group, show_help_whole
 from stream_guard.cli.policies.attack import attack
 from stream_guard.cli.policies.calibrate import calibrate
 from stream_guard.cli.policies.diff import diff
@@ -42,6 +44,7 @@ from stream_guard.cli.run import run
 from stream_guard.cli.studio import studio
 from stream_guard.cli.tail import tail
 from stream_guard.cli.terminal import say, say_error
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 
@@ -54,6 +57,7 @@ _AUTHOR: Final = "Write and try policies"
 _RUN: Final = "Run the service"
 _OPERATE: Final = "Operate the service"
 _AUDIT: Final = "Audit and report"
+_NO_CHOICE: Final = re.compile(r"'([^']*)' is not one of (.+)")
 
 
 class _Command(NamedTuple):
@@ -134,6 +138,7 @@ _EXPORT: Final = (
 )
 
 app = typer.Typer(
+    cls=Group,
     name="stream-guard",
     help="Judge a stream of posts under written policies: posts come in from Kafka, verdicts go out.",
     epilog="Exit codes: "
@@ -168,13 +173,12 @@ def _main(
 
 def _add(target: typer.Typer, commands: Sequence[_Command]) -> None:
     for name, function, example, task in commands:
-        target.command(name, epilog=f"Example: stream-guard {example}", rich_help_panel=task)(
-            function
-        )
+        epilog = f"Example: stream-guard {example}"
+        target.command(name, cls=Command, epilog=epilog, rich_help_panel=task)(function)
 
 
 def _add_group(name: str, text: str, commands: Sequence[_Command], task: str) -> None:
-    group = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False)
+    group = typer.Typer(cls=Group, no_args_is_help=True, pretty_exceptions_enable=False)
     # A callback keeps a group of one command a group.
     group.callback()(lambda: None)
     _add(group, commands)
@@ -203,6 +207,7 @@ def main() -> None:
     # An error names what a library warned of; `run` sets up logs of its own.
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    show_help_whole()
     try:
         sys.exit(app(standalone_mode=False) or ExitCode.CLEAN)
     except TyperException as error:
@@ -219,7 +224,9 @@ def _say_usage(error: TyperException) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         return  # the help is printed already, and the class is private
     command = getattr(getattr(error, "ctx", None), "command_path", "stream-guard")
-    message = error.format_message().rstrip(".").replace("Value error, ", "")
+    message = error.format_message().rstrip(".?").replace("Value error, ", "")
+    if choice := _NO_CHOICE.search(message):
+        message += did_you_mean(choice[1], re.findall("'([^']*)'", choice[2]))
     say_error(f"{message}; see {command} --help")
 
 

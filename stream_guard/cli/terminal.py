@@ -39,6 +39,7 @@ __all__ = [
     "say_error",
     "say_in_place",
     "say_unfinished",
+    "shorten",
     "show_progress",
     "show_status",
     "stdout_kept_clean",
@@ -62,6 +63,8 @@ _UNSAFE_IN_JSON: Final = re.compile(
 )
 
 _out = Console(highlight=False, markup=False, emoji=False)
+# Rich bounds a table's width by that of its console, which is 80 columns where there is no terminal.
+_wide = Console(highlight=False, markup=False, emoji=False, width=_UNBOUNDED, height=25)
 _err = Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
@@ -104,7 +107,7 @@ def say_error(message: str) -> None:
 
 def say_in_place(line: str) -> None:
     """Print a line that the next one overwrites, at a terminal; print nothing elsewhere."""
-    if _out.is_terminal:
+    if at_terminal():
         sys.stdout.write(f"\r{visible_line(line)}\r")
         sys.stdout.flush()
 
@@ -112,6 +115,14 @@ def say_in_place(line: str) -> None:
 def say_unfinished(text: str) -> None:
     """Print text to stdout without ending the line."""
     _out.print(visible(text), end="", soft_wrap=True)
+
+
+def shorten(text: str, characters: int) -> str:
+    """Return a text on one line: cut to so many characters at a terminal, and whole in a pipe or a file."""
+    line = " ".join(text.split())
+    if len(line) <= characters or not at_terminal():
+        return line
+    return line[: characters - 1] + "…"
 
 
 def table_of(
@@ -139,7 +150,7 @@ def write_table(
 ) -> None:
     """Print a table: at a terminal it folds long cells, in a pipe or a file each row is one line."""
     table = table_of(columns, rows, right=right)
-    _out.print(table, width=None if _out.is_terminal else _UNBOUNDED)
+    (_out if at_terminal() else _wide).print(table)
 
 
 def write_json(document: object) -> None:
@@ -164,8 +175,8 @@ def _json_escape(character: str) -> str:
 
 
 def at_terminal() -> bool:
-    """Return whether stdout is a terminal."""
-    return _out.is_terminal
+    """Return whether stdout is a terminal, whatever FORCE_COLOR says."""
+    return sys.stdout.isatty()
 
 
 @contextlib.contextmanager
@@ -178,6 +189,9 @@ def live_view(render: Callable[[], RenderableType]) -> Iterator[None]:
 @contextlib.contextmanager
 def show_status(text: str) -> Iterator[Callable[[str], None]]:
     """Show on stderr what the command does now; yields a function that changes the text."""
+    if not sys.stderr.isatty():
+        yield lambda _changed: None
+        return
     with _err.status(visible(text)) as status:
         yield lambda changed: status.update(visible(changed))
 
@@ -191,7 +205,7 @@ def show_progress(what: str) -> Iterator[Progressed]:
         TaskProgressColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_err, transient=True, disable=not _err.is_terminal) as bar:
+    with Progress(*columns, console=_err, transient=True, disable=not sys.stderr.isatty()) as bar:
         task = bar.add_task(visible_line(what), total=None)
 
         def move(done: int, total: int, changed: str = what) -> None:

@@ -1,10 +1,10 @@
-"""Shows a verdict, and the conversation with the model, as lines for a person. Pure."""
+"""Shows a verdict, and the conversation with the model, as lines for a person."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_guard.cli.terminal import styled
+from stream_guard.cli.terminal import shorten, styled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -32,10 +32,7 @@ def verdict_lines(verdict: Mapping[str, Any], policy: Policy, text: str) -> Iter
     judged = verdict["policy"]
     decision = (f"{verdict['decision']:<12} ", _COLOURS.get(verdict["decision"], ""))
     yield styled(decision, (f"{judged['id']}@{judged['version']}", "dim"))
-    shown = " ".join(text.split())
-    if len(shown) > _TEXT_CHARACTERS:
-        shown = shown[: _TEXT_CHARACTERS - 1] + "…"
-    yield _line("post", f"{verdict['content']['id']}: {shown}")
+    yield _line("post", f"{verdict['content']['id']}: {shorten(text, _TEXT_CHARACTERS)}")
     yield from _decision_lines(verdict, policy)
     yield from _provenance_lines(verdict["provenance"])
 

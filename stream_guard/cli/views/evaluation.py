@@ -91,9 +91,11 @@ def _say_repetition(repetition: Repetition) -> None:
     if repetition.rules:
         rules = ", ".join(f"{each.rule} ({each.rows})" for each in repetition.rules)
         say(f"rules that some runs name and others do not: {rules}")
-    for row in (*repetition.flips, *repetition.moved)[:_FLIPS_SHOWN_MAX]:
+    rows = (*repetition.flips, *repetition.moved)
+    for row in rows[:_FLIPS_SHOWN_MAX]:
         runs = ", ".join(" ".join((labels_of(each)[1], *each.rule_ids)) for each in row)
-        say(f"  row {row[0].row}: {runs}")
+        say(f"  {_name(row[0])}: {runs}")
+    _say_more(len(rows))
 
 
 def _say_comparison(comparison: Comparison, against: str) -> None:
@@ -104,6 +106,12 @@ def _say_comparison(comparison: Comparison, against: str) -> None:
     )
     for flip in comparison.flips[:_FLIPS_SHOWN_MAX]:
         say(f"  {_name(flip.this)}: {flip.against.decision} -> {flip.this.decision}")
+    _say_more(len(comparison.flips))
+
+
+def _say_more(rows: int) -> None:
+    if rows > _FLIPS_SHOWN_MAX:
+        say(f"  and {count_of(rows - _FLIPS_SHOWN_MAX, 'more row')}; --json has all of them")
 
 
 def _name(row: Prediction) -> str:

@@ -1,10 +1,10 @@
-"""A verdict as one line for people. Pure."""
+"""A verdict as one line for people."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_guard.cli.terminal import styled
+from stream_guard.cli.terminal import shorten, styled
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,9 +34,7 @@ def verdict_line(verdict: Mapping[str, Any], text: str | None = None) -> Text:
         text: the post's, where the caller has it; verdicts hold none. Without it the line shows the post's id.
     """
     policy, source, timing = verdict["policy"], verdict["source"], verdict["timing"]
-    what = verdict["content"]["id"] if text is None else " ".join(text.split())
-    if len(what) > _TEXT_CHARACTERS:
-        what = what[: _TEXT_CHARACTERS - 1] + "…"
+    what = shorten(verdict["content"]["id"] if text is None else text, _TEXT_CHARACTERS)
     rule = ", ".join(policy["rule_ids"]) or policy["category"] or "-"
     return styled(
         (f"{source['topic']:<14} ", "dim"),

@@ -65,7 +65,7 @@ async def test_changed_rows_and_their_rules_are_counted_shown_and_written(
     from stream_guard.cli.views.evaluation import say_evaluation
 
     golden = tmp_path / "golden.csv"
-    golden.write_text("text,label\nsteady,OK\nflips,BAD\nmoves,BAD\n")
+    golden.write_text("id,text,label\na,steady,OK\nb,flips,BAD\nc,moves,BAD\n")
     rows = read_golden(golden, POLICY, Columns(), labels={}, text_bytes_max=1_000)
     seen: list[tuple[str, int, int]] = []
     run = EvaluationRun(load_settings(None), POLICY, None, rows, "golden.csv", Thresholds(), 3)
@@ -91,9 +91,11 @@ async def test_changed_rows_and_their_rules_are_counted_shown_and_written(
     said = capsys.readouterr().out
     assert "3 runs: 1 flip (33.3%), 1 with another category or rule alone" in said
     assert "S1.b (2), S1.a (1)" in said
+    assert "\n  b: S1 S1.a, S0, S1 S1.a S1.b\n  c: " in said
     page = (tmp_path / "report.html").read_text()
     assert '<table id="changes">' in page
     assert "S1.a, S1.b" in page
+    assert '<th scope="row">b</th>' in page
     assert (tmp_path / "predictions-run-3.jsonl").read_text().count("\n") == 3
 
 
