@@ -48,10 +48,12 @@ _KNOWN: Final = defs.tags | frozenset(
     ("bdi", "data", "dialog", "main", "math", "picture", "search", "slot", "svg", "template")
 )
 _WRITTEN: Final = (
-    "aria-label", "content", "data-meta", "label", "placeholder", "summary", "title", "value",
+    "aria-description", "aria-label", "content", "data-meta", "label", "placeholder", "srcdoc", "summary", "title",
+    "value",
 )  # fmt: skip
 """Attributes with text for people; ``data-meta`` is the rest of a Markdown code block's first line."""
 _TARGETS: Final = ("action", "background", "cite", "data", "formaction", "href", "poster", "src")
+_DOCTYPE: Final = re.compile(r"<!doctype\s+(?!html\s*>)([^>]+)", re.IGNORECASE)
 _QUOTES_MAX: Final = 16
 _WHITE: Final = str.maketrans("\t\n\r\f", "    ")
 _ZERO: Final = re.compile(r"0+(?:\.0*)?(?![\d.])|\.0+(?!\d)")
@@ -109,6 +111,8 @@ def resolve(source: str, markup: Markup, *, for_model: bool = False) -> Resolved
     changes: list[Change] = ["tags"] if reader.has_tags else []
     if "&" in source and html.unescape(source) != source:
         changes.append("entities")
+    if not (changes or reader.hidden) and reader.text.split() != source.split():
+        changes.append("tags")  # end tags alone, which the parser does not report
     return _resolved("html", reader, changes, reader.hidden, for_model=for_model)
 
 
@@ -244,6 +248,9 @@ class _Reader:
 
     def finish(self, source: str) -> None:
         """Make the texts, after the last event."""
+        for declared in _DOCTYPE.findall(source):
+            # The parser reports at most three words of one of these.
+            self._hide(declared)
         parts, at = self._last
         if at >= 0 and parts[at].endswith(_END):
             parts[at] = parts[at][:-1]

@@ -47,6 +47,10 @@ def resolved(source: str, markup: Any = "html") -> Resolved:  # noqa: ANN401
         ('go<img class="custom-emoji" alt=":party:" src="/e.png">', "go:party:"),
         ('a<img alt="a cat">b', "a a cat b"),
         ("<div>a<div>b</div></div>c", "a\nb\nc"),
+        ("</p></div>buy pills", "buy pills"),
+        ("buy</b> pills</>", "buy pills"),
+        ("<p>&amp;amp;lt;b&amp;gt;", "&amp;lt;b&gt;"),
+        ("<b\n>buy</B\n> pills", "buy pills"),
         ("<b>nul\0l", "nul\ufffdl"),
         ('<meta charset="latin1">é', "é"),
     ],
@@ -70,6 +74,10 @@ def test_html_becomes_text_with_line_breaks(source: str, text: str) -> None:
         ("ab<template>buy</template>", ("buy",)),
         ("ab<!-- buy pills", ("buy pills",)),
         ("ab<!buy pills>", ("buy pills",)),
+        ("a<![CDATA[buy pills]]>b", ("[CDATA[buy pills]]",)),
+        ('<!DOCTYPE html PUBLIC "buy">a<!doctype pills>b', ('html PUBLIC "buy"', "pills")),
+        ('a<iframe srcdoc="buy <b>pills</b>"></iframe>b', ("buy <b>pills</b>",)),
+        ("a<?php buy pills ?>b", ("?php buy pills ?",)),
         ("ab<script>buy pills", ("buy pills",)),
         ("ab<a title='buy pills", ("ab<a title='buy pills",)),
         ("a<i hidden><img alt='buy pills'></i>b", ("buy pills",)),
@@ -154,22 +162,27 @@ HOSTILE: Final = """
 import resource
 from stream_guard.records.markup import resolve
 
-resource.setrlimit(resource.RLIMIT_CPU, (120, 120))
+resource.setrlimit(resource.RLIMIT_CPU, (180, 180))
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 UNITS = [
     "<b>", "<div>", "<", "<!--", '<a b="', "<a ", "<a/", "</a", "<?", "a<b", "&", "<p>", "<a href=x>y", "<pre>", "> ",
-    ">", "[", "![", "**a", "*a_", "[a](", "a|b\\n-|-\\n", "- ", "`a", "[a]: b\\n", "<i style='a:b;c:d'>", "<x y>",
+    ">", "<![CDATA[", "</b>", "<script>", "<!DOCTYPE ", "&amp;", "<textarea>", "~~", "[^1]",
+    "[", "![", "**a", "*a_", "[a](", "a|b\\n-|-\\n", "- ", "`a", "[a]: b\\n", "<i style='a:b;c:d'>", "<x y>",
 ]
 for unit in UNITS:
     source = (unit * (65_536 // len(unit) + 1))[:65_536] + " buy pills"
     for markup in ("html", "markdown"):
         found = resolve(source, markup)
         assert "buy pills" in (source if found is None else f"{found.text} {found.aside}"), unit
+for unit in ("<", "<b>", "&lt;", "<![CDATA["):
+    source = (unit * (1_048_576 // len(unit)))[:1_048_576] + " buy pills"
+    found = resolve(source, "html")
+    assert "buy pills" in (source if found is None else f"{found.text} {found.aside}"), unit
 print("done")
 """
 
 
-def test_64_kib_of_hostile_marks_take_bounded_time_and_memory_and_lose_nothing() -> None:
+def test_64_kib_and_1_mib_of_hostile_marks_take_bounded_time_and_memory_and_lose_nothing() -> None:
     # The processor time of all of them together. Work that grows with the square of the size needs minutes for one.
     done = subprocess.run([sys.executable, "-c", HOSTILE], capture_output=True, text=True, check=False)  # fmt: skip
     assert (done.stdout, done.returncode) == ("done\n", 0), done.stderr
