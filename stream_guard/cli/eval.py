@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import orjson
 import typer
 
 from stream_guard.cli.options import (
@@ -13,9 +14,11 @@ from stream_guard.cli.options import (
     EffortOption,
     JsonOption,
     PathOption,
+    PostTopicOption,
     complete_policy,
 )
 from stream_guard.cli.policy_folder import find_policy, load_folder
+from stream_guard.cli.posts import settings_of_topic
 from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, warn, write_json
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
 from stream_guard.core.errors import LimitError, RecordError, SettingsError
@@ -31,6 +34,10 @@ if TYPE_CHECKING:
     from stream_guard.offline.evaluation.report import Evaluation
     from stream_guard.offline.evaluation.thresholds import Check
     from stream_guard.policies.policy import Policy
+    from stream_guard.settings import PostSettings
+
+
+_REPORT_FILES: Final = ("report.json", "report.html", "predictions.jsonl")
 
 
 def _share_option(name: str, text: str) -> Any:  # noqa: ANN401 - typer's own
@@ -120,6 +127,14 @@ RepeatOption = Annotated[
         help="Judge all posts N times, and show which decisions change from run to run, and which rules they name.",
     ),
 ]
+ForceOption = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        "-f",
+        help="Replace files in --out that are not from an earlier evaluation of this policy.",
+    ),
+]
 TextsOption = Annotated[
     bool,
     typer.Option("--texts/--no-texts", help="Show posts and rationales in report.html."),
@@ -148,7 +163,9 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     min_recall: MinRecallOption = None,
     max_undecided: MaxUndecidedOption = None,
     max_flips: MaxFlipsOption = None,
+    topic: PostTopicOption = None,
     *,
+    force: ForceOption = False,
     texts: TextsOption = True,
     no_studio: NoStudioOption = False,
     json: JsonOption = False,
@@ -172,21 +189,28 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     data = data or _golden_set(folder, chosen)
     if effort is not None:
         chosen = with_effort(chosen, effort.value, settings.cascade)
+    how = settings_of_topic(settings, topic)
+    # A file of the topic's records has the fields where the records have them.
+    places = {} if topic is None or data.suffix != ".jsonl" else _places(how)
     rows = read_golden(
         data,
         chosen,
-        Columns(text_column, label_column, id_column, language_column),
+        Columns(
+            text_column or places.get("text"),
+            label_column,
+            id_column or places.get("id"),
+            language_column or places.get("language"),
+        ),
         labels=_read_map(labels or ()),
         text_bytes_max=settings.post.max_text_bytes,
     )[:limit]
-    _finish(rows, PostParser(settings.post), data)
+    _finish(rows, PostParser(how), data)
     if min_f1_by_language is not None and not any(row.post.language for row in rows):
         message = f"{BY_LANGUAGE}: no row of {data} has a language; name its column with --language-column"
         raise SettingsError(message)
     other = None if against is None else side_against(against, chosen, policies, settings)
     target = out or Path("eval-output") / policy
-    replaces = (target / "report.json").exists()
-    _make_folder(target)
+    replaces = _make_folder(target, policy, force=force)
     thresholds = Thresholds(
         min_f1, min_precision, min_recall, max_undecided, max_flips, min_f1_by_language
     )
@@ -207,6 +231,12 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         say_evaluation(evaluation)
         say(f"wrote {target / 'report.html'}")
     _refuse_missed(evaluation)
+
+
+def _places(settings: PostSettings) -> dict[str, str]:
+    """Return the pointers of fields; of several, one a line."""
+    fields = {"text": settings.text, "id": settings.id, "language": settings.language}
+    return {name: at if isinstance(at, str) else "\n".join(at) for name, at in fields.items()}
 
 
 def _finish(rows: Sequence[GoldenRow], parser: PostParser, file: Path) -> None:
@@ -253,8 +283,19 @@ def _read_map(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _make_folder(folder: Path) -> None:
-    """Make the folder before the minutes of judging, not after. Raises SettingsError."""
+def _make_folder(folder: Path, policy: str, *, force: bool) -> bool:
+    """Make the folder before the minutes of judging, and return whether it has a report of an earlier run.
+
+    Raises:
+        SettingsError: it cannot be made, or it has files of something else and ``force`` is not given.
+    """
+    there = [name for name in _REPORT_FILES if (folder / name).exists()]
+    if there and not force and _policy_of_report(folder / "report.json") != policy:
+        message = (
+            f"--out {folder}: {there[0]} is there already, and is not of an earlier evaluation of {policy}; name "
+            "another folder, or replace it with --force"
+        )
+        raise SettingsError(message)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "report.html").touch()
@@ -263,3 +304,13 @@ def _make_folder(folder: Path) -> None:
             f"--out {folder}: {error.strerror or error}; name a folder that this user may write to"
         )
         raise SettingsError(message) from error
+    return bool(there)
+
+
+def _policy_of_report(file: Path) -> str | None:
+    """Return the id of the policy of an earlier report, or None where this is no report."""
+    try:
+        document = orjson.loads(file.read_bytes())
+        return str(document["policy"]["id"]) if document["figures"] else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None

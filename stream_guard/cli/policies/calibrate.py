@@ -63,7 +63,10 @@ def calibrate(  # noqa: PLR0913 - each is an option
     *,
     write: Annotated[
         bool,
-        typer.Option("--write", help="Write calibration.json into the policy's folder."),
+        typer.Option(
+            "--write",
+            help="Write calibration.json into the policy's folder, in place of an earlier one.",
+        ),
     ] = False,
     force: Annotated[
         bool,

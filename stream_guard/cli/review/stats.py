@@ -9,7 +9,13 @@ import orjson
 import typer
 
 from stream_guard.cli.options import ConfigOption, JsonOption
-from stream_guard.cli.review.options import DatabaseOption, OfflineOption, open_desk
+from stream_guard.cli.output_files import refuse_existing
+from stream_guard.cli.review.options import (
+    DatabaseOption,
+    OfflineOption,
+    open_desk,
+    refuse_unknown_policy,
+)
 from stream_guard.cli.terminal import count_of, run_quietly, say, warn, write_json, write_table
 from stream_guard.core.errors import SettingsError
 
@@ -86,10 +92,9 @@ def export_golden(
 
     if output.suffix != ".jsonl":
         raise SettingsError(f"--output {output}: must end in .jsonl, so that eval reads it")
-    if output.exists() and not force:
-        message = f"--output {output}: the file exists; name another, or replace it with --force"
-        raise SettingsError(message)
+    refuse_existing("--output", output, force=force)
     with open_desk(config, database, offline=False) as desk:
+        refuse_unknown_policy(desk, policy)
         settings = desk.settings
         rows, missing = run_quietly(
             golden_rows(desk.queue, policy, lambda item: post_text(settings, item))

@@ -17,7 +17,7 @@ import orjson
 
 from stream_guard.core.english import count_of
 from stream_guard.core.errors import SettingsError
-from stream_guard.core.json_pointer import find
+from stream_guard.core.json_pointer import FirstOf
 from stream_guard.offline.calibrate.data import label_decisions
 from stream_guard.offline.evaluation.threads import THREAD_COLUMNS, read_around
 from stream_guard.records.post import Post
@@ -46,8 +46,8 @@ _SHOWN_CHARACTERS_MAX: Final = 40
 class Columns:
     """The names of the columns; None for the usual names, in any case.
 
-    In JSON lines, a name that begins with ``/`` is a JSON pointer. In a table, ``2`` is the second column, unless a
-    column has that name.
+    In JSON lines, a name that begins with ``/`` is a JSON pointer, or several, one a line: the first that holds
+    something. In a table, ``2`` is the second column, unless a column has that name.
     """
 
     text: str | None = None
@@ -158,7 +158,8 @@ def _row(
     text = values.get(picked["text"])
     if not isinstance(text, str) or not text.strip():
         what = "empty" if text is None or isinstance(text, str) else "not text"
-        message = f"{file}:{number}: the column {picked['text']!r} is {what}; fill it in, or remove the row"
+        name = " or ".join(picked["text"].splitlines())
+        message = f"{file}:{number}: the column {name!r} is {what}; fill it in, or remove the row"
         raise SettingsError(message)
     value = values.get(picked["label"])
     # pandas makes floats of integers if a cell is empty
@@ -364,21 +365,18 @@ def _jsonl(file: Path, text: str, columns: Columns) -> _Table:
         names |= dict.fromkeys(value)
         rows.append((number, value))
     picked = _pick(file, list(names), columns, ordered=False)
-    pointers = [name for name in picked.values() if name.startswith("/")]
-    return _Table(list(names), _resolved(rows, pointers), picked)
+    return _Table(list(names), _resolved(rows, picked.values()), picked)
 
 
 def _resolved(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], pointers: Sequence[str]
+    rows: Iterable[tuple[int, Mapping[str, Any]]], names: Iterable[str]
 ) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    try:
+        pointers = {name: FirstOf(name.splitlines()) for name in names if name.startswith("/")}
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     for number, value in rows:
-        found: dict[str, Any] = {}
-        for pointer in pointers:
-            try:
-                found[pointer] = find(value, pointer)
-            except ValueError as error:
-                raise SettingsError(str(error)) from error
-        yield number, {**value, **found}
+        yield number, {**value, **{name: at.find(value) for name, at in pointers.items()}}
 
 
 def _parquet(file: Path, columns: Columns) -> _Table:

@@ -107,6 +107,43 @@ def test_a_second_run_says_that_it_replaced_the_first(golden: Path, out: Path) -
     assert f"the report of an earlier run in {out} was replaced; --out keeps both" in told
 
 
+@pytest.mark.parametrize("name", ["report.json", "report.html", "predictions.jsonl"])
+def test_files_of_something_else_are_not_replaced(golden: Path, out: Path, name: str) -> None:
+    out.mkdir()
+    (out / name).write_text("mine")
+    told = fails(run(golden, out), ExitCode.USAGE)
+    assert told.startswith(f"--out {out}: {name} is there already, and is not of an earlier eval")
+    assert (out / name).read_text() == "mine"
+    assert "was replaced" in run(golden, out, "--force").stderr
+
+
+def test_the_report_of_another_policy_is_not_replaced(golden: Path, out: Path) -> None:
+    run(golden, out)
+    labels = ("--map", "dc1=violates", "--map", "dc2=violates", "--map", "dc0=safe")
+    other = run(golden, out, *labels, policy="age-restricted-goods-and-services")
+    assert "is not of an earlier evaluation of age-" in fails(other, ExitCode.USAGE)
+
+
+def test_records_of_a_topic_are_read_by_its_own_settings(tmp_path: Path, out: Path) -> None:
+    places = {"text": ["/data/selftext", "/data/body"], "id": "/data/name", "markup": "html"}
+    rows = [
+        {"data": {"name": "t3_a", "selftext": "a [vio<b></b>lates] post"}, "label": "violates"},
+        {"data": {"name": "t1_b", "body": "fine"}, "label": "safe"},
+    ]
+    golden = tmp_path / "golden.jsonl"
+    golden.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREAM_GUARD_POST__TOPICS", json.dumps({"reddit": places}))
+        result = run(golden, out, "--topic", "reddit", "--json")
+        assert "no column named text" in fails(run(golden, out), ExitCode.USAGE)
+        assert "--topic redit: no post.topics.redit" in fails(
+            run(golden, out, "--topic", "redit"), ExitCode.USAGE
+        )
+    assert result.exit_code == ExitCode.CLEAN, result.output
+    lines = (out / "predictions.jsonl").read_text().splitlines()
+    assert [json.loads(line)["content"]["id"] for line in lines] == ["t3_a", "t1_b"]
+
+
 @pytest.mark.parametrize("mark", [";", "\t"])
 def test_semicolons_and_tabs_separate_cells_too(tmp_path: Path, out: Path, mark: str) -> None:
     file = tmp_path / "golden.csv"
