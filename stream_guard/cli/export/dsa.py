@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from stream_guard.cli.options import ConfigOption, FromOption, ToOption
+from stream_guard.cli.output_files import refuse_existing, refuse_same_file
 from stream_guard.cli.terminal import count_of, run_quietly, show_progress, warn, write_json_line
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.exit_codes import ExitCode
@@ -73,10 +74,10 @@ def dsa(
         statements = Statements(mapping.read_bytes(), str(mapping))
     except OSError as error:
         raise SettingsError(f"--mapping {mapping}: {error.strerror}") from error
+    refuse_same_file(**{"--input": source, "--output": output, "--errors": errors})
     for option, path in (("--output", output), ("--errors", errors)):
-        if path is not None and path.exists() and not force:
-            message = f"{option} {path}: the file exists; name another, or replace it with --force"
-            raise SettingsError(message)
+        if path is not None:
+            refuse_existing(option, path, force=force)
 
     async def read() -> list[dict[str, Any]]:
         if source is not None:
@@ -91,6 +92,10 @@ def dsa(
         f"{count_of(len(made.statements), 'statement')}; {count_of(len(made.errors), 'verdict')} could not be mapped; "
         f"the mapping owes no statement for {made.not_owed:,}"
     )
+    if made.undecided:
+        warn(
+            f"{count_of(made.undecided, 'verdict')} left to people, without a decision yet: no statement"
+        )
     if made.errors:
         raise typer.Exit(ExitCode.USAGE)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from stream_guard.policies.yaml_document import read_yaml
 from stream_guard.records.contracts import writer_schema
+from stream_guard.records.verdict_changes import HUMAN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -54,6 +55,12 @@ _FACTS: Final = (
 )
 _EXPLANATION: Final = "The content falls under {category} of the platform's policy {policy}{rules}."
 _DEFAULTS: Final = {"decision_facts": _FACTS, "incompatible_content_explanation": _EXPLANATION}
+_FACTS_OF_A_PERSON: Final = (
+    "The content was checked by automated means against the platform's policy {policy}, version {version}. A person "
+    "reviewed it and found it to violate that policy{rules}."
+)
+_FULLY: Final = "AUTOMATED_DECISION_FULLY"
+_PARTIALLY: Final = "AUTOMATED_DECISION_PARTIALLY"
 
 
 class UnmappableError(ValueError):
@@ -154,7 +161,7 @@ class Statements:
         words = _words(verdict)
         statement = {name: _fill(_plain(name, value), words) for name, value in fields.items()}
         statement["puid"] = verdict["id"]
-        statement["content_date"] = _day(verdict["timing"]["event"])
+        statement["content_date"] = _day(_content_ms(verdict))
         statement["application_date"] = _day(verdict["timing"]["published"])
         language = (verdict["content"]["language"] or "").partition("-")[0].upper()
         if language in self._languages:
@@ -190,9 +197,23 @@ class Statements:
                 f"{place}: no entry {lacks}; map it to a category of the database"
             )
         merged = {**_DEFAULTS, **self._mapping.defaults, **done, **of_policy.fields, **own}
+        if verdict["provenance"]["tier"] == HUMAN:
+            if merged["decision_facts"] == _FACTS:
+                merged["decision_facts"] = _FACTS_OF_A_PERSON
+            if merged.get("automated_decision") == _FULLY:
+                merged["automated_decision"] = _PARTIALLY
         if merged.get("decision_ground") != "DECISION_GROUND_INCOMPATIBLE_CONTENT":
             merged = {k: v for k, v in merged.items() if not k.startswith("incompatible_content_")}
         return merged
+
+
+def _content_ms(verdict: Mapping[str, Any]) -> int:
+    """Return when the content was made, Unix time in ms. A person's verdict has the decision's time as its event's."""
+    record_ms: int = verdict["source"]["timestamp_ms"]
+    if verdict["provenance"]["tier"] == HUMAN and record_ms >= 0:
+        return record_ms
+    event_ms: int = verdict["timing"]["event"]
+    return event_ms
 
 
 def _plain(name: str, value: Any) -> Any:  # noqa: ANN401 - any YAML value

@@ -33,20 +33,35 @@ class Exported:
     Attributes:
         statements: valid under the schema.
         errors: one for each verdict that could not be mapped, with its id, record, policy and the reason.
-        not_owed: number of violating verdicts whose action is not a restriction, by the mapping.
+        not_owed: number of violating verdicts whose action is not a restriction, by the mapping, or that confirm a
+            verdict that has its statement here.
+        undecided: number of verdicts that leave the post to people, who have not decided in this range.
     """
 
     statements: list[dict[str, Any]] = field(default_factory=list)
     errors: list[dict[str, Any]] = field(default_factory=list)
     not_owed: int = 0
+    undecided: int = 0
 
 
 def export(statements: Statements, verdicts: Iterable[dict[str, Any]]) -> Exported:
-    """Make statements from violating verdicts, except those of shadow policies."""
+    """Make statements from violating verdicts, except those of shadow policies.
+
+    What a person decided is a verdict of its own. It has a statement unless the verdict that it supersedes has one.
+    """
     made = Exported()
     last = {verdict["id"]: verdict for verdict in verdicts}
-    for verdict in last.values():
-        if verdict["decision"] != "violates" or verdict["provenance"]["route_mode"] == "shadow":
+    decided = {verdict["supersedes"] for verdict in last.values() if "supersedes" in verdict}
+    done: set[str] = set()
+    for verdict in sorted(last.values(), key=lambda one: "supersedes" in one):
+        if verdict["provenance"]["route_mode"] == "shadow":
+            continue
+        if verdict["decision"] != "violates":
+            left = verdict["decision"] == "undetermined" and verdict["needs_review"]
+            made.undecided += left and verdict["id"] not in decided
+            continue
+        if verdict.get("supersedes") in done:
+            made.not_owed += 1
             continue
         try:
             statement = statements.make(verdict)
@@ -64,6 +79,7 @@ def export(statements: Statements, verdicts: Iterable[dict[str, Any]]) -> Export
             made.not_owed += 1
         else:
             made.statements.append(statement)
+            done.add(verdict["id"])
     return made
 
 

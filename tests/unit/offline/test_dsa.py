@@ -176,6 +176,50 @@ def test_each_violating_verdict_is_somewhere_and_no_other_is() -> None:
     assert made.not_owed == 1
 
 
+def by_person(decision: str, supersedes: dict[str, Any], number: int) -> dict[str, Any]:
+    """Return the verdict of a person about an earlier one, in the shape that is published."""
+    made = violating(
+        id=f"{number:032x}",
+        supersedes=supersedes["id"],
+        decision=decision,
+        action="remove" if decision == "violates" else "none",
+        needs_review=False,
+        provenance__tier="human",
+        provenance__model="person",
+        timing__event=1_800_000_000_000,  # when the person decided
+    )
+    made["policy"]["category"] = "S1" if decision == "violates" else None
+    return made
+
+
+def test_a_post_that_is_left_to_people_has_a_statement_once_a_person_has_decided() -> None:
+    left = {**make_verdict(decision="undetermined"), "needs_review": True, "action": "review"}
+    waiting = export(statements(), [left])
+    assert (waiting.statements, waiting.errors, waiting.undecided) == ([], [], 1)
+    decided = export(statements(), [by_person("violates", left, 1), left])
+    (statement,) = decided.statements
+    assert decided.undecided == 0
+    SCHEMA.validate(statement)
+    # The mapping says fully; a person took part.
+    assert statement["automated_decision"] == "AUTOMATED_DECISION_PARTIALLY"
+    assert "A person reviewed it" in statement["decision_facts"]
+    assert statement["content_date"] == "2023-11-14"
+    cleared = export(statements(), [left, by_person("safe", left, 1)])
+    assert (cleared.statements, cleared.not_owed, cleared.undecided) == ([], 0, 0)
+
+
+def test_a_verdict_that_a_person_confirms_has_one_statement_and_one_that_is_overruled_keeps_it() -> (
+    None
+):
+    machine = violating()
+    confirmed = export(statements(), [by_person("violates", machine, 1), machine])
+    assert [one["puid"] for one in confirmed.statements] == [machine["id"]]
+    assert confirmed.not_owed == 1
+    assert confirmed.statements[0]["automated_decision"] == "AUTOMATED_DECISION_FULLY"
+    overruled = export(statements(), [machine, by_person("safe", machine, 1)])
+    assert [one["puid"] for one in overruled.statements] == [machine["id"]]
+
+
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
@@ -229,7 +273,10 @@ def test_the_command_writes_statements_and_errors_apart(tmp_path: Path) -> None:
         (["-m", "/nowhere.yaml"], "--mapping /nowhere.yaml: No such file"),
         (["-i", "/nowhere.jsonl"], "--input /nowhere.jsonl: cannot be read (No such file"),
         (["-i", str(mapping)], "dsa.yaml:1: not a verdict"),
-        (["-o", "/nowhere/out"], "--output /nowhere/out: No such file"),
+        (["-o", "/nowhere/out"], "--output /nowhere/out: there is no folder /nowhere; create it"),
+        (["-o", str(tmp_path)], f"--output {tmp_path}: is a folder; name a file"),
+        (["-o", str(source)], "--input and --output name one file"),
+        (["--errors", str(out)], "--output and --errors name one file"),
     ):
         result = CliRunner().invoke(app, [*arguments, "--force", *change])
         assert says in str(result.exception)
