@@ -138,16 +138,25 @@ def _say(report: dict[str, Any]) -> None:
         (report["same"], "with the same outcome"),
         (report["other_decision"], "with another decision"),
         (report["other_category"], "with another category"),
+        (report["other_labels"], "with other labels of the policy"),
     ):
         if count:
             say(f"{count_of(count, 'record')} {what}")
     if not report["flips"]:
         return
-    names = ("old_decision", "old_category", "new_decision", "new_category")
     rows = [
-        [*(flip[name] or "-" for name in names), str(flip["count"])] for flip in report["flips"]
+        [
+            *(_side(flip, "old"), flip["old_category"] or "-"),
+            *(_side(flip, "new"), flip["new_category"] or "-"),
+            str(flip["count"]),
+        ]
+        for flip in report["flips"]
     ]
     columns = ("old", "category", "new", "category", "records")
     write_table(columns, rows, right=columns[-1:])
     for example in report["examples"]:
         say(f"{example['record']}: {example['old']} -> {example['new']}")
+
+
+def _side(flip: dict[str, Any], side: str) -> str:
+    return " ".join((flip[f"{side}_decision"], *flip[f"{side}_labels"]))

@@ -16,18 +16,20 @@ EXAMPLES_MAX: Final = 20
 
 
 class Outcome(NamedTuple):
-    """Decision and category of a verdict."""
+    """Decision and category of a verdict, and the policy's own labels that the decision does not tell."""
 
     decision: str
     category: str | None
+    labels: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, verdict: Mapping[str, Any]) -> Outcome:
         """Return the outcome of a verdict."""
-        return cls(verdict["decision"], verdict["policy"]["category"])
+        policy = verdict["policy"]
+        return cls(verdict["decision"], policy["category"], tuple(policy.get("labels") or ()))
 
     def __str__(self) -> str:
-        return self.decision if self.category is None else f"{self.decision} {self.category}"
+        return " ".join((self.decision, *self.labels, *([self.category] if self.category else [])))
 
 
 Place = tuple[int, int]
@@ -93,6 +95,7 @@ class Report:
                 record = f"{self.topic}/{partition}/{offset}"
                 examples.append({"record": record, "old": str(old), "new": str(new)})
         decided = sum(n for (old, new), n in flips.items() if old.decision != new.decision)
+        labelled = sum(n for (old, new), n in flips.items() if old[:2] == new[:2])
         return {
             "policy": dict(self.policy),
             "against": self.against,
@@ -107,7 +110,8 @@ class Report:
             "without_old_verdict": len(self.new) - len(self.old),
             "same": same,
             "other_decision": decided,
-            "other_category": flips.total() - decided,
+            "other_category": flips.total() - decided - labelled,
+            "other_labels": labelled,
             "decisions": {
                 "old": dict(Counter(old.decision for _, old, _ in self.pairs())),
                 "new": dict(Counter(new.decision for _, _, new in self.pairs())),
@@ -116,8 +120,10 @@ class Report:
                 {
                     "old_decision": old.decision,
                     "old_category": old.category,
+                    "old_labels": list(old.labels),
                     "new_decision": new.decision,
                     "new_category": new.category,
+                    "new_labels": list(new.labels),
                     "count": count,
                 }
                 for (old, new), count in flips.most_common()

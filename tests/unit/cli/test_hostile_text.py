@@ -262,11 +262,12 @@ def replay(stage: Stage) -> None:
 def backtest(stage: Stage) -> None:
     class Report:
         def describe(self) -> dict[str, Any]:
-            flip = dict.fromkeys(
+            flip: dict[str, Any] = dict.fromkeys(
                 ("old_decision", "old_category", "new_decision", "new_category"), SENT
             )
             counted = ("judged", "compared", "of_an_earlier_run", "left_by_limit", "same")
-            others = ("without_old_verdict", "other_decision", "other_category")
+            flip |= {"old_labels": [SENT], "new_labels": [SENT]}
+            others = ("without_old_verdict", "other_decision", "other_category", "other_labels")
             return {
                 **dict.fromkeys((*counted, *others), 1),
                 "topic": SENT,
