@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from stream_guard.cli.options import ConfigOption, PathOption, complete_policy
+from stream_guard.cli.options import ConfigOption, PathOption, PostTopicOption, complete_policy
 from stream_guard.cli.policy_folder import find_policy, load_folder
-from stream_guard.cli.posts import read_posts, text_line
+from stream_guard.cli.posts import read_posts, settings_of_topic, text_line
 from stream_guard.cli.terminal import (
     at_terminal,
     count_of,
     say,
     say_unfinished,
+    shorten,
     show_status,
     stdout_kept_clean,
     warn,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from stream_guard.offline.studio.studio import Saved, Studio
     from stream_guard.records.post import Post
-    from stream_guard.settings import Settings
+    from stream_guard.settings import PostSettings
 
 FileArgument = Annotated[
     Path | None,
@@ -63,6 +64,7 @@ def studio(
     policy: PolicyOption = None,
     path: PathOption = None,
     config: ConfigOption = None,
+    topic: PostTopicOption = None,
     *,
     prompt: PromptOption = True,
 ) -> None:
@@ -79,31 +81,34 @@ def studio(
     logging.getLogger("watchfiles").setLevel(logging.WARNING)
     folder, policies = load_folder(path, config)
     slugs = [find_policy(policies, slug).id for slug in dict.fromkeys(policy or ())]
-    posts = [] if file is None else _read(file, settings)
+    how = settings_of_topic(settings, topic)
+    posts = [] if file is None else _read(file, how)
     view = _View()
     runs = Studio(settings, folder, policies, slugs, view.show_saved)
 
     @contextlib.contextmanager
     def starting() -> Iterator[None]:
-        with stdout_kept_clean(), show_status(f"starting the engine ({settings.engine.model})"):
+        engine = settings.engine
+        name = engine.model if engine.kind == "vllm" else engine.kind
+        with stdout_kept_clean(), show_status(f"starting the engine ({name})"):
             yield
 
     async def talk(running: Studio) -> str:
         await view.begin(running, posts)
         if prompt:
-            return await view.talk(running, settings)
+            return await view.talk(running, how)
         await asyncio.get_running_loop().create_future()  # the other ends are those of the studio
         return ""
 
     warn(asyncio.run(runs.run(starting, talk)))
 
 
-def _read(file: Path, settings: Settings) -> list[Post]:
+def _read(file: Path, settings: PostSettings) -> list[Post]:
     if file.suffix != ".jsonl":
         message = f"{file}: not a .jsonl file; write a record's value on each line"
         raise SettingsError(message)
     posts = []
-    for line in read_posts(str(file), settings.post):
+    for line in read_posts(str(file), settings):
         if line.post is None:
             message = f"{file}:{line.number}: not a post: {line.fault}"
             raise SettingsError(message)
@@ -127,7 +132,7 @@ class _View:
         if posts:
             await self._judge(running, posts)
 
-    async def talk(self, running: Studio, settings: Settings) -> str:
+    async def talk(self, running: Studio, settings: PostSettings) -> str:
         """Judge each line until the end of input or ``/quit``."""
         self._prompts = sys.stdin.isatty() and at_terminal()
         if self._prompts:
@@ -143,12 +148,12 @@ class _View:
                     running.workbench.clear()
                 case "/posts":
                     for kept in running.workbench.kept:
-                        say(f"{kept.number:>4}  {_short(kept.post.text)}")
+                        say(f"{kept.number:>4}  {shorten(kept.post.text, _TEXT_CHARACTERS)}")
                     say(count_of(len(running.workbench.kept), "post"))
                 case command if command.startswith("/"):
                     warn(f"{command.split()[0]}: unknown. {_HELP}")
                 case text:
-                    read = text_line("typed", text, settings.post)
+                    read = text_line("typed", text, settings)
                     if read.post is None:
                         warn(str(read.fault))
                     else:
@@ -183,11 +188,8 @@ class _View:
                 f"saved {policy.id}@{policy.version}: {judged}, {saved.seconds or 0:.2f} s after the save"
             )
             for kept, before, after in revision.changes:
-                say(f"{kept.number:>4}  {before} -> {after}  {_short(kept.post.text)}")
+                say(
+                    f"{kept.number:>4}  {before} -> {after}  {shorten(kept.post.text, _TEXT_CHARACTERS)}"
+                )
         if self._prompts:
             say_unfinished(PROMPT)
-
-
-def _short(text: str) -> str:
-    shown = " ".join(text.split())
-    return shown if len(shown) <= _TEXT_CHARACTERS else shown[: _TEXT_CHARACTERS - 1] + "…"

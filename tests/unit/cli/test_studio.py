@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import re
+import signal
 import socket
 import subprocess
 import sys
+import termios
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from typer.testing import CliRunner, Result
@@ -400,6 +403,104 @@ def test_a_saved_policy_judges_the_kept_posts_again_and_shows_what_changed(
         studio.process.terminate()
         studio.read_until("ended by a signal")
         assert studio.process.wait(HANG_S) == ExitCode.CLEAN
+    assert not place.exists()
+
+
+class Screen:
+    """A studio at a terminal of its own, as a person sees it."""
+
+    def __init__(self, place: Path, policies: Path) -> None:
+        self._terminal, theirs = pty.openpty()
+        self.mode = termios.tcgetattr(self._terminal)
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "stream_guard", "studio"],
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            env={
+                **os.environ,
+                "TERM": "xterm",
+                "COLUMNS": "80",
+                "STREAM_GUARD_ENGINE__KIND": "scripted",
+                "STREAM_GUARD_STUDIO__SOCKET": str(place),
+                "STREAM_GUARD_POLICIES__PATH": str(policies),
+            },
+        )
+        self._theirs = theirs
+        self._unread = ""
+
+    def press(self, keys: str) -> None:
+        os.write(self._terminal, keys.encode())
+
+    def read_until(self, part: str) -> str:
+        """Return what is shown up to this part; the test's own timeout ends a wait in vain."""
+        while part not in self._unread:
+            self._unread += os.read(self._terminal, 1 << 16).decode("utf-8", "replace")
+        shown, _, self._unread = self._unread.partition(part)
+        return shown + part
+
+    def ended(self) -> int:
+        """Wait for the end, and return the exit code."""
+        return self.process.wait(HANG_S)
+
+    def mode_now(self) -> list[Any]:
+        return termios.tcgetattr(self._terminal)
+
+    def close(self) -> None:
+        self.process.kill()
+        self.process.wait()
+        os.close(self._theirs)
+        os.close(self._terminal)
+
+
+@pytest.fixture
+def screen(place: Path, policies: Path) -> Iterator[Screen]:
+    made = Screen(place, policies)
+    yield made
+    made.close()
+
+
+def test_at_a_terminal_a_post_is_typed_judged_and_judged_again_after_a_save(
+    screen: Screen, place: Path, policies: Path
+) -> None:
+    file = policies / "touting" / "policy.md"
+    screen.read_until("starting the engine (scripted)")
+    screen.read_until("A line is a post.")
+    screen.read_until("> ")
+    screen.press("a [violates] pots\x7f\x7f\x7f\x7fpost\n")  # mistyped, and corrected
+    assert "1  violates TO1 (TO1.a) under touting@" in screen.read_until("under touting@")
+    screen.read_until("> ")
+    file.write_text(POLICY.replace("TO1", "TO7"))
+    screen.read_until("saved touting@")
+    assert "1 of 1 verdict changed" in screen.read_until("after the save")
+    assert "violates TO1 (TO1.a) -> violates TO7 (TO7.a)  a [violates] post" in screen.read_until(
+        "post"
+    )
+    screen.read_until("> ")  # the prompt comes back
+    screen.press("\x1b[A\n")  # the key that brings back the last line
+    assert "2  violates TO7 (TO7.a) under touting@" in screen.read_until("under touting@")
+    screen.read_until("> ")
+    screen.press("\x04")
+    shown = screen.read_until("ended: end of input")
+    assert screen.ended() == ExitCode.CLEAN
+    assert "Traceback" not in shown
+    assert screen.mode_now() == screen.mode
+    assert not place.exists()
+
+
+def test_ctrl_c_at_a_terminal_ends_a_studio_and_restores_the_terminal(
+    screen: Screen, place: Path
+) -> None:
+    screen.read_until("A line is a post.")
+    screen.read_until("> ")
+    screen.press("half a po")
+    screen.read_until("half a po")
+    screen.process.send_signal(signal.SIGINT)
+    shown = screen.read_until("ended by a signal")
+    assert screen.ended() == ExitCode.CLEAN
+    assert "Traceback" not in shown
+    assert screen.mode_now() == screen.mode
     assert not place.exists()
 
 
