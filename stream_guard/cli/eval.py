@@ -289,7 +289,9 @@ def _make_folder(folder: Path, policy: str, *, force: bool) -> bool:
     Raises:
         SettingsError: it cannot be made, or it has files of something else and ``force`` is not given.
     """
-    there = [name for name in _REPORT_FILES if (folder / name).exists()]
+    # An evaluation that failed leaves an empty page.
+    files = [folder / name for name in _REPORT_FILES]
+    there = [file.name for file in files if file.exists() and file.stat().st_size]
     if there and not force and _policy_of_report(folder / "report.json") != policy:
         message = (
             f"--out {folder}: {there[0]} is there already, and is not of an earlier evaluation of {policy}; name "

@@ -110,6 +110,7 @@ def test_a_second_run_says_that_it_replaced_the_first(golden: Path, out: Path) -
 @pytest.mark.parametrize("name", ["report.json", "report.html", "predictions.jsonl"])
 def test_files_of_something_else_are_not_replaced(golden: Path, out: Path, name: str) -> None:
     out.mkdir()
+    (out / "report.html").touch()  # left by an evaluation that failed
     (out / name).write_text("mine")
     told = fails(run(golden, out), ExitCode.USAGE)
     assert told.startswith(f"--out {out}: {name} is there already, and is not of an earlier eval")
