@@ -26,7 +26,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from stream_guard.core.errors import named
+from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.security import TokenError, client_identity
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from stream_guard.settings import KafkaSettings
 
-__all__ = ["Cause", "find_cause", "split_address"]
+__all__ = ["Cause", "find_cause", "split_address", "unusable"]
 
 _STEP_TIMEOUT_S: Final = 5.0
 _ALERT_TIMEOUT_S: Final = 1.0
@@ -76,6 +76,24 @@ async def find_cause(settings: KafkaSettings, options: Mapping[str, Any]) -> Cau
         if found is None or (cause.answered and not found.answered):
             found = cause
     return found
+
+
+async def unusable(
+    settings: KafkaSettings, options: Mapping[str, Any], error: BaseException
+) -> BrokerError:
+    """Return the error that says why no broker can be used, with the remedy.
+
+    Args:
+        settings: of the connection.
+        options: of the client that failed.
+        error: its error, which is named where the probe finds no fault.
+    """
+    cause = await find_cause(settings, options)
+    place = f"{settings.bootstrap_servers} (kafka.bootstrap_servers)"
+    if cause is not None and cause.answered:
+        return BrokerError(f"the Kafka brokers at {place} cannot be used: {cause.text}")
+    what = named(error) if cause is None else cause.text
+    return BrokerError(f"no Kafka broker answers at {place}: {what}")
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, EvidenceError, named
+from stream_guard.kafka.connection_failure import unusable
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 
@@ -65,17 +66,21 @@ class RangeReader:
     async def __aenter__(self) -> Self:
         use_own_decoder()
         settings = self._settings
+        options = connection_options(settings)
         self._consumer = AIOKafkaConsumer(
             group_id=None,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
-            **connection_options(settings),
+            **options,
         )
         try:
-            async with self._asking("the broker"):
+            async with asyncio.timeout(settings.request_timeout_ms / 1_000):
                 await self._consumer.start()
+        except (KafkaError, OSError, TimeoutError) as error:
+            await self.__aexit__()
+            raise await unusable(settings, options, error) from error
         except BaseException:
             await self.__aexit__()
             raise

@@ -31,7 +31,7 @@ from aiokafka.errors import (
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.core.stopping import stop_within
-from stream_guard.kafka.connection_failure import find_cause
+from stream_guard.kafka.connection_failure import unusable
 from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
 from stream_guard.kafka.permissions import explain_denial, explain_missing
 from stream_guard.kafka.poll_bytes import poll_bytes
@@ -73,14 +73,7 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
             with contextlib.suppress(KafkaError, OSError):
                 await admin.close()
     except (KafkaError, OSError, TimeoutError) as error:
-        cause = await find_cause(settings, options)
-        place = f"{settings.bootstrap_servers} (kafka.bootstrap_servers)"
-        if cause is None or not cause.answered:
-            what = named(error) if cause is None else cause.text
-            message = f"no Kafka broker answers at {place}: {what}"
-        else:
-            message = f"the Kafka brokers at {place} cannot be used: {cause.text}"
-        raise BrokerError(message) from error
+        raise await unusable(settings, options, error) from error
 
 
 async def _list_topics(admin: AIOKafkaAdminClient, backoff_s: float) -> set[str]:

@@ -180,7 +180,7 @@ def read_policy_files(path: Path) -> PolicyFiles:
     try:
         entries = sorted(entry.name for entry in os.scandir(path) if entry.is_dir())
     except FileNotFoundError as error:
-        message = f"{path}: no such folder; set policies.path to the folder that contains <slug>/policy.md"
+        message = f"{path}: no such folder; give the folder that contains <slug>/policy.md (setting policies.path)"
         raise PolicyError(message) from error
     except NotADirectoryError as error:
         message = f"{path}: a file; set policies.path to the folder that contains <slug>/policy.md"

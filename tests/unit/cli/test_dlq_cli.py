@@ -72,6 +72,30 @@ def test_a_broker_that_is_not_there_is_named(command: tuple[str, ...]) -> None:
     assert "127.0.0.1:9 (kafka.bootstrap_servers)" in str(result.exception)
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("export", "dsa", "--mapping", "examples/dsa-mapping.yaml"),
+        ("backtest", "--policy", "policies/dangerous-content", "--topic", "posts"),
+        ("review", "list"),
+        ("tail", "--limit", "1"),
+        ("produce", "examples/dsa-mapping.yaml", "posts"),
+    ],
+)
+def test_every_command_says_why_no_broker_answers(
+    command: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__REVIEW_TOPIC", "review")
+    monkeypatch.setenv("STREAM_GUARD_REVIEW__DATABASE", str(tmp_path / "review.sqlite"))
+    result = CliRunner().invoke(app, command, env=NOBODY)
+    assert isinstance(result.exception, StreamGuardError)
+    assert str(result.exception) == (
+        "no Kafka broker answers at 127.0.0.1:9 (kafka.bootstrap_servers): 127.0.0.1:9 refuses the connection; "
+        "start the broker or fix the address"
+    )
+
+
 def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "stream_guard", "dlq", "show", "x", "--config", "none.toml"],
