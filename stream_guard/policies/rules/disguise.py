@@ -57,6 +57,7 @@ _BETWEEN_BUT_BARS: Final = re.compile(
 )
 _SPOILER: Final = re.compile(r"\|\|+|>!|!<")
 _WORD: Final = re.compile(rf"[{_IN_WORD}]+")
+_WORD_OR_BAR: Final = re.compile(rf"[{_IN_WORD}|]+")
 _LETTERS_IN_TURN: Final = re.compile(r"(?<!\w)[^\W\d_]([@$!0])[^\W\d_](?:\1[^\W\d_])+(?!\w)")
 _TABLES: Final = tuple(
     str.maketrans(_LIKE_LETTERS | dict.fromkeys(_LIKE_I_OR_L, one)) for one in "il"
@@ -119,7 +120,9 @@ def _forms(text: str) -> Iterator[Form]:
         yield Form(form, letters_apart(form, table))
     if _MAY_BE_I_OR_L.search(whole) is not None:
         # Not normalised again: two l of this form may be an i and an l.
-        yield Form(_BETWEEN_BUT_BARS.sub("", whole).translate(_ALIKE), letters_apart(bare, _ALIKE))
+        barred = _BETWEEN_BUT_BARS.sub("", whole)
+        alike = _WORD_OR_BAR.sub(partial(_letters, table=_ALIKE), barred)
+        yield Form(alike, letters_apart(bare, _ALIKE))
 
 
 def letters_apart(form: str, table: dict[int, str]) -> str:
@@ -136,11 +139,12 @@ def letters_apart(form: str, table: dict[int, str]) -> str:
     for token in (*form.split(" "), ""):
         # A letter with signs around it, such as ``*b*``, ``b,`` or ``(b)``.
         bare = token if len(token) == 1 else token.strip(".*_~`()[]{}'\",:;-|/<>")
-        letter = bare.translate(table) if len(bare) == 1 else ""
+        letter = bare.translate(table) if len(bare) == 1 and bare != _BAR else ""
         if letter.isalpha():
             run.append(bare)
         elif not token or _IN_TOKEN.search(token) is not None:
-            if len(run) >= _APART_LETTERS_MIN and any(one.isalpha() for one in run):
+            # Columns of numbers are no word: half of it must be letters.
+            if len(run) >= _APART_LETTERS_MIN and 2 * sum(map(str.isalpha, run)) >= len(run):
                 runs.append("".join(run).translate(table))
             run = []
     return "\n".join(runs)
@@ -149,7 +153,7 @@ def letters_apart(form: str, table: dict[int, str]) -> str:
 def _letters(found: re.Match[str], table: dict[int, str]) -> str:
     """Return a word with letters in place of digits and signs; a number stays a number."""
     word = found[0]
-    bare = word.rstrip("!")
+    bare = word.rstrip("!|")
     if not any(character.isalpha() for character in bare):
         return word
     return bare.translate(table) + word[len(bare) :]

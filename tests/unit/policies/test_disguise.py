@@ -78,11 +78,13 @@ def test_no_rule_that_decides_uses_the_form_without_disguises(text: str) -> None
     "text",
     ["spills", "1 in 5", "up 11 s", "a b c", "I a m", "pi lls", "he p.s. ills", "ap1llsb", "555-1115", "pi\nlls",
      "pils", "p1ls", "1 1 1 1", "$ 5 and $ 10", "a polka dot dress", "evil, dot and com", "wir trinken Pils!",
-     "\U0001f1f5\U0001f1f1 lls", "plis", "p-ill",
-     "(i) one (l) two", "a.k.a. b.c.", "http://example.org/pil/ls"],
+     "\U0001f1f5\U0001f1f1 lls", "plis", "p-ils",
+     "(i) one (l) two", "a.k.a. b.c.", "Kafka 4.1.1", "1.11. Claims", "| 2 | 35.9 |", "http://example.org/pil/ls"],
 )  # fmt: skip
 def test_other_texts_are_not_found(text: str) -> None:
-    assert reason(ruled(ESCALATES % TERMS), text) == "no_hit"
+    assert (
+        reason(ruled(ESCALATES % "terms: [buy pills, pills, evil.com, ill, all]"), text) == "no_hit"
+    )
 
 
 def test_a_plain_hit_is_not_called_disguised_and_patterns_and_exceptions_count() -> None:

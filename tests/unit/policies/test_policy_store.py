@@ -159,7 +159,9 @@ def test_bad_input_is_named_with_its_place_and_remedy(
 
 
 def test_missing_folder_is_refused(tmp_path: Path) -> None:
-    assert re.search(r"nowhere: no such folder; set policies\.path", refusal(tmp_path / "nowhere"))
+    assert re.search(
+        r"nowhere: no such folder; give the folder that contains", refusal(tmp_path / "nowhere")
+    )
 
 
 def test_file_in_place_of_the_folder_is_refused(tmp_path: Path) -> None:
