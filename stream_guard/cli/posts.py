@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import PolicyError, RecordError, SettingsError, TooLargeError
 from stream_guard.policies.lint.examples import find_examples
 from stream_guard.policies.text import read_sections
@@ -56,8 +57,9 @@ def settings_of_topic(settings: Settings, topic: str | None) -> PostSettings:
     """Return how posts of a topic are read; the common way if none is named. Raises SettingsError."""
     if topic is not None and topic not in settings.post.topics:
         known = ", ".join(settings.post.topics) or "none"
+        meant = did_you_mean(topic, settings.post.topics)
         message = (
-            f"--topic {topic}: no post.topics.{topic} in the settings; topics with their own: {known}; "
+            f"--topic {topic}: no post.topics.{topic} in the settings{meant}; topics with their own: {known}; "
             "leave --topic out to read posts by the common settings"
         )
         raise SettingsError(message)

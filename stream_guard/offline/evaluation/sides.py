@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import PolicyError, SettingsError
 from stream_guard.offline.evaluation.predictions import read_predictions
 from stream_guard.policies.effort import with_effort
@@ -87,8 +88,9 @@ def side_against(against: str, policy: Policy, policies: PolicySet, settings: Se
     if place.is_dir():
         return _version(place, policy, settings)
     known = ", ".join(policies.policies)
+    meant = did_you_mean(against, (*_EFFORTS, *policies.policies))
     message = (
-        f"--against {against}: unknown; name an effort (low, medium, high), a policy ({known}), a folder with "
+        f"--against {against}: unknown{meant}; name an effort (low, medium, high), a policy ({known}), a folder with "
         "another version, or a predictions.jsonl"
     )
     raise SettingsError(message)

@@ -137,8 +137,9 @@ def test_records_of_a_topic_are_read_by_its_own_settings(tmp_path: Path, out: Pa
         patch.setenv("STREAM_GUARD_POST__TOPICS", json.dumps({"reddit": places}))
         result = run(golden, out, "--topic", "reddit", "--json")
         assert "no column named text" in fails(run(golden, out), ExitCode.USAGE)
-        assert "--topic redit: no post.topics.redit" in fails(
-            run(golden, out, "--topic", "redit"), ExitCode.USAGE
+        assert (
+            "--topic redit: no post.topics.redit in the settings (did you mean reddit?)"
+            in fails(run(golden, out, "--topic", "redit"), ExitCode.USAGE)
         )
     assert result.exit_code == ExitCode.CLEAN, result.output
     lines = (out / "predictions.jsonl").read_text().splitlines()

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictStr, model_validator
 
+from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import PolicyError
 from stream_guard.judging.tiers.classifier.onnx_file import OnnxFault, check_onnx
 from stream_guard.policies.yaml_document import YAML_BYTES_MAX, read_yaml
@@ -137,7 +138,10 @@ def classifier_folder(reference: str, base: Path) -> Path:
     known = sorted(folder.name for folder in _BUILTIN.iterdir() if (folder / _MANIFEST).is_file())
     if name not in known:
         builtins = ", ".join(BUILTIN_PREFIX + each for each in known)
-        message = f"there is no {reference!r}; there are: {builtins}; or name a folder by its path"
+        message = (
+            f"there is no {reference!r}{did_you_mean(name, known)}; there are: {builtins}; or name a "
+            "folder by its path"
+        )
         raise PolicyError(message)
     return _BUILTIN / name
 
