@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from aiokafka import AIOKafkaProducer
 from aiokafka.errors import KafkaError, ProducerFenced
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import BrokerError, named
 from stream_guard.kafka.dead_letter_reader import DeadLetterReader, survey
 from stream_guard.kafka.security import connection_options
@@ -193,7 +194,7 @@ class _Replayer:
             raise BrokerError(message) from error
         except (KafkaError, OSError, TimeoutError) as error:
             message = (
-                f"the replay stopped after {self.sent} records: {named(error)}; run it again for the "
+                f"the replay stopped after {count_of(self.sent, 'record')}: {named(error)}; run it again for the "
                 "rest; sent records are marked and are not sent twice"
             )
             raise BrokerError(message) from error

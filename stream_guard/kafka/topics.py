@@ -11,6 +11,7 @@ import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.errors import KafkaError
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.kafka.security import connection_options
@@ -68,7 +69,7 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
                 pending.clear()
         await asyncio.gather(*pending)
     except (KafkaError, OSError) as error:
-        message = f"sending to {topic!r} failed after {count} records: {named(error)}"
+        message = f"sending to {topic!r} failed after {count_of(count, 'record')}: {named(error)}"
         raise BrokerError(message) from error
     finally:
         with contextlib.suppress(KafkaError, OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from stream_guard.cli.terminal import shorten, styled
+from stream_guard.core.english import count_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -82,9 +83,9 @@ def exchange_lines(exchanges: Sequence[Exchange]) -> Iterator[Text]:
     for number, exchange in enumerate(exchanges, 1):
         count = f"attempt {number} of {len(exchanges)}, at {exchange.effort} effort"
         for head, body in (
-            (f"prompt ({count}, {exchange.prompt_tokens:,} tokens)", exchange.prompt),
+            (f"prompt ({count}, {count_of(exchange.prompt_tokens, 'token')})", exchange.prompt),
             ("reasoning", exchange.analysis or "none"),
-            (f"completion ({exchange.completion_tokens:,} tokens)", exchange.completion),
+            (f"completion ({count_of(exchange.completion_tokens, 'token')})", exchange.completion),
         ):
             yield styled((f"── {head} ──", "bold"))
             for line in body.split("\n"):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import heapq
 from typing import TYPE_CHECKING, Final
 
+from stream_guard.core.english import count_of
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.times import time_text
 from stream_guard.core.visible_text import visible_line, visible_text
@@ -94,12 +95,12 @@ def details(letter: DeadLetter, *, content: bool) -> Iterator[str]:
     for name, text in letter.about.items():
         if name.startswith("sg_cut_"):
             yield f"  {name:<12} {visible_line(text)} (what is missing is in the source record)"
-    yield f"  replayed     {letter.replays} times before"
+    yield f"  replayed     {count_of(letter.replays, 'time')} before"
     yield f"  headers      {len(letter.headers)}"
     for header, value in letter.headers:
         yield f"    {visible_line(header)}: {_header_text(value)}"
     for name, held in (("key", letter.key), ("value", letter.value)):
-        size = "null" if held is None else f"{len(held)} bytes"
+        size = "null" if held is None else count_of(len(held), "byte")
         hint = "" if content or not held else "; --content shows it"
         yield f"  {name:<12} {size}{hint}"
         if content and held:
@@ -115,7 +116,7 @@ def _header_text(value: bytes | None) -> str:
     except UnicodeDecodeError:
         text = "hex " + value.hex()
     if len(text) > _HEADER_CHARACTERS_MAX:
-        return f"{text[:_HEADER_CHARACTERS_MAX]}… ({len(value)} bytes)"
+        return f"{text[:_HEADER_CHARACTERS_MAX]}… ({count_of(len(value), 'byte')})"
     return text
 
 
@@ -132,7 +133,7 @@ def content_lines(held: bytes) -> Iterator[str]:
             printable = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)  # noqa: PLR2004 - ASCII
             yield f"{at:08x}  {part.hex(' '):<{3 * _HEX_COLUMNS}} {printable}"
     if len(shown) < len(held):
-        yield f"… and {len(held) - len(shown)} bytes more; --json has all of them"
+        yield f"… and {count_of(len(held) - len(shown), 'more byte')}; --json has all of them"
 
 
 def _cut_text(shown: bytes) -> str:

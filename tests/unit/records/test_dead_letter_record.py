@@ -205,7 +205,7 @@ def test_text_is_shown_as_text_and_bytes_as_hex() -> None:
 
 def test_much_content_is_cut_and_says_so() -> None:
     *_, last = content_lines("ü".encode() * 10_000)
-    assert last == "… and 3616 bytes more; --json has all of them"
+    assert last == "… and 3,616 more bytes; --json has all of them"
 
 
 def test_a_cut_through_a_character_is_still_text() -> None:
