@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from typer import rich_utils
 from typer.core import TyperArgument, TyperCommand, TyperGroup, TyperOption
+
+from stream_guard.cli.terminal import near_terminal
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,12 +29,11 @@ class Command(TyperCommand):
             # A line's end in a docstring is no line's end of the help.
             self.help = "\n\n".join(" ".join(part.split()) for part in self.help.split("\n\n"))
         for parameter in self.params:
-            if parameter.type_descriptor.is_choice:
-                continue
-            if isinstance(parameter, TyperOption) and parameter.metavar is None:
-                word = _WORDS.get(_value_type(parameter))
-                parameter.metavar = "" if parameter.is_flag else word
-            elif isinstance(parameter, TyperArgument):
+            if isinstance(parameter, TyperOption):
+                if parameter.metavar is None and not parameter.type_descriptor.is_choice:
+                    word = _WORDS.get(_value_type(parameter))
+                    parameter.metavar = "" if parameter.is_flag else word
+            elif isinstance(parameter, TyperArgument) and not parameter.type_descriptor.is_choice:
                 # Its own name stands before it already.
                 parameter.display_type_rich = _nothing  # type: ignore[method-assign]
 
@@ -77,8 +77,5 @@ class _Whole(rich_utils.OptionHighlighter):
 def show_help_whole() -> None:
     """Let help texts show whole names: folded in narrow columns, and on wide lines where there is no terminal."""
     rich_utils.highlighter = _Whole()
-    streams = (sys.stdin, sys.stdout, sys.stderr)
-    if not (
-        any(one.isatty() for one in streams) or {"COLUMNS", "TERMINAL_WIDTH"} & os.environ.keys()
-    ):
+    if not (near_terminal() or {"COLUMNS", "TERMINAL_WIDTH"} & os.environ.keys()):
         rich_utils.MAX_WIDTH = _PIPE_WIDTH

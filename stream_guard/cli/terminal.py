@@ -34,6 +34,7 @@ __all__ = [
     "at_terminal",
     "count_of",
     "live_view",
+    "near_terminal",
     "run_quietly",
     "say",
     "say_error",
@@ -177,6 +178,11 @@ def _json_escape(character: str) -> str:
 def at_terminal() -> bool:
     """Return whether stdout is a terminal, whatever FORCE_COLOR says."""
     return sys.stdout.isatty()
+
+
+def near_terminal() -> bool:
+    """Return whether any standard stream is a terminal, as in ``--help | less``."""
+    return any(stream.isatty() for stream in (sys.stdin, sys.stdout, sys.stderr))
 
 
 @contextlib.contextmanager

@@ -63,10 +63,7 @@ def calibrate(  # noqa: PLR0913 - each is an option
     *,
     write: Annotated[
         bool,
-        typer.Option(
-            "--write",
-            help="Write calibration.json into the policy's folder, in place of an earlier one.",
-        ),
+        typer.Option("--write", help="Write, or replace, calibration.json in the policy's folder."),
     ] = False,
     force: Annotated[
         bool,

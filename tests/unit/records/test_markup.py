@@ -166,7 +166,7 @@ resource.setrlimit(resource.RLIMIT_CPU, (180, 180))
 resource.setrlimit(resource.RLIMIT_AS, (2 << 30, 2 << 30))
 UNITS = [
     "<b>", "<div>", "<", "<!--", '<a b="', "<a ", "<a/", "</a", "<?", "a<b", "&", "<p>", "<a href=x>y", "<pre>", "> ",
-    ">", "<![CDATA[", "</b>", "<script>", "<!DOCTYPE ", "&amp;", "<textarea>", "~~", "[^1]",
+    ">", "<![CDATA[", "</b>", "<script>", "<!DOCTYPE ", "&amp;", "<textarea>", "~~a", "[^1]",
     "[", "![", "**a", "*a_", "[a](", "a|b\\n-|-\\n", "- ", "`a", "[a]: b\\n", "<i style='a:b;c:d'>", "<x y>",
 ]
 for unit in UNITS:
