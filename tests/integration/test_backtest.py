@@ -112,8 +112,10 @@ async def test_five_thousand_records_are_judged_anew_beside_the_live_group(
         {
             "old_decision": "violates",
             "old_category": "TT1",
+            "old_labels": [],
             "new_decision": "violates",
             "new_category": "PR9",
+            "new_labels": [],
             "count": violating,
         }
     ]
