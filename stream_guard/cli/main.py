@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -43,7 +44,7 @@ from stream_guard.cli.route import route
 from stream_guard.cli.run import run
 from stream_guard.cli.studio import studio
 from stream_guard.cli.tail import tail
-from stream_guard.cli.terminal import say, say_error
+from stream_guard.cli.terminal import say, say_error, write_what_can_be_shown
 from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
@@ -57,6 +58,7 @@ _AUTHOR: Final = "Write and try policies"
 _RUN: Final = "Run the service"
 _OPERATE: Final = "Operate the service"
 _AUDIT: Final = "Audit and report"
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_CHOICE: Final = re.compile(r"'([^']*)' is not one of (.+)")
 
 
@@ -208,6 +210,7 @@ def main() -> None:
     logging.getLogger().addHandler(logging.NullHandler())
     os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     show_help_whole()
+    write_what_can_be_shown()
     try:
         sys.exit(app(standalone_mode=False) or ExitCode.CLEAN)
     except TyperException as error:
@@ -218,6 +221,11 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.exit(ExitCode.INTERRUPTED)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        say_error(f"the output cannot be written: {error.strerror}; free space, or write elsewhere")
+        sys.exit(ExitCode.USAGE)
 
 
 def _say_usage(error: TyperException) -> None:

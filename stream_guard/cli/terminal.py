@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 import logging
 import os
 import re
 import sys
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import orjson
 from rich.console import Console
@@ -22,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from stream_guard.core.english import count_of
+from stream_guard.core.exit_codes import ExitCode
 from stream_guard.core.secrets import mask_text
 from stream_guard.core.visible_text import visible_line
 
@@ -51,6 +53,7 @@ __all__ = [
     "write_json",
     "write_json_line",
     "write_table",
+    "write_what_can_be_shown",
 ]
 
 Line: TypeAlias = str | Text
@@ -63,10 +66,18 @@ _UNSAFE_IN_JSON: Final = re.compile(
     "[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\U000e0000-\U000e007f]"
 )
 
-_out = Console(highlight=False, markup=False, emoji=False)
+
+class _Console(Console):
+    """A console that ends the program without a word once nobody reads its output, as ``head`` does."""
+
+    def on_broken_pipe(self) -> None:
+        _end_unread()
+
+
+_out = _Console(highlight=False, markup=False, emoji=False)
 # Rich bounds a table's width by that of its console, which is 80 columns where there is no terminal.
-_wide = Console(highlight=False, markup=False, emoji=False, width=_UNBOUNDED, height=25)
-_err = Console(stderr=True, highlight=False, markup=False, emoji=False)
+_wide = _Console(highlight=False, markup=False, emoji=False, width=_UNBOUNDED, height=25)
+_err = _Console(stderr=True, highlight=False, markup=False, emoji=False)
 
 
 def visible(line: Line) -> Text:
@@ -166,13 +177,29 @@ def write_json_line(document: object, *, to_stderr: bool = False) -> None:
 
 def _write(text: str, *, to_stderr: bool = False) -> None:
     stream = sys.stderr if to_stderr else sys.stdout
-    stream.write(_UNSAFE_IN_JSON.sub(lambda found: _json_escape(found[0]), text) + "\n")
-    stream.flush()
+    try:
+        stream.write(_UNSAFE_IN_JSON.sub(lambda found: _json_escape(found[0]), text) + "\n")
+        stream.flush()
+    except BrokenPipeError:
+        _end_unread()
 
 
 def _json_escape(character: str) -> str:
     units = character.encode("utf-16-be")
     return "".join(f"\\u{units[at : at + 2].hex()}" for at in range(0, len(units), 2))
+
+
+def _end_unread() -> NoReturn:
+    """End with exit code 0: the reader of standard output has what it wanted, and has gone."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    raise SystemExit(ExitCode.CLEAN)
+
+
+def write_what_can_be_shown() -> None:
+    r"""Let output hold what its encoding cannot: such characters are written out, as in ``\xe9``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def at_terminal() -> bool:

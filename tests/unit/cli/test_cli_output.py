@@ -121,3 +121,49 @@ def test_a_verdicts_line_is_cut_at_a_terminal_alone(monkeypatch: pytest.MonkeyPa
     assert verdict_line(verdict).plain.endswith(f"ms  {verdict['content']['id']}")
     monkeypatch.setattr("stream_guard.cli.terminal.at_terminal", lambda: True)
     assert verdict_line(verdict).plain.endswith("\u2026")
+
+
+SHOW: Final = ("policies", "show", "dangerous-content", "--path", str(ROOT / "policies"))
+
+
+@pytest.mark.parametrize("words", [SHOW, ("config", "--schema"), (*SHOW, "--json")])
+def test_a_reader_that_goes_is_no_failure(words: tuple[str, ...]) -> None:
+    """As ``| head -1`` does: the pipe has no reader any more when the command writes."""
+    with subprocess.Popen(
+        [sys.executable, "-m", "stream_guard", *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        _, said = process.communicate()
+    assert (process.returncode, said) == (0, b"")
+
+
+@pytest.mark.parametrize("words", [SHOW, ("config", "--schema")])
+def test_a_full_disk_is_one_line(words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "stream_guard", *words],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "stream-guard: the output cannot be written: No space left on device; free space, or write elsewhere\n"
+    )
+
+
+def test_what_an_encoding_cannot_hold_is_written_out() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "stream_guard", "classify", "h\u00e9 \u65e5", "--no-studio"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "STREAM_GUARD_ENGINE__KIND": "scripted"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert r": h\xe9 \u65e5" in done.stdout
+    assert done.stderr == ""
