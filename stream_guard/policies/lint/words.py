@@ -59,10 +59,13 @@ _EFFORT: Final = re.compile(
 # Arabic and its presentation forms, Syriac, Thaana, N'Ko, the scripts of India, Sinhala, Myanmar, Khmer, Mongolian.
 _JOINING: Final = "\u0600-\u08ff\u0900-\u0dff\u1000-\u109f\u1780-\u18af\ufb50-\ufdff\ufe70-\ufefc"
 _EMOJI: Final = "\u2190-\u2bff\ufe0f\U0001f000-\U0001faff"
+# After one of these signs a joiner may end a word, as in Malayalam's chillus.
+_VIRAMAS: Final = "\u094d\u09cd\u0a4d\u0acd\u0b4d\u0bcd\u0c4d\u0ccd\u0d4d\u0dca\u1039\u17d2"
 # Zero-width and direction marks. Between letters of scripts that need them, and between emoji, the joiners U+200C and
 # U+200D are part of the spelling.
 _INVISIBLE: Final = re.compile(
-    rf"(?<![{_JOINING}])\u200c|\u200c(?![{_JOINING}])|(?<![{_JOINING}{_EMOJI}])\u200d|\u200d(?![{_JOINING}{_EMOJI}])"
+    rf"(?<![{_JOINING}])\u200c|(?<![{_VIRAMAS}])\u200c(?![{_JOINING}])"
+    rf"|(?<![{_JOINING}{_EMOJI}])\u200d|(?<![{_VIRAMAS}])\u200d(?![{_JOINING}{_EMOJI}])"
     r"|[\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u2069\ufeff\u00ad]"
 )
 

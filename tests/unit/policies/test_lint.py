@@ -154,6 +154,7 @@ def test_one_kind_is_one_finding_that_names_its_places() -> None:
     "word",
     [
         "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645",  # Persian
+        "\u0d05\u0d35\u0d28\u0d4d\u200d is",  # Malayalam, a word that ends with a joiner
         "\u0915\u094d\u200d\u0937",  # Hindi
         "\U0001f468\u200d\U0001f469\u200d\U0001f467",  # a family
         "\u2764\ufe0f\u200d\U0001f525",  # a heart on fire
