@@ -206,7 +206,8 @@ def build_verdict(
             "published": published_ms,
         },
     }
-    _add_changes(verdict, judgement, route_mode)
+    if judgement.decided is not None or answer.decision == "violates":  # a call less for most posts
+        _add_changes(verdict, judgement, route_mode)
     return verdict
 
 
@@ -216,7 +217,7 @@ def _add_changes(verdict: dict[str, Any], judgement: Judgement, route_mode: Mode
         _decide(verdict, judgement.decided, route_mode)
         return
     code = verdict["policy"]["category"]
-    if code is not None and verdict["decision"] == "violates":
+    if code is not None:
         category = judgement.request.policy.taxonomy.category(code)
         if category is not None and category.valid_days is not None:
             verdict["valid_until"] = verdict["timing"]["published"] + category.valid_days * _DAY_MS

@@ -142,7 +142,7 @@ class PostParser:
             NotAPostError: ``post.where`` excludes the record.
             RecordError: the record is at fault; one of the kinds of the parse stage.
         """
-        return self.parse_document(value, headers)[0]
+        return self._parse(value, headers, load_document)[0]
 
     def parse_document(self, value: bytes | None, headers: Headers) -> tuple[Post, Any]:
         """Return the post in a record's value, and its JSON document (of a CloudEvent: the data).
