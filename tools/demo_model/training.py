@@ -107,7 +107,7 @@ class Plan:
 def further(start: str) -> Plan:
     """Return the plan that trains on from a model's folder: fewer steps, lower rates, no curriculum."""
     return Plan(
-        steps=7_000,
+        steps=9_000,
         curriculum_steps=0,
         rate_matrices=0.0075,
         rate=1e-3,
