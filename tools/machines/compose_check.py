@@ -36,10 +36,15 @@ def compose_program() -> list[str]:
     if os.environ.get("COMPOSE"):
         return shlex.split(os.environ["COMPOSE"])
     if shutil.which("docker"):
-        return ["docker", "compose"]
+        compose = ["docker", "compose"]
+        # Docker's client may be here without the plugin.
+        if subprocess.run([*compose, "version"], capture_output=True, check=False).returncode == 0:
+            return compose
     if shutil.which("podman-compose"):
         return ["podman-compose"]
-    sys.exit("neither docker nor podman-compose is here; install one, or name one in COMPOSE")
+    sys.exit(
+        "neither `docker compose` nor podman-compose is here; install one, or name one in COMPOSE"
+    )
 
 
 class Project:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tools.machines import image, image_reproducible
+from tools.machines import compose_check, image, image_reproducible
 from tools.machines.cluster import KILL_CONTAINER, changed_files
 from tools.machines.records import Out, account
 from tools.machines.steps import Steps, need, not_json, until
@@ -170,3 +170,19 @@ def test_the_files_that_differ_between_two_charts_are_named(tmp_path: Path) -> N
             (tmp_path / folder / "templates" / name).write_text(text)
     assert changed_files(tmp_path / "a", tmp_path / "b") == ["templates/y", "templates/z"]
     assert changed_files(tmp_path / "a", tmp_path / "a") == []
+
+
+def test_a_docker_without_its_compose_plugin_is_not_taken_for_compose(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("COMPOSE", raising=False)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nexit 125\n", "utf-8")
+    docker.chmod(0o755)
+    with pytest.raises(SystemExit, match="podman-compose is here; install one"):
+        compose_check.compose_program()
+    (tmp_path / "podman-compose").symlink_to(docker)
+    assert compose_check.compose_program() == ["podman-compose"]
+    docker.write_text("#!/bin/sh\nexit 0\n", "utf-8")
+    assert compose_check.compose_program() == ["docker", "compose"]
