@@ -13,6 +13,7 @@ Everything is in one namespace, which is deleted at the end.
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -367,6 +368,8 @@ def main() -> None:
     image = os.environ.get("IMAGE") or "localhost/stream-guard:cpu"
     previous = os.environ.get("PREVIOUS") or parent_of_the_chart()
     steps = Steps("`make chart-live`", {**versions(), "Kafka": KAFKA_VERSION})
+    # While the broker is away, its client reports every attempt to connect.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
     there = {item["metadata"]["name"] for item in read("crds")["items"]}
     files = [file for file in crds() if not any(name in file.read_text() for name in there)]
     kubectl("create", "namespace", NAMESPACE)
