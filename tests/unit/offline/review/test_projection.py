@@ -34,8 +34,12 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def history(seed: int) -> Topics:
-    """A seeded history: items, some twice, one or two decisions about some, deletions, malformed records."""
-    dice, topics = random.Random(seed), Topics()  # noqa: S311 - a seeded history, no secret
+    """A seeded history: items, some twice, decisions about some, deletions, malformed records; in two partitions each.
+
+    Items and decisions of one id differ: which of them counts must not depend on the order of reading.
+    """
+    dice = random.Random(seed)  # noqa: S311 - a seeded history, no secret
+    topics = Topics(dice)
     for offset in range(30):
         topics.item(offset, reviews=dice.choice((1, 1, 2)))
         if dice.random() < 0.2:
@@ -47,6 +51,9 @@ def history(seed: int) -> Topics:
                 topics.supersede(decision)
             if dice.random() < 0.2:
                 topics.decide(decision)
+            if dice.random() < 0.3:
+                again = NOW_MS + dice.randrange(3)
+                topics.decide(decision_about(offset, reviewer, decided_at=again, reason="again"))
         if dice.random() < 0.5:
             topics.delete(f"p{offset}", 100 + offset)
         if dice.random() < 0.1:
@@ -57,8 +64,11 @@ def history(seed: int) -> Topics:
 
 
 def interleaved(topics: Topics, dice: random.Random) -> list[MemoryRecord]:
-    """The records in another order of the topics, of which some are read faster; each topic keeps its own order."""
-    left = {name: [r for r in topics.records if r.topic == name] for name in topics.ends}
+    """The records in another order of the partitions, of which some are read faster; each keeps its own order."""
+    left = {
+        place: [r for r in topics.records if (r.topic, r.partition) == place]
+        for place in topics.ends
+    }
     speed = {name: dice.random() for name in sorted(left)}
     mixed = []
     while left:

@@ -18,6 +18,8 @@ from tests.decisions import make_decision
 from tests.verdicts import FakeRecord, make_verdict
 
 if TYPE_CHECKING:
+    import random
+
     from stream_guard.offline.review.projection import Projection
     from stream_guard.records.decision import Decision
 
@@ -26,15 +28,21 @@ NOW_MS = 1_700_000_100_000
 
 
 class Topics:
-    """The records of the three topics, with their offsets."""
+    """The records of the three topics, with their offsets.
 
-    def __init__(self) -> None:
+    Args:
+        dice: chooses one of two partitions for each record; without them all are in the first.
+    """
+
+    def __init__(self, dice: random.Random | None = None) -> None:
         self.records: list[MemoryRecord] = []
-        self.ends: Counter[str] = Counter()
+        self.ends: Counter[tuple[str, int]] = Counter()
+        self._dice = dice
 
     def write(self, topic: str, value: bytes, key: bytes | None = None) -> MemoryRecord:
-        record = MemoryRecord(topic, 0, self.ends[topic], 0, key, value)
-        self.ends[topic] += 1
+        partition = 0 if self._dice is None else self._dice.randrange(2)
+        record = MemoryRecord(topic, partition, self.ends[topic, partition], 0, key, value)
+        self.ends[topic, partition] += 1
         self.records.append(record)
         return record
 
