@@ -7,7 +7,6 @@ value, so compaction loses nothing. A topic that deletes old records is rejected
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import stamina
@@ -27,6 +26,7 @@ from stream_guard.core.errors import BrokerError, EvidenceError, PolicyError, Se
 from stream_guard.judging.archive.archive import FolderArchive, Kept
 from stream_guard.judging.archive.entry import EntryName
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
+from stream_guard.kafka.closing import close_admin
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.source import existing_topics
@@ -181,8 +181,7 @@ async def ensure_compacted(
             found = await topic_configs(admin, topic, ("cleanup.policy",))
             policy = found.get("cleanup.policy")
     finally:
-        with contextlib.suppress(KafkaError, OSError):
-            await admin.close()
+        await close_admin(admin)
     if policy is None:
         _log.warning("archive_topic_not_checked", topic=topic, setting=kind.setting)
     elif policy.strip() != "compact":

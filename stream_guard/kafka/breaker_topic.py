@@ -25,6 +25,7 @@ from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.archive import topic_configs
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
+from stream_guard.kafka.closing import close_admin
 from stream_guard.kafka.permissions import explain_denial
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
@@ -266,8 +267,7 @@ async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
             await admin.start()
             yield admin
     finally:
-        with contextlib.suppress(KafkaError, OSError):
-            await admin.close()
+        await close_admin(admin)
 
 
 async def _check(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> None:

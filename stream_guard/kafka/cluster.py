@@ -17,6 +17,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, named
+from stream_guard.kafka.closing import close_admin
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
@@ -98,8 +99,7 @@ async def _inspect(settings: KafkaSettings, names: list[str]) -> ClusterState:
         for name, configs in (await _configs(admin, wanted)).items():
             topics[name].configs = configs
     finally:
-        with contextlib.suppress(KafkaError, OSError):
-            await admin.close()
+        await close_admin(admin)
     await _add_newest(settings, topics)
     return ClusterState(brokers, topics, answer_ms)
 

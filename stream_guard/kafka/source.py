@@ -31,6 +31,7 @@ from aiokafka.errors import (
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.core.stopping import stop_within
+from stream_guard.kafka.closing import close_admin
 from stream_guard.kafka.connection_failure import unusable
 from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
 from stream_guard.kafka.permissions import explain_denial, explain_missing
@@ -70,8 +71,7 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
                 await admin.start()
                 return await _list_topics(admin, settings.retry_backoff_ms / 1_000)
         finally:
-            with contextlib.suppress(KafkaError, OSError):
-                await admin.close()
+            await close_admin(admin)
     except (KafkaError, OSError, TimeoutError) as error:
         raise await unusable(settings, options, error) from error
 

@@ -27,7 +27,15 @@ from stream_guard.records.verdict_changes import ALL_POLICIES, superseding_id
 from stream_guard.records.verdict_event import verdict_id
 from tests.soak.consumer_faults import CLOCK_JUMPS_S
 from tests.soak.people_checker import People, split
-from tests.soak.schedule import BREAKER, CLOCK, NETWORK_CUT, POISON, REFUSING_KINDS
+from tests.soak.schedule import (
+    BREAKER,
+    BROKER_KINDS,
+    CLOCK,
+    CONSUMER_FREEZE,
+    NETWORK_CUT,
+    POISON,
+    REFUSING_KINDS,
+)
 from tests.soak.stalls import stalls_by_fault
 from tests.soak.takeover import TAKEOVER_S_MAX, takeovers
 
@@ -346,14 +354,19 @@ def _find_exits(history: History, found: Findings) -> None:
         ended_before[ended.member] = ended.at_ms
         if ended.asked:
             continue
-        # A start that no broker answers ends with the same code; a member that runs waits for longer.
-        starts = ended.at_ms - begun_ms < _START_MS
-        kinds = (*REFUSING_KINDS, NETWORK_CUT) if starts else REFUSING_KINDS
-        refused = any(
-            f.begin_ms <= ended.at_ms <= f.end_ms + _REFUSED_MS
+        # A start that no broker answers ends with the same code; a member that runs waits for longer. To a member that
+        # was frozen meanwhile, the brokers gave no answer in time. A start takes longer while a broker is away.
+        frozen = [
+            f
             for f in history.faults
-            if f.kind in kinds
-        )
+            if f.kind == CONSUMER_FREEZE and ended.member in f.target.split(", ")
+        ]
+        slowing = [f for f in history.faults if f in frozen or f.kind in BROKER_KINDS]
+        longer_ms = sum(f.end_ms - f.begin_ms for f in slowing if f.begin_ms >= begun_ms)
+        starts = ended.at_ms - begun_ms < _START_MS + longer_ms
+        kinds = (*REFUSING_KINDS, NETWORK_CUT) if starts else REFUSING_KINDS
+        refusing = [f for f in history.faults if f.kind in kinds] + (frozen if starts else [])
+        refused = any(f.begin_ms <= ended.at_ms <= f.end_ms + _REFUSED_MS for f in refusing)
         if refused and ended.code == _BROKER_EXIT:
             found.refused_exits += 1
         elif ended.code in _NAMED_EXITS:

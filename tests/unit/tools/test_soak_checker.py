@@ -27,6 +27,7 @@ from tests.soak.people_checker import deadline_ms
 from tests.soak.schedule import (
     BREAKER,
     CLOCK,
+    CONSUMER_FREEZE,
     ENGINE_KILL,
     NETWORK_CUT,
     NETWORK_MUTE,
@@ -502,6 +503,23 @@ def test_a_start_that_no_broker_answers_ends_as_it_says_and_a_member_that_runs_d
     found = check(history)
     assert (found.refused_exits, found.own_exits) == (1, [])
     history.exits[-1] = Exit("two", 3, 59_000, asked=False)
+    assert len(check(history).own_exits) == 1
+
+
+def test_a_member_that_is_frozen_while_it_starts_may_end_as_if_no_broker_answered() -> None:
+    history = clean()
+    history.exits = [Exit("two", 137, 5_000, asked=True), Exit("two", 3, 22_500, asked=False)]
+    history.ended_ms = 30_000
+    assert len(check(history).own_exits) == 1
+    history.faults.append(Fault(CONSUMER_FREEZE, "one, two", 12_000, 22_000))
+    found = check(history)
+    assert (found.refused_exits, found.own_exits) == (1, [])
+    # It had started before it was frozen.
+    history.exits[0] = Exit("two", 137, -5_000, asked=True)
+    assert len(check(history).own_exits) == 1
+    # Another one was frozen.
+    history.exits[0] = Exit("two", 137, 5_000, asked=True)
+    history.faults[-1] = Fault(CONSUMER_FREEZE, "one", 12_000, 22_000)
     assert len(check(history).own_exits) == 1
 
 
