@@ -25,6 +25,7 @@ from stream_guard.core.kafka_types import Partition
 from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.judging.human.judge import HumanFirst
 from stream_guard.judging.human.table import DecisionTable, Row
+from stream_guard.kafka.decision_feed import POLL_RECORDS
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.decision import encode_decision, subject_key
 from stream_guard.records.post import PostParser
@@ -42,7 +43,6 @@ POLICIES = PolicySet({"spam": make_policy("spam", b"# Spam\nS1: ads\n")}, {"post
 TOPIC = "stream-guard.decisions"
 RATIO_MIN = 0.9
 BYTES_MAX = 300
-_BATCH = 10_000
 
 
 class AtOnce:
@@ -91,7 +91,7 @@ def load(table: DecisionTable, settings: Settings, count: int) -> tuple[float, f
 
     for record in decision_records(count):
         batch.append(record)
-        if len(batch) == _BATCH:
+        if len(batch) == POLL_RECORDS:
             take()
     take()
     return spent_s, (_resident_bytes() - before) / max(1, count)

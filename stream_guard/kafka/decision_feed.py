@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 _POLL_MS: Final = 500
-_POLL_RECORDS: Final = 10_000
+POLL_RECORDS: Final = 2_000
+"""Most decisions that are parsed at a time, which bounds the memory of a start."""
 
 
 class DecisionFeed:
@@ -158,7 +159,7 @@ class DecisionFeed:
             self._consumer.seek(tp, position)
 
     async def _read(self) -> None:
-        polled = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=_POLL_RECORDS)
+        polled = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=POLL_RECORDS)
         for records in polled.values():
             self._apply(records)
         for tp in self._positions:
