@@ -46,7 +46,7 @@ class Server:
     def __init__(self, url: str, settings: Settings, session: aiohttp.ClientSession) -> None:
         self._url = f"{url}/v1/completions"
         self._session = session
-        self._prompts = Prompts(settings, lambda constraint, tokens_max, probabilities: constraint)  # noqa: ARG005 - as planned
+        self._prompts = Prompts(settings, lambda sampling, _: sampling.constraint)
 
     async def warm_up(self) -> None:
         """Have the server compile every policy's grammar and cache its prefix."""

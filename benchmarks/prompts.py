@@ -13,7 +13,7 @@ from stream_guard.service.policies import read_policies
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from stream_guard.judging.families.family import Constraint
+    from stream_guard.judging.families.family import Sampling
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
@@ -35,18 +35,16 @@ class Prompts:
 
     Args:
         settings: all sections.
-        make_params: of a constraint, a limit in tokens, and whether tokens' probabilities are wanted.
+        make_params: of how an attempt is sampled, and whether tokens' probabilities are wanted.
     """
 
-    def __init__(
-        self, settings: Settings, make_params: Callable[[Constraint | None, int, bool], Any]
-    ) -> None:
+    def __init__(self, settings: Settings, make_params: Callable[[Sampling, bool], Any]) -> None:
         engine = settings.engine
         self.family = family = load_family(engine)
         self._planner = Planner(
             engine,
             family,
-            lambda sampling: make_params(*sampling, family.labels is not None),
+            lambda sampling, _: make_params(sampling, family.labels is not None),
         )
         self._policies = read_policies(settings)
         self._parser = PostParser(settings.post)

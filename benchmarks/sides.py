@@ -186,6 +186,8 @@ def environment(
         "ENGINE__EXTRA": sizes.extra,
         "ENGINE__RATIONALE_TOKENS_MAX": str(sizes.rationale_tokens),
         "ENGINE__REQUEST_TIMEOUT_S": "600",
+        # All sides ask for the same; benchmarks.engine_feed compares the others with it.
+        "ENGINE__CONSTRAINT": "always",
         "CASCADE__TIERS": '["safeguard"]',
         "CASCADE__LADDER": "[]",
         # A full topic is what saturates us: nothing may be spared because posts have waited.

@@ -15,6 +15,7 @@ from stream_guard.judging.families.family import (
     Prefix,
     Reading,
     Sampling,
+    Unconstrained,
     hash_ids,
 )
 from stream_guard.judging.families.model_files import model_file
@@ -47,6 +48,7 @@ class Plain:
     """No control tokens, no channels, no reasoning."""
 
     template = PlainTemplate()
+    markers = None
 
     def __init__(self, tokenizer: Tokenizer, date: str) -> None:
         self._tokenizer = tokenizer
@@ -84,6 +86,13 @@ class Plain:
 
     def sampling(self, policy: Policy, budget: Budget) -> Sampling:  # noqa: ARG002 - the port's
         return Sampling(Constraint("choice", ["0", "1"]), 4)
+
+    def unconstrained(self, policy: Policy, budget: Budget) -> Unconstrained:
+        sampling = self.sampling(policy, budget)._replace(constraint=None)
+        return Unconstrained(sampling, lambda ids: self.decode(ids) in {"0", "1"})
+
+    def in_parts(self, policy: Policy, budget: Budget) -> None:
+        """Return nothing: this family does not reason."""
 
     def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:  # noqa: ARG002 - the port's
         text = self.decode(ids).strip()

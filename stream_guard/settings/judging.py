@@ -57,8 +57,14 @@ class EngineSettings(Section):
     """Reasoning budget, in tokens. The model never exceeds it."""
     rationale_tokens_max: int = Field(96, ge=1)
     """Longest rationale, in tokens."""
+    constraint: Literal["auto", "always", "answer", "on_retry"] = "auto"
+    """When vLLM holds the model's output to the policy's grammar. ``always``: every token. ``answer``: the answer, by a
+    second request after the reasoning. ``on_retry``: the first attempt is free. Its answer counts only if the grammar
+    allows it; otherwise the post is asked as with ``always``. ``auto``: the fastest one on this kind of machine; the
+    log says which, and why."""
     attempts_max: int = Field(2, ge=1, le=5)
-    """Attempts to get an answer that can be parsed; each has half the reasoning budget of the last."""
+    """Attempts under the grammar to get an answer that can be parsed; each has half the reasoning budget of the last.
+    """
     window_overlap_tokens: int = Field(128, ge=0, le=4_096)
     """A post that is longer than the model's context is judged in windows. Neighbours share about this many tokens."""
     request_timeout_s: float = Field(60, gt=0)

@@ -68,6 +68,8 @@ def deploy_engine(
         "STREAM_GUARD_POLICIES__PATH": str(policies),
         "STREAM_GUARD_ENGINE__KIND": "vllm",
         "STREAM_GUARD_ENGINE__MODEL": str(model),
+        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
+        "STREAM_GUARD_ENGINE__CONSTRAINT": "always",
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "4",
         "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "4",

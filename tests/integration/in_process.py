@@ -25,6 +25,8 @@ def judging_command(model: Path, *arguments: str, **settings: str) -> Result:
     environment = {
         **foreign,
         "STREAM_GUARD_ENGINE__MODEL": str(model),
+        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
+        "STREAM_GUARD_ENGINE__CONSTRAINT": "always",
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         **settings,
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final
 
+from stream_guard.judging.families.family import Sampling
 from stream_guard.judging.families.registry import load_family
 from stream_guard.judging.tiers.ladder import Ladder
 from stream_guard.service.app import App
@@ -52,8 +53,7 @@ class ByText(Scripted):
     def _params(self, request: JudgeRequest, attempt: Attempt) -> Any:
         script = SCRIPTS[request.post.text.split()[0]][request.effort or request.policy.effort]
         return self._client.sampling_params(
-            constraint=None,
-            tokens_max=attempt.tokens_max,
+            Sampling(None, attempt.tokens_max),
             probabilities=False,
             extra_args={"script": self.ids_of(script)},
         )

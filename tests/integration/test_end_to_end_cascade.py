@@ -66,6 +66,8 @@ def engine_environment(model: Path, policies: Path, ladder: list[dict[str, Any]]
     return {
         "STREAM_GUARD_ENGINE__KIND": "vllm",
         "STREAM_GUARD_ENGINE__MODEL": str(model),
+        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
+        "STREAM_GUARD_ENGINE__CONSTRAINT": "always",
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "16",
         "STREAM_GUARD_ENGINE__EXTRA": orjson.dumps(extra).decode(),

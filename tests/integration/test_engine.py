@@ -17,6 +17,7 @@ import structlog
 from stream_guard.core.errors import EngineError, PolicyError, PromptError
 from stream_guard.judging.contract import Judgement, JudgeRequest
 from stream_guard.judging.engine.judge import BUILT_PER_TURN_MAX, CONFIDENCE_METHOD, VllmJudge
+from stream_guard.judging.families.family import Sampling
 from stream_guard.judging.families.registry import load_family
 from stream_guard.judging.tiers.ladder import Rung
 from stream_guard.policies.policy import PolicySet, make_policy
@@ -57,6 +58,8 @@ def engine_settings(folder: Path, **changes: Any) -> EngineSettings:
             "max_num_batched_tokens": 2_048,
             "kv_cache_memory_bytes": 64 << 20,
             "rationale_tokens_max": RATIONALE,
+            # tests/integration/test_constraint.py has the others
+            "constraint": "always",
             "extra": {
                 "logits_processors": ["tests.integration.scripted_tokens:ScriptedTokens"],
                 "async_scheduling": False,
@@ -135,8 +138,7 @@ class Scripted(VllmJudge):
         if not script:
             script = self._family.encode(" word") * tokens_max
         return self._client.sampling_params(
-            constraint=None,
-            tokens_max=tokens_max,
+            Sampling(None, tokens_max),
             probabilities=False,
             extra_args={"script": script},
         )

@@ -52,6 +52,8 @@ def deployment(
         STREAM_GUARD_KAFKA__SESSION_TIMEOUT_MS="45000",  # two engines' imports can take every core for a while
         STREAM_GUARD_ENGINE__KIND="vllm",
         STREAM_GUARD_ENGINE__MODEL=str(model),
+        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
+        STREAM_GUARD_ENGINE__CONSTRAINT="always",
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="8",
         STREAM_GUARD_ENGINE__MAX_MODEL_LEN="2048",
         STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="8",

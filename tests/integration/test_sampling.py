@@ -50,6 +50,8 @@ TEXTS = (
 async def judge() -> AsyncIterator[VllmJudge]:
     settings = EngineSettings(
         model="demo",
+        # Samples that do not count without a grammar would add attempts; tests/integration/test_constraint.py has them.
+        constraint="always",
         max_model_len=2_048,
         max_num_seqs=16,
         kv_cache_memory_bytes=256 << 20,

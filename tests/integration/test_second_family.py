@@ -37,6 +37,8 @@ async def test_posts_are_judged_from_kafka_to_verdicts_by_a_second_family(
         STREAM_GUARD_POLICIES__ARCHIVE="off",  # it stores the prompts of the registry's family
         STREAM_GUARD_ENGINE__KIND="vllm",
         STREAM_GUARD_ENGINE__MODEL=str(random_model),
+        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
+        STREAM_GUARD_ENGINE__CONSTRAINT="always",
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="8",
         STREAM_GUARD_ENGINE__MAX_MODEL_LEN="2048",
         STREAM_GUARD_CASCADE__LADDER="[]",

@@ -140,6 +140,8 @@ def engine_environment(model: Path) -> dict[str, str]:
     """Return what the real engine needs to judge by a tiny random model on CPUs."""
     return {
         "STREAM_GUARD_ENGINE__MODEL": str(model),
+        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
+        "STREAM_GUARD_ENGINE__CONSTRAINT": "always",
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "16",
         # Random weights are never sure, and would climb every time.

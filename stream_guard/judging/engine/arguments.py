@@ -13,11 +13,12 @@ import sys
 import warnings
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from stream_guard.core.errors import EngineError
 
 if TYPE_CHECKING:
+    from stream_guard.judging.families.family import Markers
     from stream_guard.settings import EngineSettings
 
 _DEFAULT_KV_CACHE_BYTES: Final = 256 << 20
@@ -110,12 +111,35 @@ def quiet_vllm() -> None:
     logging.getLogger("vllm").setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "WARNING").upper())
 
 
-def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[str, Any]:
+class Chosen(NamedTuple):
+    """When the grammar is used, and why."""
+
+    constraint: Literal["always", "answer", "on_retry"]
+    reason: str
+
+
+def choose_constraint(settings: EngineSettings) -> Chosen:
+    """Return what ``engine.constraint`` says; for ``auto`` the fastest one on this kind of machine.
+
+    Raises:
+        EngineError: ``auto``, and vLLM is not installed.
+    """
+    if settings.constraint != "auto":
+        return Chosen(settings.constraint, "engine.constraint")
+    if is_cpu_build():
+        return Chosen("on_retry", "faster than always on a CPU")
+    return Chosen("on_retry", "the GPU waits for the host, which works less without a grammar")
+
+
+def engine_arguments(
+    settings: EngineSettings, known: frozenset[str], markers: Markers | None = None
+) -> dict[str, Any]:
     """Return vLLM's engine arguments.
 
     Args:
         settings: the section; ``extra`` wins over all the rest.
         known: names that vLLM takes.
+        markers: of the model's reasoning, by which vLLM enforces its budget in attempts without a constraint.
 
     Raises:
         EngineError: ``extra`` has a name that vLLM does not take.
@@ -148,6 +172,11 @@ def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[st
     }
     if settings.kv_cache_memory_bytes is not None:
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_memory_bytes
+    if markers is not None and choose_constraint(settings).constraint == "on_retry":
+        arguments["reasoning_config"] = {
+            "reasoning_start_str": markers.begin,
+            "reasoning_end_str": markers.end,
+        }
     if is_cpu_build():
         arguments |= _CPU_ARGUMENTS
         arguments.setdefault("kv_cache_memory_bytes", _DEFAULT_KV_CACHE_BYTES)

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import EngineHungError, PromptError, StreamGuardError
 from stream_guard.judging.contract import Answer, Judgement, Provenance, Sampled, Thought
-from stream_guard.judging.engine.client import PROBE_TIMEOUT_S, label_probability, with_seed
+from stream_guard.judging.engine.client import PROBE_TIMEOUT_S, with_seed
+from stream_guard.judging.engine.confidence import (
+    SURE,
+    label_probability,
+    pair_probability,
+    token_probability,
+)
+from stream_guard.judging.engine.first_attempts import FirstAttempts
+from stream_guard.judging.engine.two_parts import complete_in_parts
 from stream_guard.judging.engine.voting import Cast, decide, seed_of
 from stream_guard.judging.families.family import exchange_of, hash_ids
 from stream_guard.telemetry.generations import Call, Result
@@ -28,6 +36,7 @@ if TYPE_CHECKING:
     from stream_guard.judging.contract import FinishReason, JudgeRequest
     from stream_guard.judging.engine.client import Completion, VllmClient
     from stream_guard.judging.engine.plans import Attempt, Plan
+    from stream_guard.judging.engine.two_parts import TwoParts
     from stream_guard.judging.families.family import Exchange, Family, Reading
     from stream_guard.settings import EngineSettings
     from stream_guard.telemetry.generations import GenerationTracer
@@ -102,6 +111,7 @@ class Asker:
         self._family = family
         self._params = params
         self._observers = observers
+        self._first = FirstAttempts(may_stop=settings.constraint == "auto")
         self._ids = itertools.count()
 
     async def ask(
@@ -186,15 +196,22 @@ class Asker:
         """Try until an answer can be read, each time with a smaller budget."""
         answer = Answer("undetermined", parse_status="malformed")
         for attempt in plan.attempts:
+            if attempt.allows is not None and self._first.stopped:
+                continue
             sample.attempts += 1
             sample.prompt_tokens += len(prompt)
             sample.reasoning_cut = False
             completion = await self._generate(request, prompt, plan, attempt, sample)
             ids = list(completion.ids)
             sample.finish_reason = completion.finish_reason
-            sample.cached_tokens += completion.cached_tokens
-            sample.output_tokens += len(ids)
+            self._count(sample, completion)
             self._show(request, prompt, plan, ids, sample)
+            if attempt.allows is not None and not (
+                completion.finish_reason == "stop" and attempt.allows(ids)
+            ):
+                # Never read leniently: the next attempt has the constraint.
+                self._first.record(counts=False)
+                continue
             if completion.finish_reason not in ("stop", "length"):
                 # "none" is an abort that we did not request, "error" a failed grammar: neither is an answer.
                 answer = Answer("undetermined", parse_status="malformed")
@@ -205,10 +222,26 @@ class Asker:
             answer = reading.answer
             # At its budget the grammar ends the reasoning, and the model answers with an unfinished thought.
             sample.reasoning_cut = reading.reasoning_tokens >= attempt.reasoning_tokens_max
+            if attempt.allows is not None:
+                self._first.record(counts=answer.parse_status == "ok")
+                if answer.parse_status != "ok":
+                    continue
             if answer.parse_status not in _RETRIED:
-                sample.confidence = self._confidence(completion, reading)
+                sample.answer = answer  # also if the time ends before its confidence is known
+                if plan.decoding.samples == 1:  # of several samples the votes are the confidence
+                    sample.confidence = await self._confidence(
+                        request, prompt, completion, reading, attempt, sample
+                    )
                 break
         sample.answer = answer
+
+    @staticmethod
+    def _count(sample: _Sample, completion: Completion) -> None:
+        """Add what a completion spent, besides its first prompt."""
+        written = completion.output_tokens
+        sample.prompt_tokens += completion.more_prompt_tokens
+        sample.cached_tokens += completion.cached_tokens
+        sample.output_tokens += len(completion.ids) if written is None else written
 
     def _show(
         self, request: JudgeRequest, prompt: list[int], plan: Plan, ids: list[int], sample: _Sample
@@ -229,14 +262,16 @@ class Asker:
         sample: _Sample,
     ) -> Completion:
         """Ask the engine once, in a span of its own if the post is traced."""
-        params = self._params(request, attempt)
+        params, parts = self._params(request, attempt), attempt.parts
         if plan.decoding.temperature > 0:
             seed = seed_of(request, plan.effort, sample.number, sample.attempts)
             params = with_seed(params, seed)
+            if parts is not None:
+                parts = parts._replace(thinking=with_seed(parts.thinking, seed))
         request_id = f"{request.id}-{next(self._ids)}"
         tracing = self._observers.tracing
         if request.span is None or tracing is None:
-            return await self._client.generate(prompt, params, request_id, request.trace_headers)
+            return await self._complete(prompt, params, parts, request_id, request.trace_headers)
         text, decode = request.post.text, self._family.decode
         call = Call(
             self._settings.model,
@@ -249,7 +284,7 @@ class Asker:
         headers = {"traceparent": format_traceparent(span.get_span_context())}
         result = Result(error="cancelled")
         try:
-            completion = await self._client.generate(prompt, params, request_id, headers)
+            completion = await self._complete(prompt, params, parts, request_id, headers)
             failed = completion.finish_reason in ("error", "none")
             result = Result(
                 len(prompt),
@@ -266,11 +301,58 @@ class Asker:
             tracing.generated(span, result)
         return completion
 
-    def _confidence(self, completion: Completion, reading: Reading) -> float | None:
+    async def _complete(
+        self,
+        prompt: list[int],
+        params: SamplingParams,
+        parts: TwoParts | None,
+        request_id: str,
+        headers: dict[str, str] | None,
+    ) -> Completion:
+        if parts is None:
+            return await self._client.generate(prompt, params, request_id, headers)
+        return await complete_in_parts(self._client, prompt, parts, params, request_id, headers)
+
+    async def _confidence(
+        self,
+        request: JudgeRequest,
+        prompt: list[int],
+        completion: Completion,
+        reading: Reading,
+        attempt: Attempt,
+        sample: _Sample,
+    ) -> float | None:
+        """Return P(violates) against P(safe); None where the answer has no token for it."""
         labels, position = reading.label_tokens or self._family.labels, reading.label_position
         if labels is None or position is None:
             return None
-        return label_probability(completion.logprobs, position, completion.ids[position], labels)
+        token = completion.ids[position]
+        at = position - completion.logprobs_from
+        probability = token_probability(completion.logprobs, at, token)
+        if probability is None:
+            return None
+        if attempt.allows is None or probability >= SURE:
+            return label_probability(probability, token, labels)
+        return await self._pair(request, [*prompt, *completion.ids[:position]], labels, sample)
+
+    async def _pair(
+        self, request: JudgeRequest, prompt: list[int], labels: tuple[int, int], sample: _Sample
+    ) -> float | None:
+        """Ask for both labels' probabilities at the label's place. Most of that prompt is cached.
+
+        Asking for both in each step of each post would cost vLLM a loop over all posts.
+        """
+        completion = await self._client.generate(
+            prompt,
+            self._client.pair_params(labels),
+            f"{request.id}-{next(self._ids)}",
+            request.trace_headers,
+        )
+        sample.prompt_tokens += len(prompt)
+        self._count(sample, completion)
+        if not completion.logprobs:
+            return None
+        return pair_probability(completion.logprobs[0], labels)
 
     def _provenance(self, plan: Plan, samples: Sequence[_Sample], prompt: list[int]) -> Provenance:
         """Return what all samples together spent."""

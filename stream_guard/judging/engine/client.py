@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import math
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from stream_guard.core.decoding import GREEDY
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import FinishReason
     from stream_guard.judging.engine.core_process import EngineProcess
-    from stream_guard.judging.families.family import Constraint
+    from stream_guard.judging.families.family import Markers, Sampling
     from stream_guard.settings import EngineSettings
 
 _T = TypeVar("_T")
@@ -59,13 +59,19 @@ class Completion(NamedTuple):
         ids: the tokens, including the stop token.
         finish_reason: ``none`` if it was aborted, which is never an answer.
         cached_tokens: tokens of the prompt that came from the prefix cache.
-        logprobs: of each token, if they were requested.
+        logprobs: of each token from ``logprobs_from`` on, if they were requested.
+        logprobs_from: position of the first token with one.
+        more_prompt_tokens: of a second prompt, where two requests made it.
+        output_tokens: that the engine wrote; None: all of ``ids``.
     """
 
     ids: Sequence[int]
     finish_reason: FinishReason
     cached_tokens: int
     logprobs: Any
+    logprobs_from: int = 0
+    more_prompt_tokens: int = 0
+    output_tokens: int | None = None
 
 
 _UNTRACED: Final = {"traceparent": f"00-{1:032x}-{1:016x}-00"}
@@ -115,8 +121,11 @@ class VllmClient:
         self._traced = "otlp_traces_endpoint" in settings.extra
         self.version = ""
 
-    async def start(self) -> None:
+    async def start(self, markers: Markers | None = None) -> None:
         """Return when the engine is up.
+
+        Args:
+            markers: of the model's reasoning; see :func:`engine_arguments`.
 
         Raises:
             EngineError: vLLM is not installed or did not start.
@@ -125,16 +134,18 @@ class VllmClient:
         prepare_environment(self._settings)
         self._served = core_process.start_server()
         # A task of its own: if start() is cancelled, close() can still wait for the engine and stop it.
-        self._building = asyncio.create_task(in_thread(self._build), name="engine build")
+        self._building = asyncio.create_task(
+            in_thread(partial(self._build, markers)), name="engine build"
+        )
         await asyncio.shield(self._building)
         # Inside the first request, an engine that is killed at this moment would never answer it.
         await self._running().get_supported_tasks()
 
-    def _build(self) -> None:
+    def _build(self, markers: Markers | None) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs))
+        arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs), markers)
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config()
             with contextlib.ExitStack() as stack:
@@ -151,9 +162,8 @@ class VllmClient:
 
     def sampling_params(
         self,
+        sampling: Sampling,
         *,
-        constraint: Constraint | None,
-        tokens_max: int,
         probabilities: bool,
         decoding: Decoding = GREEDY,
         extra_args: dict[str, Any] | None = None,
@@ -163,8 +173,7 @@ class VllmClient:
         Where tokens are drawn, each call needs a copy with a seed: see :func:`with_seed`.
 
         Args:
-            constraint: what the completion is held to; None for its length alone.
-            tokens_max: of the completion.
+            sampling: constraint, length, reasoning budget and stops.
             probabilities: whether to return each token's log probability.
             decoding: how tokens are chosen. Its samples are calls of their own; they share the cached prompt.
             extra_args: for logits processors.
@@ -172,9 +181,12 @@ class VllmClient:
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
+        constraint = sampling.constraint
         bounds: dict[str, Any] = {} if constraint is None else {constraint.kind: constraint.value}
         return SamplingParams(
-            max_tokens=tokens_max,
+            max_tokens=sampling.tokens_max,
+            stop_token_ids=list(sampling.stops) or None,
+            thinking_token_budget=sampling.reasoning_tokens_max,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -186,6 +198,21 @@ class VllmClient:
             logprobs=0 if probabilities else None,
             flat_logprobs=probabilities,
             extra_args=extra_args,
+        )
+
+    def pair_params(self, labels: tuple[int, int]) -> SamplingParams:
+        """Return parameters for one token with the log probabilities of these two, whatever token it is."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        return SamplingParams(
+            max_tokens=1,
+            temperature=0,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,
+            skip_clone=True,
+            logprob_token_ids=list(labels),
+            flat_logprobs=True,
         )
 
     @property
@@ -328,32 +355,6 @@ def with_seed(params: SamplingParams, seed: int) -> SamplingParams:
     seeded = params.clone()
     seeded.seed = seed
     return seeded
-
-
-def label_probability(
-    logprobs: Any,  # noqa: ANN401 - vLLM's, in its flat form
-    position: int,
-    token: int,
-    labels: tuple[int, int],
-) -> float | None:
-    """Return P(violates) at a position where the constraint allows the two labels alone.
-
-    The engine computes log probabilities after the constraint's mask, so the two probabilities add up to 1. The
-    probability of the chosen token is enough.
-
-    Args:
-        logprobs: of each position's token; None if they were not requested.
-        position: of the label in the completion.
-        token: the token there.
-        labels: ids of the tokens for "safe" and "violates".
-    """
-    if logprobs is None or position >= len(logprobs):
-        return None
-    chosen = logprobs[position].get(token)
-    if chosen is None:
-        return None
-    probability = min(1.0, math.exp(chosen.logprob))
-    return probability if token == labels[1] else 1.0 - probability
 
 
 def _start_message(error: BaseException) -> str:

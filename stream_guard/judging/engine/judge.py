@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Judgement
 from stream_guard.judging.delivery import Pending, by_caller
+from stream_guard.judging.engine.arguments import choose_constraint
 from stream_guard.judging.engine.asking import CONFIDENCE_METHOD, TIER, Asker, Observers
 from stream_guard.judging.engine.client import VllmClient, in_thread
 from stream_guard.judging.engine.plans import Planner
@@ -104,7 +105,7 @@ class VllmJudge:
         try:
             # It finds a wrong model within a second. vLLM takes twenty, and its message is less clear.
             await read
-            await self._client.start()
+            await self._client.start(self._family.markers)
             self._model_len_max = self._client.model_len_max
             self._tasks = [
                 asyncio.create_task(self._feed(), name="engine feed"),
@@ -125,9 +126,8 @@ class VllmJudge:
 
     def _make_params(self, sampling: Sampling, decoding: Decoding) -> SamplingParams:
         return self._client.sampling_params(
-            constraint=sampling.constraint,
-            tokens_max=sampling.tokens_max,
-            probabilities=self._family.labels is not None,
+            sampling,
+            probabilities=self._family.labels is not None and sampling.labelled,
             decoding=decoding,
         )
 
@@ -151,12 +151,15 @@ class VllmJudge:
         return await asyncio.shield(self._failed)
 
     def describe(self) -> Mapping[str, str]:
-        """Name the model, its revision, and the engine's build."""
+        """Name the model, its revision, the engine's build, and when answers are constrained and why."""
+        chosen = choose_constraint(self._settings)
         return {
             "engine": "vllm",
             "version": self._client.version,
             "model": self._settings.model,
             "revision": self._settings.revision or "",
+            "constraint": chosen.constraint,
+            "constraint_reason": chosen.reason,
         }
 
     async def kill(self) -> None:

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 
 from cachetools import LRUCache
 
+from stream_guard.judging.engine.arguments import choose_constraint
+from stream_guard.judging.engine.two_parts import TwoParts
 from stream_guard.judging.families.family import Budget
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from vllm import SamplingParams
 
@@ -32,16 +34,23 @@ class Attempt:
         params: its sampling parameters.
         tokens_max: longest completion, in tokens.
         reasoning_tokens_max: its reasoning budget, in tokens.
+        allows: of an attempt without a constraint: whether a completion counts. None with a constraint.
+        parts: of an attempt by two requests: the first. ``params`` are the second's.
     """
 
     params: SamplingParams
     tokens_max: int
     reasoning_tokens_max: int
+    allows: Callable[[Sequence[int]], bool] | None = None
+    parts: TwoParts | None = None
 
 
 @dataclass(slots=True, frozen=True)
 class Plan:
-    """What all posts under one policy share on one rung. Each attempt has half the reasoning budget of the last."""
+    """What all posts under one policy share on one rung.
+
+    Each attempt with a constraint has half the reasoning budget of the last. An attempt without one comes before them.
+    """
 
     effort: Effort
     prefix: Prefix
@@ -65,6 +74,7 @@ class Planner:
         make_params: Callable[[Sampling, Decoding], SamplingParams],
     ) -> None:
         self._settings = settings
+        self._constraint = choose_constraint(settings).constraint
         self._family = family
         self._make_params = make_params
         self._plans: LRUCache[
@@ -104,10 +114,37 @@ class Planner:
         self, policy: Policy, effort: Effort, reasoning_tokens_max: int, decoding: Decoding
     ) -> Plan:
         attempts = []
+        if self._constraint == "on_retry":
+            attempts += self._unconstrained(policy, reasoning_tokens_max, decoding)
         for _ in range(self._settings.attempts_max):
-            budget = Budget(reasoning_tokens_max, self._settings.rationale_tokens_max)
-            sampling = self._family.sampling(policy, budget)
-            params = self._make_params(sampling, decoding)
-            attempts.append(Attempt(params, sampling.tokens_max, reasoning_tokens_max))
+            attempts.append(self._constrained(policy, reasoning_tokens_max, decoding))
             reasoning_tokens_max = max(1, reasoning_tokens_max // 2)
         return Plan(effort, self._family.prefix(policy, effort), decoding, tuple(attempts))
+
+    def _constrained(
+        self, policy: Policy, reasoning_tokens_max: int, decoding: Decoding
+    ) -> Attempt:
+        budget = Budget(reasoning_tokens_max, self._settings.rationale_tokens_max)
+        sampling = self._family.sampling(policy, budget)
+        found = self._family.in_parts(policy, budget) if self._constraint == "answer" else None
+        if found is None:
+            params = self._make_params(sampling, decoding)
+            return Attempt(params, sampling.tokens_max, reasoning_tokens_max)
+        thinking = self._make_params(found.thinking, decoding)
+        return Attempt(
+            self._make_params(found.answer, decoding),
+            sampling.tokens_max,
+            reasoning_tokens_max,
+            parts=TwoParts(found.opening, thinking, frozenset(found.thinking.stops), found.closing),
+        )
+
+    def _unconstrained(
+        self, policy: Policy, reasoning_tokens_max: int, decoding: Decoding
+    ) -> list[Attempt]:
+        """Return the attempt without a constraint; none if the family always needs one."""
+        budget = Budget(reasoning_tokens_max, self._settings.rationale_tokens_max)
+        free = self._family.unconstrained(policy, budget)
+        if free is None:
+            return []
+        params = self._make_params(free.sampling, decoding)
+        return [Attempt(params, free.sampling.tokens_max, reasoning_tokens_max, free.allows)]

@@ -26,10 +26,13 @@ __all__ = [
     "Exchange",
     "Family",
     "FamilyKind",
+    "InParts",
+    "Markers",
     "Prefix",
     "Reading",
     "Sampling",
     "Template",
+    "Unconstrained",
     "exchange_of",
     "hash_ids",
 ]
@@ -75,12 +78,56 @@ class Sampling(NamedTuple):
     """How one attempt is sampled.
 
     Attributes:
-        constraint: None for a completion that is bounded by its length alone.
+        constraint: None for a completion without one.
         tokens_max: longest completion, in tokens.
+        reasoning_tokens_max: the reasoning budget that the engine itself has to enforce; None where the constraint
+            does it.
+        stops: tokens that end the completion, in addition to the model's own.
+        labelled: whether the answer's label is in the completion, so that its tokens' probabilities are needed.
     """
 
     constraint: Constraint | None
     tokens_max: int
+    reasoning_tokens_max: int | None = None
+    stops: tuple[int, ...] = ()
+    labelled: bool = True
+
+
+class Unconstrained(NamedTuple):
+    """How an attempt without a constraint is sampled, and which of its completions count.
+
+    Attributes:
+        sampling: without a constraint; its length has the same limit.
+        allows: whether the constraint would have allowed a completion that ended by itself. Never raises.
+    """
+
+    sampling: Sampling
+    allows: Callable[[Sequence[int]], bool]
+
+
+class InParts(NamedTuple):
+    """How an attempt is made by two requests: the reasoning without a constraint, then the answer under one.
+
+    The first request continues the prompt and ``opening``. The second continues these, the reasoning and ``closing``.
+
+    Attributes:
+        opening: tokens before the reasoning.
+        thinking: of the reasoning. Its length is the budget. None of its stops is part of the reasoning.
+        closing: tokens between reasoning and answer.
+        answer: of the answer.
+    """
+
+    opening: tuple[int, ...]
+    thinking: Sampling
+    closing: tuple[int, ...]
+    answer: Sampling
+
+
+class Markers(NamedTuple):
+    """The texts, made of control tokens and words, between which a model reasons."""
+
+    begin: str
+    end: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -198,8 +245,18 @@ class Family(Protocol):
             PolicyError: one can; names it.
         """
 
+    @property
+    def markers(self) -> Markers | None:
+        """Where the engine counts reasoning against its budget; None where it need not."""
+
     def sampling(self, policy: Policy, budget: Budget) -> Sampling:
         """Return how an attempt under a policy is sampled."""
+
+    def unconstrained(self, policy: Policy, budget: Budget) -> Unconstrained | None:
+        """Return how the same attempt is made without a constraint; None if this family always needs one."""
+
+    def in_parts(self, policy: Policy, budget: Budget) -> InParts | None:
+        """Return how the same attempt is made in two parts; None if this family does not reason."""
 
     def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:
         """Read the answer from a completion; never raises.

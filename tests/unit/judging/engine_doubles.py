@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from stream_guard.core.decoding import GREEDY
 from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Judgement, JudgeRequest
 from stream_guard.judging.engine.client import Completion, VllmClient
@@ -27,11 +28,19 @@ if TYPE_CHECKING:
 
     from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import FinishReason
-    from stream_guard.judging.families.family import Constraint, Exchange, Reading
+    from stream_guard.judging.families.family import (
+        Constraint,
+        Exchange,
+        Markers,
+        Reading,
+        Sampling,
+    )
     from stream_guard.policies.policy import Policy
 
 POLICY = make_policy("cats", b"Posts about cats are not allowed.")
 POLICIES = PolicySet({"cats": POLICY})
+PAIR = (0.1, 0.4)
+"""Probabilities of "safe" and "violates" where both are asked for: together they are half of all."""
 
 
 @dataclass
@@ -43,6 +52,8 @@ class Params:
     probabilities: bool
     decoding: Decoding
     seed: int | None = None
+    reasoning_tokens_max: int | None = None
+    pair: tuple[int, int] | None = None
 
     def clone(self) -> Params:
         return replace(self)
@@ -54,6 +65,7 @@ class ScriptedClient(VllmClient):
     The word ``wait`` waits for ``gate``; ``reject`` rejects the prompt, and ``die`` ends the engine.
 
     Attributes:
+        chosen: probability of each token that it writes.
         held: completions that wait now.
         stopped: completions that were cancelled while they waited.
     """
@@ -69,18 +81,26 @@ class ScriptedClient(VllmClient):
         self.params: list[Params] = []
         self.dead: asyncio.Future[EngineError] | None = None
         self.tries: dict[str, int] = {}
+        self.markers: Markers | None = None
+        self.chosen = 0.75
 
-    async def start(self) -> None:
+    async def start(self, markers: Markers | None = None) -> None:
         self.version = "scripted 1"
+        self.markers = markers
         self.dead = asyncio.get_running_loop().create_future()
 
     @property
     def model_len_max(self) -> int:
         return 400
 
-    def sampling_params(self, **wanted: Any) -> Any:
-        names = ("constraint", "tokens_max", "probabilities", "decoding")
-        return Params(*(wanted[name] for name in names))
+    def sampling_params(self, sampling: Sampling, **wanted: Any) -> Any:
+        constraint, tokens_max, reasoning_tokens_max = sampling[:3]
+        names = ("probabilities", "decoding")
+        told = (wanted[name] for name in names)
+        return Params(constraint, tokens_max, *told, reasoning_tokens_max=reasoning_tokens_max)
+
+    def pair_params(self, labels: tuple[int, int]) -> Any:
+        return Params(None, 1, False, GREEDY, pair=labels)  # noqa: FBT003 - no probability of the token itself
 
     async def generate(
         self,
@@ -94,6 +114,12 @@ class ScriptedClient(VllmClient):
         self.params.append(params)
         if "warm-up" in request_id:
             return Completion((), "length", 0, None)
+        if params.pair:
+            found = {
+                token: SimpleNamespace(logprob=math.log(share))
+                for token, share in zip(params.pair, PAIR, strict=True)
+            }
+            return Completion(params.pair[:1], "length", 5, [found])
         words = prompt.rpartition("Text: ")[2].partition("\nAnswer:")[0].split()
         request = request_id.rpartition("-")[0]
         attempt = self.tries[request] = self.tries.get(request, -1) + 1
@@ -111,7 +137,7 @@ class ScriptedClient(VllmClient):
             raise error
         ends: dict[str, FinishReason] = {"endless": "length", "broken": "error"}
         written = self.plain.encode(word)
-        logprobs = [{token: SimpleNamespace(logprob=math.log(0.75))} for token in written]
+        logprobs = [{token: SimpleNamespace(logprob=math.log(self.chosen))} for token in written]
         return Completion(written, ends.get(word, "stop"), 7, logprobs)
 
     async def _wait(self) -> str:
@@ -196,7 +222,8 @@ class Thinker(Plain):
 @contextlib.asynccontextmanager
 async def world_of(random_model: Path, **changes: Any) -> AsyncIterator[World]:
     """Start a judge with these settings of the engine."""
-    settings = EngineSettings(model=str(random_model), max_model_len=400, **changes)
+    own = {"model": str(random_model), "max_model_len": 400, "constraint": "always"}
+    settings = EngineSettings(**{**own, **changes})
     clients: list[ScriptedClient] = []
     heard: list[Exchange] = []
 

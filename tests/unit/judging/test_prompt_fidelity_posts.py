@@ -274,7 +274,9 @@ async def judge_long(
     model: Path, *posts: Post, **settings: object
 ) -> tuple[list[Judgement], ReadingClient]:
     """Return the judgements of posts with a context of 400 tokens, in order."""
-    engine = EngineSettings.model_validate({"model": str(model), **settings})
+    engine = EngineSettings.model_validate(
+        {"model": str(model), "constraint": "always", **settings}
+    )
     clients: list[ReadingClient] = []
 
     def make_client(settings: EngineSettings) -> ReadingClient:

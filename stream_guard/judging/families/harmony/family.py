@@ -4,13 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_guard.judging.families.family import Constraint, FamilyKind, Reading, Sampling
+from stream_guard.judging.families.family import (
+    Constraint,
+    FamilyKind,
+    InParts,
+    Markers,
+    Reading,
+    Sampling,
+    Unconstrained,
+)
+from stream_guard.judging.families.harmony.allowed import Allowed
 from stream_guard.judging.families.harmony.answer import (
     read_answer,
     violation_position,
     word_position,
 )
-from stream_guard.judging.families.harmony.grammar import completion_tokens_max, structural_tag
+from stream_guard.judging.families.harmony.grammar import (
+    answer_tag,
+    completion_tokens_max,
+    structural_tag,
+)
 from stream_guard.judging.families.harmony.prompt import (
     OUTCOMES_OF_VIOLATION,
     HarmonyTemplate,
@@ -46,6 +59,7 @@ class Harmony:
     """
 
     template = _TEMPLATE
+    markers = Markers("<|channel|>analysis<|message|>", "<|end|>")
 
     def __init__(self, tokenizer: HarmonyTokenizer, date: str) -> None:
         self.tokenizer = tokenizer
@@ -98,6 +112,38 @@ class Harmony:
                 structural_tag(policy.taxonomy, self._control, budget, policy.native),
             ),
             completion_tokens_max(policy.taxonomy, budget, policy.native),
+        )
+
+    def unconstrained(self, policy: Policy, budget: Budget) -> Unconstrained:
+        """Return the same length without the tag. Only completions that the tag allows count."""
+        native = policy.native
+        return Unconstrained(
+            Sampling(
+                None,
+                completion_tokens_max(policy.taxonomy, budget, native),
+                budget.reasoning_tokens_max,
+            ),
+            Allowed(policy.taxonomy, self._control, self.tokenizer, budget, native),
+        )
+
+    def in_parts(self, policy: Policy, budget: Budget) -> InParts:
+        """Return the analysis channel up to its end, and the final channel under a tag of the answer alone."""
+        control, encode, native = self._control, self.tokenizer.encode, policy.native
+        longest = completion_tokens_max(policy.taxonomy, budget, native)
+        tag = answer_tag(policy.taxonomy, budget.rationale_tokens_max, native)
+        return InParts(
+            (control.channel, *encode("analysis"), control.message),
+            Sampling(
+                None,
+                budget.reasoning_tokens_max,
+                stops=tuple(sorted(control.every)),
+                labelled=False,
+            ),
+            (
+                *(control.end, control.start, *encode("assistant")),
+                *(control.channel, *encode("final"), control.message),
+            ),
+            Sampling(Constraint("structural_tag", tag), longest - budget.reasoning_tokens_max),
         )
 
     def read(self, ids: Sequence[int], policy: Policy, *, complete: bool) -> Reading:

@@ -83,15 +83,6 @@ def structural_tag(
             "content": sequence([text(" "), token(tokens.constrain), text("json")]),
         }
     ]
-    if native is None:
-        answer = [
-            _answer(taxonomy),
-            text(',"rationale":"'),
-            free_text(budget.rationale_tokens_max),
-            text('"}'),
-        ]
-    else:
-        answer = [native_answer(native, taxonomy, budget.rationale_tokens_max)]
     elements = [
         *(token(tokens.channel), text("analysis"), token(tokens.message)),
         {
@@ -101,12 +92,42 @@ def structural_tag(
         },
         *(token(tokens.end), token(tokens.start), text("assistant")),
         *(token(tokens.channel), text("final")),
-        *(as_object if native is None or native.kind == "json" else []),
+        *(as_object if may_say_json(native) else []),
         token(tokens.message),
-        *answer,
+        answer_element(taxonomy, budget.rationale_tokens_max, native),
     ]
-    return json.dumps(
-        {"type": "structural_tag", "format": sequence(elements)}, separators=(",", ":")
+    return _tag(sequence(elements))
+
+
+def answer_tag(
+    taxonomy: Taxonomy, rationale_tokens_max: int, native: AnswerFormat | None = None
+) -> str:
+    """Return the tag, as JSON, for the content of the final channel alone."""
+    return _tag(answer_element(taxonomy, rationale_tokens_max, native))
+
+
+def _tag(element: dict[str, Any]) -> str:
+    return json.dumps({"type": "structural_tag", "format": element}, separators=(",", ":"))
+
+
+def may_say_json(native: AnswerFormat | None) -> bool:
+    """Return whether the final channel's header may say that the answer is JSON."""
+    return native is None or native.kind == "json"
+
+
+def answer_element(
+    taxonomy: Taxonomy, rationale_tokens_max: int, native: AnswerFormat | None = None
+) -> dict[str, Any]:
+    """Return the content of the final channel as an element of a structural tag."""
+    if native is not None:
+        return native_answer(native, taxonomy, rationale_tokens_max)
+    return sequence(
+        [
+            _answer(taxonomy),
+            text(',"rationale":"'),
+            free_text(rationale_tokens_max),
+            text('"}'),
+        ]
     )
 
 

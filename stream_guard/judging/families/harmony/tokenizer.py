@@ -63,6 +63,9 @@ class HarmonyTokenizer:
         for name in added:
             # Small vocabularies also list them here, where a merge or a whole word could produce them.
             vocabulary.pop(name, None)
+        known = {*vocabulary.values(), *self.control.every}
+        self._known_max = max(known)
+        self._unknown = frozenset(range(self._known_max)) - known
         self._names = {token: name for name, token in added.items()}
         self._tokenizer = FastTokenizer.from_str(orjson.dumps(document).decode())
         if not self.control.every.isdisjoint(self.encode("".join(added))):
@@ -96,6 +99,10 @@ class HarmonyTokenizer:
             parts += [self.decode(run), name]
             run = []
         return "".join([*parts, self.decode(run)])
+
+    def knows(self, ids: Sequence[int]) -> bool:
+        """Return whether each id has a token. A model may have more ids than its tokenizer."""
+        return max(ids, default=0) <= self._known_max and self._unknown.isdisjoint(ids)
 
     def token_id(self, text: str) -> int | None:
         """Return the id of a text that is exactly one token, or None."""
