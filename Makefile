@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench-decisions bench bench-engine bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench-decisions bench bench-engine bench-step bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -68,8 +68,11 @@ bench-decisions: $(STAMP) ## measure what a million decisions of people cost (AR
 bench: $(STAMP) ## run all benchmarks that have targets, on an idle machine (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
-bench-engine: $(STAMP) ## compare with LLM.generate of vLLM on the same prompts (ARGS=--quick)
+bench-engine: $(STAMP) ## compare with LLM.generate of vLLM on the same prompts, and on_retry with always (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.engine_feed $(ARGS)
+
+bench-step: $(STAMP) ## measure the host's work in a step of vLLM by part, with and without a grammar (ARGS="--posts 256")
+	@$(BIN)/python -m benchmarks.step $(ARGS)
 
 bench-serving: $(STAMP) ## compare with consumers of vllm serve on the same cores: posts/s, and latency over load
 	@$(BIN)/python -m benchmarks.serving $(ARGS)
