@@ -21,7 +21,7 @@ from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.posts import settings_of_topic
 from stream_guard.cli.terminal import say, show_progress, stdout_kept_clean, warn, write_json
 from stream_guard.cli.warm_engine import NoStudioOption, studio_judge
-from stream_guard.core.errors import LimitError, RecordError, SettingsError
+from stream_guard.core.errors import LimitError, SettingsError
 from stream_guard.offline.evaluation.thresholds import BY_LANGUAGE, Thresholds, read_share
 from stream_guard.policies.effort import with_effort
 from stream_guard.records.post import PostParser
@@ -30,7 +30,6 @@ from stream_guard.settings import load_settings
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from stream_guard.offline.evaluation.golden import GoldenRow
     from stream_guard.offline.evaluation.report import Evaluation
     from stream_guard.offline.evaluation.thresholds import Check
     from stream_guard.policies.policy import Policy
@@ -175,7 +174,7 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
     Prints precision, recall and F1 of "violates" and of each category, and writes a report. Exit code 5 if a
     threshold is missed.
     """
-    from stream_guard.offline.evaluation.golden import Columns, read_golden
+    from stream_guard.offline.evaluation.golden import Columns, finish_rows, read_golden
     from stream_guard.offline.evaluation.runner import EvaluationRun, write_files
     from stream_guard.offline.evaluation.sides import side_against
     from stream_guard.telemetry.logs import configure_logs
@@ -204,13 +203,13 @@ def evaluate(  # noqa: PLR0913, PLR0917 - each is an option
         labels=_read_map(labels or ()),
         text_bytes_max=settings.post.max_text_bytes,
     )[:limit]
-    _finish(rows, PostParser(how), data)
+    finish_rows(rows, PostParser(how), data)
     if min_f1_by_language is not None and not any(row.post.language for row in rows):
         message = f"{BY_LANGUAGE}: no row of {data} has a language; name its column with --language-column"
         raise SettingsError(message)
     other = None if against is None else side_against(against, chosen, policies, settings)
     target = out or Path("eval-output") / policy
-    replaces = _make_folder(target, policy, force=force)
+    replaces = make_folder(target, policy, force=force)
     thresholds = Thresholds(
         min_f1, min_precision, min_recall, max_undecided, max_flips, min_f1_by_language
     )
@@ -237,16 +236,6 @@ def _places(settings: PostSettings) -> dict[str, str]:
     """Return the pointers of fields; of several, one a line."""
     fields = {"text": settings.text, "id": settings.id, "language": settings.language}
     return {name: at if isinstance(at, str) else "\n".join(at) for name, at in fields.items()}
-
-
-def _finish(rows: Sequence[GoldenRow], parser: PostParser, file: Path) -> None:
-    """Resolve the markup of posts that were in no record, as the service does. Raises SettingsError."""
-    for row in rows:
-        try:
-            parser.finish(row.post)
-        except RecordError as error:
-            message = f"{file}:{row.number}: would be a dead letter: {error}; remove the row"
-            raise SettingsError(message) from error
 
 
 def _golden_set(folder: Path, policy: Policy) -> Path:
@@ -283,7 +272,7 @@ def _read_map(pairs: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def _make_folder(folder: Path, policy: str, *, force: bool) -> bool:
+def make_folder(folder: Path, policy: str, *, force: bool) -> bool:
     """Make the folder before the minutes of judging, and return whether it has a report of an earlier run.
 
     Raises:

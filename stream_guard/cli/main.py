@@ -27,9 +27,11 @@ from stream_guard.cli.help_texts import Command, Group, show_help_whole
 from stream_guard.cli.policies.attack import attack
 from stream_guard.cli.policies.calibrate import calibrate
 from stream_guard.cli.policies.diff import diff
+from stream_guard.cli.policies.improve import draft, improve
 from stream_guard.cli.policies.lint import lint
 from stream_guard.cli.policies.list import list_policies
 from stream_guard.cli.policies.new import new
+from stream_guard.cli.policies.promote import gates, history, promote, rollback
 from stream_guard.cli.policies.score import score
 from stream_guard.cli.policies.show import show
 from stream_guard.cli.produce import produce
@@ -116,6 +118,12 @@ _POLICIES: Final = (
     _Command(
         "calibrate", calibrate, "policies calibrate touting verdicts.jsonl labels.csv --write"
     ),
+    _Command("improve", improve, "policies improve dangerous-content --dry-run"),
+    _Command("draft", draft, "policies draft dangerous-content"),
+    _Command("gates", gates, "policies gates dangerous-content --since 2026-01-31"),
+    _Command("promote", promote, "policies promote dangerous-content --reason 'quotes are safe'"),
+    _Command("rollback", rollback, "policies rollback dangerous-content --reason 'too strict'"),
+    _Command("history", history, "policies history dangerous-content"),
 )
 _DEAD_LETTERS: Final = (
     _Command("list", list_letters, "dlq list --reason json --since 2026-01-31"),
@@ -188,7 +196,12 @@ def _add_group(name: str, text: str, commands: Sequence[_Command], task: str) ->
 
 
 _add(app, _COMMANDS)
-_add_group("policies", "Check, list, show, compare and calibrate policies.", _POLICIES, _AUTHOR)
+_add_group(
+    "policies",
+    "Check, list, show, compare, calibrate, improve and promote policies.",
+    _POLICIES,
+    _AUTHOR,
+)
 _add_group(
     "dlq",
     "List, show and replay dead letters: records that could not be judged.",

@@ -23,7 +23,7 @@ from aiokafka.errors import (
 from stamina.instrumentation import set_on_retry_hooks
 
 from stream_guard.core.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
-from stream_guard.judging.archive.archive import FolderArchive, Kept
+from stream_guard.judging.archive.archive import FolderArchive, Kept, Note
 from stream_guard.judging.archive.entry import EntryName
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
 from stream_guard.kafka.closing import close_admin
@@ -61,6 +61,13 @@ class TopicArchive:
 
     async def keep(self, entries: Mapping[EntryName, bytes]) -> None:
         """See :meth:`PolicyArchive.keep`; retried until ``delivery.publish_timeout_s``."""
+        await self._write({str(name): content for name, content in entries.items()})
+
+    async def add_note(self, key: str, content: bytes) -> None:
+        """See :meth:`PolicyArchive.add_note`."""
+        await self._write({key: content})
+
+    async def _write(self, entries: Mapping[str, bytes]) -> None:
         try:
             # stamina's own timeout would not interrupt a try that hangs.
             async with asyncio.timeout(self._delivery.publish_timeout_s):
@@ -76,7 +83,7 @@ class TopicArchive:
             )
             raise BrokerError(message) from error
 
-    async def _try(self, entries: Mapping[EntryName, bytes]) -> None:
+    async def _try(self, entries: Mapping[str, bytes]) -> None:
         try:
             if not self._checked:
                 await ensure_compacted(self._settings, self._topic)
@@ -96,13 +103,13 @@ class TopicArchive:
             _log.warning("archive_failed", error=type(error).__name__)
             raise _AwayError from error
 
-    async def _send(self, entries: Mapping[EntryName, bytes]) -> None:
+    async def _send(self, entries: Mapping[str, bytes]) -> None:
         producer = make_producer(self._settings, request_bytes_max=2 * RECORD_BYTES_MAX)
         await start_producer(producer, self._settings)
         try:
             async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
                 for name, content in entries.items():
-                    await producer.send_and_wait(self._topic, content, key=str(name).encode())
+                    await producer.send_and_wait(self._topic, content, key=name.encode())
         finally:
             await discard_producer(producer, timeout_s=self._delivery.stop_timeout_s)
 
@@ -126,6 +133,19 @@ class TopicArchive:
                 where = f"{self._topic}/{record.partition}/{record.offset}"
                 kept[name] = Kept(name, record.value, where)
         return list(kept.values())
+
+    async def notes(self, prefix: str) -> list[Note]:
+        """See :meth:`PolicyArchive.notes`; of a key, the latest value counts."""
+        if self._topic not in await existing_topics(self._settings):
+            return []
+        found: dict[str, Note] = {}
+        async with RangeReader(self._settings) as reader:
+            async for record in reader.read(await reader.whole(self._topic)):
+                key = (record.key or b"").decode("utf-8", "replace")
+                if key.startswith(prefix) and record.value is not None:
+                    where = f"{self._topic}/{record.partition}/{record.offset}"
+                    found[key] = Note(key, record.value, where)
+        return list(found.values())
 
 
 class CompactedTopic(NamedTuple):

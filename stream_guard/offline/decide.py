@@ -12,18 +12,19 @@ from stream_guard.core.errors import OperatorError, PolicyError, SettingsError
 from stream_guard.kafka.archive import DECISIONS, ensure_compacted
 from stream_guard.kafka.decision_writer import write_decision
 from stream_guard.offline.audit.replay_run import Wanted, check_ids, find_verdicts
+from stream_guard.offline.review.deciding import Section
 from stream_guard.policies.section import section_sha256
 from stream_guard.policies.store import load_policies
 from stream_guard.records.decision import Decision, about_verdict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from stream_guard.kafka.bounds import Bound
     from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
-__all__ = ["Choice", "decide"]
+__all__ = ["Choice", "decide", "section_of"]
 
 _DAY_MS = 86_400_000
 
@@ -90,9 +91,8 @@ def make_decision(
     settings: Settings, verdict: dict[str, Any], choice: Choice, now_ms: int
 ) -> Decision:
     """Return the decision about a verdict. Raises OperatorError as :func:`decide`."""
-    policy = _policy_of(settings, verdict)
+    policy = _policy_of(settings, verdict["policy"]["id"])
     section = choice.category or verdict["policy"]["category"]
-    # The digest of the text that the verdict was made by: an edited folder has another.
     digest = None
     if policy is not None and policy.sha256 == verdict["policy"]["sha256"]:
         digest = section_sha256(policy, section)
@@ -143,10 +143,25 @@ def _outcome(choice: Choice, policy: Policy | None) -> dict[str, Any] | None:
     }
 
 
-def _policy_of(settings: Settings, verdict: dict[str, Any]) -> Policy | None:
-    """Return the verdict's policy as the folder has it; None where it has none."""
+def section_of(settings: Settings, policy: Mapping[str, Any], code: str | None) -> Section:
+    """Return what a decision rests on, by the folder of policies.
+
+    Args:
+        settings: of the folder.
+        policy: id and sha256 of the version that was decided by. An edited folder has another one, and no section.
+        code: of the category; None for the whole text.
+    """
+    found = _policy_of(settings, policy["id"])
+    if found is None or found.sha256 != policy["sha256"]:
+        return Section(None, None)
+    digest = section_sha256(found, code)
+    return Section(code if digest else None, digest)
+
+
+def _policy_of(settings: Settings, policy_id: str) -> Policy | None:
+    """Return a policy as the folder has it; None where it has none."""
     try:
         policies = load_policies(settings.policies.path)
     except PolicyError:
         return None
-    return policies.policies.get(verdict["policy"]["id"])
+    return policies.policies.get(policy_id)

@@ -97,6 +97,10 @@ class OfflineJudge:
     ) -> None:
         await self._shared.inner.close()
 
+    def lend(self) -> Judge:
+        """Return the model's judge for other work on the same engine. Closing it does nothing."""
+        return self._shared
+
     def describe(self) -> Mapping[str, str]:
         """Return model, revision and engine. Call it after the first round has started."""
         return self._shared.inner.describe()

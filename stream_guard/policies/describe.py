@@ -70,6 +70,7 @@ def describe_policy(policy: Policy) -> dict[str, Any]:
         else None,
         "golden_set": policy.golden_set,
         "limits": [terms.model_dump(exclude_defaults=True) for terms in policy.limits] or None,
+        "gates": policy.gates.model_dump(exclude_none=True) or None,
         "calibration": describe_calibration(policy),
         "labels": [
             {
@@ -182,7 +183,15 @@ def show_lines(policy: Policy) -> Iterator[str]:
         *(("judge",) if policy.judge != "post" else ()),
     ):
         yield f"{key:<21} {described[key]}"
-    for key in ("tiers", "classifier", "thresholds", "golden_set", "limits", "calibration"):
+    for key in (
+        "tiers",
+        "classifier",
+        "thresholds",
+        "golden_set",
+        "limits",
+        "gates",
+        "calibration",
+    ):
         if described[key] is not None:
             yield f"{key:<21} {described[key]}"
     yield "labels"

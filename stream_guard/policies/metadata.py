@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CategoryMeta",
+    "Gates",
     "LabelsMeta",
     "PolicyMeta",
     "Thresholds",
@@ -131,6 +132,22 @@ class Thresholds(BaseModel):
         return self
 
 
+class Gates(BaseModel):
+    """What a new text must reach before it may replace the live one; each in [0, 1], or None for no gate.
+
+    Attributes:
+        min_f1: the smallest F1 of "violates" on the golden set.
+        max_flips: the largest share of real posts whose decision changes.
+        min_agreement: the smallest share of the posts that people decided on which the new text decides as they did.
+    """
+
+    model_config = _STRICT
+
+    min_f1: _Probability | None = None
+    max_flips: _Probability | None = None
+    min_agreement: _Probability | None = None
+
+
 class PolicyMeta(BaseModel):
     """A ``policy.yaml``.
 
@@ -155,6 +172,7 @@ class PolicyMeta(BaseModel):
         judge: ``post``: the thread around a post is context. ``thread``: the thread is judged as a whole.
         golden_set: a CSV file of labelled posts in the same folder.
         limits: on the policy's own actions; those of the settings hold as well.
+        gates: what a new text must reach before ``policies promote`` makes it live.
     """
 
     model_config = _STRICT
@@ -182,6 +200,7 @@ class PolicyMeta(BaseModel):
     judge: JudgeUnit | None = None
     golden_set: Annotated[StrictStr, AfterValidator(file_name)] | None = None
     limits: list[LimitTerms] = Field(default_factory=list)
+    gates: Gates = Field(default_factory=Gates)
 
     @model_validator(mode="after")
     def _tiers_once(self) -> PolicyMeta:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from stream_guard.core.decoding import GREEDY, Decoding
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.calibration import read_calibration
-from stream_guard.policies.metadata import PolicyMeta
+from stream_guard.policies.metadata import Gates, PolicyMeta
 from stream_guard.policies.routing import NoRouteError, RouteFacts, Routing
 from stream_guard.policies.rules.compile import read_rules
 from stream_guard.policies.taxonomy import Category, Taxonomy, infer_taxonomy
@@ -82,6 +82,7 @@ class Policy:
         rules: decide posts before the model, or None where there is no ``rules.yaml``.
         calibration: of the judge's confidence. Not part of ``sha256``, which it names.
         limits: on its actions, as in ``policy.yaml``.
+        gates: as in ``policy.yaml``.
         folder: the folder of its files, for relative paths. Not compared.
         files: bytes of its files, by name, for the archive. Not compared.
     """
@@ -106,6 +107,7 @@ class Policy:
     rules: RuleSet | None = None
     calibration: Calibration | None = None
     limits: tuple[LimitTerms, ...] = ()
+    gates: Gates = field(default_factory=Gates)
     folder: str = field(default="", compare=False)
     files: Mapping[str, bytes] = field(default_factory=dict, compare=False, repr=False)
 
@@ -217,6 +219,7 @@ def make_policy(  # noqa: PLR0913 - each file and each default is an argument
         rules=rule_set,
         calibration=curve,
         limits=tuple(meta.limits),
+        gates=meta.gates,
         folder=str(beside.parent),
         files={name: held for name, held in files.items() if held is not None} | dict(rules or {}),
     )

@@ -10,7 +10,7 @@ import hashlib
 import os
 import re
 import unicodedata
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import PolicyError
@@ -42,6 +42,7 @@ __all__ = [
     "read_policy_files",
     "read_policy_folder",
     "refuse_errors",
+    "replace_policy",
 ]
 
 POLICIES_MAX: Final = 500
@@ -94,6 +95,31 @@ class PolicyFiles:
                 # The length separates a file from the next one.
                 digest.update(f"{slug}/{name}\0{len(content)}\0".encode() + content)
         return digest.hexdigest()
+
+
+def replace_policy(files: PolicyFiles, slug: str, contents: Mapping[str, bytes]) -> PolicyFiles:
+    """Return a reading in which one policy has other files; its names are joined with those in the folder.
+
+    Args:
+        files: of one reading.
+        slug: the policy's id.
+        contents: bytes of its files, by name.
+    """
+
+    def changed(old: Mapping[str, bytes], name: str) -> dict[str, bytes]:
+        others = {each: content for each, content in old.items() if each != slug}
+        return others | ({slug: contents[name]} if name in contents else {})
+
+    rules = {name: content for name, content in contents.items() if name not in POLICY_FILES}
+    others = {each: held for each, held in files.rules.items() if each != slug}
+    return replace(
+        files,
+        policies={**files.policies, slug: contents[_POLICY_FILE]},
+        metadata=changed(files.metadata, _METADATA_FILE),
+        calibrations=changed(files.calibrations, _CALIBRATION_FILE),
+        rules=others | ({slug: rules} if rules else {}),
+        names={**files.names, slug: files.names.get(slug, frozenset()) | contents.keys()},
+    )
 
 
 def load_policies(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -80,6 +81,7 @@ def decide_item(  # noqa: PLR0913 - the command's options
 ) -> None:
     """Lease an item, write a decision about it to the decisions topic, and end the lease."""
     from stream_guard.kafka.decision_writer import write_decision
+    from stream_guard.offline.decide import section_of
     from stream_guard.offline.review.deciding import Choice, decide
     from stream_guard.offline.review.queue import Person
 
@@ -112,6 +114,7 @@ def decide_item(  # noqa: PLR0913 - the command's options
                     choice=choice,
                     person=person,
                     now_ms=now,
+                    section_of=partial(section_of, desk.settings),
                 )
             )
         except BaseException:

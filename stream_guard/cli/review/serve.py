@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from functools import partial
 from typing import TYPE_CHECKING
 
 from stream_guard.cli.options import ConfigOption
@@ -32,6 +33,7 @@ async def _serve(desk: Desk) -> None:
     from stream_guard.core.clock import SystemClock
     from stream_guard.kafka.audit_writer import AuditWriter
     from stream_guard.kafka.decision_writer import write_decision
+    from stream_guard.offline.decide import section_of
     from stream_guard.offline.review.follow import catch_up, post_text
     from stream_guard.offline.review.server import Parts, ReviewServer
     from stream_guard.offline.review.tokens import Tokens
@@ -54,6 +56,7 @@ async def _serve(desk: Desk) -> None:
         lambda item: post_text(settings, item),
         SystemClock(),
         None if auditing is None else auditing.write,
+        partial(section_of, settings),
     )
     server = ReviewServer(settings.review, parts, Connections)
     try:

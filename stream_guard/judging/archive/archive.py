@@ -29,6 +29,7 @@ __all__ = [
     "FolderArchive",
     "Keeper",
     "Kept",
+    "Note",
     "PolicyArchive",
     "judging_of",
 ]
@@ -56,8 +57,22 @@ class Kept(NamedTuple):
         return read_entry(self.name, self.content, self.where)
 
 
+class Note(NamedTuple):
+    """Another document of the archive, as it was found.
+
+    Attributes:
+        key: under which it was stored; it has a slash and is no name of an entry.
+        content: its bytes.
+        where: file or record, for messages.
+    """
+
+    key: str
+    content: bytes
+    where: str
+
+
 class PolicyArchive(Protocol):
-    """Stores entries."""
+    """Stores entries, and notes about them."""
 
     async def keep(self, entries: Mapping[EntryName, bytes]) -> None:
         """Return once these entries are stored.
@@ -72,6 +87,17 @@ class PolicyArchive(Protocol):
 
         Raises:
             EvidenceError: there is no archive, or it cannot be read.
+            BrokerError: the broker does not answer.
+        """
+
+    async def add_note(self, key: str, content: bytes) -> None:
+        """Return once a note is stored. Raises as :meth:`keep`."""
+
+    async def notes(self, prefix: str) -> list[Note]:
+        """Return the notes whose keys begin with a prefix that ends in a slash; empty if there is no archive yet.
+
+        Raises:
+            EvidenceError: the archive cannot be read.
             BrokerError: the broker does not answer.
         """
 
@@ -173,10 +199,17 @@ class FolderArchive:
         """See :meth:`PolicyArchive.keep`."""
         await asyncio.to_thread(self._keep, entries)
 
+    async def add_note(self, key: str, content: bytes) -> None:
+        """See :meth:`PolicyArchive.add_note`."""
+        await asyncio.to_thread(self._write_all, {self._path / f"{key}.json": content})
+
     def _keep(self, entries: Mapping[EntryName, bytes]) -> None:
+        self._write_all({self._file(name): content for name, content in entries.items()})
+
+    def _write_all(self, contents: Mapping[Path, bytes]) -> None:
         try:
-            for name, content in entries.items():
-                self._write(self._file(name), content)
+            for file, content in contents.items():
+                self._write(file, content)
         except OSError as error:
             message = (
                 f"policies.archive_path (STREAM_GUARD_POLICIES__ARCHIVE_PATH): {self._path} cannot be written "
@@ -227,6 +260,18 @@ class FolderArchive:
                     name = EntryName.parse(f"{folder.name}/{file.stem}")
                     if name is not None:
                         yield Kept(name, file.read_bytes(), str(file))
+        except OSError as error:
+            message = f"policies.archive_path: {self._path} cannot be read ({error.strerror})"
+            raise EvidenceError(message) from error
+
+    async def notes(self, prefix: str) -> list[Note]:
+        """See :meth:`PolicyArchive.notes`."""
+        return await asyncio.to_thread(self._notes, prefix)
+
+    def _notes(self, prefix: str) -> list[Note]:
+        try:
+            files = sorted((self._path / prefix).glob("*.json"))
+            return [Note(f"{prefix}{file.stem}", file.read_bytes(), str(file)) for file in files]
         except OSError as error:
             message = f"policies.archive_path: {self._path} cannot be read ({error.strerror})"
             raise EvidenceError(message) from error

@@ -19,7 +19,7 @@ from stream_guard.telemetry.metrics import Metrics
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from stream_guard.judging.contract import Judgement
+    from stream_guard.judging.contract import Judge, Judgement
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
     from stream_guard.settings import Settings
@@ -33,12 +33,20 @@ class AuditJudge:
         policies: all policies to judge by.
         duplicates: whether the tier ``duplicates`` may repeat an answer, as in the service. Without
             it, the model sees every post.
+        inner: the model's judge; by default that of the settings.
 
     Raises:
         EngineError: on entering, the engine does not start.
     """
 
-    def __init__(self, settings: Settings, policies: PolicySet, *, duplicates: bool = True) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        policies: PolicySet,
+        *,
+        duplicates: bool = True,
+        inner: Judge | None = None,
+    ) -> None:
         self._settings = settings
         self._policies = policies
         cascade = settings.cascade
@@ -51,7 +59,7 @@ class AuditJudge:
             settings,
             SystemClock(),
             Metrics(CollectorRegistry()),
-            make_judge(settings.engine, Ladder(cascade).rungs),
+            inner or make_judge(settings.engine, Ladder(cascade).rungs),
         )
         self._ids = itertools.count(1)
 

@@ -9,6 +9,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from stream_guard.records.verdict_changes import HUMAN, SOURCE
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -64,7 +66,12 @@ class Report:
     old_versions: dict[Place, str] = field(default_factory=dict)
 
     def add_old(self, verdict: Mapping[str, Any]) -> None:
-        """Add a published verdict, if it is by the old policy and its record was judged again."""
+        """Add a published verdict, if it is by the old policy and its record was judged again.
+
+        What a person decided is ignored, and so are retractions and expiries: the old policy did not say them.
+        """
+        if verdict["provenance"]["tier"] in (HUMAN, SOURCE):
+            return
         source = verdict["source"]
         place = source["partition"], source["offset"]
         if (

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from stream_guard.core.kafka_types import Record
+    from stream_guard.judging.contract import Judge
     from stream_guard.kafka.bounds import Bound
     from stream_guard.kafka.ranges import Spans
     from stream_guard.kafka.registry.assembly import RecordParser
@@ -62,8 +63,17 @@ async def backtest(
     plan: Plan,
     sink: Sink,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    *,
+    judge: Judge | None = None,
 ) -> Report:
     """Judge a range of records, and compare with the published verdicts.
+
+    Args:
+        settings: all sections.
+        plan: which records, and by which policy.
+        sink: receives the verdicts.
+        progress: called with the offsets read and their total.
+        judge: the model's judge; by default that of the settings.
 
     Raises:
         OperatorError: the range is empty, or the sink cannot be used.
@@ -89,8 +99,8 @@ async def backtest(
             if plan.resume:
                 await _take_written(report, sink, spans)
             policies = PolicySet.of({policy.id: policy}, Routing(default=(policy.id,)))
-            async with AuditJudge(settings, policies) as judge:
-                await _judge_all(settings, plan, report, reader, spans, judge, sink)
+            async with AuditJudge(settings, policies, inner=judge) as audit:
+                await _judge_all(settings, plan, report, reader, spans, audit, sink)
     # Read last, to include verdicts that the service published during the backtest.
     async with RangeReader(settings.kafka, progress) as reader, open_verdicts(settings) as reading:
         async for record in reader.read(await reader.whole(settings.kafka.verdict_topic)):

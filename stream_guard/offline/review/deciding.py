@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
 from pydantic import ValidationError
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from stream_guard.offline.review.projection import Projection
     from stream_guard.offline.review.queue import Lease, Person, ReviewQueue
 
-__all__ = ["Choice", "decide", "make_decision"]
+__all__ = ["Choice", "Section", "SectionOf", "decide", "make_decision", "no_section"]
 
 _NOT_READ_YET: Final = (2**31 - 1, 2**62)
 """The place of a decision that was written and not read: above every real place, which then replaces it."""
@@ -42,10 +42,42 @@ class Choice(NamedTuple):
     valid_until: int | None = None
 
 
+class Section(NamedTuple):
+    """The category whose meaning a decision rests on, and the digest of that meaning.
+
+    Both are None where the digest is unknown: then the decision counts while the whole policy keeps its digest.
+    """
+
+    code: str | None
+    sha256: str | None
+
+
+SectionOf: TypeAlias = "Callable[[Mapping[str, Any], str | None], Section]"
+"""Returns the section of an item's policy (its id and digest) for a category's code, or for the whole text."""
+
+
+def no_section(_policy: Mapping[str, Any], _code: str | None) -> Section:
+    """Return no section: nobody knows the policy's text."""
+    return Section(None, None)
+
+
 def make_decision(
-    item: Mapping[str, Any], choice: Choice, person: Person, lease: Lease, now_ms: int
+    item: Mapping[str, Any],
+    choice: Choice,
+    person: Person,
+    lease: Lease,
+    now_ms: int,
+    section_of: SectionOf = no_section,
 ) -> Decision:
     """Return the decision. Its id comes from the lease, so a repeat under the same lease is the same decision.
+
+    Args:
+        item: that is decided.
+        choice: what the person chose.
+        person: who decides.
+        lease: of this person.
+        now_ms: Unix time in ms.
+        section_of: finds what the decision rests on.
 
     Raises:
         SettingsError: the choice is incomplete, or a field is invalid.
@@ -57,6 +89,7 @@ def make_decision(
         raise SettingsError(
             "a retraction takes a verdict back and decides nothing; leave the decision out"
         )
+    section = section_of(item["policy"], choice.category or item["verdict"]["category"])
     document = {
         "schema_version": "1.0",
         "id": f"review-{lease.token}",
@@ -66,8 +99,11 @@ def make_decision(
         "about": {
             "verdict_id": item["verdict_id"],
             "content": item["content"],
-            # Without a section the decision counts while the whole policy keeps its digest.
-            "policy": {**item["policy"], "section": None, "section_sha256": None},
+            "policy": {
+                **item["policy"],
+                "section": section.code,
+                "section_sha256": section.sha256,
+            },
             "source": item["source"],
         },
         "outcome": outcome,
@@ -132,6 +168,7 @@ async def decide(
     choice: Choice,
     person: Person,
     now_ms: int,
+    section_of: SectionOf = no_section,
 ) -> Decision:
     """Write a person's decision about the item that this person has leased, and end the lease.
 
@@ -143,6 +180,7 @@ async def decide(
         choice: what is decided.
         person: who decides.
         now_ms: Unix time in ms.
+        section_of: finds what the decision rests on; runs in a thread.
 
     Raises:
         UnknownItemError: there is no such item.
@@ -151,7 +189,9 @@ async def decide(
         BrokerError: the decision was not written; the lease stays.
     """
     item, lease = await asyncio.to_thread(queue.held, item_id, person, now_ms)
-    decision = make_decision(item, choice, person, lease, now_ms)
+    decision = await asyncio.to_thread(
+        make_decision, item, choice, person, lease, now_ms, section_of
+    )
     await write(decision)
     key, value, headers = encode_decision(decision)
     await asyncio.to_thread(projection.note_decision, _Written("", key, value, headers))

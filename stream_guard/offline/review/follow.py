@@ -17,12 +17,15 @@ from stream_guard.kafka.source import existing_topics
 from stream_guard.settings import env_name
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import Any
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.kafka.ranges import Progress, Spans
+    from stream_guard.kafka.registry.assembly import RecordParser
     from stream_guard.kafka.registry.written import VerdictReader
     from stream_guard.offline.review.projection import Projection
+    from stream_guard.records.post import Post
     from stream_guard.settings import KafkaSettings, Settings
 
 _BATCH_RECORDS_MAX: Final = 500
@@ -93,17 +96,34 @@ def _read_to(batch: list[Record]) -> dict[Partition, int]:
     return {Partition(r.topic, r.partition): r.offset + 1 for r in batch}
 
 
-async def post_text(settings: Settings, item: dict[str, Any]) -> str | None:
+async def post_text(settings: Settings, item: Mapping[str, Any]) -> str | None:
     """Return the text of an item's post from the post's own topic; None where that no longer has it.
 
     Raises:
         BrokerError: the broker does not answer.
     """
-    source = item["source"]
+    async with RangeReader(settings.kafka) as reader, open_parser(settings) as parser:
+        post = await judged_post(reader, parser, item["source"], item["content"]["sha256"])
+    return None if post is None else post.text
+
+
+async def judged_post(
+    reader: RangeReader, parser: RecordParser, source: Mapping[str, Any], sha256: str
+) -> Post | None:
+    """Return the post that was judged, from its own topic; None where that no longer has it.
+
+    Args:
+        reader: of the broker.
+        parser: of posts.
+        source: of the verdict.
+        sha256: digest of the text that was judged.
+
+    Raises:
+        BrokerError: the broker does not answer.
+    """
     try:
-        async with RangeReader(settings.kafka) as reader, open_parser(settings) as parser:
-            record = await reader.at(source["topic"], source["partition"], source["offset"])
-            post, _ = await parser.parse(record)
+        record = await reader.at(source["topic"], source["partition"], source["offset"])
+        post, _ = await parser.parse(record)
     except (EvidenceError, RecordError):
         return None
-    return post.text if post.sha256 == item["content"]["sha256"] else None
+    return post if post.sha256 == sha256 else None

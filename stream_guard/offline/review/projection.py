@@ -252,23 +252,31 @@ def _settle(connection: Connection, item_id: str) -> None:
     connection.execute(items.update().where(items.c.id == item_id).values(**values))
 
 
-def _is_deleted(connection: Connection, item: RowMapping) -> bool:
-    """Return whether the post was deleted at its source after the record that was judged."""
+def deletions_of(item: RowMapping | Mapping[str, Any]) -> Any:  # noqa: ANN401 - an SQL expression
+    """Return the query for deletions of an item's post at its source, after the record that was judged.
+
+    Args:
+        item: a row, or the table's columns in a query of items.
+    """
     same = [changes.c.content_id == item["content_id"]]
-    if item["source_key"] is not None:
+    if item["source_key"] is not None:  # a column never is, and NULL equals nothing
         same.append(changes.c.source_key == item["source_key"])
     later = or_(
         changes.c.source_partition != item["source_partition"],
         changes.c.source_offset > item["source_offset"],
     )
-    found = select(changes.c.id).where(
+    return select(changes.c.id).where(
         changes.c.kind == "retracted",
         changes.c.verdict_id.is_(None),
         changes.c.source_topic == item["source_topic"],
         or_(*same),
         later,
     )
-    return connection.execute(found.limit(1)).first() is not None
+
+
+def _is_deleted(connection: Connection, item: RowMapping) -> bool:
+    """Return whether the post was deleted at its source after the record that was judged."""
+    return connection.execute(deletions_of(item).limit(1)).first() is not None
 
 
 def _move(connection: Connection, topic: str, partition: int, position: int) -> None:

@@ -13,7 +13,7 @@ import orjson
 from sqlalchemy import and_, exists, or_, select
 
 from stream_guard.core.errors import NotLeasedError, SettingsError, UnknownItemError
-from stream_guard.offline.review.projection import decided_by
+from stream_guard.offline.review.projection import decided_by, deletions_of
 from stream_guard.offline.review.store import audit, decisions, items
 
 if TYPE_CHECKING:
@@ -192,7 +192,10 @@ class ReviewQueue:
         return counted
 
     def reviewed(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
-        """Return each item that people decided about, with its decisions in order; by the items' ids."""
+        """Return each item that people decided about, with its decisions in order; by the items' ids.
+
+        An item also says whether its post was ``deleted`` at the source since.
+        """
         with self._store.transaction() as connection:
             by_verdict: dict[str, list[dict[str, Any]]] = {}
             made = select(decisions.c.verdict_id, decisions.c.body).order_by(
@@ -201,9 +204,14 @@ class ReviewQueue:
             for verdict_id, body in connection.execute(made):
                 if verdict_id is not None:
                     by_verdict.setdefault(verdict_id, []).append(orjson.loads(body))
-            rows = connection.execute(select(items)).mappings().all()
+            columns: Any = items.c
+            deleted = deletions_of(columns).exists().label("deleted")
+            rows = connection.execute(select(items, deleted)).mappings().all()
         found = [
-            ({**_item(row), "text": row["text"]}, by_verdict[row["verdict_id"]])
+            (
+                {**_item(row), "text": row["text"], "deleted": bool(row["deleted"])},
+                by_verdict[row["verdict_id"]],
+            )
             for row in rows
             if row["verdict_id"] in by_verdict
         ]

@@ -11,13 +11,24 @@ if TYPE_CHECKING:
 
     from stream_guard.offline.review.queue import ReviewQueue
 
-__all__ = ["golden_rows", "report"]
+__all__ = ["final_decision", "golden_name", "golden_rows", "report"]
+
+
+def final_decision(made: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Return the decision that counts: the latest one which has an outcome; None where none has."""
+    decided = [decision for decision in made if decision["outcome"] is not None]
+    return decided[-1] if decided else None
+
+
+def golden_name(content: Mapping[str, Any]) -> str:
+    """Return the id of a golden row: of the content and its text, so that an edited post has a row of its own."""
+    return f"{content['id']}:{content['sha256'][:12]}"
 
 
 def _final(made: Sequence[Mapping[str, Any]]) -> Mapping[str, Any] | None:
-    """Return the outcome that counts: that of the latest decision which has one."""
-    outcomes = [decision["outcome"] for decision in made if decision["outcome"] is not None]
-    return outcomes[-1] if outcomes else None
+    """Return the outcome that counts."""
+    decision = final_decision(made)
+    return None if decision is None else decision["outcome"]
 
 
 def _rows(
@@ -89,14 +100,15 @@ async def golden_rows(
         outcome = _final(made)
         if item["policy"]["id"] != policy_id or outcome is None:
             continue
-        text = item["text"] or await text_of(item)
+        # The topic may still have a record whose post was deleted.
+        text = None if item["deleted"] else item["text"] or await text_of(item)
         if text is None:
             missing += 1
             continue
         label = outcome["decision"]
         if label == "violates" and outcome["category"] is not None:
             label = outcome["category"]
-        name = f"{item['content']['id']}:{item['content']['sha256'][:12]}"
+        name = golden_name(item["content"])
         row = {"id": name, "text": text, "label": label}
         if item["content"]["language"]:
             row["language"] = item["content"]["language"]

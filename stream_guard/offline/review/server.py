@@ -33,7 +33,7 @@ from stream_guard.offline.review.api import (
     DecisionBody,
     openapi,
 )
-from stream_guard.offline.review.deciding import Choice, decide
+from stream_guard.offline.review.deciding import Choice, SectionOf, decide, no_section
 from stream_guard.offline.review.queue import Person
 from stream_guard.offline.review.report import report
 from stream_guard.records.review_audit import build_audit_entry
@@ -84,6 +84,7 @@ class Parts(NamedTuple):
         text_of: returns the text of an item's post from its topic, or None.
         clock: the time.
         audit: writes an entry of the audit trail, and returns once the broker has it; None without a topic for it.
+        section_of: finds the meaning that a decision rests on.
     """
 
     queue: ReviewQueue
@@ -94,6 +95,7 @@ class Parts(NamedTuple):
     text_of: Callable[[dict[str, Any]], Awaitable[str | None]]
     clock: Clock
     audit: Callable[[dict[str, Any]], Awaitable[None]] | None = None
+    section_of: SectionOf = no_section
 
 
 class Connections(Protocol):
@@ -290,6 +292,7 @@ class ReviewServer:
             choice=Choice(**body.model_dump()),
             person=request[_PERSON],
             now_ms=self._now_ms(),
+            section_of=self._parts.section_of,
         )
         return _json(made.model_dump(mode="json"))
 

@@ -51,6 +51,7 @@ MESSAGE_BYTES_MAX: Final = 32 << 20
 LENGTH_BYTES: Final = 4
 _FROM_FILES: Final = frozenset(
     {"text", "taxonomy", "rules", "calibration", "thresholds", "golden_set", "folder", "files"}
+    | {"limits", "gates"}
 )
 """Fields of a policy that the studio reads out of its files again, or that its judge does not use."""
 _POLICY_FIELDS: Final = tuple(f.name for f in fields(Policy) if f.name not in _FROM_FILES)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-from stream_guard.core.english import count_of
+from stream_guard.core.english import count_of, did_you_mean
 from stream_guard.core.errors import SettingsError, StreamGuardError
 from stream_guard.settings import Settings, env_name, load_settings
 
@@ -45,6 +45,8 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
     else:
         names = ", ".join(f"{policy.id}@{policy.version}" for policy in policies.policies.values())
         yield CheckResult("policies", names)
+        if settings.review.sample:
+            yield _check("review", partial(_review, policies, settings))
     yield from _broker(settings, policies)
     if settings.registry.url is not None:
         registry = _check("registry", partial(_registry, settings))
@@ -139,6 +141,28 @@ def _routes(policies: PolicySet, topics: set[str], settings: Settings) -> str:
     if waiting:
         return f"not read, because no policy judges them: {', '.join(waiting)}"
     return "every topic has policies"
+
+
+def _review(policies: PolicySet, settings: Settings) -> str:
+    from stream_guard.settings.review import ANY
+
+    known = sorted(policies.policies)
+    unknown = sorted(settings.review.sample.keys() - {ANY, *known})
+    if unknown:
+        name = env_name("review", "sample")
+        near = [one + did_you_mean(one, known) for one in unknown]
+        message = (
+            f"review.sample ({name}): has shares for policies that do not exist: {', '.join(near)}; fix the names, or "
+            f"add the policies (known: {', '.join(known)})"
+        )
+        raise SettingsError(message)
+    if settings.kafka.review_topic is None:
+        name = env_name("kafka", "review_topic")
+        message = (
+            f"review.sample has no effect, because kafka.review_topic ({name}) is not set; set it"
+        )
+        raise SettingsError(message)
+    return f"samples {', '.join(sorted(settings.review.sample))}"
 
 
 def _limits(settings: Settings) -> str:

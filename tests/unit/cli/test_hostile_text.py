@@ -26,9 +26,13 @@ from stream_guard.cli.terminal import say, styled, visible, write_json_line
 from stream_guard.cli.views.live import LiveView
 from stream_guard.core.errors import BrokerError, JsonError, LimitError
 from stream_guard.kafka.dead_letter_reader import Survey
+from stream_guard.offline.audit.backtest import Outcome
 from stream_guard.offline.audit.replay import Replayed
+from stream_guard.offline.improve.rulings import Place, Ruling
 from stream_guard.offline.review.projection import Projection
 from stream_guard.offline.review.store import Store
+from stream_guard.policies.drafts import make_draft
+from stream_guard.policies.store import load_policies
 from stream_guard.records.dead_letter import DeadLetter, read_dead_letter
 from stream_guard.records.dead_letter_event import build_dead_letter
 from stream_guard.records.review_item import build_review_item
@@ -343,6 +347,34 @@ def policies_calibrate(stage: Stage) -> None:
     stage.tries(*line, stage.csv, "--path", stage.folder)
 
 
+def policies_improve(stage: Stage) -> None:
+    content = {"id": SENT, "sha256": "0" * 64, "language": SENT}
+    said, decided = Outcome("violates", SENT), Outcome("safe", None)
+    ruling = Ruling(Place(SENT, 0, 1), content, SENT, said, (SENT,), decided, SENT, SENT)
+    for name in ("rulings_of_topics", "with_texts"):
+        stage.returns(f"stream_guard.offline.improve.rulings.{name}", [ruling])
+    stage.patch.setenv("STREAM_GUARD_POLICIES__ARCHIVE", "folder")
+    stage.patch.setenv("STREAM_GUARD_POLICIES__ARCHIVE_PATH", str(stage.path / f"archive {NAME}"))
+    golden = f'text,label\n"[violates] {NAME}",violates\n'
+    (stage.folder / "spam" / "golden.csv").write_text(golden, newline="")
+    draft, _ = make_draft(stage.folder, load_policies(stage.folder).policies["spam"])
+    (draft / "policy.yaml").write_text("gates: {min_f1: 0.5}\n")
+    at = ("spam", "--path", stage.folder)
+    out = ("--out", stage.path / f"out {NAME}")
+    stage.tries("policies", "improve", *at, "--dry-run", "--json")
+    stage.tries("policies", "improve", *at)
+    stage.tries("policies", "improve", NAME)
+    stage.tries("policies", "draft", *at)
+    stage.tries("policies", "gates", *at, *out)
+    stage.tries("policies", "gates", *at, *out, "--since", NAME)
+    stage.tries("policies", "promote", *at, *out, "--reason", SENT, "--by", SENT)
+    stage.tries("policies", "rollback", *at, "--reason", SENT, "--by", SENT, "--to", NAME)
+    stage.tries("policies", "rollback", *at, "--reason", SENT, "--by", SENT)
+    stage.tries("policies", "history", "spam")
+    stage.tries("policies", "history", "spam", "--json")
+    stage.tries("policies", "history", NAME)
+
+
 def dlq_list(stage: Stage) -> None:
     stage.patch.setattr("stream_guard.kafka.dead_letter_reader.DeadLetterReader", Reader)
     stage.tries("dlq", "list")
@@ -432,7 +464,7 @@ STAGES: Final[tuple[Callable[[Stage], None], ...]] = (
     *(round_trip_without_verdict, replay, backtest, route),
     *(policies_new, policies_lint, policies_list, policies_show, policies_diff, policies_attack),
     *(policies_score, policies_calibrate, dlq_list, dlq_show, dlq_replay, export_dsa),
-    *(decide, review_read, review_write),
+    *(policies_improve, decide, review_read, review_write),
 )
 
 

@@ -218,7 +218,7 @@ def test_a_file_that_is_not_there_or_a_folder_is_told(tmp_path: Path) -> None:
 
 
 def test_a_file_over_the_limit_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stream_guard.offline.evaluation.golden.GOLDEN_BYTES_MAX", 10)
+    monkeypatch.setattr("stream_guard.offline.evaluation.tables.GOLDEN_BYTES_MAX", 10)
     with pytest.raises(SettingsError, match="over 10; split it"):
         read(write(tmp_path / "set.csv", ROWS))
 

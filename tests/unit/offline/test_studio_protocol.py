@@ -42,7 +42,7 @@ from stream_guard.settings import CascadeSettings
 POLICY = make_policy(
     "spam",
     b"# Spam\n\n## SP1 Adverts\n\nOutput: `BAD`\n\n## SP0 Others\n\nOutput: `GOOD`\n",
-    metadata=b"action: hide\n",
+    metadata=b"action: hide\nlimits: [{action: hide, actions_max: 5}]\ngates: {min_f1: 0.5}\n",
 )
 POST = Post("p", "a text", "0" * 64, 6, author="a", created_at_ms=7, nulled=("title",))
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from stream_guard.core.errors import PolicyError
+from stream_guard.policies.describe import describe_policy, show_lines
 from stream_guard.policies.policy import CATEGORIES_MAX, RULE_IDS_MAX, Policy, make_policy
 from stream_guard.policies.store import load_policies
 
@@ -128,6 +129,10 @@ def test_where_each_thing_stands_is_kept(what: str, value: str, place: tuple[str
         ("limits: [{action: remove}]", 1, "set at least one"),
         ("limits:\n  - actions_max: 5\n    policy: spam", 3, "unknown key"),
         ("limits: [{window: week, actions_max: 5}]", 1, "'hour' or 'day'"),
+        ("gates:\n  min_f: 0.9", 2, "gates.min_f: unknown key (did you mean min_f1?)"),
+        ("gate: {min_f1: 0.9}", 1, "gate: unknown key (did you mean gates?)"),
+        ("gates: {max_flips: 2}", 1, "less than or equal to 1"),
+        ("gates: {max_flips: 2%}", 1, "valid number"),
         ("- a", 1, "must be a mapping"),
         ("effort: [", 1, "not valid YAML"),
     ],
@@ -163,3 +168,11 @@ def test_too_many_categories_or_rules_are_refused(line: str, limit: int, what: s
     )
     with pytest.raises(PolicyError, match=f"{limit + 1} {what}, over the limit of {limit}"):
         make_policy("spam", many.encode())
+
+
+def test_gates_are_read_and_shown() -> None:
+    policy = declared("gates: {min_f1: 0.9, max_flips: 0}")
+    assert policy.gates.model_dump() == {"min_f1": 0.9, "max_flips": 0.0, "min_agreement": None}
+    assert describe_policy(policy)["gates"] == {"min_f1": 0.9, "max_flips": 0.0}
+    assert f"{'gates':<21} {{'min_f1': 0.9, 'max_flips': 0.0}}" in show_lines(policy)
+    assert describe_policy(declared("effort: low"))["gates"] is None

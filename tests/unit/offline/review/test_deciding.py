@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 
 from stream_guard.core.errors import NotLeasedError, SettingsError
+from stream_guard.offline.decide import section_of
 from stream_guard.offline.evaluation.golden import Columns, read_golden
 from stream_guard.offline.review.deciding import Choice, decide, make_decision
 from stream_guard.offline.review.projection import Projection
@@ -15,8 +17,11 @@ from stream_guard.offline.review.queue import Lease, Person, ReviewQueue
 from stream_guard.offline.review.report import golden_rows, report
 from stream_guard.offline.review.store import Store
 from stream_guard.policies.policy import make_policy
+from stream_guard.policies.section import section_sha256
+from stream_guard.policies.store import load_policies
 from stream_guard.records.decision import encode_decision, parse_decision
 from stream_guard.records.review_item import build_review_item
+from stream_guard.settings import PoliciesSettings, Settings
 from tests.unit.offline.review.topics import KAFKA, NOW_MS, Topics, apply, decision_about
 from tests.verdicts import make_verdict
 
@@ -47,6 +52,31 @@ def outcome(choice: Choice, about: dict[str, Any]) -> dict[str, Any]:
     made = make_decision(about, choice, PERSON, LEASE, NOW_MS)
     assert made.outcome is not None
     return made.outcome.model_dump()
+
+
+def test_a_decision_rests_on_the_section_of_the_verdicts_category(tmp_path: Path) -> None:
+    (folder := tmp_path / "spam").mkdir()
+    (folder / "policy.md").write_text(
+        "# Spam\n\n## Safe (S0 - clean)\n\n## Banned (S1 - adverts)\n\n- S1.a bulk\n"
+    )
+    policy = load_policies(tmp_path).policies["spam"]
+    settings = Settings(policies=PoliciesSettings(path=tmp_path))
+    about = item()
+    about["policy"]["sha256"] = policy.sha256
+
+    def section() -> tuple[str | None, str | None]:
+        find = partial(section_of, settings)
+        made = make_decision(about, Choice("safe"), PERSON, LEASE, NOW_MS, find)
+        assert made.about is not None
+        return made.about.policy.section, made.about.policy.section_sha256
+
+    assert section() == ("S1", section_sha256(policy, "S1"))
+    about["verdict"]["category"] = "S9"
+    assert section() == (None, None)
+    about["verdict"]["category"] = None
+    assert section() == (None, section_sha256(policy, None))
+    about["policy"]["sha256"] = "0" * 64  # the folder has another version by now
+    assert section() == (None, None)
 
 
 def test_a_decision_is_one_that_the_service_reads_and_names_the_verdict() -> None:
