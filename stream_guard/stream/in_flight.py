@@ -89,12 +89,14 @@ class Outgoing:
         span: the span of its sending, where the record is traced.
         beside: the verdict that a chain of thought or a review item goes with; None for every other output.
         dropped: whether it is acknowledged without being written, because its verdict was replaced.
+        decisions_version: of the table of decisions when somebody last looked for one about this; 0 for never.
         smaller: returns a smaller key, value and headers for those given; None where there is no smaller form.
     """
 
     __slots__ = (
         "beside",
         "built_ns",
+        "decisions_version",
         "dropped",
         "headers",
         "key",
@@ -128,6 +130,7 @@ class Outgoing:
         self.smaller: Smaller | None = None
         self.beside: Outgoing | None = None
         self.dropped = False
+        self.decisions_version = 0
 
     def shrink(self) -> bool:
         """Take the smaller form, for a topic that refuses this one; return whether there was one. It works once."""

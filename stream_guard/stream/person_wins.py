@@ -38,13 +38,14 @@ class LateAnswers:
         clock: the time of the answers.
 
     Attributes:
+        table: the standing decisions.
         build: makes the answers; for Avro, its ``avro`` is set before the first record.
     """
 
     def __init__(
         self, table: DecisionTable, kafka: KafkaSettings, tracing: Tracing, clock: Clock
     ) -> None:
-        self._table = table
+        self.table = table
         self._mode = kafka.cloudevents_mode
         self.build = OutgoingBuilder(kafka, tracing)
         self._clock = clock
@@ -52,7 +53,7 @@ class LateAnswers:
     def of(self, sent: Outgoing) -> Outgoing | None:
         """Return the person's answer to a live verdict of the machine; None if there is none."""
         label = sent.label
-        if not self._table.version or not isinstance(label, tuple):
+        if not self.table.version or not isinstance(label, tuple):
             return None
         policy_id, _, tier, mode = label
         if tier == HUMAN or mode == "shadow" or sent.origin.abandoned:
@@ -61,7 +62,7 @@ class LateAnswers:
         if request is None:
             return None
         now_ns = self._clock.wall_ns()
-        decision = self._table.find(request.post, request.policy, now_ns // 1_000_000)
+        decision = self.table.find(request.post, request.policy, now_ns // 1_000_000)
         if decision is None:
             return None
         events = VerdictEvents(now_ns // 1_000_000, self._mode)
@@ -72,7 +73,7 @@ class LateAnswers:
 
         What goes with a replaced verdict is marked as dropped.
         """
-        if not self._table.version:
+        if not self.table.version:
             return items
         answers = {sent: late for sent, _ in items if (late := self.of(sent)) is not None}
         if not answers:
@@ -97,6 +98,7 @@ class PersonWins:
     def __init__(self, inner: Publisher, late: LateAnswers) -> None:
         self._inner = inner
         self._late = late
+        self._table = late.table
         # One for each callback, so that a batch is acknowledged in one list.
         self._callbacks: dict[Any, Acknowledged] = {}
 
@@ -110,8 +112,12 @@ class PersonWins:
         if callback is None:
 
             def callback(sent: Sequence[Outgoing]) -> None:
-                found = self._late.of
-                answers = [late for one in sent if (late := found(one)) is not None]
+                find, version = self._late.of, self._table.version
+                answers = [
+                    late
+                    for one in sent
+                    if one.decisions_version != version and (late := find(one)) is not None
+                ]
                 for late in answers:
                     late.origin.owed += (
                         1  # so that no position passes the record before its answer is written
@@ -121,6 +127,10 @@ class PersonWins:
                 acknowledged(sent)
 
             self._callbacks[acknowledged] = callback
+        # The judge has just looked for decisions, so there is none but of a later version.
+        version = self._table.version
+        for sending in outgoing:
+            sending.decisions_version = version
         self._inner.publish(outgoing, callback)
 
     async def flush(self) -> None:
