@@ -75,7 +75,6 @@ class KafkaBreakerLog:
         topic = self._tp.topic
         try:
             async with asyncio.timeout(self._delivery.publish_timeout_s):
-                await ensure_breaker_topic(self._settings)
                 await self._try_to_connect()
         except (KafkaError, OSError, TimeoutError) as error:
             await self._disconnect()
@@ -87,11 +86,12 @@ class KafkaBreakerLog:
         self._reading = asyncio.create_task(self._follow(), name="breaker-read")
 
     async def _try_to_connect(self) -> None:
-        """Connect and read; retried, since brokers know a topic that was just created one after another."""
+        """Find or create the topic, and read it; retried, since brokers may be away, or not know a new topic yet."""
         for failures in range(1 << 30):
             try:
+                await ensure_breaker_topic(self._settings)
                 await self._connect()
-            except KafkaError as error:
+            except (KafkaError, OSError, TimeoutError) as error:
                 await self._disconnect()
                 if isinstance(error, FATAL):
                     raise

@@ -176,7 +176,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             consumer.subscribe([*settings.topics, *self._also], listener=self)
         self._consumer = consumer
         try:
-            async with asyncio.timeout(settings.rebalance_timeout_ms / 1_000):
+            # A coordinator that is away no longer than a partition may be ends no start.
+            async with asyncio.timeout(
+                max(settings.rebalance_timeout_ms / 1_000, self._delivery.publish_timeout_s)
+            ):
                 await consumer.start()
             if settings.group_instance_id is not None:
                 refuse_twins(consumer, settings.group_id, settings.group_instance_id)

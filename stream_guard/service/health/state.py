@@ -36,9 +36,12 @@ class Health:
     _seen_at_s: float = field(default_factory=time.monotonic)
 
     def live(self) -> bool:
-        """Whether the poll loop has turned recently. The first call counts as a turn."""
+        """Whether the poll loop has turned recently. The first call counts as a turn, and so does each while starting.
+
+        A start has deadlines of its own: brokers may be away, and decisions may take minutes to read.
+        """
         turns, now_s = self.turns(), time.monotonic()
-        if turns != self._seen:
+        if turns != self._seen or not self.joined:
             self._seen, self._seen_at_s = turns, now_s
         return self.stalled is None and now_s - self._seen_at_s < self.stall_s_max
 

@@ -164,3 +164,11 @@ async def test_what_a_head_holds_back_is_counted(service: Service) -> None:
     offsets.finish(2)
     (head,) = service.poll_loop.heads()
     assert (head.offset, head.held_back) == (0, 2)
+
+
+def test_a_long_start_is_no_stall() -> None:
+    health = Health(stall_s_max=1e-9)
+    assert health.live()
+    assert health.live(), "the poll loop cannot turn yet"
+    health.joined = True
+    assert not health.live()
