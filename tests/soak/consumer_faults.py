@@ -81,6 +81,7 @@ class ConsumerFaults:
 
     async def twins(self, fault: Planned) -> str:
         """Run two members with one ``kafka.group_instance_id`` for a while."""
+        self._stage.strike()  # one of them is refused before any is ready
         return await self._guests(fault, self._two)
 
     def _two(self, group: Group) -> list[Member]:
@@ -117,7 +118,8 @@ class ConsumerFaults:
             async with asyncio.timeout(_READY_S):
                 while not any(guest.ready() for guest in guests):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.1)
-            self._stage.strike()
+            if meanwhile is not None:
+                self._stage.strike()
             await (asyncio.sleep(fault.hold_s) if meanwhile is None else meanwhile())
         finally:
             await asyncio.gather(*(guest.leave() for guest in guests))
