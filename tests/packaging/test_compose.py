@@ -138,7 +138,7 @@ def test_prometheus_scrapes_what_is_there_and_reads_rules() -> None:
         host, port = target.split(":")
         assert SERVICES[host]["ports"][0].endswith(f":{port}")
     mounted = " ".join(SERVICES["prometheus"]["volumes"])
-    assert ":/etc/prometheus/rules/" in mounted
+    assert "helm/stream-guard/rules:/etc/prometheus/rules:" in mounted
     assert config["rule_files"] == ["/etc/prometheus/rules/*.yaml"]
 
 
