@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 import orjson
 
+from stream_guard.policies.drafts import make_draft
 from stream_guard.policies.store import load_policies
 from tests.commands.stage import Story
 from tests.verdicts import make_verdict
@@ -148,10 +149,22 @@ def for_classifier(tree: Path) -> None:
     labelled(tree, "hate")
 
 
+def edited_draft(tree: Path, slug: str) -> None:
+    """Make a draft of a policy with a sentence more, a golden set, and a gate that every draft passes."""
+    policies = tree / "policies"
+    golden_set = "text,label\na cup of tea,safe\n[violates] a weapon,violates\n"
+    (policies / slug / "golden.csv").write_text(golden_set, "utf-8")
+    folder, _ = make_draft(policies, load_policies(policies).policies[slug])
+    text = folder / "policy.md"
+    text.write_text(text.read_text("utf-8") + "\nJudge the post alone.\n", "utf-8")
+    (folder / "policy.yaml").write_text("gates: {max_flips: 1.0}\n", "utf-8")
+
+
 def for_reference(tree: Path) -> None:
     """Prepare for the examples in docs/reference/commands.md."""
     touting(tree)
     drafted(tree)
+    edited_draft(tree, "dangerous-content")
     labelled(tree, "touting")
     labelled_posts(tree)
     predicted(tree, "touting", "eval-output/touting")
@@ -185,7 +198,7 @@ STORIES: Final = {
     ),
     "docs/reference/commands.md": Story(
         for_reference,
-        SCRIPTED | REVIEWED | DECIDING,
+        SCRIPTED | REVIEWED | DECIDING | {"STREAM_GUARD_KAFKA__TOPICS": '["posts"]'},
         lasting={
             "stream-guard run --config guard.toml": "assigned",
             "stream-guard review serve": "review queue: http://",

@@ -18,7 +18,7 @@ STARTS: Final = 20
 def test_twenty_engines_start_judge_and_end_without_a_word_on_stderr(random_model: Path) -> None:
     """The model has random weights, so a start takes seconds. Each engine is a new process."""
     environment = deploy_engine(
-        "", lambda name: name, random_model, ROOT / "policies"
+        "localhost:9092", lambda name: name, random_model, ROOT / "policies"
     ).environment()
     command = ("-m", "tests.integration.engine_starts", str(STARTS))
     done = subprocess.run(

@@ -12,6 +12,8 @@ import math
 import shutil
 from typing import TYPE_CHECKING
 
+import pytest
+
 from tests.soak.checker import STALL_S_MAX, Findings, check, objections
 from tests.soak.members import ROOT
 from tests.soak.report import FAULT_COLUMNS, fault_rows
@@ -28,6 +30,9 @@ KINDS = {kind for kind, _ in deck("vllm")}
 """Every kind of fault that the long soak knows."""
 SHORT_POLICIES = ("keep-or-remove", "numeric-labels")
 """Two of a hundred words: each start of the real engine reads them again, on a CPU."""
+
+# Clients of this process lose connections at any moment. What they leave to the garbage collector is not tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <StreamWriter:ResourceWarning")
 
 
 async def test_whatever_breaks_nothing_is_lost_and_nothing_is_committed_too_early(

@@ -39,7 +39,7 @@ class Proxy:
 
     async def start(self) -> int:
         """Listen on a free port and return it."""
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         port: int = self._server.sockets[0].getsockname()[1]
         return port
 
@@ -64,18 +64,24 @@ class Proxy:
         self.delay_s, self.bytes_per_s, self.refusing = 0.0, 0, False
         self._open.set()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._serve(reader, writer))
         self._connections.add(task)
+
+        def end(task: asyncio.Task[None]) -> None:
+            # Here, and not in the task: one that is cut before its first step runs no line of it.
+            self._connections.discard(task)
+            _abort(writer)
+            writer.close()
+
+        task.add_done_callback(end)
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             if not self.refusing:
                 await self._forward(reader, writer)
         except (OSError, asyncio.CancelledError):
             pass  # cut, or one side is gone: both sides are closed
-        finally:
-            self._connections.discard(task)
-            _abort(writer)
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection("127.0.0.1", self.upstream)
