@@ -30,6 +30,7 @@ from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.decision import encode_decision, subject_key
 from stream_guard.records.post import PostParser
 from stream_guard.records.verdict_event import verdict_id
+from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.settings import Settings
 from stream_guard.stream.decision_lane import DecisionLane, DecisionReader
 from stream_guard.stream.offsets import PartitionOffsets
@@ -43,6 +44,7 @@ POLICIES = PolicySet({"spam": make_policy("spam", b"# Spam\nS1: ads\n")}, {"post
 TOPIC = "stream-guard.decisions"
 RATIO_MIN = 0.9
 BYTES_MAX = 300
+START_S_MAX = 30.0
 
 
 class AtOnce:
@@ -135,7 +137,7 @@ async def rate(settings: Settings, table: DecisionTable | None, posts: int) -> f
 
 
 def main() -> int:
-    """Measure and print; exit 1 if the median ratio is below 0.9, or a decision takes over 300 bytes."""
+    """Measure and print; exit 1 if the ratio is below 0.9, a decision takes over 300 bytes, or reading over 30 s."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--decisions", type=int, default=1_000_000)
     parser.add_argument("--posts", type=int, default=50_000)
@@ -143,6 +145,7 @@ def main() -> int:
     arguments = parser.parse_args()
     settings = Settings(kafka={"topics": ["posts"]})
     table = DecisionTable(settings.decisions.memory_bytes_max)
+    tune_garbage_collector()  # as the service does before it reads them
     took_s, size_bytes = load(table, settings, arguments.decisions)
     print(
         f"{arguments.decisions:,} decisions read in {took_s:.1f} s, {size_bytes:.0f} bytes each in memory"
@@ -155,7 +158,8 @@ def main() -> int:
         print(f"off {without:,.0f} posts/s, on {with_all:,.0f} posts/s, ratio {ratios[-1]:.3f}")
     median = statistics.median(ratios)
     print(f"median ratio {median:.3f}")
-    return 0 if median >= RATIO_MIN and size_bytes <= BYTES_MAX else 1
+    kept = took_s <= START_S_MAX and size_bytes <= BYTES_MAX
+    return 0 if median >= RATIO_MIN and kept else 1
 
 
 if __name__ == "__main__":

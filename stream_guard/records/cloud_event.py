@@ -38,8 +38,7 @@ def open_cloud_event(
         RecordError: from ``load``.
     """
     attributes, content_type = _attributes(headers)
-    # Media types are not case-sensitive (RFC 9110, section 8.3.1).
-    if content_type and content_type.lstrip().lower().startswith(_STRUCTURED):
+    if _is_structured(content_type):
         if not isinstance(document, dict):
             raise CloudEventError("a structured CloudEvent must be a JSON object")
         attributes = document
@@ -53,6 +52,16 @@ def open_cloud_event(
             "application/cloudevents+json"
         )
     return document, attributes
+
+
+def is_structured(headers: Headers) -> bool:
+    """Return whether a record's value is a whole CloudEvent, its data among the attributes."""
+    return any(name.lower() == "content-type" and _is_structured(raw) for name, raw in headers)
+
+
+def _is_structured(content_type: bytes | None) -> bool:
+    # Media types are not case-sensitive (RFC 9110, section 8.3.1).
+    return content_type is not None and content_type.lstrip().lower().startswith(_STRUCTURED)
 
 
 def _data(event: dict[str, Any], load: Callable[[bytes], Any]) -> Any:  # noqa: ANN401 - any JSON value

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from stream_guard.core.errors import DecisionError, TombstoneError, TooLargeError
 from stream_guard.core.kafka_types import OversizedValue
 from stream_guard.core.vocabulary import Severity
-from stream_guard.records.cloud_event import open_cloud_event
+from stream_guard.records.cloud_event import is_structured, open_cloud_event
 from stream_guard.records.verdict_event import verdict_id
 
 if TYPE_CHECKING:
@@ -243,10 +243,7 @@ def parse_decision(
         message = f"the decision has over {VALUE_BYTES_MAX} bytes"
         raise TooLargeError(message)
     try:
-        document = orjson.loads(value)
-        if headers:
-            document, _ = open_cloud_event(document, headers, _load, required=False)
-        decision = Decision.model_validate_json(orjson.dumps(document) if headers else value)
+        decision = Decision.model_validate_json(_data_of(value, headers))
     except orjson.JSONDecodeError:
         raise DecisionError("not a decision: not JSON") from None
     except (orjson.JSONEncodeError, RecursionError):
@@ -261,13 +258,22 @@ def parse_decision(
     return decision
 
 
-def _load(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
-    return orjson.loads(data)
+def _data_of(value: bytes, headers: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the JSON of the decision. Only of a structured CloudEvent is it another than the value."""
+    if not headers:
+        return value
+    if not is_structured(headers):
+        open_cloud_event(None, headers, orjson.loads, required=False)  # checks the attributes
+        return value
+    document, _ = open_cloud_event(orjson.loads(value), headers, orjson.loads, required=False)
+    return orjson.dumps(document)
 
 
 def _faults(error: ValidationError) -> str:
     """Return what is wrong, by field, without the input."""
     listed = error.errors(include_input=False, include_url=False, include_context=False)[:3]
+    if listed[0]["type"] == "json_invalid":
+        return "not JSON"
     return "; ".join(f"{_where(item['loc'])}: {item['msg']}" for item in listed)
 
 

@@ -168,6 +168,7 @@ class App:
                 try:
                     await self._listen()
                     await delivery.publisher.start()
+                    tune_garbage_collector()  # a million decisions would be walked again and again
                     await self._decisions.load()
                     await source.start(poll_loop)
                     self.health.joined = True
