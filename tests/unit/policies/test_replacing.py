@@ -14,6 +14,7 @@ from stream_guard.policies.policy import make_policy
 from stream_guard.policies.reload import read_whole
 from stream_guard.policies.replacing import locked, staged
 from stream_guard.policies.store import load_policies
+from tests.hang import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -73,13 +74,14 @@ def test_an_error_before_the_step_changes_nothing(live: Path) -> None:
 
 def test_a_reader_never_finds_half_of_two_versions(live: Path) -> None:
     seen: set[str] = set()
-    over = threading.Event()
+    over, reading = threading.Event(), threading.Semaphore(0)
 
     def follow() -> None:
         while not over.is_set():
             files = read_whole(live.parent)
             if files is not None:
                 seen.add(files.sha256)
+            reading.release()
 
     reader = threading.Thread(target=follow)
     versions = {load_policies(live.parent).sha256}
@@ -88,6 +90,10 @@ def test_a_reader_never_finds_half_of_two_versions(live: Path) -> None:
     for _ in range(60):
         with staged(live, old, new) as make_live:
             make_live()
+        # A reader reads until two readings agree. Two exchanges within both of them could make halves agree.
+        while reading.acquire(blocking=False):
+            pass
+        assert reading.acquire(timeout=HANG_S)
         old, new = new, old
         versions.add(load_policies(live.parent).sha256)
     over.set()
