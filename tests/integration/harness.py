@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
@@ -187,6 +188,23 @@ async def read(
     finally:
         await consumer.stop()
     return records
+
+
+async def get(run: Running, path: str) -> str:
+    """Return what a running consumer answers at a path of its HTTP server."""
+    port = run.wait_for("ready")["http_port"]
+    async with (
+        aiohttp.ClientSession() as session,
+        session.get(f"http://127.0.0.1:{port}{path}") as answer,
+    ):
+        assert answer.status == 200
+        return await answer.text()
+
+
+async def health(run: Running) -> dict[str, Any]:
+    """Return a running consumer's ``/healthz``."""
+    found: dict[str, Any] = orjson.loads(await get(run, "/healthz"))
+    return found
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -6,7 +6,6 @@ import asyncio
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
-import aiohttp
 import jsonschema
 import orjson
 
@@ -16,6 +15,8 @@ from tests.integration.harness import (
     Deployment,
     Running,
     deploy,
+    get,
+    health,
     owed_of,
     post,
     produce,
@@ -38,21 +39,6 @@ def write_policy(folder: Path, text: str, slug: str = "touting") -> None:
     draft = folder / slug / ".draft"
     draft.write_text(text, "utf-8")
     draft.replace(folder / slug / "policy.md")
-
-
-async def get(run: Running, path: str) -> str:
-    port = run.wait_for("ready")["http_port"]
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}{path}") as answer,
-    ):
-        assert answer.status == 200
-        return await answer.text()
-
-
-async def health(run: Running) -> dict[str, Any]:
-    found: dict[str, Any] = orjson.loads(await get(run, "/healthz"))
-    return found
 
 
 async def logged(run: Running, event: str) -> dict[str, Any]:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import aiohttp
 import orjson
 
 from tests.integration.harness import (
-    Running,
     deploy,
+    get,
+    health,
     owed_of,
     post,
     produce,
@@ -26,19 +26,6 @@ if TYPE_CHECKING:
     from stream_guard.testing import Broker
 
 TEXT = "# Touting\n\nAnswer `VIOLATES` or `SAFE`.\n\n## Violates (TT1 - Price)\n\n- TT1.a asks too much\n"
-
-
-async def fetch(run: Running, path: str) -> str:
-    port = run.wait_for("ready")["http_port"]
-    async with (
-        aiohttp.ClientSession() as session,
-        session.get(f"http://127.0.0.1:{port}{path}") as answer,
-    ):
-        return await answer.text()
-
-
-async def health_of(run: Running) -> Any:  # noqa: ANN401 - JSON
-    return orjson.loads(await fetch(run, "/healthz"))
 
 
 async def test_a_topic_without_a_route_stops_nobody_and_is_judged_once_it_has_one(
@@ -65,8 +52,8 @@ async def test_a_topic_without_a_route_stops_nobody_and_is_judged_once_it_has_on
         await produce(place.bootstrap, stranger, [post(n) for n in range(100, 110)])
         warned = await asyncio.to_thread(run.wait_for, "topic_without_route")
         assert warned["topic"] == stranger
-        assert (await health_of(run))["topics_without_route"] == [stranger]
-        assert "stream_guard_topics_without_route 1.0" in await fetch(run, "/metrics")
+        assert (await health(run))["topics_without_route"] == [stranger]
+        assert "stream_guard_topics_without_route 1.0" in await get(run, "/metrics")
         advised = run_command(place.environment(), "doctor")
         assert stranger in advised.stdout + advised.stderr, advised.stdout
 

@@ -97,6 +97,7 @@ class ConsumerFaults:
             return [group.start(**clock.environment(files[group.name]))]
 
         async def jump() -> None:
+            self._stage.strike()
             for off_s in CLOCK_JUMPS_S:
                 for file in files.values():
                     clock.set_off(file, off_s)
@@ -118,8 +119,6 @@ class ConsumerFaults:
             async with asyncio.timeout(_READY_S):
                 while not any(guest.ready() for guest in guests):  # noqa: ASYNC110 - no event
                     await asyncio.sleep(0.1)
-            if meanwhile is not None:
-                self._stage.strike()
             await (asyncio.sleep(fault.hold_s) if meanwhile is None else meanwhile())
         finally:
             await asyncio.gather(*(guest.leave() for guest in guests))
