@@ -87,7 +87,7 @@ def load(table: DecisionTable, settings: Settings, count: int) -> tuple[float, f
     def take() -> None:
         nonlocal spent_s
         began_s = time.perf_counter()
-        table.load([Row(reader.read(record), record.value) for record in batch])
+        table.load([Row(reader.read(record), record.value, record.key) for record in batch])
         spent_s += time.perf_counter() - began_s
         batch.clear()
 

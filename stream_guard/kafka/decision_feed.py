@@ -182,7 +182,8 @@ class DecisionFeed:
                 continue  # the owner of the partition makes it a dead letter
             if decision.about is not None:
                 assert record.value is not None, "a null value is a tombstone"
-                rows.append(Row(decision, record.value))
+                assert record.key is not None, "it is the subject's, as read() has checked"
+                rows.append(Row(decision, record.value, record.key))
             elif self._reset is not None:
                 self._reset(decision)
         if rows:

@@ -92,7 +92,8 @@ def test_every_history_ends_with_the_last_decision(part: int) -> None:
             one_by_one.apply(decision, encode_decision(decision)[1])
         cut = chance.randint(0, len(arriving))
         for part_of in (arriving[:cut], arriving[cut:]):
-            at_once.load(Row(each, encode_decision(each)[1]) for each in part_of)
+            written = [(each, *encode_decision(each)[:2]) for each in part_of]
+            at_once.load(Row(each, value, key) for each, key, value in written)
         for _ in range(6):
             post = Post(
                 chance.choice(CONTENTS), "t", chance.choice(TEXTS), 1, tenant=chance.choice(TENANTS)

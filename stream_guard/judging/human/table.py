@@ -32,10 +32,11 @@ _APPLY: Final = """
 
 
 class Row(NamedTuple):
-    """A decision and the bytes of its record's value."""
+    """A decision, and value and key of its record."""
 
     decision: Decision
     value: bytes
+    key: bytes
 
 
 class DecisionTable:
@@ -82,14 +83,13 @@ class DecisionTable:
         before = self._rank(key)
         if before is not None and decision.rank <= before:
             return "repeated" if decision.rank == before else "late"
-        self.load([Row(decision, value)])
+        self.load([Row(decision, value, key)])
         return "stands"
 
     def load(self, rows: Iterable[Row]) -> None:
         """Take many decisions, which are not of the kind ``breaker_reset``; faster than one at a time."""
         added = []
-        for decision, value in rows:
-            key = decision_key(decision)
+        for decision, value, key in rows:
             about = decision.about
             assert about is not None, "a breaker is no subject"
             content = about.content
