@@ -9,7 +9,7 @@ STAMP := .venv/.installed-$(shell cat pyproject.toml requirements/*.txt tools/in
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench-decisions bench bench-engine bench-step bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-latency bench-takeover soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
+.PHONY: help install demo demo-console screenshots test test-fast lint format requirements contracts reference sentences docs demo-model eval-demo-model bench-pipeline bench-decisions plan bench-plan bench bench-engine bench-step bench-serving bench-frameworks bench-capacity bench-gpu bench-grouping bench-scale bench-backfill bench-lanes bench-latency bench-takeover bench-console soak fuzz first-hour chart bench-cascade bench-formats bench-reload cost image image-gpu image-reproducible image-check compose-check chart-live sbom audit clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' Makefile
@@ -27,6 +27,9 @@ install: $(STAMP) ## make .venv and install everything into it (CPU build)
 
 demo: $(STAMP) ## start a broker and the engine, send posts, show verdicts; ends by itself
 	@$(BIN)/python -m stream_guard.cli.demo
+
+demo-console: $(STAMP) ## start a broker, the engine and the console, print its address, and send posts until Ctrl-C
+	@$(BIN)/python -m stream_guard.cli.demo.console
 
 # The inner loop, and what needs neither an engine nor a cluster.
 INNER_LOOP := tests/unit tests/contract tests/simulation
@@ -65,13 +68,19 @@ bench-pipeline: $(STAMP) ## compare with a bare aiokafka loop: two rates and the
 bench-decisions: $(STAMP) ## measure what a million decisions of people cost (ARGS="--decisions 100000")
 	@$(BIN)/python -m benchmarks.decisions $(ARGS)
 
+plan: $(STAMP) ## plan processes, partitions, GPUs and bytes on paper (ARGS="--posts-per-day 1e9 --policies 40")
+	@$(BIN)/python -m benchmarks.plan $(ARGS)
+
+bench-plan: $(STAMP) ## hold the plan's simulation of a rolling update against three real replicas
+	@$(BIN)/python -m benchmarks.plan_run $(ARGS)
+
 bench: $(STAMP) ## run all benchmarks that have targets, on an idle machine (ARGS=--quick)
 	@$(BIN)/python -m benchmarks $(ARGS)
 
 bench-engine: $(STAMP) ## compare with LLM.generate of vLLM on the same prompts, and on_retry with always (ARGS=--quick)
 	@$(BIN)/python -m benchmarks.engine_feed $(ARGS)
 
-bench-step: $(STAMP) ## measure the host's work in a step of vLLM by part, with and without a grammar (ARGS="--posts 256")
+bench-step: $(STAMP) ## measure the host's work in a step of vLLM by part, before and after (ARGS="--posts 256 --profile stacks")
 	@$(BIN)/python -m benchmarks.step $(ARGS)
 
 bench-serving: $(STAMP) ## compare with consumers of vllm serve on the same cores: posts/s, and latency over load
@@ -86,11 +95,17 @@ bench-grouping: $(STAMP) ## measure grouping with 1 to 64 policies: grouped, fir
 bench-scale: $(STAMP) ## measure 1 to 3 processes, growing counts of records, start-up, and a backlog of duplicates
 	@$(BIN)/python -m benchmarks.scale $(ARGS)
 
+bench-backfill: $(STAMP) ## compare a backfill by two actors with classify: posts per core-second (ARGS="--posts 2000")
+	@$(BIN)/python -m benchmarks.backfill $(ARGS)
+
 bench-latency: $(STAMP) ## measure p50 and p99 at half load by stage, and the lag of the event loop at saturation
 	@$(BIN)/python -m benchmarks.latency $(ARGS)
 
 bench-takeover: $(STAMP) ## measure how soon a new process goes on in exactly once, after a stop and after kill -9
 	@$(BIN)/python -m benchmarks.takeover $(ARGS)
+
+bench-console: $(STAMP) ## measure the console's first paint, and how far it is behind 10,000 verdicts a second (ARGS="--seconds 30")
+	@$(BIN)/python -m benchmarks.console $(ARGS)
 
 bench-capacity: $(STAMP) ## predict posts/s of an engine from the tokens of a post, and compare with a run
 	@$(BIN)/python -m benchmarks.capacity $(ARGS)
@@ -100,6 +115,9 @@ bench-gpu: $(STAMP) ## run the benchmarks with an engine on a GPU, in the shapes
 
 cost: $(STAMP) ## count the calls and bytes of a record by stage; no times
 	@$(BIN)/python -m benchmarks.cost
+
+bench-lanes: $(STAMP) ## simulate a thousand histories of lanes and tenants, and measure their cost and a real flood (ARGS=--quick)
+	@$(BIN)/python -m benchmarks.lanes $(ARGS)
 
 bench-cascade: $(STAMP) ## measure posts/s of each cheap tier on a core, and what each settles of the demo
 	@$(BIN)/python -m benchmarks.cascade
@@ -111,12 +129,13 @@ bench-reload: $(STAMP) ## measure how soon an edited policy shows in verdicts, w
 	@$(BIN)/python -m benchmarks.reload
 
 SEEDS ?= 1,2,3
-POSTS ?= 102000
-FAULTS ?= 66
+POSTS ?= 100000
+FAULTS ?= 100
 MODE ?= both
 ENGINE ?= scripted
-soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is lost (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once ENGINE=demo)
-	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE) --engine $(ENGINE)
+CONSTRAINT ?= always
+soak: $(STAMP) ## break a cluster and its consumers, and check that nothing is lost (SEEDS=1,2,3 POSTS= FAULTS= MODE=at_least_once ENGINE=demo CONSTRAINT=on_retry)
+	@$(BIN)/python -m tests.soak run --seeds $(SEEDS) --posts $(POSTS) --faults $(FAULTS) --mode $(MODE) --engine $(ENGINE) --constraint $(CONSTRAINT)
 
 SECONDS_EACH ?= 60
 fuzz: $(STAMP) ## give broken bytes to every parser of foreign bytes (SECONDS_EACH=600)
@@ -130,6 +149,9 @@ reference: $(STAMP) ## write docs/reference from the code
 
 sentences: $(STAMP) ## pick sentences at random to read aloud (ARGS="10 --seed 1", --long, --banned)
 	@$(BIN)/python -m tools.sentences $(ARGS)
+
+screenshots: $(STAMP) ## take pictures of the console's pages for the guide, into docs/images/console
+	@$(BIN)/python -m tools.screenshots
 
 docs: $(STAMP) ## build the documentation into site/; strict
 	$(BIN)/mkdocs build --strict

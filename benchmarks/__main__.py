@@ -29,6 +29,7 @@ BENCHMARKS: Final[dict[str, tuple[str, ...]]] = {
     "scale": ("scale",),
     "latency": ("latency",),
     "capacity": ("capacity",),
+    "lanes": ("lanes",),
 }
 """By name: the module and its options."""
 

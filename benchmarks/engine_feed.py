@@ -4,13 +4,16 @@
     Prompts are made and prefixes are cached before the clock starts. Answers are not read.
 (b) guard: ``stream-guard run``, from posts that wait in Kafka to verdicts at the broker. The tiers before the model and
     the ladder are off.
-(c) on_retry: as (b), with ``engine.constraint = on_retry``; (a) and (b) hold every token to the grammar.
+(c) on_retry: as (b), with ``engine.constraint = on_retry``; (a), (b) and (d) hold every token to the grammar.
+(d) by token: as (b), and vLLM sends each token when it is written, as it does by itself. In the others an answer is
+    sent when it is whole.
+(e) ngram: as (c), with ``engine.speculation = ngram``; only with ``--speculation``.
 
 Each side is its own process. The sides run in turn, every other time in reverse; prefix caching is on in all. (a) is
-timed by its own clock, (b) and (c) from the first record that they read to the last verdict's time at the broker.
-Prints the rates, the ratios b/a and c/b of each pair and their medians. Also prints the time until the engine is full,
-from the engine's own metrics, and how many posts were asked again. Exit code 1: a post without exactly one verdict, or
-a missed target.
+timed by its own clock, the others from the first record that they read to the last verdict's time at the broker.
+Prints the rates, the ratios b/a, b/d and c/b of each pair and their medians. Also prints the time until the engine is
+full, from the engine's own metrics, and how many posts were asked again. Exit code 1: a post without exactly one
+verdict, or a missed target.
 """
 
 from __future__ import annotations
@@ -36,11 +39,13 @@ from benchmarks.sides import (
     until_full,
 )
 from benchmarks.workload import make_posts, write_policies
+from stream_guard.judging.engine.arguments import is_cpu_build
 from stream_guard.judging.families.registry import load_family
 from stream_guard.settings import EngineSettings
 from stream_guard.testing.broker.ports import free_ports
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from benchmarks.workload import Given
@@ -49,9 +54,11 @@ if TYPE_CHECKING:
 RATIO_MIN: Final = 0.95
 FREE_RATIO_MIN: Final = 1.2
 """Of on_retry over guard."""
+SENT_RATIO_MIN: Final = 1.0
+"""Of guard over by token."""
 PARTITIONS: Final = 4
 LIMIT_S: Final = 600.0
-SIDES: Final = ("offline", "guard", "on_retry")
+SIDES: Final = ("offline", "guard", "on_retry", "by token")
 _FREE: Final = (("ENGINE__CONSTRAINT", "on_retry"),)
 BOARDS: Final = 6
 
@@ -167,7 +174,7 @@ class Bench:
     async def run_guard(
         self, run: str, posts: list[Given], how: How | None = None
     ) -> dict[str, Any]:
-        """Run (b), or (c) where ``how`` says so; return what came of it."""
+        """Run (b), or another side where ``how`` says so; return what came of it."""
         ran = await self.guard(run, posts, how)
         seen, full_ms = ran.seen, ran.full_ms
         first_ms = min((one.consumed_ms for one in seen), default=0)
@@ -183,17 +190,30 @@ class Bench:
         }
 
 
-async def measure(bench: Bench, posts_count: int, pairs: int) -> None:
+def how_of(side: str, sizes: Sizes) -> How:
+    """Return how Stream Guard is run on a side."""
+    if side == "on_retry":
+        return How(settings=_FREE)
+    if side == "ngram":
+        return How(settings=(*_FREE, ("ENGINE__SPECULATION", "ngram")))
+    if side == "by token":
+        kind = "scheduler.Scheduler" if is_cpu_build() else "async_scheduler.AsyncScheduler"
+        own = {"scheduler_cls": f"vllm.v1.core.sched.{kind}"}
+        extra = orjson.dumps(orjson.loads(sizes.extra) | own).decode()
+        return How(settings=(("ENGINE__EXTRA", extra),))
+    return How()
+
+
+async def measure(bench: Bench, posts_count: int, pairs: int, sides: Sequence[str]) -> None:
     """Run the pairs and fill the report."""
-    found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-    for number, side in interleaved(SIDES, pairs):
+    found: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
+    for number, side in interleaved(sides, pairs):
         posts = make_posts(f"pair{number}", posts_count, BOARDS, seed=number)
-        name = f"{side.replace('_', '-')}-{number}"
+        name = f"{side.replace('_', '-').replace(' ', '-')}-{number}"
         if side == "offline":
             run = await bench.run_offline(name, posts)
         else:
-            how = How(settings=_FREE) if side == "on_retry" else None
-            run = await bench.run_guard(name, posts, how)
+            run = await bench.run_guard(name, posts, how_of(side, bench.sizes))
         print(f"pair {number + 1}: {side}: {run['rate'] or 0:,.1f} posts/s", flush=True)
         found[side].append(run)
         bench.report.raw.append({"pair": number, "side": side, **run})
@@ -202,24 +222,26 @@ async def measure(bench: Bench, posts_count: int, pairs: int) -> None:
 
 def fill_report(report: Report, found: dict[str, list[dict[str, Any]]]) -> None:
     """Add the tables and targets for the runs of all sides, which are in the order of the pairs."""
-    offline, guard, free = (found[side] for side in SIDES)
+    offline, guard, free, by_token = (found[side] for side in SIDES)
     shares = ratios([run["rate"] for run in guard], [run["rate"] for run in offline])
     gains = ratios([run["rate"] for run in free], [run["rate"] for run in guard])
+    sent = ratios([run["rate"] for run in guard], [run["rate"] for run in by_token])
     report.tables.append(
         Table(
             "Posts/s",
             (
                 *("pair", "offline", "stream guard", "ratio", "s to a full engine"),
                 *("on_retry", "on_retry / stream guard", "asked again"),
+                *("by token", "stream guard / by token"),
             ),
             [
                 (
                     str(number + 1),
                     *(a["rate"], b["rate"], share, b["full_s"]),
-                    *(c["rate"], gain, c["tried_again"]),
+                    *(c["rate"], gain, c["tried_again"], d["rate"], better),
                 )
-                for number, (a, b, c, share, gain) in enumerate(
-                    zip(offline, guard, free, shares, gains, strict=True)
+                for number, (a, b, c, d, share, gain, better) in enumerate(
+                    zip(offline, guard, free, by_token, shares, gains, sent, strict=True)
                 )
             ],
         )
@@ -236,7 +258,18 @@ def fill_report(report: Report, found: dict[str, list[dict[str, Any]]]) -> None:
             digits=0,
         )
     )
+    if "ngram" in found:
+        ahead = ratios([run["rate"] for run in found["ngram"]], [run["rate"] for run in free])
+        rows = [
+            (str(number + 1), run["rate"], ratio)
+            for number, (run, ratio) in enumerate(zip(found["ngram"], ahead, strict=True))
+        ]
+        columns = ("pair", "ngram, posts/s", "ngram / on_retry")
+        report.tables.append(
+            Table("Speculation", columns, [*rows, ("median", None, median(ahead))])
+        )
     report.aim("median of guard / offline", median(shares), at_least=RATIO_MIN)
+    report.aim("median of guard / by token", median(sent), at_least=SENT_RATIO_MIN)
     report.aim("median of on_retry / guard", median(gains), at_least=FREE_RATIO_MIN)
     full_s = median([run["full_s"] for run in guard])
     report.tables.append(
@@ -256,6 +289,9 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         choices=("separate", "same"),
         default="separate",
         help="whether offline's engine has a process of its own, as vLLM does by itself, or shares the caller's",
+    )
+    parser.add_argument(
+        "--speculation", action="store_true", help="also run (d), with tokens proposed ahead"
     )
     add_options(parser)
     options = parser.parse_args(words)
@@ -278,7 +314,8 @@ def main() -> int:
 
     async def work(broker: Broker, place: Path) -> None:
         bench = Bench(broker, place, sizes, report, options.offline)
-        await measure(bench, options.posts, options.pairs)
+        sides = (*SIDES, "ngram") if options.speculation else SIDES
+        await measure(bench, options.posts, options.pairs, sides)
 
     return run_bench(report, options.output, work)
 

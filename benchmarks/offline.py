@@ -13,7 +13,7 @@ import dataclasses
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import orjson
 
@@ -26,16 +26,13 @@ from stream_guard.judging.engine.arguments import (
 from stream_guard.judging.engine.client import VllmClient
 from stream_guard.settings import Settings, load_settings
 
-if TYPE_CHECKING:
-    from stream_guard.judging.families.family import Markers
 
-
-def make_engine(settings: Settings, markers: Markers | None) -> Any:
+def make_engine(settings: Settings) -> Any:
     """Return vLLM's ``LLM``, started with the arguments that Stream Guard starts its engine with."""
     from vllm import LLM
     from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
 
-    arguments = engine_arguments(settings.engine, known_arguments(AsyncEngineArgs), markers)
+    arguments = engine_arguments(settings.engine, known_arguments(AsyncEngineArgs))
     known = {field.name for field in dataclasses.fields(EngineArgs)}
     # Stream Guard publishes the engine's own metrics; here they are kept as well, so that they cost alike.
     arguments["disable_log_stats"] = not settings.telemetry.engine_metrics
@@ -69,7 +66,7 @@ def main() -> int:
         ),
     )
     values = [orjson.loads(line) for line in posts.read_bytes().splitlines()]
-    engine = make_engine(settings, prompts.family.markers)
+    engine = make_engine(settings)
     generate(engine, prompts.warm_ups(), tokens_max=1)
     asked = [prompts.of(value.encode()) for _, _, value in values]
     started_s = time.monotonic()

@@ -214,8 +214,8 @@ async def bare(settings: Any, count: int) -> float:
     return rate
 
 
-async def guard(settings: Any, count: int) -> float:
-    """Run (b); return records/s."""
+async def guard(settings: Any, count: int, judge: Any = None) -> float:
+    """Run (b), with another judge where one is given; return records/s."""
     from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 
     from stream_guard.service.app import App
@@ -225,7 +225,7 @@ async def guard(settings: Any, count: int) -> float:
         def export(self, spans: Any) -> SpanExportResult:  # noqa: ARG002 - it throws them away
             return SpanExportResult.SUCCESS
 
-    app = App(settings, exporter=Discard())
+    app = App(settings, judge=judge, exporter=Discard())
     started = 0.0
     accept = Pipeline.accept
 
@@ -296,11 +296,12 @@ def measure(side: str, bootstrap: str, count: int, source: str) -> dict[str, flo
     )
     result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
     # A new topic's partitions are each written once, to wake its leaders.
-    result["verdicts"] = asyncio.run(_count(bootstrap, sink)) - PARTITIONS
+    result["verdicts"] = asyncio.run(count_of(bootstrap, sink)) - PARTITIONS
     return result
 
 
-async def _count(bootstrap: str, topic: str) -> int:
+async def count_of(bootstrap: str, topic: str) -> int:
+    """Return how many records a topic has."""
     consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap)
     await consumer.start()
     try:

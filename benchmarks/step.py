@@ -1,66 +1,71 @@
-"""Measures the host's work in one step of vLLM by part, with and without a grammar: ``make bench-step``.
+"""Measures the host's work in one step of vLLM by part, before and after: ``make bench-step``.
 
-The model is a stand-in: its forward pass costs nothing, and it writes one well-formed answer for every post. vLLM's own
-scheduler, input batch, sampler, grammar and output processor run unchanged, in one process. The vocabulary has
-201,088 tokens, as gpt-oss has. Each step makes one token for each of N posts; only steps in which all N posts write
-are counted. ``ipc`` is the time to encode and decode the step's outputs as vLLM does between its processes.
+The model is a stand-in: its forward pass costs nothing, and it writes one well-formed answer for every post, with
+128 tokens of reasoning. vLLM's own scheduler, input batch, sampler, grammar and output processor run unchanged, in one
+process. The vocabulary has 201,088 tokens, as gpt-oss has. The arithmetic over it, which a card does itself, is left
+out. Each step makes one token for each of N posts; only steps in which all N posts write are counted. The figures are
+means over these steps, of the median of each step over the rounds. ``ipc`` is the time to encode and decode the step's
+outputs as vLLM does between its processes. ``waiting`` counts the steps that vLLM must hold back until the tokens of
+the step before are known, since a request in them has a grammar; asynchronous scheduling gains nothing in such a step.
 
-The parts ``sampler`` and ``logprobs`` are mostly arithmetic over the vocabulary. A card does that itself, so ``host``
-leaves them out. ``waiting`` counts the steps that vLLM must hold back until the tokens of the step before are known,
-since a request in them has a grammar; asynchronous scheduling gains nothing in such a step.
+Sides: ``before``: every token under the grammar, and each sent when it is written, as vLLM does by itself. ``always``,
+``answer`` and ``on_retry``, the first attempts of ``engine.constraint``: outputs are held until the completion ends.
+``bare``: as ``on_retry``, without any token's probability.
 
-Sides: ``always`` and ``on_retry`` as ``engine.constraint`` has them; ``unasked``: as ``on_retry``, without any
-token's probability; ``bare``: without grammar, budget and probabilities.
+``--profile FOLDER`` also has py-spy watch each side, writes its stacks, and prints the functions with most own time.
 """
 
 from __future__ import annotations
 
 import argparse
-import dataclasses
+import contextlib
 import os
+import re
+import signal
 import statistics
+import subprocess
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import orjson
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from benchmarks.figures import ratios
-from benchmarks.gpu import SHAPES, write_model
-from benchmarks.parts import Parts
 from benchmarks.report import OUTPUT, Report, Table, finish
-from benchmarks.sides import add_report_options, default_model
-from stream_guard.judging.engine.arguments import (
-    engine_arguments,
-    known_arguments,
-    prepare_environment,
+from benchmarks.sides import add_report_options
+from benchmarks.stand_in import (
+    PROMPT_TOKENS,
+    THOUGHT_TOKENS,
+    Steps,
+    answer_ids,
+    make_engine,
+    write_stand_in,
 )
 from stream_guard.judging.engine.client import VllmClient
 from stream_guard.judging.families.family import Budget
 from stream_guard.judging.families.harmony.family import Harmony
-from stream_guard.judging.families.harmony.prompt import example
 from stream_guard.judging.families.harmony.tokenizer import load_tokenizer
 from stream_guard.policies.policy import make_policy
 from stream_guard.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from stream_guard.judging.families.harmony.tokenizer import HarmonyTokenizer
     from stream_guard.policies.policy import Policy
 
-SIDES: Final = ("always", "on_retry", "unasked", "bare")
+SIDES: Final = ("before", "always", "answer", "on_retry", "bare")
 PARTS: Final = (
-    *("schedule", "inputs", "runner", "budget", "grammar", "sampler", "logprobs", "output"),
+    *("schedule", "inputs", "runner", "grammar", "sampler", "logprobs", "output"),
     *("ipc", "front end", "other"),
 )
-ON_A_CARD: Final = frozenset({"sampler", "logprobs"})
-"""Parts whose work a card does itself."""
-PROMPT_TOKENS: Final = 48
-THOUGHT_TOKENS: Final = 24
-_DIGIT: Final = 128
-"""A place in the answer is carried through bf16 as two digits, which it holds exactly."""
+ROUNDS: Final = 3
+TARGET_POSTS: Final = 256
+RATIO_MIN: Final = 2.0
+RATE: Final = 400
+"""Samples/s of a profile."""
+SHOWN: Final = 10
+"""Functions of a profile that are printed."""
+_BUDGET: Final = Budget(2 * THOUGHT_TOKENS, 32)
 _POLICY: Final = b"""# Board rules (#B1)
 
 ## Sales (S1 - Sales)
@@ -71,186 +76,70 @@ Output: `VIOLATES`
 """
 
 
-def write_stand_in(folder: Path) -> None:
-    """Write the model: the shapes of the demo model, and the vocabulary of gpt-oss."""
-    write_model(folder)
-    config = orjson.loads((default_model() / "config.json").read_bytes())
-    config["vocab_size"] = SHAPES["vocab_size"]
-    (folder / "config.json").write_bytes(orjson.dumps(config))
-
-
-def answer_ids(tokenizer: HarmonyTokenizer, policy: Policy) -> list[int]:
-    """Return the completion that every post gets."""
-    control, encode = tokenizer.control, tokenizer.encode
-    thought = (encode(" I saw a kettle on my way home.") * THOUGHT_TOKENS)[:THOUGHT_TOKENS]
-    answer = example(policy.taxonomy, policy.taxonomy.outcomes[0])
-    return [
-        *(control.channel, *encode("analysis"), control.message, *thought, control.end),
-        *(control.start, *encode("assistant"), control.channel, *encode("final")),
-        *(control.message, *encode(answer), control.return_),
-    ]
-
-
-def stand_in(model: Any, script: Sequence[int], vocabulary: int) -> None:
-    """Let a loaded model write a script, whose first token follows a prompt of PROMPT_TOKENS, at no cost."""
-    import torch
-
-    written = torch.tensor(script)
-    hidden_size = model.config.hidden_size
-
-    def forward(input_ids: Any, positions: Any, *_: Any, **__: Any) -> Any:
-        place = (positions - (PROMPT_TOKENS - 1)).clamp(0, len(script) - 1)
-        hidden = torch.zeros(len(input_ids), hidden_size, dtype=torch.float32)
-        hidden[:, 0], hidden[:, 1] = place // _DIGIT, place % _DIGIT
-        return hidden
-
-    def compute_logits(hidden: Any) -> Any:
-        place = (hidden[:, 0] * _DIGIT + hidden[:, 1]).long()
-        logits = torch.zeros(len(hidden), vocabulary)
-        return logits.scatter_(1, written[place].unsqueeze(1), 30.0)
-
-    model.forward, model.compute_logits = forward, compute_logits
-
-
-class Steps:
-    """Counts steps of an engine, and splits their time.
+class Requests:
+    """Makes the requests of a side, one after another: tokens before those that are written, and their parameters.
 
     Args:
-        engine: vLLM's ``LLM``, with its core in this process.
+        family: of the model.
+        policy: under which all posts are.
+        client: makes sampling parameters.
         script: the completion of every post.
     """
 
-    def __init__(self, engine: Any, script: Sequence[int]) -> None:
-        from vllm.v1.serial_utils import MsgpackDecoder, MsgpackEncoder
+    def __init__(
+        self, family: Harmony, policy: Policy, client: VllmClient, script: Sequence[int]
+    ) -> None:
+        self._family = family
+        self._policy = policy
+        self._client = client
+        self._script = script
 
-        inner = engine.llm_engine
-        core = inner.engine_core.engine_core
-        runner = core.model_executor.driver_worker.worker.model_runner
-        stand_in(runner.model, script, SHAPES["vocab_size"])
-        self.parts = Parts()
-        self.found: list[dict[str, float]] = []
-        self.waiting: list[bool] = []
-        self._posts = 0
-        self._whole = False
-        self._wrap(inner, core, runner)
-        self._encoder = MsgpackEncoder()
-        outputs_type = sys.modules["vllm.v1.engine"].EngineCoreOutputs
-        self._decoder = MsgpackDecoder(outputs_type)
-        self._watch(inner, core)
-
-    def _wrap(self, inner: Any, core: Any, runner: Any) -> None:
-        from vllm.v1.sample.sampler import Sampler
-        from vllm.v1.sample.thinking_budget_state import ThinkingBudgetStateHolder
-        from vllm.v1.structured_output.backend_xgrammar import XgrammarGrammar
-        from vllm.v1.worker import gpu_model_runner
-
-        for owner, name, part in (
-            (core.scheduler, "schedule", "schedule"),
-            (core.scheduler, "update_from_output", "output"),
-            (core.scheduler, "get_grammar_bitmask", "grammar"),
-            (XgrammarGrammar, "accept_tokens", "grammar"),
-            (gpu_model_runner, "apply_grammar_bitmask", "grammar"),
-            (runner, "execute_model", "runner"),
-            (runner, "sample_tokens", "runner"),
-            (runner, "_update_states", "inputs"),
-            (runner, "_prepare_inputs", "inputs"),
-            (runner.model, "forward", "model"),
-            (runner.model, "compute_logits", "model"),
-            (Sampler, "forward", "sampler"),
-            (Sampler, "compute_logprobs", "logprobs"),
-            (Sampler, "gather_logprobs", "logprobs"),
-            (ThinkingBudgetStateHolder, "sync_batch", "budget"),
-            (ThinkingBudgetStateHolder, "update_state", "budget"),
-            (ThinkingBudgetStateHolder, "apply_to_logits", "budget"),
-            (inner.output_processor, "process_outputs", "front end"),
-        ):
-            self.parts.wrap(owner, name, part)
-        self.parts.wrap(self, "_travel", "ipc")
-
-    def _watch(self, inner: Any, core: Any) -> None:
-        """Look at each step's schedule and outputs, and at its end."""
-        schedule, step = core.scheduler.schedule, inner.step
-        get_output = inner.engine_core.get_output
-
-        def scheduled(*args: Any, **named: Any) -> Any:
-            found = schedule(*args, **named)
-            tokens = found.num_scheduled_tokens
-            self._whole = len(tokens) == self._posts == found.total_num_scheduled_tokens
-            requests = core.scheduler.requests
-            self.waiting.append(any(requests[name].use_structured_output for name in tokens))
-            return found
-
-        def stepped() -> Any:
-            self._whole = False
-            self.parts.restart()
-            outputs = step()
-            if self._whole:
-                self.found.append(self.parts.spent_s())
-            return outputs
-
-        core.scheduler.schedule, inner.step = scheduled, stepped
-        inner.engine_core.get_output = lambda: self._travel(get_output())
-
-    def _travel(self, outputs: Any) -> Any:
-        """Send a step's outputs on the way that they take between vLLM's processes."""
-        self._decoder.decode(self._encoder.encode(outputs))
-        return outputs
-
-    def begin(self, posts: int) -> None:
-        """Drop all results. Each step has so many posts from now on."""
-        self._posts = posts
-        self.found, self.waiting = [], []
+    def of(self, side: str) -> list[tuple[list[int], Any]]:
+        """Return what follows the prompt, and the sampling parameters, of each request for a post."""
+        make, family, policy = self._client.sampling_params, self._family, self._policy
+        if side in ("before", "always"):
+            return [([], make(family.sampling(policy, _BUDGET), probabilities=True))]
+        if side == "answer":
+            parts = family.in_parts(policy, _BUDGET)
+            begun = list(parts.opening)
+            answer = [*begun, *self._script[len(begun) :][:THOUGHT_TOKENS], *parts.closing]
+            return [
+                (begun, make(parts.thinking, probabilities=False)),
+                (answer, make(parts.answer, probabilities=True)),
+            ]
+        free = family.unconstrained(policy, _BUDGET)
+        return [([], make(free.sampling, probabilities=side == "on_retry"))]
 
 
-def params_of(side: str, family: Harmony, policy: Policy, client: VllmClient) -> Any:
-    """Return the sampling parameters of a side."""
-    budget = Budget(2 * THOUGHT_TOKENS, 32)
-    if side == "always":
-        return client.sampling_params(family.sampling(policy, budget), probabilities=True)
-    sampling = family.unconstrained(policy, budget).sampling
-    if side == "bare":
-        sampling = sampling._replace(reasoning_tokens_max=None)
-    return client.sampling_params(sampling, probabilities=side == "on_retry")
-
-
-def make_engine(settings: EngineSettings, family: Harmony) -> Any:
-    """Return vLLM's ``LLM`` with its core in this process."""
-    prepare_environment(settings)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    from vllm import LLM
-    from vllm.engine.arg_utils import AsyncEngineArgs, EngineArgs
-
-    arguments = engine_arguments(settings, known_arguments(AsyncEngineArgs), family.markers)
-    known = {field.name for field in dataclasses.fields(EngineArgs)}
-    return LLM(**{name: value for name, value in arguments.items() if name in known})
-
-
-def medians_ms(steps: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Return each part's median over the steps, in ms."""
-    names = {*PARTS, *(name for step in steps for name in step)}
+def mean_ms(rounds: Sequence[Sequence[dict[str, float]]]) -> dict[str, float]:
+    """Return each part's mean over the steps, in ms; of each step, the median over the rounds."""
+    names = {*PARTS, *(name for steps in rounds for step in steps for name in step)}
+    # A request that gets its grammar a step late takes a step more; steps side by side are still of like size.
+    steps = list(zip(*rounds, strict=False))
+    if not steps:
+        return {}
     return {
-        name: 1_000 * statistics.median(step.get(name, 0.0) for step in steps)
+        name: 1_000
+        * statistics.mean(statistics.median(one.get(name, 0.0) for one in same) for same in steps)
         for name in names
-        if steps
     }
 
 
 def host_ms(parts: dict[str, float]) -> float:
-    """Return the host's work in a step: all parts but the stand-in and what a card does itself."""
-    return sum(ms for name, ms in parts.items() if name in PARTS and name not in ON_A_CARD)
+    """Return the host's work in a step: all parts but the stand-in."""
+    return sum(ms for name, ms in parts.items() if name in PARTS)
 
 
-def measure(report: Report, posts: Sequence[int]) -> None:
+def measure(report: Report, posts: Sequence[int], rounds: int, profiles: Path | None) -> None:
     """Run all sides at all sizes, and fill the report."""
     with tempfile.TemporaryDirectory(prefix="stream-guard-step-") as place:
         write_stand_in(Path(place))
         settings = EngineSettings(
             model=place,
             load_format="dummy",
-            constraint="on_retry",
             max_num_seqs=max(posts),
             max_model_len=512,
-            max_num_batched_tokens=max(2_048, PROMPT_TOKENS * max(posts)),
+            max_num_batched_tokens=max(2_048, (PROMPT_TOKENS + 2 * THOUGHT_TOKENS) * max(posts)),
             kv_cache_memory_bytes=2 << 30,
             # One thread does everything, so that each part has its own time.
             extra={"async_scheduling": False},
@@ -259,80 +148,157 @@ def measure(report: Report, posts: Sequence[int]) -> None:
         family, client = Harmony(tokenizer, settings.prompt_date), VllmClient(settings)
         policy = make_policy("board", _POLICY)
         script = answer_ids(tokenizer, policy)
-        engine = make_engine(settings, family)
-        steps = Steps(engine, script)
+        requests = Requests(family, policy, client, script)
+        sides = Sides(make_engine(settings), requests, script)
         for count in posts:
-            for side in SIDES:
-                run = run_side(engine, steps, params_of(side, family, policy, client), count)
-                if any(ids != script for ids in run.pop("written")):
-                    report.complaints.append(f"{side}, {count} posts: another answer than its own")
-                report.raw.append({"side": side, "posts": count, **run})
-                print(f"{count} posts, {side}: {run['host']:.2f} ms of host a step", flush=True)
+            measure_size(report, sides, count, rounds, profiles)
     fill_report(report)
 
 
-def run_side(engine: Any, steps: Steps, params: Any, count: int) -> dict[str, Any]:
-    """Run one side once to warm it up and once to measure it."""
-    from vllm.inputs import tokens_input
+def measure_size(
+    report: Report, sides: Sides, count: int, rounds: int, profiles: Path | None
+) -> None:
+    """Run all sides in turn with so many posts, once to warm up and then so many times; keep what came of it."""
+    runs: dict[str, list[Run]] = {side: [] for side in SIDES}
+    stacks: dict[str, list[str]] = {side: [] for side in SIDES}
+    for number in range(rounds + 1):
+        for side in SIDES:
+            with profiled(profiles if number else None, f"{side}-{count}-{number}") as seen:
+                runs[side].append(sides.run(side, count, number))
+            stacks[side] += seen
+    for side, (_, *measured) in runs.items():
+        if not all(run.well for run in measured):
+            report.complaints.append(f"{side}, {count} posts: another answer than its own")
+        parts, last = mean_ms([run.steps for run in measured]), measured[-1]
+        report.raw.append(
+            {"side": side, "posts": count, "parts": parts, "host": host_ms(parts)}
+            | {
+                "steps": len(last.steps),
+                "waiting": sum(last.waiting),
+                "all steps": len(last.waiting),
+            }
+        )
+        print(f"{count} posts, {side}: {host_ms(parts):.2f} ms of host a step", flush=True)
+        if stacks[side]:
+            report.tables.append(profile_table(f"{side}, {count} posts", stacks[side]))
 
-    # Token 100 and its neighbours are ordinary; each prompt begins with a number of its own.
-    for first in (0, count):
-        prompts = [
-            tokens_input([100 + (first + number) % 90, 200 + number, *[300] * (PROMPT_TOKENS - 2)])
-            for number in range(count)
-        ]
-        steps.begin(count)
-        outputs = engine.generate(prompts, params, use_tqdm=False)
-    parts = medians_ms(steps.found)
-    return {
-        "parts": parts,
-        "host": host_ms(parts),
-        "steps": len(steps.found),
-        "waiting": sum(steps.waiting),
-        "all steps": len(steps.waiting),
-        "written": [list(output.outputs[0].token_ids) for output in outputs],
-    }
+
+class Run(NamedTuple):
+    """One run of a side.
+
+    Attributes:
+        steps: s of each part, for each step in which all posts wrote.
+        waiting: of all steps, whether vLLM had to know the tokens of the step before.
+        well: whether every post got its completion.
+    """
+
+    steps: list[dict[str, float]]
+    waiting: list[bool]
+    well: bool
+
+
+class Sides:
+    """Runs sides on one engine.
+
+    Args:
+        engine: vLLM's ``LLM``, with its core in this process.
+        requests: makes the requests of a side.
+        script: the completion of every post.
+    """
+
+    def __init__(self, engine: Any, requests: Requests, script: list[int]) -> None:
+        self._engine = engine
+        self._requests = requests
+        self._script = script
+        self._steps = Steps(engine, script)
+
+    def run(self, side: str, count: int, number: int) -> Run:
+        """Let so many posts write side by side. No two runs with other numbers have the same posts."""
+        from vllm.inputs import tokens_input
+
+        self._steps.begin(count, holds=side != "before")
+        for behind, params in self._requests.of(side):
+            # Token 100 and its neighbours are ordinary; each prompt begins with a number of its own.
+            prompts = [
+                tokens_input([100 + number, 200 + post, *[300] * (PROMPT_TOKENS - 2), *behind])
+                for post in range(count)
+            ]
+            outputs = self._engine.generate(prompts, params, use_tqdm=False)
+        written = ([*behind, *output.outputs[0].token_ids] for output in outputs)
+        well = all(ids == self._script for ids in written)
+        return Run(self._steps.found, self._steps.waiting, well)
+
+
+@contextlib.contextmanager
+def profiled(folder: Path | None, name: str) -> Iterator[list[str]]:
+    """Have py-spy watch this process meanwhile; the list then has its stacks. It stays empty without a folder."""
+    stacks: list[str] = []
+    if folder is None:
+        yield stacks
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder.resolve() / f"{name}.raw"
+    program = str(Path(sys.executable).with_name("py-spy"))
+    words = [program, "record", "--format", "raw", "--rate", str(RATE), "--nonblocking"]
+    words += ["--pid", str(os.getpid()), "--output", str(file)]
+    with subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield stacks
+        finally:
+            process.send_signal(signal.SIGINT)  # it then writes its file
+            process.wait(timeout=60)
+    stacks += file.read_text("utf-8").splitlines()
+
+
+def own_times(stacks: Sequence[str]) -> list[tuple[str, float]]:
+    """Return the functions with most own time, and their shares of all samples.
+
+    Args:
+        stacks: lines of py-spy's raw format: frames from the outermost to the innermost, and a count.
+    """
+    counts: Counter[str] = Counter()
+    for line in stacks:
+        frames, _, count = line.rpartition(" ")
+        counts[re.sub(r":\d+\)$", ")", frames.rpartition(";")[2])] += int(count)
+    total = counts.total()
+    return [(name, count / total) for name, count in counts.most_common(SHOWN)]
+
+
+def profile_table(name: str, stacks: Sequence[str]) -> Table:
+    """Return a profile's functions with most own time as a table."""
+    return Table(f"Own time, {name}", ("function", "share"), own_times(stacks))
 
 
 def fill_report(report: Report) -> None:
     """Add the tables and targets for the raw runs."""
-    report.tables.append(
-        Table(
-            "Median ms of a step",
-            ("posts", "side", *PARTS, "host"),
-            [
-                (
-                    run["posts"],
-                    run["side"],
-                    *(run["parts"].get(part, 0.0) for part in PARTS),
-                    run["host"],
-                )
-                for run in report.raw
-            ],
-        )
-    )
-    report.tables.append(
-        Table(
-            "Steps",
-            ("posts", "side", "counted", "waiting", "all"),
-            [
-                (run["posts"], run["side"], run["steps"], run["waiting"], run["all steps"])
-                for run in report.raw
-            ],
-        )
-    )
+    shown = [
+        (run["posts"], run["side"], *(run["parts"].get(part, 0.0) for part in PARTS), run["host"])
+        for run in report.raw
+    ]
+    steps = [
+        (run["posts"], run["side"], run["steps"], run["waiting"], run["all steps"])
+        for run in report.raw
+    ]
+    report.tables[:0] = [
+        Table("Mean ms of a step", ("posts", "side", *PARTS, "host"), shown),
+        Table("Steps", ("posts", "side", "counted", "waiting", "all"), steps),
+    ]
     by_side = {
-        side: [run["host"] for run in report.raw if run["side"] == side]
-        for side in ("always", "on_retry")
+        side: [run["host"] for run in report.raw if run["side"] == side] for side in SIDES[:-1]
     }
-    sizes = [run["posts"] for run in report.raw if run["side"] == "always"]
-    for size, ratio in zip(sizes, ratios(by_side["always"], by_side["on_retry"]), strict=True):
+    sizes = [run["posts"] for run in report.raw if run["side"] == "before"]
+    gains = {side: ratios(by_side["before"], by_side[side]) for side in SIDES[1:-1]}
+    report.tables.insert(
+        1,
+        Table(
+            "Host ms of before / side",
+            ("posts", *gains),
+            list(zip(sizes, *gains.values(), strict=True)),
+        ),
+    )
+    for size, ratio in zip(sizes, gains["on_retry"], strict=True):
         if size == TARGET_POSTS:
-            report.aim(f"host ms of always / on_retry, {size} posts", ratio, at_least=RATIO_MIN)
-
-
-TARGET_POSTS: Final = 256
-RATIO_MIN: Final = 2.0
+            report.aim(f"host ms of before / on_retry, {size} posts", ratio, at_least=RATIO_MIN)
 
 
 def parse(words: list[str] | None = None) -> argparse.Namespace:
@@ -347,10 +313,16 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         default=[64, 256, 1_024],
         help="posts that write side by side (default 64 256 1024)",
     )
+    parser.add_argument(
+        "--rounds", type=int, default=ROUNDS, help=f"runs of a side (default {ROUNDS})"
+    )
+    parser.add_argument(
+        "--profile", type=Path, metavar="FOLDER", help="watch each side by py-spy; write its stacks"
+    )
     add_report_options(parser)
     options = parser.parse_args(words)
     if options.quick:
-        options.posts = [4]
+        options.posts, options.rounds = [4], 1
     return options
 
 
@@ -360,10 +332,10 @@ def main() -> int:
     report = Report(
         "step",
         "The host's work in one step of vLLM, by part.",
-        {"posts": options.posts},
+        {"posts": options.posts, "rounds": options.rounds},
         quick=options.quick,
     )
-    measure(report, options.posts)
+    measure(report, options.posts, options.rounds, options.profile)
     return finish(report, options.output or OUTPUT)
 
 

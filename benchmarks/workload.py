@@ -78,13 +78,17 @@ def policy_text(board: int, tokens_min: int, count_tokens: Callable[[str], int])
     """Return a policy of at least so many tokens, and hardly more: definitions are added until it is long enough."""
     rng = random.Random(board)  # noqa: S311 - drawn to be repeated
     things = rng.sample(_THINGS, 6)
+    # As the demo model was taught: two letters, and a code for what is allowed. Where there is none it makes one up.
+    code = f"B{chr(ord('A') + board % 26)}"
     text = (
-        f"# Board {board:02d} Rules (#B{board:02d})\n\n## Goal\n\n"
-        "What no rule names is fine. Classify each post as `VIOLATES` or `SAFE`.\n\n"
-        f"## Sales (S{board} - Sales)\n\n- S{board}.a Selling or buying a {things[0]}\n"
-        f"- S{board}.b Any {things[1]}, in any form\n\nOutput: `VIOLATES`\n\n"
-        f"## Talk (T{board} - Talk)\n\n- T{board}.a Posts about a {things[2]}\n"
-        f"- T{board}.b Praise of a {things[3]}\n\nOutput: `VIOLATES`\n\n## Definitions\n\n"
+        f"# Board {board:02d} Rules (#{code})\n\n## Goal\n\n"
+        "Neighbours talk, swap and sell here. Classify each post as `VIOLATES` or `SAFE`.\n\n"
+        f"## Allowed content ({code}0 - Allowed content)\n\n- {code}0.a Questions about a {things[4]}\n"
+        f"- {code}0.b Anything about a {things[5]}\n\nOutput: `SAFE`\n\n"
+        f"## Sales ({code}1 - Sales)\n\n- {code}1.a Selling or buying a {things[0]}\n"
+        f"- {code}1.b Any {things[1]}, in any form\n\nOutput: `VIOLATES`\n\n"
+        f"## Talk ({code}2 - Talk)\n\n- {code}2.a Posts about a {things[2]}\n"
+        f"- {code}2.b Praise of a {things[3]}\n\nOutput: `VIOLATES`\n\n## Definitions\n\n"
     )
     while count_tokens(text) < tokens_min:
         one, other = rng.sample(_THINGS, 2)

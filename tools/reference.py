@@ -21,6 +21,7 @@ from stream_guard.core.exit_codes import ExitCode
 from stream_guard.settings import Settings, env_name
 from stream_guard.telemetry.bulk_histogram import BulkHistogram
 from stream_guard.telemetry.metrics import Metrics
+from stream_guard.telemetry.top_gauge import TopGauge
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -122,7 +123,7 @@ def metrics():
     labels |= {
         metric._name: metric.label_names  # noqa: SLF001 - there is no public way to ask
         for metric in vars(made).values()
-        if isinstance(metric, BulkHistogram)
+        if isinstance(metric, BulkHistogram | TopGauge)
     }
     lines = [
         "# Metrics",

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from markdown_it import MarkdownIt
 
+from tools.syntax_tree import syntax_tree
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -104,7 +106,7 @@ def _markdown(text: str) -> Iterator[tuple[int, str, str]]:
 
 
 def _python(text: str) -> Iterator[tuple[int, str, str]]:
-    tree = ast.parse(text)
+    tree = syntax_tree(text)
     docstrings = {
         node.value
         for node in ast.walk(tree)

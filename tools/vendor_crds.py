@@ -29,6 +29,11 @@ SOURCES = (
         "config/crd/bases",
         ("keda.sh_scaledobjects", "keda.sh_triggerauthentications"),
     ),
+    (
+        "github.com/ray-project/kuberay/ray-operator@v1.5.1",
+        "config/crd/bases",
+        ("ray.io_rayclusters", "ray.io_rayjobs"),
+    ),
 )
 
 
@@ -80,6 +85,8 @@ def main():
             crd = yaml.safe_load((base / f"{name}.yaml").read_text("utf-8"))
             group, kind = crd["spec"]["group"], crd["spec"]["names"]["kind"]
             for version in crd["spec"]["versions"]:
+                if not version["storage"]:
+                    continue  # an older form of the same
                 schema = {
                     "$comment": f"made by tools/vendor_crds.py from {module} {folder}/{name}.yaml (Apache-2.0)",
                     **envelope(

@@ -112,12 +112,19 @@ def backtest(  # noqa: PLR0913 - each is an option
 def _make_sink(
     settings: Settings, topic: str, output: Path | None, output_topic: str | None, *, resume: bool
 ) -> Sink:
-    from stream_guard.kafka.sinks import FileSink, NoSink, TopicSink, check_output_topic
+    from stream_guard.kafka.sinks import (
+        FileSink,
+        NoSink,
+        TopicSink,
+        check_output_file,
+        check_output_topic,
+    )
 
     if output is not None:
+        check_output_file(output, resume=resume)
         return FileSink(output, resume=resume)
     if output_topic is not None:
-        check_output_topic(settings.kafka, output_topic, topic)
+        check_output_topic(settings, output_topic, topic)
         return TopicSink(settings, output_topic)
     return NoSink()
 

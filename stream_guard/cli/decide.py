@@ -16,6 +16,7 @@ from stream_guard.cli.options import (
     JsonOption,
     ReasonOption,
     ValidDaysOption,
+    valid_until,
 )
 from stream_guard.cli.terminal import run_quietly, say, show_progress, write_json
 from stream_guard.core.errors import SettingsError
@@ -67,30 +68,35 @@ def decide(  # noqa: PLR0913 - the command's options
 
     The verdict is searched in the verdict topic, from --from on.
     """
-    from stream_guard.offline.decide import Choice
+    from stream_guard.offline.choice import Choice
     from stream_guard.offline.decide import decide as write
 
     replaces = kind in (KindChoice.review, KindChoice.appeal)
     if replaces != (outcome is not None):
         what = "needs violates or safe" if replaces else "takes neither violates nor safe"
         raise SettingsError(f"--kind {kind.value} {what}")
-    choice = Choice(
-        kind.value,
-        None if outcome is None else outcome.value,
-        by,
-        role,
-        category,
-        action,
-        reason,
-        valid_days,
-    )
     begin, settings = read_bound(first, "--from"), load_settings(config)
 
     async def make() -> Decision:
         now_ms = time.time_ns() // 1_000_000
+        choice = Choice(
+            None if outcome is None else outcome.value,
+            kind.value,
+            category,
+            action,
+            reason,
+            valid_until(valid_days, now_ms),
+        )
         with show_progress("reading") as progress:
             return await write(
-                settings, verdict_id, choice, now_ms=now_ms, first=begin, progress=progress
+                settings,
+                verdict_id,
+                choice,
+                by=by,
+                role=role,
+                now_ms=now_ms,
+                first=begin,
+                progress=progress,
             )
 
     decision: Decision = run_quietly(make())

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 import typer
 from typer.exceptions import TyperException
 
+from stream_guard.cli.backfill import backfill
 from stream_guard.cli.backtest import backtest
 from stream_guard.cli.check import check
 from stream_guard.cli.classify import classify
 from stream_guard.cli.config import show_config
+from stream_guard.cli.console import console
 from stream_guard.cli.decide import decide
 from stream_guard.cli.dlq.list import list_letters
 from stream_guard.cli.dlq.replay import replay as replay_letters
@@ -91,6 +93,7 @@ _COMMANDS: Final = (
     _Command("doctor", doctor, "doctor --config guard.toml --json | jq .ok", _RUN),
     _Command("config", show_config, "config --schema > settings.schema.json", _RUN),
     _Command("tail", tail, "tail --json --from-beginning --limit 10 > tail.jsonl", _OPERATE),
+    _Command("console", console, "console --config guard.toml", _OPERATE),
     _Command("produce", produce, "produce posts.jsonl posts", _OPERATE),
     _Command("round-trip", round_trip, "round-trip posts --timeout 60", _OPERATE),
     _Command(
@@ -104,6 +107,12 @@ _COMMANDS: Final = (
         "backtest",
         backtest,
         "backtest --policy drafts/touting --topic posts --from 2026-01-01 -o touting.jsonl",
+        _AUDIT,
+    ),
+    _Command(
+        "backfill",
+        backfill,
+        "backfill posts.jsonl --policy dangerous-content --dry-run --price-per-hour 2.50",
         _AUDIT,
     ),
 )

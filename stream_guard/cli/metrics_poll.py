@@ -9,30 +9,14 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import aiohttp
-from prometheus_client.parser import text_string_to_metric_families
+
+from stream_guard.telemetry.metrics_page import summed
 
 if TYPE_CHECKING:
     from stream_guard.cli.views.live import LiveView
 
 EVERY_S: Final = 2.0
 _TIMEOUT_S: Final = 5.0
-_LARGEST: Final = frozenset(
-    {"stream_guard_oldest_unjudged_age_seconds", "stream_guard_pressure_level"}
-)
-"""For these the largest value is shown, not the sum."""
-
-
-def summed(page: str) -> dict[str, float]:
-    """Return the values of our metrics by name. Raises ValueError where the page holds no metrics."""
-    values: dict[str, float] = {}
-    for family in text_string_to_metric_families(page):
-        for sample in family.samples:
-            name = sample.name
-            if not name.startswith("stream_guard_"):
-                continue
-            before = values.get(name, 0.0)
-            values[name] = max(before, sample.value) if name in _LARGEST else before + sample.value
-    return values
 
 
 async def follow(url: str, view: LiveView) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
 import typer
 
@@ -26,6 +26,7 @@ __all__ = [
     "ToOption",
     "complete_policy",
     "refuse_unknown",
+    "valid_until",
 ]
 
 
@@ -127,3 +128,9 @@ ReasonOption: TypeAlias = Annotated[
 ValidDaysOption: TypeAlias = Annotated[
     int | None, typer.Option(min=1, max=36_500, help="Days until the decision expires.")
 ]
+_DAY_MS: Final = 86_400_000
+
+
+def valid_until(valid_days: int | None, now_ms: int) -> int | None:
+    """Return when a decision expires, Unix time in ms, by a :data:`ValidDaysOption`; None without one."""
+    return None if valid_days is None else now_ms + valid_days * _DAY_MS

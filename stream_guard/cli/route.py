@@ -12,6 +12,7 @@ from stream_guard.cli.policy_folder import load_folder
 from stream_guard.cli.posts import read_lines
 from stream_guard.cli.terminal import say
 from stream_guard.core.errors import RecordError, SettingsError
+from stream_guard.policies.lanes import severity_of
 from stream_guard.policies.routing import RouteFacts
 from stream_guard.records.post import PostParser
 from stream_guard.settings import load_settings
@@ -29,7 +30,7 @@ def route(
     path: PathOption = None,
     config: ConfigOption = None,
 ) -> None:
-    """Show which policies judge each post of a file, and which routing rule decides that."""
+    """Show which policies judge each post of a file, which routing rule decides that, and the lane of each."""
     parser = PostParser(load_settings(config).post).of_topic(topic)
     headers = [read_header(text) for text in header or ()]
     _, policies = load_folder(path, config, routes_needed=True)
@@ -45,6 +46,10 @@ def route(
         say(f"line {number}: {post.id}: {shown}")
         for reason in policies.routing.explain(facts):
             say(f"  {reason}")
+        if lanes := policies.routing.lanes:
+            for one in routed:
+                lane = lanes.of(facts, severity_of(one.policy.taxonomy))
+                say(f"  lane {lane.name} under {one.policy.id}")
 
 
 def read_header(text: str) -> tuple[str, bytes]:

@@ -13,6 +13,7 @@ import logging
 import os
 import re
 import sys
+import threading
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeAlias
 
 import orjson
@@ -45,6 +46,7 @@ __all__ = [
     "shorten",
     "show_progress",
     "show_status",
+    "stderr_without",
     "stdout_kept_clean",
     "styled",
     "table_of",
@@ -60,6 +62,7 @@ Line: TypeAlias = str | Text
 _UNBOUNDED: Final = 1_000_000
 """A table's width in a pipe or a file: no row is wrapped or cut there."""
 _FRAMES_PER_S: Final = 4
+_FORWARD_S: Final = 1.0
 # JSON escapes C0 by itself. These are legal in a JSON string, and steer or confuse a terminal: DEL, C1, separators of
 # lines, marks of direction, characters without width, tags.
 _UNSAFE_IN_JSON: Final = re.compile(
@@ -263,6 +266,38 @@ def stdout_kept_clean() -> Iterator[None]:
         sys.stdout.flush()
         os.dup2(kept, 1)
         os.close(kept)
+
+
+@contextlib.contextmanager
+def stderr_without(dropped: re.Pattern[bytes]) -> Iterator[None]:
+    """Drop lines that libraries in C++ write to stderr; what this program writes there itself is not looked at."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    reading, writing = os.pipe()
+    os.dup2(writing, 2)
+    os.close(writing)
+    ours, sys.stderr = (
+        sys.stderr,
+        os.fdopen(kept, "w", encoding="utf-8", errors="backslashreplace", closefd=False),
+    )
+
+    def forward() -> None:
+        with os.fdopen(reading, "rb") as lines:
+            for line in lines:
+                if not dropped.match(line):
+                    os.write(kept, line)
+
+    thread = threading.Thread(target=forward, name="stderr", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        sys.stderr.flush()
+        sys.stderr = ours
+        os.dup2(kept, 2)
+        thread.join(_FORWARD_S)  # a process that is left may hold the pipe open
+        if not thread.is_alive():
+            os.close(kept)
 
 
 def run_quietly(work: Coroutine[Any, Any, Any]) -> Any:  # noqa: ANN401 - the type of the result

@@ -18,6 +18,7 @@ from stream_guard.client.registry import SchemaRegistry
 from stream_guard.client.verdicts import (
     Confidence,
     Content,
+    Hop,
     PolicyRef,
     Provenance,
     Retracts,
@@ -33,6 +34,7 @@ __all__ = [
     "ClientError",
     "Confidence",
     "Content",
+    "Hop",
     "PolicyRef",
     "Provenance",
     "RegistryError",

@@ -54,8 +54,11 @@ class VerdictConsumer:
         severity_min: ignore violations known to be less severe. A violation without a severity is still returned,
             because it may be severe.
         shadows: whether to return verdicts of shadow routes found in this topic. Do not act on them.
-        events: whether to return, whatever ``decisions`` says, each person's verdict, and the events that take verdicts
-            back or say that they have expired (``Verdict.event``). For a service that can undo its actions.
+        provisional: whether to return verdicts that a larger model will supersede. If not, an escalated post has one
+            verdict, the final one.
+        events: whether to return, whatever ``decisions`` says, each verdict of a person or a larger model, and the
+            events that take verdicts back or say that they have expired (``Verdict.event``). For a service that can
+            undo its actions.
         window_size_max: how many verdicts to remember, to ignore duplicates.
         from_beginning: whether a new group starts at the oldest verdict or at the next one.
         handle_timeout_s: how long a rebalance waits for the verdict in hand.
@@ -71,7 +74,8 @@ class VerdictConsumer:
 
     Attributes:
         repeats: number of ignored duplicates.
-        overruled: number of ignored verdicts that a person's later decision overrules.
+        overruled: number of ignored verdicts that a person's later decision overrules, or a larger model's verdict that
+            came before them supersedes.
     """
 
     def __init__(  # noqa: PLR0913 - all but the first are by keyword, each with a default that works
@@ -84,6 +88,7 @@ class VerdictConsumer:
         decisions: Collection[str] | None = ("violates",),
         severity_min: Severity | None = None,
         shadows: bool = False,
+        provisional: bool = True,
         events: bool = False,
         window_size_max: int = 100_000,
         from_beginning: bool = True,
@@ -94,7 +99,7 @@ class VerdictConsumer:
         registry: SchemaRegistry | None = None,
         client_options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._wanted = Wanted(policies, decisions, severity_min, shadows, events)
+        self._wanted = Wanted(policies, decisions, severity_min, shadows, events, provisional)
         self._topic = topic
         self._bootstrap_servers = bootstrap_servers
         self._window = Window(window_size_max)
@@ -213,7 +218,7 @@ class VerdictConsumer:
             self._on_unreadable(error)
             return None
         now_ms = time.time_ns() // 1_000_000
-        if self._window.is_overruled(verdict, now_ms):
+        if self._window.is_overruled(verdict, now_ms) or self._window.is_superseded(verdict):
             self.overruled += 1
             return None
         if not self._wanted.wants(verdict):

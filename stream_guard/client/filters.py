@@ -35,6 +35,7 @@ class Wanted:
     severity_min: Severity | None = None
     shadows: bool = False
     events: bool = False
+    provisional: bool = True
 
     def __post_init__(self) -> None:
         if isinstance(self.policies, str) or isinstance(self.decisions, str):
@@ -68,9 +69,12 @@ class Wanted:
             late = verdict.event == "verdict" and verdict.decision == "undetermined"
             if self.events or late or verdict.event != "verdict":
                 return self.events and not late
-        if self.decisions is not None and verdict.decision not in self.decisions:
+        shadow = verdict.provenance.route_mode == "shadow"
+        if (shadow and not self.shadows) or (verdict.provisional and not self.provisional):
             return False
-        if verdict.provenance.route_mode == "shadow" and not self.shadows:
+        if verdict.escalated and self.events:
+            return True  # it may take back what a provisional verdict said
+        if self.decisions is not None and verdict.decision not in self.decisions:
             return False
         return self._is_severe(verdict)
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from stream_guard.client.errors import UnreadableVerdictError
 from stream_guard.core.errors import RecordError
+from stream_guard.core.field_faults import field_faults
 from stream_guard.core.vocabulary import Severity
 from stream_guard.records.verdict_event import decode_verdict
 
@@ -170,6 +171,20 @@ class Retracts(BaseModel):
     cause: str
 
 
+class Hop(BaseModel):
+    """A deployment that judged an escalated post before: its name, its verdict's id, and what it said."""
+
+    model_config = _OPEN
+
+    deployment: str
+    verdict_id: str
+    reason: str
+    decision: Literal["violates", "safe", "undetermined"]
+    category: str | None = None
+    confidence: float | None = None
+    model: str
+
+
 class Verdict(BaseModel):
     """The verdict of one policy on one record.
 
@@ -179,9 +194,11 @@ class Verdict(BaseModel):
         action: the advised enforcement: ``none``, ``review`` or a word of the policy.
         needs_review: whether a person should review the post.
         review_reasons: why, each a word of the schema.
-        supersedes: id of the verdict that a person's decision replaces; or of an earlier verdict on the same record by
-            another version of the policy, set by :class:`stream_guard.client.VerdictConsumer` if it has seen that
-            verdict.
+        supersedes: id of the verdict that a person's decision or a larger model replaces; or of an earlier verdict on
+            the same record by another version of the policy, set by :class:`stream_guard.client.VerdictConsumer` if it
+            has seen that verdict.
+        provisional: whether a larger model judges the post again; this verdict counts until that one supersedes it.
+        escalated: the deployments that judged the post before; this verdict supersedes all of theirs.
         revision: orders all verdicts on one content under one policy: Unix time in ms of a person's decision, 0 of
             the machine. The highest counts; of equal ones the greater ``decision_id``.
         decision_id: of the person's decision, or None.
@@ -210,6 +227,8 @@ class Verdict(BaseModel):
     valid_until: int | None = None
     retracts: Retracts | None = None
     expired: str | None = None
+    provisional: bool = False
+    escalated: tuple[Hop, ...] = ()
 
     @property
     def event(self) -> Literal["verdict", "retraction", "expiry"]:
@@ -268,12 +287,7 @@ def parse_verdict(
         message = f"{place}: not readable: {error}"
         raise UnreadableVerdictError(message) from None
     except ValidationError as error:
-        # The message has no input in it, because it may reach a log.
-        what = "; ".join(
-            f"{'.'.join(map(str, item['loc'])) or 'value'}: {item['msg']}"
-            for item in error.errors(include_input=False, include_url=False)[:3]
-        )
-        message = f"{place}: not a verdict: {what}"
+        message = f"{place}: not a verdict: {field_faults(error)}"
         raise UnreadableVerdictError(message) from None
     major = verdict.schema_version.partition(".")[0]
     if major != SUPPORTED_MAJOR:

@@ -43,6 +43,8 @@ class Window:
         self._latest: OrderedDict[tuple[str, int, int, str], tuple[int, str]] = OrderedDict()
         # By policy, tenant and content: the standing decision, the text that it is about, and when it expires.
         self._decided: OrderedDict[tuple[str, str | None, str], _Standing] = OrderedDict()
+        # Ids of verdicts that a larger model has superseded, and that may still come, or come again.
+        self._superseded: OrderedDict[str, None] = OrderedDict()
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -71,10 +73,21 @@ class Window:
             and standing.policy_sha256 == verdict.policy.sha256
         )
 
+    def is_superseded(self, verdict: Verdict) -> bool:
+        """Return whether a larger model's verdict on the same post has come before this one."""
+        return verdict.id in self._superseded
+
     def note(self, verdict: Verdict) -> None:
-        """Remember what a person decided, although the caller does not want the verdict."""
+        """Remember what a person or a larger model decided, although the caller does not want the verdict."""
         if verdict.is_human:
             self._decide(verdict)
+        self._supersede(verdict)
+
+    def _supersede(self, verdict: Verdict) -> None:
+        for hop in verdict.escalated:
+            self._superseded[hop.verdict_id] = None
+        while len(self._superseded) > self._size_max:
+            self._superseded.popitem(last=False)
 
     def _decide(self, verdict: Verdict) -> None:
         rank = (verdict.revision, verdict.decision_id or "")
@@ -100,6 +113,7 @@ class Window:
         self._ids[verdict.id] = None
         if verdict.is_human:
             self._decide(verdict)
+        self._supersede(verdict)
         subject, mine = verdict.subject, (verdict.timing.published, verdict.id)
         earlier = self._latest.get(subject)
         superseded = earlier[1] if earlier is not None and earlier[0] <= mine[0] else None

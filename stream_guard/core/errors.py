@@ -6,11 +6,14 @@
     |-- OperatorError            the configuration is wrong; fix it and start again               exit 2
     |   |-- SettingsError        a setting or option is unknown, malformed or contradictory
     |   |-- PolicyError          a policy or the routes cannot be used
-    |   |-- UnknownItemError     there is no such review item
+    |   |   `-- EditConflictError    a draft changed since the text was shown that is to replace it
+    |   |-- UnknownItemError     there is no such review item or policy
     |   `-- NotLeasedError       a review item is leased to somebody else, or may not be decided
     |-- BrokerError              Kafka is unreachable or refused a request                        exit 3
+    |   |-- BrokerAwayError      no broker answers now
     |   |-- RegistryError        the schema registry is unreachable or refused a request
     |   `-- DoubtError           a transaction failed, or its outcome is unknown
+    |-- DatabaseError            the review database cannot be used                           exit 1
     |-- EngineError              the engine did not start, or died                                exit 4
     |   `-- EngineHungError      the engine runs but decides nothing
     |-- LimitError               a limit that protects the operator was exceeded                  exit 5
@@ -29,11 +32,13 @@
         |-- MissingFieldError    a required field is missing
         |-- FieldTypeError       a required field has the wrong type
         |-- EmptyTextError       no text and no title, and ``post.empty_text`` is ``dead_letter``
+        |-- EscalationError      not an escalation from another deployment: malformed
         |-- DecisionError        not a decision: malformed, or over a limit
         |-- UnknownVerdictError  a decision about a verdict that Stream Guard cannot have given
         |-- FutureDecisionError  a decision from the future, beyond ``decisions.future_tolerance_s``
         |-- UnknownRoleError     a decision by a role that is not in ``decisions.roles``
         |-- NotAPostError        not a post by ``post.where``: it is skipped instead
+        |   |-- SettledError        an escalation that is not judged here: the verdict so far counts
         |   `-- DeletedPostError    the record says that a post was deleted: its verdicts are retracted
         |-- PromptError          the engine cannot take the prompt of this post
         `-- EngineKilledError    the engine died or hung on this post
@@ -80,8 +85,12 @@ class PolicyError(OperatorError):
     """A policy or the routes cannot be used; the message names the file."""
 
 
+class EditConflictError(PolicyError):
+    """A draft changed since the text was shown that is to replace it."""
+
+
 class UnknownItemError(OperatorError):
-    """There is no such review item."""
+    """There is no such review item, or no such policy."""
 
 
 class NotLeasedError(OperatorError):
@@ -92,6 +101,10 @@ class BrokerError(StreamGuardError):
     """Kafka is unreachable, or refused a request that Stream Guard needs."""
 
     exit_code = ExitCode.BROKER
+
+
+class BrokerAwayError(BrokerError):
+    """No broker answers, or a connection ends without a reason: another try may succeed."""
 
 
 class RegistryError(BrokerError):
@@ -108,6 +121,10 @@ class DoubtError(BrokerError):
     def __init__(self, cause: str, message: str) -> None:
         super().__init__(message)
         self.cause = cause
+
+
+class DatabaseError(StreamGuardError):
+    """The review database was open and cannot be used now."""
 
 
 class EngineError(StreamGuardError):
@@ -237,6 +254,20 @@ class DeletedPostError(NotAPostError):
     def __init__(self, content_id: str | None) -> None:
         super().__init__("deleted")
         self.content_id = content_id
+
+
+class SettledError(NotAPostError):
+    """An escalation is not judged here. It owes what is made of the verdict so far.
+
+    Attributes:
+        condition: why, in one word.
+    """
+
+
+class EscalationError(RecordError):
+    """The record is not an escalation from another deployment: it is malformed."""
+
+    reason = "escalation"
 
 
 class DecisionError(RecordError):

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias, get_args
 
 __all__ = [
+    "ESCALATION_OUTCOMES",
+    "HOPS_MAX",
+    "LATE",
     "AnswerMode",
     "Decision",
     "Effort",
@@ -14,6 +17,7 @@ __all__ = [
     "ThreadKind",
     "Tier",
     "Undetermined",
+    "Unjudged",
 ]
 
 Decision: TypeAlias = Literal["violates", "safe", "undetermined"]
@@ -34,3 +38,18 @@ JudgeUnit: TypeAlias = Literal["post", "thread"]
 """Whether the post alone is judged, or the thread with it."""
 AnswerMode: TypeAlias = Literal["native", "structured"]
 """Whether the policy is the whole developer message and states the answer's format, or Stream Guard states it."""
+HOPS_MAX: Final = 3
+"""Most deployments that a post may pass, by escalation, before its last one."""
+Unjudged: TypeAlias = Literal[
+    "escalation_loop",  # the post was here before, or passed too many deployments
+    "escalation_policy_missing",  # the policy is unknown here
+    "escalation_policy_differs",  # it has another version here, and cascade.escalated_policy is same
+    "escalation_cut",  # the topic refused the post as too large
+    "escalation_undecided",  # it was judged, and nothing was decided
+    "escalation_failed",  # it could not be judged
+]
+"""Why the verdict so far on an escalated post is the final one, as ``provenance.degraded`` names it."""
+LATE: Final = "escalation_late"
+"""In ``degraded`` of a withheld verdict that is published because of ``cascade.escalation_deadline_s``."""
+ESCALATION_OUTCOMES: Final[tuple[str, ...]] = ("decided", LATE, *get_args(Unjudged))
+"""What becomes of escalated posts; ``decided``: the larger model's verdict is the final one."""

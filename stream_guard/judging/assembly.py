@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
     from stream_guard.core.clock import Clock
     from stream_guard.judging.contract import Judge
+    from stream_guard.judging.delivery import Pending
+    from stream_guard.judging.engine.steps import Compilations
     from stream_guard.judging.engine.supervisor import EngineState
+    from stream_guard.judging.engine.waiting import Waiting
     from stream_guard.judging.families.family import Exchange
     from stream_guard.judging.tiers.ladder import Rung
     from stream_guard.policies.policy import Policy
@@ -63,7 +66,8 @@ def make_lasting_judge(
     """Return the same judge, under a supervisor if its engine can die.
 
     Args:
-        settings: the sections ``engine``, ``cascade``, ``kafka`` and ``telemetry``.
+        settings: the sections ``engine``, ``batching``, ``cascade``, ``kafka``, ``lanes`` and
+            ``telemetry``.
         clock: for back-off and timeouts.
         metrics: counts rebuilds.
         changed: called when the engine goes down or is ready again.
@@ -76,22 +80,43 @@ def make_lasting_judge(
     if settings.engine.kind == "scripted":
         return make_judge(settings.engine)
     from stream_guard.judging.engine.arguments import require_vllm
+    from stream_guard.judging.engine.fair_waiting import FairWaiting
     from stream_guard.judging.engine.judge import Observers, VllmJudge
+    from stream_guard.judging.engine.prefixes import PrefixCache
     from stream_guard.judging.engine.supervised import supervised_vllm
+    from stream_guard.judging.engine.warm_first import WarmFirst
     from stream_guard.judging.families.registry import load_family
 
     require_vllm()
+    prefixes = PrefixCache()
+
+    def queue_of_a_tenant() -> Waiting[Pending]:
+        return WarmFirst(prefixes, settings.batching.prefix_wait_s, settings.engine.requests_max)
+
+    waiting: Waiting[Pending] = FairWaiting(
+        queue_of_a_tenant,
+        tenants_max=settings.lanes.tenant_queues_max,
+        rotate_s=settings.lanes.tenant_hash_s,
+    )
     keep_thoughts = settings.kafka.reasoning_topic is not None
     make = partial(
         VllmJudge,
         load_family=load_family,
         rungs=Ladder(settings.cascade).rungs,
-        observers=Observers(keep_thoughts, listen, tracing),
+        observers=Observers(keep_thoughts, listen, tracing, partial(_count_compilations, metrics)),
+        prefixes=prefixes,
     )
     engine = settings.engine.model_copy(
         update={"extra": {**_telemetry_arguments(settings.telemetry), **settings.engine.extra}}
     )
-    return supervised_vllm(engine, clock=clock, metrics=metrics, changed=changed, make=make)
+    return supervised_vllm(
+        engine, clock=clock, metrics=metrics, changed=changed, make=make, waiting=waiting
+    )
+
+
+def _count_compilations(metrics: Metrics, new: Compilations) -> None:
+    metrics.engine_compilations.labels("kernel").inc(new.kernels)
+    metrics.engine_compilations.labels("graph").inc(new.graphs)
 
 
 def _telemetry_arguments(settings: TelemetrySettings) -> dict[str, Any]:
@@ -111,4 +136,12 @@ def make_cascade(settings: Settings, clock: Clock, metrics: Metrics, inner: Judg
     Raises:
         SettingsError: a tier's settings are invalid.
     """
-    return Cascade(inner, make_tiers(settings), settings.cascade, clock=clock, metrics=metrics)
+    metrics.tenant_tokens.show(settings.lanes.tenants_shown)
+    return Cascade(
+        inner,
+        make_tiers(settings),
+        settings.cascade,
+        clock=clock,
+        metrics=metrics,
+        delay_s_max=settings.delay_s,
+    )

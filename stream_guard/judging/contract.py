@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from stream_guard.core.decoding import Decoding
     from stream_guard.core.errors import RecordError
     from stream_guard.core.vocabulary import Decision, Effort, Severity
+    from stream_guard.policies.lanes import Lane
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.records.post import Post
     from stream_guard.telemetry.trace_context import Span
@@ -213,6 +214,9 @@ class JudgeRequest(Generic[ContextT]):
         run: number of the repetition. Equal requests of one run draw equal samples, as far as the engine allows;
             other runs draw others.
         span: the asker's, open while the request is judged; None when the record is not sampled.
+        lane: which shares the engine with others; None where no lanes are named.
+        tokens: estimated cost of the request to the engine; 0 where there is no lane.
+        delayed: whether its tenant's quota holds it back now.
     """
 
     id: str
@@ -225,6 +229,9 @@ class JudgeRequest(Generic[ContextT]):
     reasoning_tokens_max: int | None = None
     decoding: Decoding | None = None
     run: int = 0
+    lane: Lane | None = None
+    tokens: int = 0
+    delayed: bool = False
 
 
 @dataclass(slots=True, eq=False)

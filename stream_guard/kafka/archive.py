@@ -27,9 +27,9 @@ from stream_guard.judging.archive.archive import FolderArchive, Kept, Note
 from stream_guard.judging.archive.entry import EntryName
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
 from stream_guard.kafka.closing import close_admin
+from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.security import connection_options
-from stream_guard.kafka.source import existing_topics
 from stream_guard.settings import env_name
 
 if TYPE_CHECKING:

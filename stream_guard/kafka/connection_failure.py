@@ -26,7 +26,7 @@ from aiokafka.errors import (
 from aiokafka.protocol.admin import SaslHandShakeRequest
 from aiokafka.protocol.metadata import MetadataRequest
 
-from stream_guard.core.errors import BrokerError, named
+from stream_guard.core.errors import BrokerAwayError, BrokerError, named
 from stream_guard.kafka.security import TokenError, client_identity
 
 if TYPE_CHECKING:
@@ -53,10 +53,13 @@ class Cause(NamedTuple):
     Attributes:
         answered: whether something listens at the address.
         text: the cause and its remedy.
+        certain: whether the broker said so. A connection that ends without a reason may also be a cut, a proxy without
+            its broker, or a broker that is about to stop: then another try may succeed.
     """
 
     answered: bool
     text: str
+    certain: bool = True
 
 
 async def find_cause(settings: KafkaSettings, options: Mapping[str, Any]) -> Cause | None:
@@ -72,16 +75,20 @@ async def find_cause(settings: KafkaSettings, options: Mapping[str, Any]) -> Cau
         cause = await _probe(settings, options, host, port)
         if cause is None:
             return None
-        # A broker that refuses us says more than one that is away.
-        if found is None or (cause.answered and not found.answered):
+        # A broker that refuses us says more than one that ends the connection, and that more than one that is away.
+        if found is None or _weight(cause) > _weight(found):
             found = cause
     return found
+
+
+def _weight(cause: Cause) -> tuple[bool, bool]:
+    return cause.answered, cause.certain
 
 
 async def unusable(
     settings: KafkaSettings, options: Mapping[str, Any], error: BaseException
 ) -> BrokerError:
-    """Return the error that says why no broker can be used, with the remedy.
+    """Return the error that says why no broker can be used, with the remedy: a BrokerAwayError where a try may succeed.
 
     Args:
         settings: of the connection.
@@ -91,9 +98,10 @@ async def unusable(
     cause = await find_cause(settings, options)
     place = f"{settings.bootstrap_servers} (kafka.bootstrap_servers)"
     if cause is not None and cause.answered:
-        return BrokerError(f"the Kafka brokers at {place} cannot be used: {cause.text}")
+        kind = BrokerError if cause.certain else BrokerAwayError
+        return kind(f"the Kafka brokers at {place} cannot be used: {cause.text}")
     what = named(error) if cause is None else cause.text
-    return BrokerError(f"no Kafka broker answers at {place}: {what}")
+    return BrokerAwayError(f"no Kafka broker answers at {place}: {what}")
 
 
 def split_address(address: str) -> tuple[str, int]:
@@ -110,18 +118,25 @@ async def _probe(
 ) -> Cause | None:
     unreachable = await _try_tcp(host, port)
     if unreachable is not None:
-        return Cause(answered=False, text=unreachable)
+        return Cause(answered=False, text=unreachable, certain=False)
     context: ssl.SSLContext | None = options.get("ssl_context")
-    text = None
+    cause = None
     if context is not None:
-        text = await _try_tls(context, host, port)
+        cause = await _try_tls(context, host, port)
     elif await _speaks_tls(host, port):
-        text = (
+        cause = _refusal(
             f"{host}:{port} speaks TLS, kafka.security.protocol is {settings.security.protocol}; set it to "
             f"{settings.security.protocol.replace('PLAINTEXT', 'SSL')}, or use the port without TLS"
         )
-    text = text or await _try_kafka(settings, options, host, port)
-    return None if text is None else Cause(answered=True, text=text)
+    return cause or await _try_kafka(settings, options, host, port)
+
+
+def _refusal(text: str) -> Cause:
+    return Cause(answered=True, text=text)
+
+
+def _guess(text: str) -> Cause:
+    return Cause(answered=True, text=text, certain=False)
 
 
 async def _try_tcp(host: str, port: int) -> str | None:
@@ -143,17 +158,17 @@ async def _try_tcp(host: str, port: int) -> str | None:
     return None
 
 
-async def _try_tls(context: ssl.SSLContext, host: str, port: int) -> str | None:
+async def _try_tls(context: ssl.SSLContext, host: str, port: int) -> Cause | None:
     """Return what fails in the handshake; None where it succeeds."""
     try:
         async with asyncio.timeout(_STEP_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, port, ssl=context)
     except ssl.SSLCertVerificationError as error:
-        return _certificate_fault(error, host, port)
+        return _refusal(_certificate_fault(error, host, port))
     except ssl.SSLError as error:
-        return _tls_fault(error, host, port)
+        return _tls_cause(error, host, port)
     except (OSError, EOFError, TimeoutError):
-        return (
+        return _guess(
             f"{host}:{port} ends the TLS handshake: it probably speaks no TLS; set kafka.security.protocol to "
             "PLAINTEXT or SASL_PLAINTEXT, or use the TLS port"
         )
@@ -162,7 +177,7 @@ async def _try_tls(context: ssl.SSLContext, host: str, port: int) -> str | None:
         async with asyncio.timeout(_ALERT_TIMEOUT_S):
             await reader.read(1)
     except ssl.SSLError as error:
-        return _tls_fault(error, host, port)
+        return _tls_cause(error, host, port)
     except (OSError, TimeoutError):
         return None
     finally:
@@ -189,6 +204,12 @@ def _certificate_fault(error: ssl.SSLCertVerificationError, host: str, port: int
             "kafka.security.ssl_cafile"
         )
     return f"the certificate of {host}:{port} is invalid: {error.verify_message}; renew it on the broker"
+
+
+def _tls_cause(error: ssl.SSLError, host: str, port: int) -> Cause:
+    # The end of a stream is no alert: nobody has said anything.
+    ended = isinstance(error, ssl.SSLEOFError) or "UNEXPECTED_EOF" in (error.reason or "").upper()
+    return Cause(answered=True, text=_tls_fault(error, host, port), certain=not ended)
 
 
 def _tls_fault(error: ssl.SSLError, host: str, port: int) -> str:
@@ -230,54 +251,58 @@ async def _speaks_tls(host: str, port: int) -> bool:
 
 async def _try_kafka(
     settings: KafkaSettings, options: Mapping[str, Any], host: str, port: int
-) -> str | None:
+) -> Cause | None:
     """Return what fails in Kafka's own protocol: versions, then SASL; None where all succeed."""
     ours = client_identity(options)
     try:
         async with asyncio.timeout(_STEP_TIMEOUT_S):
             connection = await create_conn(host, port, **ours)
     except TokenError as error:
-        return str(error)
+        return _refusal(str(error))
     except (KafkaError, OSError, TimeoutError) as error:
         return await _kafka_fault(error, settings, ours, f"{host}:{port}")
     try:
         if settings.security.sasl_mechanism == "OAUTHBEARER":
-            return await _token_fault(connection, settings, f"{host}:{port}")
-        if settings.security.sasl_mechanism is not None:
-            return None
-        return await _needs_sasl(connection, settings, f"{host}:{port}")
+            text = await _token_fault(connection, settings, f"{host}:{port}")
+        elif settings.security.sasl_mechanism is not None:
+            text = None
+        else:
+            text = await _needs_sasl(connection, settings, f"{host}:{port}")
+        return None if text is None else _refusal(text)
     finally:
         connection.close()
 
 
 async def _kafka_fault(
     error: Exception, settings: KafkaSettings, options: Mapping[str, Any], place: str
-) -> str:
+) -> Cause:
     security = settings.security
     # TLS 1.3: the broker judges our certificate after the handshake.
     tls = next((e for e in (error, error.__cause__, error.__context__) if _is_tls(e)), None)
     if isinstance(tls, ssl.SSLError):
-        return _tls_fault(tls, *split_address(place))
+        return _tls_cause(tls, *split_address(place))
     if isinstance(error, SaslAuthenticationFailed | AuthenticationFailedError):
-        return _credentials_fault(settings, place)
+        return _refusal(_credentials_fault(settings, place))
     if isinstance(error, UnsupportedSaslMechanismError):
         offered = await _offered_mechanisms(options, *split_address(place))
-        return (
+        return _refusal(
             f"{place} does not offer the SASL mechanism {security.sasl_mechanism}"
             f"{f' but {offered}' if offered else ''}; fix kafka.security.sasl_mechanism"
         )
     if isinstance(error, IllegalSaslStateError):
-        return (
+        return _refusal(
             f"{place} uses no SASL; set kafka.security.protocol to {security.protocol.removeprefix('SASL_')}, or use "
             "the SASL port"
         )
     if "ssl_context" in options:
         certificate = "requires a" if security.ssl_certfile is None else "rejects the"
-        return (
+        return _guess(
             f"{place} ends the connection after the TLS handshake: it probably {certificate} client certificate; check "
             "kafka.security.ssl_certfile and ssl_keyfile"
         )
-    return f"{place} does not answer as a Kafka broker ({named(error)}); check that the port is a Kafka listener"
+    return _guess(
+        f"{place} does not answer as a Kafka broker ({named(error)}); check that the port is a Kafka listener"
+    )
 
 
 def _is_tls(error: BaseException | None) -> bool:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
+import stamina
 import structlog
 from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
@@ -24,6 +25,9 @@ __all__ = ["RotatingContext", "SecretFile", "TokenFile", "ask_passwords"]
 
 _log = structlog.get_logger(__name__)
 _AIOKAFKA_CONNECTION = conn.AIOKafkaConnection
+_Stamps: TypeAlias = list[tuple[int, int, int] | None]
+_refused: dict[tuple[Path, ...], _Stamps] = {}
+"""By files, how they were when a client had waited for them in vain. The wait blocks the event loop: once is enough."""
 
 
 class SecretFile:
@@ -105,12 +109,32 @@ class RotatingContext(ssl.SSLContext):
         self._files = files
         # Before the files are read: a change in between is seen at the next connection.
         self._seen = self._stamps()
-        self._current = make()
+        self._current = self._first()
 
     def wrap_bio(self, *args: Any, **options: Any) -> ssl.SSLObject:  # noqa: ANN401 - as ssl declares them
         """Return the TLS side of a new connection; asyncio and uvloop call this for each."""
         self._renew()
         return self._current.wrap_bio(*args, **options)
+
+    def _first(self) -> ssl.SSLContext:
+        # A tool that replaces two files one after the other leaves a moment with a pair that does not match. A client
+        # that is made in that moment, at a start or later, waits for the other half.
+        files = tuple(self._files)
+        try:
+            for attempt in stamina.retry_context(
+                on=SettingsError,
+                attempts=1 if _refused.get(files) == self._seen else 6,
+                timeout=None,
+                wait_initial=0.05,
+                wait_max=0.2,
+                wait_jitter=0,
+            ):
+                with attempt:
+                    return self._make()
+        except SettingsError:
+            _refused[files] = self._stamps()
+            raise
+        raise AssertionError("the last attempt returns or raises")
 
     def _renew(self) -> None:
         stamps = self._stamps()
@@ -125,8 +149,8 @@ class RotatingContext(ssl.SSLContext):
         else:
             _log.info("certificates_reloaded", files=[str(file) for file in self._files])
 
-    def _stamps(self) -> list[tuple[int, int, int] | None]:
-        found: list[tuple[int, int, int] | None] = []
+    def _stamps(self) -> _Stamps:
+        found: _Stamps = []
         for file in self._files:
             try:
                 about = file.stat()

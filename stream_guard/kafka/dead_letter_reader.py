@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from aiokafka import TopicPartition
 
     from stream_guard.core.kafka_types import Record
+    from stream_guard.kafka.ranges import Spans
     from stream_guard.settings import Settings
 
 
@@ -97,10 +98,19 @@ class DeadLetterReader:
         _, ends = await self._reader.limits(self._partitions)
         return ends
 
+    async def whole(self) -> Spans:
+        """Return the range of the topic's current records."""
+        return await self._reader.whole(self._topic)
+
     async def read(self, ends: Mapping[TopicPartition, int]) -> AsyncIterator[Record]:
         """Yield every record below these ends, in offset order within each partition."""
         begins, _ = await self._reader.limits(self._partitions)
         spans = {tp: Span(begins[tp], max(begins[tp], ends[tp])) for tp in self._partitions}
+        async for record in self.read_spans(spans):
+            yield record
+
+    async def read_spans(self, spans: Spans) -> AsyncIterator[Record]:
+        """Yield the records of a range of the topic, in offset order within each partition."""
         async for record in self._reader.read(spans):
             yield record
 

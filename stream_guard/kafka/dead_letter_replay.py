@@ -34,6 +34,7 @@ _TRANSACTION_RECORDS_MAX: Final = 200
 _TRANSACTION_BYTES_MAX: Final = 4 << 20
 # An open transaction holds readers of committed records back; after a crash, for no longer than this.
 _TRANSACTION_TIMEOUT_MS: Final = 30_000
+_END_S: Final = 5.0
 
 
 def transactional_id(topic: str) -> str:
@@ -120,6 +121,7 @@ class _Replayer:
         )
         self._letters: list[DeadLetter] = []
         self._bytes = 0
+        self._open = False
         self.sent = 0
 
     async def __aenter__(self) -> Self:
@@ -132,10 +134,13 @@ class _Replayer:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        with contextlib.suppress(
-            Exception
-        ):  # the next owner or the timeout aborts an open transaction
-            async with asyncio.timeout(5):
+        if self._open:  # stopped in the middle
+            # Where the broker does not answer, the next owner or the timeout aborts it.
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_END_S):
+                    await self._producer.abort_transaction()
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(_END_S):
                 await self._producer.stop()
 
     async def add(self, letter: DeadLetter) -> None:
@@ -153,6 +158,7 @@ class _Replayer:
         now_ms = time.time_ns() // 1_000_000
         async with self._telling():
             await self._producer.begin_transaction()
+            self._open = True
             futures: list[asyncio.Future[Any]] = []
             for letter in letters:
                 futures.append(await self._send_back(letter))
@@ -165,6 +171,7 @@ class _Replayer:
             # aiokafka commits a transaction whose records failed, so each is awaited first.
             await asyncio.gather(*futures)
             await self._producer.commit_transaction()
+            self._open = False
         self.sent += len(letters)
 
     async def _send_back(self, letter: DeadLetter) -> asyncio.Future[Any]:

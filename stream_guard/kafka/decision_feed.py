@@ -16,25 +16,30 @@ from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, RecordError, TombstoneError, named
 from stream_guard.core.stopping import stop_within
-from stream_guard.judging.human.table import Row
+from stream_guard.judging.human.table import Row, Unread, subject_hash
 from stream_guard.kafka.archive import DECISIONS, ensure_compacted
+from stream_guard.kafka.protocol_errors import may_pass
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
+from stream_guard.records.decision import Decision, bare_value
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.judging.human.table import DecisionTable
-    from stream_guard.records.decision import Decision
     from stream_guard.settings import Settings
     from stream_guard.stream.decision_lane import DecisionReader
     from stream_guard.telemetry.metrics import Metrics
 
 _log = structlog.get_logger(__name__)
 _POLL_MS: Final = 500
-POLL_RECORDS: Final = 2_000
-"""Most decisions that are parsed at a time, which bounds the memory of a start."""
+_POLL_RECORDS: Final = 2_000
+"""Most decisions that are checked at a time, between two turns of the event loop."""
+START_POLL_RECORDS: Final = 10_000
+"""Most decisions of a start at a time, which bounds its memory. They are only stored."""
+PROGRESS_S: Final = 5.0
+"""How often a start says how many decisions it has not read yet."""
 
 
 class DecisionFeed:
@@ -80,7 +85,7 @@ class DecisionFeed:
         try:
             async with asyncio.timeout(self._settings.decisions.start_timeout_s):
                 while (last := await self._try_to_load()) is not None:
-                    if isinstance(last, KafkaError) and not last.retriable:
+                    if isinstance(last, KafkaError) and not may_pass(last):
                         break
                     _log.warning("decisions_poll_failed", error=type(last).__name__)
                     await self.close()
@@ -113,12 +118,40 @@ class DecisionFeed:
             )
             await self._consumer.start()
             await self._take_partitions()
-            ends = await self._consumer.end_offsets(list(self._positions))
-            while any(self._positions[tp] < end for tp, end in ends.items()):
-                await self._read()
+            await self._read_to(await self._consumer.end_offsets(list(self._positions)))
         except (KafkaError, OSError, TimeoutError) as error:
             return error
         return None
+
+    async def _read_to(self, ends: Mapping[TopicPartition, int]) -> None:
+        """Read on to these offsets. Records go into the table while the next ones are fetched."""
+        began_s = told_s = time.monotonic()
+        writing: asyncio.Task[None] | None = None
+        try:
+            while behind := sum(max(0, end - self._positions[tp]) for tp, end in ends.items()):
+                if (now_s := time.monotonic()) - told_s > PROGRESS_S:
+                    told_s = now_s
+                    took_s = round(now_s - began_s, 1)
+                    _log.info("decisions_reading", behind=behind, took_s=took_s)
+                self._metrics.decisions_behind.set(behind)
+                self._show({"reading": True, "behind": behind})
+                polled = await self._poll(START_POLL_RECORDS)
+                unread = [one for records in polled.values() for one in self._unread(records)]
+                if writing is not None:
+                    await asyncio.wait([writing])
+                    writing.result()
+                writing = asyncio.create_task(asyncio.to_thread(self._table.stage, unread))
+                await self._move_on()
+            if writing is not None:
+                await asyncio.wait([writing])
+                writing.result()
+            writing = asyncio.create_task(asyncio.to_thread(self._table.settle))
+            await asyncio.wait([writing])
+        finally:
+            # A thread cannot be cancelled, and nobody else may use the table before it ends.
+            if writing is not None:
+                await asyncio.wait([writing])
+                writing.result()  # also after a failed poll: rows that are not there must not count as read
 
     async def watch(self) -> BaseException:
         """Follow the topic; return the error after which it cannot be read any more."""
@@ -129,9 +162,11 @@ class DecisionFeed:
                     > self._settings.kafka.metadata_max_age_ms / 1_000
                 ):
                     await self._take_partitions()
-                await self._read()
+                polled = await self._poll(_POLL_RECORDS)
+                self._table.load(row for records in polled.values() for row in self._rows(records))
+                await self._move_on()
             except (KafkaError, OSError) as error:
-                if isinstance(error, KafkaError) and not error.retriable:
+                if isinstance(error, KafkaError) and not may_pass(error):
                     message = f"{self._reader.topic!r} (kafka.decision_topic) cannot be read: {named(error)}"
                     return BrokerError(message)
                 _log.warning("decisions_poll_failed", error=type(error).__name__)
@@ -158,36 +193,51 @@ class DecisionFeed:
         for tp, position in self._positions.items():
             self._consumer.seek(tp, position)
 
-    async def _read(self) -> None:
-        polled = await self._consumer.getmany(timeout_ms=_POLL_MS, max_records=POLL_RECORDS)
-        for records in polled.values():
-            self._apply(records)
+    async def _poll(self, records_max: int) -> Mapping[TopicPartition, Sequence[Record]]:
+        polled: Mapping[TopicPartition, Sequence[Record]] = await self._consumer.getmany(
+            timeout_ms=_POLL_MS, max_records=records_max
+        )
+        return polled
+
+    async def _move_on(self) -> None:
+        """Take the consumer's positions, once nothing before them can be lost any more."""
         for tp in self._positions:
             # It passes markers and compacted offsets, too.
             self._positions[tp] = await self._consumer.position(tp)
 
-    def _apply(self, records: Sequence[Record]) -> None:
-        """Take records of one partition, in their order."""
-        rows: list[Row] = []
-        read = self._reader.read
+    def _unread(self, records: Sequence[Record]) -> Iterator[Unread]:
+        """Yield one partition's records as a start keeps them, in their order; act on each ``breaker_reset``."""
+        unread = self._reader.unread
+        for record in records:
+            seen = unread(record)
+            if seen is not None:
+                yield seen
+                continue
+            for decision, value, key in self._rows([record]):
+                if key is None:
+                    continue
+                subject = 0
+                if decision is not None and decision.about is not None:
+                    content = decision.about.content
+                    subject = subject_hash(decision.about.policy.id, content.tenant, content.id)
+                yield Unread(key, record.timestamp, value, subject)
+
+    def _rows(self, records: Sequence[Record]) -> Iterator[Row]:
+        """Yield the rows of one partition's records, in their order; act on each ``breaker_reset``."""
         for record in records:
             try:
-                decision = read(record)
+                decision = self._reader.skim(record)
             except TombstoneError:
-                self._table.load(rows)
-                rows = []
-                self._table.forget(record.key)
+                yield Row(None, None, record.key)
                 continue
             except RecordError:
                 continue  # the owner of the partition makes it a dead letter
             if decision.about is not None:
-                assert record.value is not None, "a null value is a tombstone"
-                assert record.key is not None, "it is the subject's, as read() has checked"
-                rows.append(Row(decision, record.value, record.key))
+                assert record.value is not None, "it is no tombstone"
+                yield Row(decision, bare_value(record.value, record.headers), record.key)
             elif self._reset is not None:
+                assert isinstance(decision, Decision), "the quick check knows no breaker_reset"
                 self._reset(decision)
-        if rows:
-            self._table.load(rows)
 
     def _tell(self) -> None:
         ends = {tp: self._consumer.highwater(tp) for tp in self._positions}

@@ -25,6 +25,8 @@ from aiokafka.protocol.types import (
     TaggedFields,
 )
 
+from stream_guard.kafka.protocol_errors import may_pass
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -88,8 +90,9 @@ class _OffsetFetch(Request[OffsetFetchRequest_v3 | _Stable]):  # type: ignore[mi
 
     API_KEY = 9
 
-    def __init__(self, group: str, partitions: Iterable[TopicPartition]) -> None:
+    def __init__(self, group: str, partitions: Iterable[TopicPartition], *, stable: bool) -> None:
         self._group = group
+        self._stable = stable
         self._topics: dict[str, list[int]] = {}
         for partition in partitions:
             self._topics.setdefault(partition.topic, []).append(partition.partition)
@@ -97,16 +100,27 @@ class _OffsetFetch(Request[OffsetFetchRequest_v3 | _Stable]):  # type: ignore[mi
     def build(self, request_struct_class: Any) -> Any:  # noqa: ANN401 - as aiokafka declares it
         if request_struct_class is _Stable:
             topics: list[Any] = [(topic, numbers, {}) for topic, numbers in self._topics.items()]
-            return _Stable(self._group, topics, True, {})  # noqa: FBT003
+            return _Stable(self._group, topics, self._stable, {})
         return request_struct_class(self._group, list(self._topics.items()))
 
 
 async def committed_positions(
-    consumer: AIOKafkaConsumer, group: str, partitions: Iterable[TopicPartition]
+    consumer: AIOKafkaConsumer,
+    group: str,
+    partitions: Iterable[TopicPartition],
+    *,
+    stable: bool = True,
 ) -> dict[TopicPartition, int]:
     """Return the committed positions of those partitions that have one; retried until it succeeds.
 
     The deadline is the caller's.
+
+    Args:
+        consumer: asks.
+        group: whose positions.
+        partitions: which.
+        stable: whether to wait until no transaction is about to move any of them; it may never come to that for many
+            partitions of a busy group. If not, a position may be one transaction too old.
 
     Raises:
         KafkaError: it is rejected permanently.
@@ -117,10 +131,10 @@ async def committed_positions(
         await coordinator.ensure_coordinator_known()
         try:
             response = await coordinator._send_req(  # noqa: SLF001
-                _OffsetFetch(group, wanted.values())
+                _OffsetFetch(group, wanted.values(), stable=stable)
             )
         except kafka_errors.KafkaError as error:
-            if not error.retriable:
+            if not may_pass(error):
                 raise
         else:
             found = _read(response)

@@ -99,6 +99,20 @@ InvalidRecordError: Final = _defined["InvalidRecord"]
 """The broker refuses a record: for one, a record without a key in a compacted topic."""
 
 
+_NO_BROKER_ANSWERS: Final = "cluster metadata"
+
+
+def may_pass(error: kafka_errors.KafkaError) -> bool:
+    """Return whether another try may succeed.
+
+    aiokafka's client raises a bare ``KafkaError``, not a retriable one, where no broker answers its question about the
+    cluster (``fetch_all_metadata``).
+    """
+    return bool(error.retriable) or (
+        type(error) is kafka_errors.KafkaError and _NO_BROKER_ANSWERS in str(error)
+    )
+
+
 def is_fenced(error: BaseException) -> bool:
     """Return whether another member has taken over a ``group_instance_id``."""
     # aiokafka wraps what it does not expect in a KafkaError that holds its text.

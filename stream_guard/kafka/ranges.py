@@ -43,6 +43,11 @@ Progress: TypeAlias = "Callable[[int, int], None]"
 """Called with the offsets read and their total."""
 
 
+def one_span(topic: str, partition: int, begin: int, end: int) -> Spans:
+    """Return a range within one partition."""
+    return {TopicPartition(topic, partition): Span(begin, end)}
+
+
 def ignore_progress(_done: int, _total: int) -> None:
     """Show nothing."""
 
@@ -137,6 +142,14 @@ class RangeReader:
             spans[tp] = Span(begin, max(begin, end))
         return spans
 
+    async def latest(self, topic: str, count: int) -> Spans:
+        """Return the range of each partition's last offsets, ``count`` of them at most.
+
+        They are offsets: transactions and compaction leave fewer records.
+        """
+        found = await self.whole(topic)
+        return {tp: Span(max(span.begin, span.end - count), span.end) for tp, span in found.items()}
+
     async def _places(self, found: Spans, bound: Bound | None) -> dict[TopicPartition, int]:
         if bound is None:
             return {}
@@ -176,6 +189,8 @@ class RangeReader:
                         yield record
             done = sum(min(position[tp], span.end) - span.begin for tp, span in open_.items())
             self._progress(done, total)
+            # The client answers from its buffer without waiting: others, and deadlines, need their turn.
+            await asyncio.sleep(0)
             if idle_s > patience_s:
                 message = (
                     f"reading {topic!r} stopped: no record and no answer for {patience_s:g} s "

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from stream_guard.core.kafka_types import Record
     from stream_guard.records.avro_output import AvroOutput
-    from stream_guard.settings import KafkaSettings, Settings
+    from stream_guard.settings import Settings
 
     Made = Sequence[tuple[Record, dict[str, Any]]]
 
@@ -85,8 +85,7 @@ class FileSink:
         try:
             self._file = await asyncio.to_thread(self._open)
         except FileExistsError as error:
-            message = f"--output {self._path}: exists already; name another file, or continue this one with --resume"
-            raise OperatorError(message) from error
+            raise _exists(self._path) from error
         except OSError as error:
             message = f"--output {self._path}: {error.strerror}"
             raise OperatorError(message) from error
@@ -196,31 +195,59 @@ class TopicSink:
             raise BrokerError(message) from error
 
 
-def check_output_topic(settings: KafkaSettings, topic: str, read: str) -> None:
+def check_output_file(path: Path, *, resume: bool) -> None:
+    """Refuse a file that :class:`FileSink` would refuse, before anybody connects to a broker. Raises OperatorError."""
+    if path.is_dir():
+        raise OperatorError(f"--output {path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise OperatorError(f"--output {path}: there is no folder {path.parent}; create it")
+    if path.exists() and not resume:
+        raise _exists(path)
+
+
+def _exists(path: Path) -> OperatorError:
+    message = (
+        f"--output {path}: exists already; name another file, or continue this one with --resume"
+    )
+    return OperatorError(message)
+
+
+def check_output_topic(settings: Settings, topic: str, read: str) -> None:
     """Reject a topic that the live service reads or writes, or that this backtest reads.
 
     Raises:
         SettingsError: the message says what uses the topic.
     """
-    whose: dict[str | None, str] = {
-        settings.verdict_topic: "kafka.verdict_topic",
-        settings.dead_letter_topic: "kafka.dead_letter_topic",
-        settings.archive_topic: "kafka.archive_topic",
-        settings.shadow_topic: "kafka.shadow_topic",
-        settings.reasoning_topic: "kafka.reasoning_topic",
-        settings.review_topic: "kafka.review_topic",
-        **dict.fromkeys(settings.topics, "kafka.topics"),
-        read: "--topic",
-    }
-    name = whose.get(topic)
-    if name is None and settings.topic_pattern:
-        try:
-            name = "kafka.topic_pattern" if re.match(settings.topic_pattern, topic) else None
-        except re.error:
-            name = None
+    name = "--topic" if topic == read else user_of_topic(settings, topic)
     if name is not None:
         message = (
             f"--output-topic {topic}: is {name}: backtest verdicts must not mix with live records; "
             "create a topic for them"
         )
         raise SettingsError(message)
+
+
+def user_of_topic(settings: Settings, topic: str) -> str | None:
+    """Return the setting by which the live service reads or writes a topic; None where it does neither."""
+    kafka, cascade = settings.kafka, settings.cascade
+    whose: dict[str | None, str] = {
+        cascade.escalation_topic: "cascade.escalation_topic",
+        cascade.escalated_topic: "cascade.escalated_topic",
+        kafka.verdict_topic: "kafka.verdict_topic",
+        kafka.dead_letter_topic: "kafka.dead_letter_topic",
+        kafka.archive_topic: "kafka.archive_topic",
+        kafka.shadow_topic: "kafka.shadow_topic",
+        kafka.reasoning_topic: "kafka.reasoning_topic",
+        kafka.review_topic: "kafka.review_topic",
+        kafka.decision_topic: "kafka.decision_topic",
+        kafka.breaker_topic: "kafka.breaker_topic",
+        kafka.audit_topic: "kafka.audit_topic",
+        **dict.fromkeys(kafka.topics, "kafka.topics"),
+    }
+    name = whose.get(topic)
+    if name is None and kafka.topic_pattern:
+        try:
+            name = "kafka.topic_pattern" if re.match(kafka.topic_pattern, topic) else None
+        except re.error:
+            name = None
+    return name

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
-from aiokafka.admin import AIOKafkaAdminClient
 from aiokafka.coordinator.assignors.roundrobin import RoundRobinPartitionAssignor
 from aiokafka.errors import (
     IllegalStateError,
@@ -28,16 +27,15 @@ from aiokafka.errors import (
     OffsetOutOfRangeError,
 )
 
-from stream_guard.core.errors import BrokerError, SettingsError, named
+from stream_guard.core.errors import BrokerError, named
 from stream_guard.core.kafka_types import Partition
 from stream_guard.core.stopping import stop_within
-from stream_guard.kafka.closing import close_admin
-from stream_guard.kafka.connection_failure import unusable
 from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
-from stream_guard.kafka.permissions import explain_denial, explain_missing
+from stream_guard.kafka.input_topics import NO_SIDE_TOPICS, wait_for_topics
+from stream_guard.kafka.permissions import explain_denial
 from stream_guard.kafka.poll_bytes import poll_bytes
 from stream_guard.kafka.positions import committed_positions
-from stream_guard.kafka.protocol_errors import is_fenced
+from stream_guard.kafka.protocol_errors import is_fenced, may_pass
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.static_membership import refuse_twins
@@ -47,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
-    from stream_guard.settings import DeliverySettings, KafkaSettings
+    from stream_guard.settings import DeliverySettings, KafkaSettings, SideTopics
     from stream_guard.stream.ports import RebalanceListener
     from stream_guard.telemetry.metrics import Metrics
 
@@ -57,71 +55,14 @@ _log = structlog.get_logger(__name__)
 _NOBODY: Final = TopicPartition("", -1)
 
 
-async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set[str]:
-    """Return the names of the broker's topics.
-
-    Raises:
-        BrokerError: it cannot be reached.
-    """
-    options = connection_options(settings)
-    try:
-        admin = AIOKafkaAdminClient(**options)
-        try:
-            async with asyncio.timeout(timeout_s):
-                await admin.start()
-                return await _list_topics(admin, settings.retry_backoff_ms / 1_000)
-        finally:
-            await close_admin(admin)
-    except (KafkaError, OSError, TimeoutError) as error:
-        raise await unusable(settings, options, error) from error
-
-
-async def _list_topics(admin: AIOKafkaAdminClient, backoff_s: float) -> set[str]:
-    """Ask until a broker answers: the client asks any of them, and one that has just died is named for some time."""
-    while True:
-        try:
-            return set(await admin.list_topics())
-        except KafkaError as error:
-            if not error.retriable:
-                raise
-            await asyncio.sleep(backoff_s)
-
-
-async def check_topics(settings: KafkaSettings) -> set[str]:
-    """Return the topics that would be read now.
-
-    Raises:
-        SettingsError: neither topics nor a pattern is set, or the pattern is malformed.
-        BrokerError: the broker cannot be reached, or a topic that is named does not exist.
-    """
-    if not settings.topics and not settings.topic_pattern:
-        message = (
-            "kafka.topics (STREAM_GUARD_KAFKA__TOPICS) is empty: name the topics to read, for example "
-            """'["posts"]', or set kafka.topic_pattern"""
-        )
-        raise SettingsError(message)
-    pattern = None
-    if settings.topic_pattern:
-        try:
-            pattern = re.compile(settings.topic_pattern)
-        except re.error as error:
-            message = (
-                f"kafka.topic_pattern: not a regular expression: {error}; for example posts\\..*"
-            )
-            raise SettingsError(message) from error
-    there = await existing_topics(settings)
-    needed = [*settings.topics, *settings.written_topics]
-    missing = [topic for topic in needed if topic not in there]
-    if missing:
-        raise BrokerError(await explain_missing(settings, missing))
-    if pattern is not None:
-        ours = set(settings.own_topics)
-        return {topic for topic in there if pattern.match(topic) and topic not in ours}
-    return set(settings.topics)
-
-
 class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types
-    """A :class:`stream_guard.stream.ports.Source` on a group; ``also`` are topics besides those of posts."""
+    """A :class:`stream_guard.stream.ports.Source` on a group.
+
+    Args:
+        settings, delivery, metrics: the parts.
+        also: topics to read besides those of posts.
+        side: topics that other sections name; those that are read are in ``also`` as well.
+    """
 
     def __init__(
         self,
@@ -129,8 +70,10 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         delivery: DeliverySettings,
         metrics: Metrics,
         also: Sequence[str] = (),
+        side: SideTopics = NO_SIDE_TOPICS,
     ) -> None:
         self._also = tuple(also)
+        self._side = side
         self._settings = settings
         self._delivery = delivery
         self._metrics = metrics
@@ -145,7 +88,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Join the group. Raises as :meth:`stream_guard.stream.ports.Source.start`."""
         settings = self._settings
         use_own_decoder()
-        await check_topics(settings)
+        await wait_for_topics(settings, self._delivery.publish_timeout_s, self._side)
         self._listener = listener
         consumer = AIOKafkaConsumer(
             group_id=settings.group_id,
@@ -167,7 +110,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         )
         if settings.topic_pattern:
             # Verdicts must not come back as posts, however wide the pattern is.
-            ours = "|".join(map(re.escape, settings.own_topics))
+            ours = "|".join(map(re.escape, (*settings.own_topics, *self._side.all)))
             also = "".join(f"(?:{re.escape(topic)})$|" for topic in self._also)
             consumer.subscribe(
                 pattern=f"{also}(?!(?:{ours})$)(?:{settings.topic_pattern})", listener=self
@@ -260,7 +203,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         except KafkaError as error:
             if is_fenced(error):
                 raise self._twin() from error
-            if not error.retriable:
+            if not may_pass(error):
                 message = f"reading failed: {explain_denial(error, group=self._settings.group_id)}"
                 raise BrokerError(message) from error
             _log.warning("poll_failed", error=type(error).__name__)
@@ -357,7 +300,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
                     partitions
                 )
             except KafkaError as error:
-                if not error.retriable:
+                if not may_pass(error):
                     raise
                 await asyncio.sleep(self._settings.retry_backoff_ms / 1_000)
             else:

@@ -14,8 +14,8 @@ from aiokafka.errors import KafkaError
 from stream_guard.core.english import count_of
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.json_pointer import JsonPointer
+from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.kafka.security import connection_options
-from stream_guard.kafka.source import existing_topics
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator

@@ -78,10 +78,11 @@ async def check_permissions(settings: Settings, topics: Collection[str]) -> None
     archive = [kafka.archive_topic] if settings.policies.archive == "topic" else []
     breaker = [kafka.breaker_topic] if settings.actions.limits else []
     decided = [kafka.decision_topic] if settings.decisions.enabled else []
+    side = settings.side_topics
     await require_permissions(
         kafka,
-        read=[*topics, *breaker, *decided],
-        written=[*kafka.written_topics, *archive, *breaker, *decided],
+        read=[*topics, *breaker, *decided, *side.read],
+        written=[*kafka.written_topics, *archive, *breaker, *decided, *side.written],
         transactional_id=name,
     )
 

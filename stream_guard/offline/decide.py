@@ -3,52 +3,27 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
-
-from pydantic import ValidationError
+from typing import TYPE_CHECKING, Any
 
 from stream_guard.core.errors import OperatorError, PolicyError, SettingsError
 from stream_guard.kafka.archive import DECISIONS, ensure_compacted
 from stream_guard.kafka.decision_writer import write_decision
 from stream_guard.offline.audit.replay_run import Wanted, check_ids, find_verdicts
-from stream_guard.offline.review.deciding import Section
+from stream_guard.offline.choice import Section, decision_of
 from stream_guard.policies.section import section_sha256
 from stream_guard.policies.store import load_policies
-from stream_guard.records.decision import Decision, about_verdict
+from stream_guard.records.decision import about_verdict
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from stream_guard.kafka.bounds import Bound
+    from stream_guard.offline.choice import Choice
     from stream_guard.policies.policy import Policy
+    from stream_guard.records.decision import Decision
     from stream_guard.settings import Settings
 
-__all__ = ["Choice", "decide", "section_of"]
-
-_DAY_MS = 86_400_000
-
-
-@dataclass(slots=True, frozen=True)
-class Choice:
-    """What a person chose.
-
-    Attributes:
-        kind: ``review``, ``appeal``, ``retraction`` or ``expiry``.
-        decision: ``violates`` or ``safe``; None for the other two kinds.
-        category, action, reason: or None; the action is then the policy's.
-        by, role: the person's pseudonym and role.
-        valid_days: how long the decision counts, or None.
-    """
-
-    kind: Literal["review", "appeal", "retraction", "expiry"]
-    decision: Literal["violates", "safe"] | None
-    by: str
-    role: str
-    category: str | None = None
-    action: str | None = None
-    reason: str | None = None
-    valid_days: int | None = None
+__all__ = ["decide", "make_decision", "section_of"]
 
 
 async def decide(
@@ -56,6 +31,8 @@ async def decide(
     verdict_id: str,
     choice: Choice,
     *,
+    by: str,
+    role: str,
     now_ms: int,
     first: Bound | None = None,
     progress: Callable[[int, int], None],
@@ -66,6 +43,8 @@ async def decide(
         settings: all sections.
         verdict_id: of the verdict, in the verdict topic.
         choice: what the person chose.
+        by: the person's pseudonym.
+        role: the person's role.
         now_ms: when it was decided, Unix time in ms.
         first: where the search begins; None for the start of the topic.
         progress: called with the offsets read and their total.
@@ -81,14 +60,20 @@ async def decide(
         )
     wanted = Wanted(ids=check_ids([verdict_id]), first=first, last=None, policy=None)
     [verdict] = await find_verdicts(settings, wanted, progress)
-    decision = make_decision(settings, verdict, choice, now_ms)
+    decision = make_decision(settings, verdict, choice, by=by, role=role, now_ms=now_ms)
     await ensure_compacted(settings.kafka, settings.kafka.decision_topic, DECISIONS)
     await write_decision(settings.kafka, decision)
     return decision
 
 
 def make_decision(
-    settings: Settings, verdict: dict[str, Any], choice: Choice, now_ms: int
+    settings: Settings,
+    verdict: dict[str, Any],
+    choice: Choice,
+    *,
+    by: str,
+    role: str,
+    now_ms: int,
 ) -> Decision:
     """Return the decision about a verdict. Raises OperatorError as :func:`decide`."""
     policy = _policy_of(settings, verdict["policy"]["id"])
@@ -101,29 +86,15 @@ def make_decision(
             raise OperatorError(
                 f"--category: {policy.id!r} has no category {section!r}; use one of: {codes}"
             )
-    valid_until = None
-    if choice.valid_days is not None:
-        valid_until = now_ms + choice.valid_days * _DAY_MS
-    try:
-        return Decision.model_validate(
-            {
-                "schema_version": "1.0",
-                "id": f"cli-{uuid.uuid4().hex}",
-                "kind": choice.kind,
-                "decided_at": now_ms,
-                "decided_by": {"id": choice.by, "role": choice.role},
-                "about": about_verdict(
-                    verdict, section=section if digest else None, section_sha256=digest
-                ),
-                "outcome": _outcome(choice, policy),
-                "reason": choice.reason,
-                "valid_until": valid_until,
-            }
-        )
-    except ValidationError as error:
-        first = error.errors(include_input=False, include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or choice.kind
-        raise OperatorError(f"{place}: {first['msg']}") from None
+    return decision_of(
+        choice,
+        decision_id=f"cli-{uuid.uuid4().hex}",
+        by=by,
+        role=role,
+        about=about_verdict(verdict, section=section if digest else None, section_sha256=digest),
+        outcome=_outcome(choice, policy),
+        now_ms=now_ms,
+    )
 
 
 def _outcome(choice: Choice, policy: Policy | None) -> dict[str, Any] | None:

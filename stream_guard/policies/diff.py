@@ -12,10 +12,11 @@ from stream_guard.policies.text import split_lines
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from stream_guard.policies.lanes import Quota
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.policies.routing import Routing
 
-__all__ = ["FieldChange", "PolicyChange", "SetDiff", "diff_lines", "diff_policies"]
+__all__ = ["FieldChange", "PolicyChange", "SetDiff", "diff_lines", "diff_policies", "diff_texts"]
 
 
 @dataclass(slots=True, frozen=True)
@@ -73,19 +74,24 @@ def _change(policy_id: str, before: Policy | None, after: Policy | None) -> Poli
     kind: Literal["added", "removed", "changed"] = "changed"
     if before is None or after is None:
         kind = "added" if before is None else "removed"
-    text = difflib.unified_diff(
-        split_lines(before.text) if before else [],
-        split_lines(after.text) if after else [],
-        f"before/{policy_id}/policy.md",
-        f"after/{policy_id}/policy.md",
-        lineterm="",
+    text = diff_texts(
+        before.text if before else "", after.text if after else "", f"{policy_id}/policy.md"
     )
     return PolicyChange(
         policy_id,
         kind,
         (_version(before), _version(after)),
-        tuple(text),
+        text,
         _fields(_metadata(before), _metadata(after)),
+    )
+
+
+def diff_texts(before: str, after: str, name: str) -> tuple[str, ...]:
+    """Return the lines of a unified diff of two texts of a file; none where they are equal."""
+    return tuple(
+        difflib.unified_diff(
+            split_lines(before), split_lines(after), f"before/{name}", f"after/{name}", lineterm=""
+        )
     )
 
 
@@ -157,7 +163,30 @@ def _routes(routing: Routing) -> dict[str, Any]:
     for shadow in routing.shadows:
         text = f"{shadow.percent:g} % by {shadow.key}, beside {shadow.beside or 'all'}"
         found[f"shadows.{shadow.policy}"] = text
+    found |= _lanes(routing)
     return found
+
+
+def _lanes(routing: Routing) -> dict[str, Any]:
+    # The first matching lane takes a post, so the order is a field of its own.
+    found: dict[str, Any] = {"lanes": routing.lanes.names()}
+    for lane in routing.lanes.all:
+        place = f"lanes.{lane.name}"
+        found[f"{place}.when"] = [str(condition) for condition in lane.conditions]
+        found[f"{place}.severity"] = list(lane.severities)
+        found[f"{place}.class"] = "backfill" if lane.backfill else "live"
+        found |= {f"{place}.weight": lane.weight, f"{place}.goal_s": lane.goal_s}
+        limits, quota = lane.limits, lane.quota
+        found[f"{place}.limits"] = [limits.records, limits.bytes, limits.tokens]
+        found[f"{place}.quota"] = None if quota is None else _quota(quota)
+        for name, tenant in lane.tenants.items():
+            own = "no quota" if tenant.quota is None else _quota(tenant.quota)
+            found[f"{place}.tenants.{name}"] = f"weight {tenant.weight:g}, {own}"
+    return found
+
+
+def _quota(quota: Quota) -> str:
+    return f"{quota.tokens_per_s:g} tokens/s, burst {quota.burst_tokens}, past it {quota.past}"
 
 
 def _fields(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[FieldChange, ...]:

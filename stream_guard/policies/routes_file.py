@@ -1,6 +1,6 @@
 """Reads ``routes.yaml`` into a Routing, and reports every error with its line. Pure.
 
-``default`` and ``topics`` are enough for most sets; ``rules``, ``canaries`` and ``shadows`` add to
+``default`` and ``topics`` are enough for most sets; ``rules``, ``canaries``, ``shadows`` and ``lanes`` add to
 them. A route to an unknown policy is rejected.
 """
 
@@ -9,22 +9,12 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Annotated, Final
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StrictBool,
-    StrictFloat,
-    StrictInt,
-    StrictStr,
-    model_validator,
-)
+from pydantic import AfterValidator, BaseModel, Field, StrictStr
 
 from stream_guard.core.english import did_you_mean
-from stream_guard.core.json_pointer import JsonPointer
-from stream_guard.policies.routing import Canary, Condition, RouteRule, Routing, Shadow
+from stream_guard.policies.lanes_file import LANES_MAX, LaneEntry, read_lanes
+from stream_guard.policies.routing import Canary, RouteRule, Routing, Shadow
+from stream_guard.policies.when import STRICT, Topic, When, is_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -35,96 +25,32 @@ __all__ = ["RULES_MAX", "read_routes"]
 
 RULES_MAX: Final = 1_000
 _IDS_MAX: Final = 500
-# What Kafka allows in a topic's name, and what a glob adds to it.
-_TOPIC: Final = re.compile(r"[A-Za-z0-9._*?\[\]!-]{1,249}")
-_STRICT: Final = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-def _is_topic(name: str) -> str:
-    if _TOPIC.fullmatch(name) is None:
-        message = (
-            "not a topic's name or glob: Latin letters, digits, '.', '_', '-', '*', '?' and [..]"
-        )
-        raise ValueError(message)
-    return name
-
-
-def _is_pointer(pointer: str) -> str:
-    if not pointer:
-        raise ValueError(
-            "an empty JSON pointer is the whole post; write for example /author/country"
-        )
-    return JsonPointer(pointer).text
 
 
 def _is_key(key: str) -> str:
     if key in {"author", "id", "tenant", "language"} or re.fullmatch(r"header:.+", key):
         return key
     if key.startswith("/"):
-        return _is_pointer(key)
+        return is_pointer(key)
     message = "must be author, id, tenant, language, header:NAME or a JSON pointer such as /thread"
     raise ValueError(message)
 
 
-def _listed(value: object) -> object:
-    return value if isinstance(value, list) else [value]
-
-
 _Slug = StrictStr
 _Slugs = Annotated[list[_Slug], Field(min_length=1, max_length=_IDS_MAX)]
-_Topic = Annotated[StrictStr, AfterValidator(_is_topic)]
-_Pointer = Annotated[StrictStr, AfterValidator(_is_pointer)]
-_Texts = Annotated[
-    list[Annotated[StrictStr, Field(min_length=1)]], BeforeValidator(_listed), Field(min_length=1)
-]
-_Topics = Annotated[list[_Topic], BeforeValidator(_listed), Field(min_length=1)]
-_Scalar = StrictStr | StrictBool | StrictInt | StrictFloat | None
-_Scalars = Annotated[list[_Scalar], BeforeValidator(_listed), Field(min_length=1)]
-_Percent = Annotated[float, Field(ge=0, le=100, strict=False)]
-
-
-class _When(BaseModel):
-    """Conditions that must all hold; of a list, one value must match."""
-
-    model_config = _STRICT
-
-    topic: _Topics | None = None
-    header: dict[StrictStr, _Texts] = Field(default_factory=dict)
-    field: dict[_Pointer, _Scalars] = Field(default_factory=dict)
-    language: _Texts | None = None
-    tenant: _Texts | None = None
-
-    @model_validator(mode="after")
-    def _some(self) -> _When:
-        if not self.model_fields_set or not any(self.conditions()):
-            message = "has no condition; use default for every post"
-            raise ValueError(message)
-        return self
-
-    def conditions(self) -> Iterator[Condition]:
-        """Yield the conditions, cheapest first."""
-        if self.topic:
-            yield Condition("topic", tuple(self.topic))
-        if self.language:
-            yield Condition("language", tuple(self.language))
-        if self.tenant:
-            yield Condition("tenant", tuple(self.tenant))
-        for name, texts in self.header.items():
-            yield Condition("header", tuple(texts), name)
-        for pointer, scalars in self.field.items():
-            yield Condition("field", tuple(scalars), pointer)
+_Percent = Annotated[float, Field(ge=0, le=100)]
 
 
 class _Rule(BaseModel):
-    model_config = _STRICT
+    model_config = STRICT
 
     name: Annotated[StrictStr, Field(min_length=1, max_length=100)]
-    when: _When
+    when: When
     policies: _Slugs
 
 
 class _Canary(BaseModel):
-    model_config = _STRICT
+    model_config = STRICT
 
     policy: _Slug
     candidate: _Slug
@@ -133,7 +59,7 @@ class _Canary(BaseModel):
 
 
 class _Shadow(BaseModel):
-    model_config = _STRICT
+    model_config = STRICT
 
     policy: _Slug
     percent: _Percent = 100.0
@@ -144,13 +70,14 @@ class _Shadow(BaseModel):
 class _Routes(BaseModel):
     """``routes.yaml``."""
 
-    model_config = _STRICT
+    model_config = STRICT
 
     default: _Slugs | None = None
-    topics: dict[_Topic, _Slugs] = Field(default_factory=dict)
+    topics: dict[Topic, _Slugs] = Field(default_factory=dict)
     rules: Annotated[list[_Rule], Field(max_length=RULES_MAX)] = Field(default_factory=list)
     canaries: list[_Canary] = Field(default_factory=list)
     shadows: list[_Shadow] = Field(default_factory=list)
+    lanes: Annotated[list[LaneEntry], Field(max_length=LANES_MAX)] = Field(default_factory=list)
 
     def named(self) -> Iterator[tuple[tuple[str | int, ...], str]]:
         """Yield every policy id with its path in the file."""
@@ -176,8 +103,8 @@ def read_routes(document: Document, known: Collection[str]) -> Routing:
         known: ids of all policies.
 
     Raises:
-        PolicyError: a key or value is invalid, a policy does not exist or is a duplicate, or there are
-            rules without a default.
+        PolicyError: a key or value is invalid, a policy does not exist or is a duplicate, there are rules without
+            a default, or a lane can never take a post.
     """
     routes = document.check(_Routes)
     for path, slug in routes.named():
@@ -203,6 +130,7 @@ def read_routes(document: Document, known: Collection[str]) -> Routing:
         tuple(routes.default or ()),
         tuple(Canary(c.percent, c.key, c.policy, c.candidate) for c in routes.canaries),
         tuple(Shadow(s.percent, s.key, s.policy, s.beside) for s in routes.shadows),
+        read_lanes(document, routes.lanes),
     )
 
 

@@ -10,7 +10,7 @@ from stream_guard.policies.text import read_sections, split_lines
 if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy
 
-__all__ = ["section_sha256"]
+__all__ = ["section_sha256", "section_text"]
 
 
 def section_sha256(policy: Policy, code: str | None) -> str | None:
@@ -29,12 +29,15 @@ def section_sha256(policy: Policy, code: str | None) -> str | None:
         if category is None:
             return None
         stance = f"{code} {'violates' if category.violates else 'safe'}"
-        text = _section(policy, code)
+        text = section_text(policy, code)
     return hashlib.sha256(f"{stance}\0{text}".encode()).hexdigest()
 
 
-def _section(policy: Policy, code: str) -> str:
-    """Return the lines from the heading above a category's first mention up to the next heading of its level."""
+def section_text(policy: Policy, code: str) -> str:
+    """Return the part of a policy's text that gives a category its meaning; all of it where none names the category.
+
+    These are the lines from the heading above a category's first mention up to the next heading of its level.
+    """
     lines = [
         found.line
         for found in policy.taxonomy.found

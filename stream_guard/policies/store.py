@@ -43,6 +43,7 @@ __all__ = [
     "read_policy_folder",
     "refuse_errors",
     "replace_policy",
+    "with_banks",
 ]
 
 POLICIES_MAX: Final = 500
@@ -280,8 +281,11 @@ def read_policy_folder(
 
 
 def _read_rules(folder: Path, root: Path) -> dict[str, bytes]:
-    """Return the bytes of ``rules.yaml`` and of the existing files that it names, by name."""
-    content = read_policy_file(folder / RULES_FILE, root, RULES_BYTES_MAX)
+    return with_banks(folder, root, read_policy_file(folder / RULES_FILE, root, RULES_BYTES_MAX))
+
+
+def with_banks(folder: Path, root: Path, content: bytes | None) -> dict[str, bytes]:
+    """Return the bytes of a ``rules.yaml`` and of the existing files that it names, by name; raises PolicyError."""
     if content is None:
         return {}
     found = {RULES_FILE: content}

@@ -18,21 +18,21 @@ from stream_guard.core.version import package_version
 from stream_guard.judging.archive.archive import Keeper
 from stream_guard.judging.assembly import make_cascade, make_lasting_judge
 from stream_guard.kafka.archive import make_archive
-from stream_guard.kafka.publisher import KafkaPublisher
+from stream_guard.kafka.input_topics import wait_for_topics
 from stream_guard.kafka.registry.assembly import make_source
 from stream_guard.kafka.registry.output import open_output
-from stream_guard.kafka.source import check_topics
-from stream_guard.kafka.transactions import KafkaTransactor, check_permissions
+from stream_guard.kafka.transactions import check_permissions
 from stream_guard.service.breaker import make_gate
 from stream_guard.service.decisions import Decisions
+from stream_guard.service.delivery import make_delivery
+from stream_guard.service.escalations import EscalationParts
 from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
 from stream_guard.service.health.watchdog import LoopWatchdog
 from stream_guard.service.http import ProbeServer
 from stream_guard.service.policies import check_routes, make_reloader, read_policies, versions
-from stream_guard.stream.delivery import AtLeastOnce, ExactlyOnce
-from stream_guard.stream.exactly_once import TransactionalPublisher
+from stream_guard.service.starting import Start, StoppedError
 from stream_guard.stream.pipeline import Pipeline
 from stream_guard.stream.poll_loop import POLL_TIMEOUT_MS, PollLoop
 from stream_guard.stream.tracing.record_tracer import Tracing
@@ -92,6 +92,7 @@ class App:
         self.probes = ProbeServer(settings.http, self.health, self.metrics.registry)
         self.gate = make_gate(settings, self.judge, clock, self.metrics, self.health)
         self._decisions = Decisions(settings, self.gate, self.health, self.metrics, self.tracing)
+        self._escalations = EscalationParts(settings, self.health, self.metrics)
         self._stop = asyncio.Event()
         self._keeper: Keeper | None = None
 
@@ -115,19 +116,19 @@ class App:
                 self._poll_loop.hold()
 
     async def run(self) -> None:
-        """Run until :meth:`stop`, SIGTERM or SIGINT, then drain.
+        """Run until :meth:`stop`, SIGTERM or SIGINT, then drain; a start that waits ends at once.
 
         Raises:
             StreamGuardError: a part failed; uncommitted records are read again after a restart.
         """
         try:
-            with self.tracing.run():
+            with self.tracing.run(), self._signals(), contextlib.suppress(StoppedError):
                 await self._run()
         finally:
             await asyncio.to_thread(self.tracing.close, self.settings.delivery.stop_timeout_s)
 
     async def _run(self) -> None:
-        settings = self.settings
+        settings, starting = self.settings, Start(self._stop)
         policies = read_policies(settings)
         if settings.telemetry.otlp_endpoint is not None:
             self._begin_traces()
@@ -141,16 +142,20 @@ class App:
             group=settings.kafka.group_id,
             bootstrap_servers=settings.kafka.bootstrap_servers,
         )
-        topics = await check_topics(settings.kafka)
-        await check_permissions(settings, topics)
+        patience_s = settings.delivery.publish_timeout_s
+        topics = await starting.step(
+            wait_for_topics(settings.kafka, patience_s, settings.side_topics)
+        )
+        await starting.step(check_permissions(settings, topics))
         # A topic that the pattern catches waits for its route; it must not stop the others.
         check_routes(policies, settings.kafka.topics, settings)
         source, parser = make_source(
             settings, self.metrics, partial(self.health.details.__setitem__, "registry")
         )
-        delivery = self._make_delivery(source)
+        source = self._escalations.before(source)
+        delivery = make_delivery(settings, source, self.metrics)
         pipeline, poll_loop = self._make_stream(policies, source, delivery, parser)
-        pipeline.build.avro = await open_output(settings)
+        pipeline.build.avro = await starting.step(open_output(settings))
         self._decisions.write_like(pipeline.build)
         self._poll_loop = poll_loop
         self.health.turns = lambda: poll_loop.turns
@@ -164,18 +169,17 @@ class App:
                 clock=self._clock,
                 watchdog=watchdog,
             )
-            with self._signals():
-                try:
-                    await self._listen()
-                    await delivery.publisher.start()
-                    tune_garbage_collector()  # a million decisions would be walked again and again
-                    await self._decisions.load()
-                    await source.start(poll_loop)
-                    self.health.joined = True
-                    await self._serve(poll_loop, delivery, reloader, monitor, pipeline.dead_letters)
-                finally:
-                    self.health.stopping = True
-                    await self._close(source, delivery)
+            try:
+                await self._listen()
+                await starting.step(delivery.publisher.start())
+                tune_garbage_collector()  # a million decisions would be walked again and again
+                await starting.step(self._decisions.load())
+                await starting.step(source.start(poll_loop))
+                self.health.joined = True
+                await self._serve(poll_loop, delivery, reloader, monitor, pipeline.dead_letters)
+            finally:
+                self.health.stopping = True
+                await self._close(source, delivery)
 
     def _make_stream(
         self,
@@ -195,6 +199,8 @@ class App:
             metrics=self.metrics,
             tracing=self.tracing,
             decisions=decisions.lane,
+            escalations=self._escalations.escalations,
+            inputs=self._escalations.inputs,
         )
         poll_loop = PollLoop(
             source,
@@ -215,21 +221,6 @@ class App:
                 endpoint=self.settings.telemetry.otlp_endpoint,
                 remedy="spans carry the text of posts and of the model (telemetry.trace_content); see who reads them",
             )
-
-    def _make_delivery(self, source: Source) -> Delivery:
-        """Return the delivery mode that the settings name."""
-        kafka, delivery = self.settings.kafka, self.settings.delivery
-        if delivery.mode == "at_least_once":
-            publisher = KafkaPublisher(kafka, delivery, self.metrics)
-            return AtLeastOnce(source, publisher, delivery, self.metrics)
-        transactions = TransactionalPublisher(
-            KafkaTransactor(kafka, delivery),
-            delivery,
-            self.metrics,
-            # The second heartbeat from now at the latest says whether the partition is ours.
-            fenced_pause_s=2 * kafka.heartbeat_interval_ms / 1_000,
-        )
-        return ExactlyOnce(source, transactions)
 
     async def _listen(self) -> None:
         http = self.settings.http
@@ -260,7 +251,7 @@ class App:
             await self._start_judge(reloader.live)
             self._report_ready()
             poll_loop.release()
-            begin("judge", self.gate.wait_failed())
+            begin("judge", self._decisions.judge.wait_failed())
             begin("pressure", self._feel_pressure(poll_loop))
             if self.settings.policies.reload:
                 begin("policies", reloader.run())
@@ -272,6 +263,7 @@ class App:
                 begin("monitor", monitor.run())
                 begin("engine", bring_up())
                 begin("decisions", self._decisions.watch())
+                begin("escalations", self._escalations.watch())
                 limit = await self._stop_or_limit(dead_letters)
                 self.health.stopping = True
                 await self._drain(poll_loop, tasks["poll loop"])
@@ -349,7 +341,7 @@ class App:
 
         async def prepare(edited: PolicySet) -> None:
             assigned = {partition.topic for partition in poll_loop.assigned}
-            judged = sorted(filter(pipeline.has_route, topics | assigned))
+            judged = sorted(filter(pipeline.routes.has_route, topics | assigned))
             check_routes(edited, judged, settings)  # an edit takes no topic's route away
             await self.gate.prepare(edited)
             if self._keeper is not None:
@@ -377,6 +369,7 @@ class App:
     async def _close(self, source: Source, delivery: Delivery) -> None:
         await source.stop()
         await self._decisions.close()
+        await self._escalations.close()
         await delivery.publisher.stop()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.settings.delivery.stop_timeout_s):

@@ -10,7 +10,7 @@ from stream_guard.core.clock import SystemClock
 from stream_guard.judging.human.judge import HumanFirst
 from stream_guard.judging.human.table import DecisionTable
 from stream_guard.kafka.decision_feed import DecisionFeed
-from stream_guard.stream.decision_lane import DecisionLane
+from stream_guard.stream.decision_lane import DecisionLane, DecisionReader
 from stream_guard.stream.exactly_once import TransactionalPublisher
 from stream_guard.stream.person_wins import LateAnswers, PersonWins
 
@@ -55,14 +55,15 @@ class Decisions:
         if not settings.decisions.enabled:
             return
         clock = SystemClock()
-        self._table = table = DecisionTable(settings.decisions.memory_bytes_max)
+        reader = DecisionReader(settings)
+        self._table = table = DecisionTable(settings.decisions.memory_bytes_max, reader.read_later)
         self.judge = HumanFirst(gate, table, clock=clock, metrics=metrics)
         self.lane = DecisionLane(settings, table, metrics)
         self._late = LateAnswers(table, settings.kafka, tracing, clock)
         show = partial(health.details.__setitem__, "decisions")
         self._feed = DecisionFeed(
             settings,
-            self.lane.reader,
+            reader,
             table,
             metrics,
             show=show,

@@ -14,6 +14,7 @@ import os
 import re
 import tomllib
 from pathlib import Path  # noqa: TC003 - part of a public signature
+from typing import NamedTuple
 
 from pydantic import ValidationError, model_validator
 from pydantic_settings import (
@@ -25,6 +26,7 @@ from pydantic_settings.exceptions import SettingsError as PydanticSettingsError
 
 from stream_guard.core.errors import SettingsError
 from stream_guard.settings.actions import ActionLimit, ActionsSettings
+from stream_guard.settings.console import ConsoleSettings, OidcSettings
 from stream_guard.settings.decisions import DecisionsSettings
 from stream_guard.settings.faults import (
     ConfigFile,
@@ -35,6 +37,7 @@ from stream_guard.settings.faults import (
 )
 from stream_guard.settings.judging import CascadeSettings, EngineSettings, RungSettings
 from stream_guard.settings.kafka import KafkaSettings, SecuritySettings
+from stream_guard.settings.lanes import LanesSettings
 from stream_guard.settings.output import OutputSettings
 from stream_guard.settings.posts import REGISTRY_FORMATS, PoliciesSettings, PostSettings
 from stream_guard.settings.registry import RegistrySettings
@@ -55,12 +58,15 @@ __all__ = [
     "ActionsSettings",
     "BatchingSettings",
     "CascadeSettings",
+    "ConsoleSettings",
     "DeadLetterSettings",
     "DecisionsSettings",
     "DeliverySettings",
     "EngineSettings",
     "HttpSettings",
     "KafkaSettings",
+    "LanesSettings",
+    "OidcSettings",
     "OutputSettings",
     "PoliciesSettings",
     "PostSettings",
@@ -69,12 +75,30 @@ __all__ = [
     "RungSettings",
     "SecuritySettings",
     "Settings",
+    "SideTopics",
     "StudioSettings",
     "TelemetrySettings",
     "ThreadSettings",
     "env_name",
     "load_settings",
 ]
+
+
+class SideTopics(NamedTuple):
+    """Topics of Stream Guard's own that another section than ``kafka`` names: they must exist.
+
+    Attributes:
+        read: besides the topics of posts.
+        written: besides the topics of verdicts and what goes with them.
+    """
+
+    read: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Each topic once."""
+        return tuple(dict.fromkeys((*self.read, *self.written)))
 
 
 class Settings(BaseSettings):
@@ -97,6 +121,7 @@ class Settings(BaseSettings):
     cascade: CascadeSettings = CascadeSettings()
     actions: ActionsSettings = ActionsSettings()
     batching: BatchingSettings = BatchingSettings()
+    lanes: LanesSettings = LanesSettings()
     delivery: DeliverySettings = DeliverySettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     decisions: DecisionsSettings = DecisionsSettings()
@@ -104,6 +129,7 @@ class Settings(BaseSettings):
     telemetry: TelemetrySettings = TelemetrySettings()
     http: HttpSettings = HttpSettings()
     studio: StudioSettings = StudioSettings()
+    console: ConsoleSettings = ConsoleSettings()
 
     @property
     def stall_s(self) -> float:
@@ -112,6 +138,26 @@ class Settings(BaseSettings):
         if delivery.stall_timeout_s is not None:
             return delivery.stall_timeout_s
         return self.engine.hang_s + delivery.publish_timeout_s + 60
+
+    @property
+    def deployment(self) -> str:
+        """``cascade.deployment``, or its default."""
+        return self.cascade.deployment or self.kafka.group_id
+
+    @property
+    def side_topics(self) -> SideTopics:
+        """The topics that are read or written besides those of ``kafka``: of escalations."""
+        cascade = self.cascade
+        late = cascade.escalation_topic if cascade.escalation_deadline_s is not None else None
+        return SideTopics(
+            read=tuple(one for one in (cascade.escalated_topic, late) if one is not None),
+            written=() if cascade.escalation_topic is None else (cascade.escalation_topic,),
+        )
+
+    @property
+    def delay_s(self) -> float:
+        """``lanes.delay_s_max``, or less: a post that waits on purpose must not look like a stall."""
+        return min(self.lanes.delay_s_max, self.stall_s / 2, self.delivery.record_age_s_max / 2)
 
     @classmethod
     def settings_customise_sources(
@@ -146,7 +192,21 @@ class Settings(BaseSettings):
                 "delivery.stall_timeout_s must exceed engine.hang_timeout_s and delivery.publish_timeout_s, "
                 "so that these two can name the part that stopped"
             )
+        self._check_side_topics()
         return self
+
+    def _check_side_topics(self) -> None:
+        kafka, cascade = self.kafka, self.cascade
+        for name in ("escalation_topic", "escalated_topic"):
+            topic = getattr(cascade, name)
+            if topic is not None and topic in (*kafka.topics, *kafka.own_topics):
+                raise ValueError(
+                    f"cascade.{name}: {topic!r} is also a topic of section kafka; escalations need a topic of their own"
+                )
+        if cascade.escalation_group == kafka.group_id:
+            raise ValueError(
+                "cascade.escalation_group must be the group of the other deployment, not kafka.group_id of this one"
+            )
 
     def _check_avro(self) -> None:
         if self.registry.url is None:

@@ -30,6 +30,8 @@ __all__ = [
 ]
 
 _EXAMPLES: Final[dict[str, str]] = {
+    "console.oidc.roles": '{"trust-leads": "lead"}',
+    "console.review_exposure_max": '{"*": {"*": 200}}',
     "kafka.topics": '["posts"]',
     "kafka.dead_letter_headers": '["connect"]',
     "kafka.security": '{"protocol": "SASL_SSL", "sasl_mechanism": "PLAIN", "username": "u", "password": "p"}',

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from stream_guard.core.decoding import SAMPLES_MAX, TEMPERATURE_MAX, decoding_fault
-from stream_guard.core.vocabulary import Severity, Tier
+from stream_guard.core.vocabulary import HOPS_MAX, Severity, Tier
 from stream_guard.settings.section import Section
 
 _MODELS: Final = {"demo": Path(__file__).parents[1] / "cli" / "demo" / "model"}
@@ -65,6 +65,16 @@ class EngineSettings(Section):
     attempts_max: int = Field(2, ge=1, le=5)
     """Attempts under the grammar to get an answer that can be parsed; each has half the reasoning budget of the last.
     """
+    speculation: Literal["off", "ngram", "ngram_gpu"] = "off"
+    """Whether vLLM proposes tokens ahead and checks several in one step. ``ngram``: what followed the same tokens in
+    the prompt or the answer; vLLM then has no asynchronous scheduling. ``ngram_gpu``: the same, proposed on the GPU,
+    with asynchronous scheduling. The verdicts are the same; whether it is faster depends on model and card."""
+    speculation_tokens: int = Field(4, ge=1, le=32)
+    """Most tokens proposed for a post in one step."""
+    warm_steps: bool | None = None
+    """Whether a step of every length up to ``max_num_batched_tokens`` is run at the start, so that nothing is compiled
+    while posts are judged. By default on a GPU alone. The first start takes minutes longer; later ones find the kernels
+    in ``TRITON_CACHE_DIR``."""
     window_overlap_tokens: int = Field(128, ge=0, le=4_096)
     """A post that is longer than the model's context is judged in windows. Neighbours share about this many tokens."""
     request_timeout_s: float = Field(60, gt=0)
@@ -106,6 +116,11 @@ class EngineSettings(Section):
         if self.rebuild_backoff_s_max < self.rebuild_backoff_s_min:
             raise ValueError("rebuild_backoff_s_max must not be below rebuild_backoff_s_min")
         return self
+
+    @property
+    def requests_max(self) -> int:
+        """``in_flight_requests_max``, or its default."""
+        return self.in_flight_requests_max or 2 * self.max_num_seqs
 
     @property
     def hang_s(self) -> float:
@@ -181,6 +196,35 @@ class CascadeSettings(Section):
     """How long age and lag must stay below that share, in s, for each step down."""
     pressure_interval_s: float = Field(1, gt=0)
     """How often the pressure is measured, in s."""
+    deployment: str | None = Field(None, min_length=1, max_length=249)
+    """The name of this deployment in escalations; the default is ``kafka.group_id``. Each deployment needs its own."""
+    escalation_topic: str | None = Field(None, min_length=1, max_length=249)
+    """The topic for posts that another deployment, with a larger model, judges again. It holds the text of posts: limit
+    who may read it, and for how long it is kept. Unset: none are."""
+    escalation: Literal["provisional", "withhold"] = "provisional"
+    """What is published of a post that goes to ``escalation_topic``. ``provisional``: the verdict so far, marked as
+    provisional, until the other deployment's verdict supersedes it. ``withhold``: nothing until then."""
+    escalation_why: tuple[Literal["uncertain", "severe"], ...] = Field(
+        ("uncertain", "severe"), min_length=1
+    )
+    """Which of the model's answers go to ``escalation_topic``, once the ladder has ended. ``uncertain``: the confidence
+    is in ``uncertain_band``, nothing was decided, or the reasoning was cut. ``severe``: a violation that ``severe``
+    names."""
+    escalation_group: str | None = Field(None, min_length=1)
+    """The consumer group of the deployment that reads ``escalation_topic``. With it, this deployment shows how far
+    behind that one is. It needs Describe on the group."""
+    escalation_deadline_s: float | None = Field(None, gt=0)
+    """With ``withhold``: how long the other deployment has, in s. After it the verdict so far is published as
+    provisional, and counts until the other verdict supersedes it. Unset: no limit."""
+    escalation_hops_max: int = Field(2, ge=1, le=HOPS_MAX)
+    """Most deployments that judge a post before its last one. At the limit the verdict so far is final."""
+    escalated_topic: str | None = Field(None, min_length=1, max_length=249)
+    """The ``escalation_topic`` of another deployment, which this one reads as the larger model. ``kafka.topics`` may
+    then be empty."""
+    escalated_policy: Literal["own", "same"] = "own"
+    """If an escalated post was judged by another version of its policy than this deployment has. ``own``: it is judged
+    by this deployment's version, which the verdict names. ``same``: it is not judged again, and the verdict so far is
+    final."""
 
     @model_validator(mode="after")
     def _consistent(self) -> CascadeSettings:
@@ -196,6 +240,7 @@ class CascadeSettings(Section):
             raise ValueError("ladder: a higher rung needs at least the budget of the one below")
         if self.uncertain_band[0] > self.uncertain_band[1]:
             raise ValueError("uncertain_band: write the lower end first")
+        self._check_escalation()
         for unit in ("age_s", "lag_records"):
             levels = ("effort", "severe_only", "undetermined")
             names = [f"pressure_{level}_{unit}_max" for level in levels]
@@ -204,3 +249,22 @@ class CascadeSettings(Section):
                 if low >= high:
                     raise ValueError(f"{higher} must be above {lower}")
         return self
+
+    def _check_escalation(self) -> None:
+        if self.escalation_topic is None:
+            for name in ("escalation_group", "escalation_deadline_s"):
+                if getattr(self, name) is not None:
+                    raise ValueError(f"{name} needs escalation_topic; set it")
+        elif self.escalation_topic == self.escalated_topic:
+            raise ValueError(
+                "escalation_topic must not be escalated_topic, or posts go round; use two topics"
+            )
+        if self.escalation_deadline_s is not None:
+            if self.escalation != "withhold":
+                raise ValueError(
+                    'escalation_deadline_s needs escalation = "withhold": a provisional verdict is published at once'
+                )
+            if self.escalation_group is None:
+                raise ValueError(
+                    "escalation_deadline_s needs escalation_group, whose positions say which posts it judged in time"
+                )

@@ -100,8 +100,9 @@ class KafkaSettings(Section):
     """The topic for verdicts that people should review, such as ``stream-guard.review``; see ``review``. Unset: not
     published."""
     audit_topic: str | None = Field(None, min_length=1)
-    """The topic for the audit trail of ``review serve``, such as ``stream-guard.review-audit``: who asked for what. The
-    server then answers no request before its entry is written. Unset: the trail is in the server's database alone."""
+    """The topic for the audit trail of ``review serve``, ``review show`` and ``review decide``, such as
+    ``stream-guard.review-audit``: who asked for what. No request is then answered before its entry is written. Unset:
+    the trail is in the database alone."""
     archive_topic: str = Field("stream-guard.policies", min_length=1)
     """The topic for versions of policies, with ``policies.archive = "topic"``; compacted, and created if missing."""
     decision_topic: str = Field("stream-guard.decisions", min_length=1)

@@ -16,6 +16,9 @@ class BatchingSettings(Section):
     """Most posts of one policy in a micro-batch."""
     age_max_ms: int = Field(20, ge=0)
     """Longest wait of a post for a fuller micro-batch."""
+    prefix_wait_factor: float = Field(250, ge=0)
+    """If the policies do not all fit into the engine's prefix cache: how long posts under a cached policy may go before
+    a post that came first, in multiples of ``age_max_ms``. 0: first come, first served."""
     poll_records_max: int = Field(500, ge=1)
     """Most records of one poll."""
     in_flight_records_max: int = Field(10_000, ge=1)
@@ -29,6 +32,11 @@ class BatchingSettings(Section):
     partition_span_max: int = Field(20_000, ge=1)
     """Most finished records of a partition that may wait for its oldest unfinished record."""
 
+    @property
+    def prefix_wait_s(self) -> float:
+        """The same as ``prefix_wait_factor``, in s."""
+        return self.prefix_wait_factor * self.age_max_ms / 1_000
+
 
 class DeliverySettings(Section):
     """Delivery guarantees, commits and timeouts."""
@@ -41,7 +49,8 @@ class DeliverySettings(Section):
     commit_timeout_s: float = Field(10, gt=0)
     """Timeout of one commit."""
     publish_timeout_s: float = Field(120, gt=0)
-    """Timeout of publishing, in s; after it the service stops without committing the records."""
+    """Timeout of publishing, in s; after it the service stops without committing the records. A start waits as long for
+    brokers that do not answer."""
     drain_timeout_s: float = Field(25, gt=0)
     """How long a stop or rebalance waits for records in flight; keep it below the pod's grace period."""
     stop_timeout_s: float = Field(5, gt=0)

@@ -62,6 +62,15 @@ class Admission:
             return 0
         return max(0, min(limits.poll_records_max, limits.in_flight_records_max - self.records))
 
+    def is_crowded(self) -> bool:
+        """Return whether half of a limit is used up."""
+        limits = self._settings
+        return (
+            2 * self.records >= limits.in_flight_records_max
+            or 2 * self.bytes >= limits.in_flight_bytes_max
+            or 2 * self.tokens >= limits.in_flight_tokens_max
+        )
+
     def room_bytes(self) -> int:
         """Return how many bytes the next poll may take, at least one."""
         return max(1, self._settings.in_flight_bytes_max - self.bytes)

@@ -30,9 +30,11 @@ class Delivery(Protocol):
 
     Attributes:
         commits: successful commits by :meth:`commit`.
+        in_order: whether a record's outputs wait for those of all records ahead of it in its partition.
     """
 
     commits: int
+    in_order: bool
 
     @property
     def publisher(self) -> Publisher:
@@ -79,6 +81,8 @@ class AtLeastOnce:
         delivery: the interval of commits.
         metrics: where commits are counted.
     """
+
+    in_order = False
 
     def __init__(
         self, source: Source, publisher: Publisher, delivery: DeliverySettings, metrics: Metrics
@@ -150,6 +154,8 @@ class ExactlyOnce:
     Args:
         source, transactions: the parts.
     """
+
+    in_order = True
 
     def __init__(self, source: Source, transactions: Transactions) -> None:
         self.commits = 0

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Record
     from stream_guard.core.vocabulary import Mode
     from stream_guard.judging.contract import Judgement, JudgeRequest
+    from stream_guard.records.escalation import Escalation
     from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.stream.tracing.record_trace import RecordTrace
     from stream_guard.telemetry.trace_context import Span
@@ -32,6 +33,9 @@ REVIEW: Final = "review"
 EVENT: Final = "event"
 """The label of an output that is neither verdict nor dead letter: what a decision or a deletion makes."""
 
+ESCALATION: Final = "escalation/"
+"""How the label of an escalation begins; policy and reason follow, with a slash between."""
+
 
 class InFlightRecord:
     """One record that was read and is not finished.
@@ -47,11 +51,13 @@ class InFlightRecord:
         abandoned: whether it was given up; then it never finishes in this epoch.
         modes: by policy id, how the policy judges it; None where all are live.
         requests: its requests to the judge.
+        escalation: what another deployment said of the post; None for a record that is the post's own.
     """
 
     __slots__ = (
         "abandoned",
         "consumed_ns",
+        "escalation",
         "modes",
         "offsets",
         "owed",
@@ -75,6 +81,7 @@ class InFlightRecord:
         self.abandoned = False
         self.modes: dict[str, Mode] | None = None
         self.requests: list[PostRequest] = []
+        self.escalation: Escalation | None = None
 
 
 class Outgoing:
@@ -84,10 +91,13 @@ class Outgoing:
         topic, key, value, headers: what is produced.
         origin: the record that owes it.
         label: (policy, decision, tier, mode) of a verdict; the reason of a dead letter; :data:`REVIEW` for a
-            review item; :data:`EVENT` for an event; None for a chain of thought.
+            review item; :data:`EVENT` for an event; :data:`ESCALATION` and more for an escalation; None for a chain of
+            thought.
         built_ns: when it was built, Unix time in ns.
         span: the span of its sending, where the record is traced.
-        beside: the verdict that a chain of thought or a review item goes with; None for every other output.
+        beside: the verdict that a chain of thought, a review item or an escalation goes with; None for every other
+            output.
+        escalation: the escalation of a verdict that is provisional.
         dropped: whether it is acknowledged without being written, because its verdict was replaced.
         decisions_version: of the table of decisions when somebody last looked for one about this; 0 for never.
         smaller: returns a smaller key, value and headers for those given; None where there is no smaller form.
@@ -98,6 +108,7 @@ class Outgoing:
         "built_ns",
         "decisions_version",
         "dropped",
+        "escalation",
         "headers",
         "key",
         "label",
@@ -129,6 +140,7 @@ class Outgoing:
         self.span = span
         self.smaller: Smaller | None = None
         self.beside: Outgoing | None = None
+        self.escalation: Outgoing | None = None
         self.dropped = False
         self.decisions_version = 0
 

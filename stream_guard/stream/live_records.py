@@ -28,6 +28,29 @@ class LiveRecords(dict["Partition", "dict[int, InFlightRecord]"]):
         in_flight = self._first(partition)
         return None if in_flight is None else in_flight.trace.traceparent[3:35]
 
+    def is_patient(self, partition: Partition) -> bool:
+        """Return whether a partition's oldest unfinished record waits for all live posts, by any of its lanes."""
+        in_flight = self._first(partition)
+        requests = [] if in_flight is None else in_flight.requests
+        return any(one.lane is not None and one.lane.backfill for one in requests)
+
+    def delayed(self, partitions: Iterable[Partition], *, behind: bool) -> list[InFlightRecord]:
+        """Return the records of these partitions that a tenant's quota holds back now.
+
+        Args:
+            partitions: which.
+            behind: whether those behind them in their partition are wanted as well.
+        """
+        found: list[InFlightRecord] = []
+        for partition in partitions:
+            waits = False
+            for in_flight in self.get(partition, {}).values():
+                own = any(request.delayed for request in in_flight.requests)
+                waits = own or (waits and behind)
+                if waits:
+                    found.append(in_flight)
+        return found
+
     def oldest_written_ns(self, partition: Partition) -> int | None:
         """Return when a partition's oldest unfinished record was written, Unix time in ns: by its own timestamp."""
         in_flight = self._first(partition)

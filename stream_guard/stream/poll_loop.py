@@ -33,6 +33,8 @@ _log = structlog.get_logger(__name__)
 POLL_TIMEOUT_MS: Final = 500
 # While full, how often an empty poll tells the group that we are alive; far below max_poll_interval_ms.
 _KEEP_ALIVE_S: Final = 5.0
+_LOOK_S: Final = 0.1
+"""How often a drain looks for posts that a quota holds back."""
 
 
 class PollLoop:
@@ -87,11 +89,14 @@ class PollLoop:
         return (*self._offsets, *self._rewinding, *self._rewound)
 
     def lag_records(self) -> int | None:
-        """Return how many records of our partitions are still to be read; None where no end is known."""
+        """Return how many records of our partitions are still to be read; None where no end is known.
+
+        A backlog that waits for all others is none that presses: topics of the class ``backfill`` do not count.
+        """
         ends = self._source.ends()
         behind = [
             end - offsets.next_offset
-            for offsets in self._judged()
+            for offsets in self._lagging()
             if (end := ends.get(offsets.partition)) is not None and offsets.next_offset is not None
         ]
         return max(0, sum(behind)) if behind else None
@@ -99,12 +104,18 @@ class PollLoop:
     def topics_without_route(self) -> list[str]:
         """Return the assigned topics that no policy judges, which ``kafka.topic_pattern`` may catch."""
         topics = {partition.topic for partition in self._offsets}
-        return sorted(topic for topic in topics if not self._pipeline.has_route(topic))
+        return sorted(topic for topic in topics if not self._pipeline.routes.has_route(topic))
 
     def _judged(self) -> list[PartitionOffsets]:
         """Return the partitions whose topic has a route; the others are left alone, and no position of theirs moves."""
-        has_route = self._pipeline.has_route
+        has_route = self._pipeline.routes.has_route
         return [one for one in self._offsets.values() if has_route(one.partition.topic)]
+
+    def _lagging(self) -> list[PartitionOffsets]:
+        """Return the judged partitions whose unread records are a lag."""
+        has_lag, waits = self._pipeline.routes.has_lag, self._pipeline.lanes.only_backfill
+        topics = ((one, one.partition.topic) for one in self._judged())
+        return [one for one, topic in topics if has_lag(topic) and not waits(topic)]
 
     def hold(self) -> None:
         """Keep the membership, and take no records, until :meth:`release`: the engine is not ready."""
@@ -125,14 +136,15 @@ class PollLoop:
                 age_s = max(0.0, (now_ns - read_ns) / 1e9)
                 held_back = offsets.span - offsets.unfinished
                 trace_id = self._pipeline.live.oldest_trace_id(partition)
-                heads.append(Head(partition, offset, age_s, held_back, trace_id))
+                patient = self._pipeline.live.is_patient(partition)
+                heads.append(Head(partition, offset, age_s, held_back, trace_id, patient))
         return heads
 
     def standings(self) -> list[Standing]:
         """Return how far behind each partition is whose records are being read."""
         ends = self._source.ends()
         standings = []
-        for offsets in self._judged():
+        for offsets in self._lagging():
             partition = offsets.partition
             position, end = offsets.position(), ends.get(partition)
             known = position is not None and end is not None
@@ -140,6 +152,10 @@ class PollLoop:
             written_ns = self._pipeline.live.oldest_written_ns(partition)
             standings.append(Standing(partition, behind, written_ns))
         return standings
+
+    def show_lanes(self) -> None:
+        """Show the state of each lane in the metrics."""
+        self._pipeline.lanes.show()
 
     def progress(self, heads: Sequence[Head], *, engine_ready: bool) -> Progress:
         """Return what has moved so far."""
@@ -149,7 +165,7 @@ class PollLoop:
             committed=self._delivery.commits,
             in_flight=self._pipeline.admission.records,
             uncommitted=any(o.committable() is not None for o in self._offsets.values()),
-            oldest_s=max((head.age_s for head in heads), default=0.0),
+            oldest_s=max((head.age_s for head in heads if not head.patient), default=0.0),
             engine_ready=engine_ready,
         )
 
@@ -182,6 +198,8 @@ class PollLoop:
         self._metrics.in_flight.set(pipeline.admission.records)
         room = pipeline.admission.room() if self._held.is_set() else 0
         pollable = pipeline.admission.pollable(self._judged()) if room else []
+        if pipeline.lanes.named:
+            pollable = pipeline.lanes.pollable(pollable, crowded=pipeline.admission.is_crowded())
         if not pollable:
             await self._wait_for_room()
             # Nothing is asked for, so nothing comes: it only counts as a poll.
@@ -357,16 +375,23 @@ class PollLoop:
         await self._stop_rewinding()
         pipeline = self._pipeline
         self._delivery.hurry()
+        abandoned = 0
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._settings.drain_timeout_s):
-                while pipeline.unfinished(draining):
+                while pipeline.live.unfinished(draining):
                     pipeline.progress.clear()
                     pipeline.dispatch(flush=True)
-                    await pipeline.progress.wait()
+                    # What a quota holds back would hold the drain to its limit. A tier may pass a post on to its
+                    # quota without any progress of ours, so we look again.
+                    delayed = pipeline.live.delayed(draining, behind=self._delivery.in_order)
+                    abandoned += pipeline.give_up(delayed)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_LOOK_S):
+                            await pipeline.progress.wait()
         await self._delivery.commit(draining.values())
         for offsets in draining.values():
             offsets.revoked = True
             self._note_received(offsets)
-        abandoned = pipeline.abandon(draining)
+        abandoned += pipeline.abandon(draining)
         await self._delivery.release(owned)
         return abandoned

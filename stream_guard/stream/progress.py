@@ -21,6 +21,7 @@ class Head(NamedTuple):
         age_s: since it was read.
         held_back: finished records behind it, whose positions it keeps from being committed.
         trace_id: of the record, 32 hex digits, whether it is traced or not.
+        patient: whether a lane of it has the class ``backfill``, so that its age says nothing.
     """
 
     partition: Partition
@@ -28,6 +29,7 @@ class Head(NamedTuple):
     age_s: float
     held_back: int
     trace_id: str | None = None
+    patient: bool = False
 
 
 class Progress(NamedTuple):
@@ -39,7 +41,7 @@ class Progress(NamedTuple):
         committed: successful commits, since the start.
         in_flight: records read and not finished.
         uncommitted: whether a position is due to be committed.
-        oldest_s: age of the oldest record in flight; 0 for none.
+        oldest_s: age of the oldest record in flight that is not patient; 0 for none.
         engine_ready: whether posts can be judged at all.
     """
 

@@ -69,10 +69,13 @@ class Retractions:
             if not in_flight.abandoned:
                 self.take(in_flight, content_id, live, now_ns)
 
-    def give_up(self, records: Iterable[InFlightRecord]) -> None:
-        """Forget what waits for records that are never finished."""
-        for each in records:
-            self.waiting.pop(each, None)
+    def give_up(self, records: Iterable[InFlightRecord]) -> list[InFlightRecord]:
+        """Forget what waits for records that are never finished; return the deletions that are never finished either.
+
+        A deletion may not pass its post, which is judged once more when both are read again.
+        """
+        waited = [one for each in records for one, _ in self.waiting.pop(each, ())]
+        return [one for one in waited if not one.abandoned]
 
     def _build(self, in_flight: InFlightRecord, content_id: str | None, now_ns: int) -> Outgoing:
         record = in_flight.record

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_guard.core.kafka_types import Record
+    from stream_guard.records.escalation import Escalation
     from stream_guard.records.post import Post, PostParser
     from stream_guard.records.review_item import Why
     from stream_guard.settings import ReviewSettings, Settings
@@ -45,10 +46,22 @@ class Reviews:
         least = settings.severity_min
         self._severe = frozenset(() if least is None else _RANKS[_RANKS.index(least) :])
 
-    def item(self, record: Record, verdict: Mapping[str, Any], post: Post) -> dict[str, Any] | None:
+    def item(
+        self,
+        record: Record,
+        verdict: Mapping[str, Any],
+        post: Post,
+        escalation: Escalation | None = None,
+    ) -> dict[str, Any] | None:
         """Return the item of a verdict; None where no person need review it.
 
         Shadows are never reviewed, nor what a person decided.
+
+        Args:
+            record: the post's own, or that of its escalation.
+            verdict: which may be reviewed.
+            post: which it is about.
+            escalation: what another deployment said of the post; None for the post's own record.
         """
         provenance = verdict["provenance"]
         if provenance["route_mode"] == "shadow" or provenance["tier"] == HUMAN:
@@ -66,7 +79,7 @@ class Reviews:
             why,
             sample_share=share if sampled else None,
             reviews=2 if second else 1,
-            reach=self._reach_of(record),
+            reach=self.reach(record, escalation),
             text=post.text if self._settings.text else None,
         )
 
@@ -85,7 +98,15 @@ class Reviews:
         }
         return [name for name, holds in found.items() if holds]
 
-    def _reach_of(self, record: Record) -> float | None:
+    def reach(self, record: Record, escalation: Escalation | None = None) -> float | None:
+        """Return how many people a post reaches, by ``review.reach``; None where that is unknown.
+
+        Args:
+            record: the post's own, or that of its escalation.
+            escalation: brings what the first deployment found; it has no document of the post.
+        """
+        if escalation is not None:
+            return escalation.reach
         if self._reach is None:
             return None
         try:

@@ -24,6 +24,8 @@ from typing import TYPE_CHECKING, Final
 
 from markdown_it import MarkdownIt
 
+from tools.syntax_tree import syntax_tree
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -132,7 +134,7 @@ def mark_of(words: str) -> Mark | None:
 def blocks(page: str, text: str) -> list[Block]:
     """Return the code of one page; a Python file's is that of its docstring."""
     if page.endswith(".py"):
-        text = ast.get_docstring(ast.parse(text), clean=False) or ""
+        text = ast.get_docstring(syntax_tree(text), clean=False) or ""
     found = []
     for token in _parsed(text):
         if token.type in ("fence", "code_block") and token.map is not None:

@@ -2,8 +2,8 @@
 
 A page that needs nothing beyond the common stage needs no entry here. The common stage is a copy of the tree with
 ``posts.jsonl`` in it, and a broker (``STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS``) with the topics ``posts`` and
-``forum.posts``, those of verdicts, dead letters, decisions and review items and ``touting.backtest``, all of six
-partitions, in which a program has judged posts: there are verdicts, one of them with the id ``VERDICT_ID`` and in
+``forum.posts``, those of verdicts, dead letters, decisions, review items and escalations and ``touting.backtest``, all
+of six partitions, in which a program has judged posts: there are verdicts, one with the id ``VERDICT_ID`` and in
 review, and dead letters of posts/3/41 (``json``) and of posts/3/42 (``missing_field``).
 """
 
@@ -149,6 +149,14 @@ def for_classifier(tree: Path) -> None:
     labelled(tree, "hate")
 
 
+def for_escalation(tree: Path) -> None:
+    """Write the settings of both deployments, as docs/guides/escalation.md shows them first."""
+    page = (tree / "docs" / "guides" / "escalation.md").read_text("utf-8")
+    blocks = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    for name, text in zip(("small.toml", "large.toml"), blocks, strict=False):
+        (tree / name).write_text(text, encoding="utf-8")
+
+
 def edited_draft(tree: Path, slug: str) -> None:
     """Make a draft of a policy with a sentence more, a golden set, and a gate that every draft passes."""
     policies = tree / "policies"
@@ -173,6 +181,14 @@ def for_reference(tree: Path) -> None:
     (tree / "guard.toml").write_text('[kafka]\ntopics = ["posts"]\n', encoding="utf-8")
 
 
+def shared(tree: Path) -> None:
+    """Write the folder ``shared``: the shipped policies, with the routes that docs/guides/lanes.md shows."""
+    page = (tree / "docs" / "guides" / "lanes.md").read_text("utf-8")
+    (routes,) = re.findall(r"```yaml\n(.*?)```", page, re.DOTALL)
+    shutil.copytree(tree / "policies", tree / "shared")
+    (tree / "shared" / "routes.yaml").write_text(routes, encoding="utf-8")
+
+
 STORIES: Final = {
     "README.md": Story(outside=True),
     "examples/enforcement.py": Story(
@@ -187,7 +203,17 @@ STORIES: Final = {
     ),
     "docs/index.md": Story(outside=True),
     "docs/guides/audit.md": Story(drafted, SCRIPTED),
+    "docs/guides/backfill.md": Story(environment=SCRIPTED),
     "docs/guides/decisions.md": Story(environment=DECIDING),
+    "docs/guides/escalation.md": Story(
+        for_escalation,
+        SCRIPTED,
+        lasting={
+            "stream-guard run --config small.toml": "assigned",
+            "stream-guard run --config large.toml": "assigned",
+        },
+    ),
+    "docs/guides/lanes.md": Story(shared),
     "docs/guides/evaluation.md": Story(for_evaluation, SCRIPTED),
     "docs/guides/policies.md": Story(for_policies, SCRIPTED),
     "docs/guides/classifier.md": Story(for_classifier),
@@ -202,6 +228,7 @@ STORIES: Final = {
         lasting={
             "stream-guard run --config guard.toml": "assigned",
             "stream-guard review serve": "review queue: http://",
+            "stream-guard console --config guard.toml": "console: http://",
         },
     ),
 }

@@ -72,8 +72,13 @@ class Rendered:
     def of(self, kind: str) -> list[Object]:
         return [found for found in self.objects if found["kind"] == kind]
 
-    def one(self, kind: str) -> Object:
-        (found,) = self.of(kind)
+    def one(self, kind: str, component: str = "") -> Object:
+        """Return the one object of a kind: the service's own, or that of the console."""
+        (found,) = [
+            found
+            for found in self.of(kind)
+            if (_component(found) == "console") == (component == "console")
+        ]
         return found
 
     @property
@@ -105,6 +110,11 @@ class Rendered:
     @property
     def volumes(self) -> dict[str, Object]:
         return {volume["name"]: volume for volume in self.pod["volumes"]}
+
+
+def _component(found: Object) -> str:
+    labels: dict[str, str] = found["metadata"].get("labels", {})
+    return labels.get("app.kubernetes.io/component", "")
 
 
 def files_of(name: str) -> tuple[Path, ...]:

@@ -121,11 +121,22 @@ FIRES: dict[str, tuple[int, dict[str, str]]] = {
             'stream_guard_process_seconds_bucket{le="+Inf"}': "0+90x90",
         },
     ),
+    "StreamGuardEscalationsWait": (
+        30,
+        {"stream_guard_escalation_wait_seconds": "0+60x60"},
+    ),
     "StreamGuardRebalancesOften": (80, {"stream_guard_rebalances_total": "0+0.5x90"}),
     "StreamGuardAbandonsRecords": (70, {"stream_guard_abandoned_records_total": "0+100x90"}),
     "StreamGuardProducerRebuilds": (70, {"stream_guard_producer_rebuilds_total": "0+0.2x90"}),
     "StreamGuardIdle": (35, {"stream_guard_assigned_partitions": "0+0x60"}),
     "StreamGuardPressure": (20, {"stream_guard_pressure_level": "2+0x60"}),
+    "StreamGuardLaneLate": (
+        45,
+        {
+            'stream_guard_lane_late_records_total{lane="chat"}': "0+6x60",
+            'stream_guard_lane_records_total{lane="chat"}': "0+100x60",
+        },
+    ),
     "StreamGuardDegraded": (
         40,
         {

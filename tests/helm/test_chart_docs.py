@@ -37,6 +37,14 @@ OPEN = {
     "affinity.nodeAffinity",
     "affinity.podAffinity",
     "affinity.podAntiAffinity",
+    "console.affinity.nodeAffinity",
+    "console.affinity.podAffinity",
+    "console.affinity.podAntiAffinity",
+    "console.extraEnv[].valueFrom",
+    "console.extraVolumeMounts[]",
+    "console.extraVolumes[]",
+    "console.networkPolicy.extraEgress[]",
+    "console.networkPolicy.from[]",
     "extraEnv[].valueFrom",
     "extraEnvFrom[]",
     "extraObjects[]",
@@ -140,6 +148,8 @@ def test_the_readmes_example_and_every_preset_render(tmp_path: Path) -> None:
 def test_the_settings_in_the_schema_are_the_programs() -> None:
     made = chart_schema.config_schema()
     assert schema()["properties"]["config"] == made, "settings have changed: run `make chart`"
+    console = schema()["properties"]["console"]["properties"]["settings"]
+    assert console == chart_schema.console_schema(), "settings have changed: run `make chart`"
 
 
 def test_every_value_is_in_the_schema_and_nothing_else_is_let_in() -> None:

@@ -26,7 +26,7 @@ every_case = pytest.mark.parametrize("case", CASES)
 
 def test_there_is_a_case_for_every_feature() -> None:
     assert len(CASES) >= 20
-    assert sum(case.startswith("preset/") for case in CASES) == 5
+    assert sum(case.startswith("preset/") for case in CASES) == 7
 
 
 def test_the_chart_alone_passes_lint() -> None:
@@ -138,7 +138,8 @@ def test_the_program_takes_every_variable_and_the_chart_and_it_agree(
         names = [variable["name"] for variable in container["env"]]
         assert len(names) == len(set(names))
         settings = load(monkeypatch, environment_of(container))
-        assert bool(settings.kafka.topics) != bool(settings.kafka.topic_pattern)
+        read = settings.kafka.topics or settings.side_topics.read
+        assert bool(read) != bool(settings.kafka.topic_pattern)
     settings = load(monkeypatch, environment_of(rendered.container))
     delivery = settings.delivery
     (port,) = rendered.container["ports"]

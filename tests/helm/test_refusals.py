@@ -17,6 +17,36 @@ SCRAM = {"protocol": "SASL_SSL", "saslMechanism": "SCRAM-SHA-512", "saslSecret":
 
 # Case to start from, values by path, and what the sentence says.
 REFUSED: list[tuple[str, dict[str, Any], tuple[str, ...]]] = [
+    # A backfill
+    ("minimal", {"backfill.enabled": True}, ("backfill.args is empty",)),
+    (
+        "minimal",
+        {"backfill.enabled": True, "backfill.args": ["posts.jsonl", "--actors", "2"]},
+        ("backfill.args has --actors", "backfill.actors"),
+    ),
+    # The console
+    ("console", {"console.publicUrl": ""}, ("console.publicUrl is required",)),
+    ("console", {"console.publicUrl": "console.example"}, ("publicUrl",)),
+    (
+        "console",
+        {
+            "console.tokensSecret.name": "",
+            "console.settings.oidc.issuer": "",
+            "console.oidcSecret.name": "",
+        },
+        ("console.tokensSecret.name is required", "console.settings.oidc.issuer"),
+    ),
+    (
+        "console",
+        {"console.settings.oidc.issuer": ""},
+        ("console.oidcSecret.name needs console.settings.oidc.issuer",),
+    ),
+    ("console", {"console.settings.port": 80}, ("port",)),
+    (
+        "console",
+        {"config.review": {"database": "postgresql://u:p@db/r"}},
+        ("STREAM_GUARD_REVIEW__DATABASE is set twice", "console.extraEnv"),
+    ),
     # Kafka
     ("minimal", {"kafka.bootstrapServers": ""}, ("kafka.bootstrapServers is empty",)),
     ("minimal", {"kafka.bootstrapServers": "kafka"}, ("kafka.bootstrapServers",)),

@@ -121,9 +121,13 @@ class Running:
                 if f'"event":"{event}"'.encode() in line:
                     found: dict[str, Any] = orjson.loads(line)
                     return found
-            assert self.process.poll() is None, f"ended early:\n{self.tail()}"
+            self.refuse_ended()
             time.sleep(0.05)
         raise AssertionError(f"no {event!r} within {HANG_S} s:\n{self.tail()}")
+
+    def refuse_ended(self) -> None:
+        """Fail, with the log's end, where the process has ended."""
+        assert self.process.poll() is None, f"ended early:\n{self.tail()}"
 
     def tail(self) -> str:
         return self.log.read_text("utf-8", "replace")[-3_000:]
@@ -167,11 +171,25 @@ async def produce(bootstrap: str, topic: str, values: Iterable[bytes | None]) ->
 
 
 async def read(
-    bootstrap: str, topics: Iterable[str], enough: Callable[[list[Any]], bool]
+    bootstrap: str,
+    topics: Iterable[str],
+    enough: Callable[[list[Any]], bool],
+    *,
+    run: Running | None = None,
+    hang_s: float = HANG_S,
 ) -> list[Any]:
-    """Return a plain reader's records of these topics once there are enough; fail where they do not come."""
+    """Return a plain reader's records of these topics once there are enough; fail where they do not come.
+
+    Args:
+        bootstrap: the broker.
+        topics: to read from their beginning.
+        enough: called with the records so far.
+        run: what writes them: fail at once where it has ended, with the end of its log.
+        hang_s: how long to wait, in s.
+    """
+    names = list(topics)
     consumer = AIOKafkaConsumer(
-        *topics,
+        *names,
         bootstrap_servers=bootstrap,
         auto_offset_reset="earliest",
         isolation_level="read_committed",
@@ -179,12 +197,16 @@ async def read(
     await consumer.start()
     records: list[Any] = []
     try:
-        async with asyncio.timeout(HANG_S):
+        async with asyncio.timeout(hang_s):
             while not enough(records):
+                if run is not None:
+                    run.refuse_ended()
                 for batch in (await consumer.getmany(timeout_ms=200)).values():
                     records.extend(batch)
     except TimeoutError:
-        raise AssertionError(f"only {len(records)} records came within {HANG_S} s") from None
+        said = "" if run is None else f":\n{run.tail()}"
+        message = f"only {len(records)} records of {', '.join(names)} came within {hang_s} s{said}"
+        raise AssertionError(message) from None
     finally:
         await consumer.stop()
     return records

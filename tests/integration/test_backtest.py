@@ -166,7 +166,11 @@ async def test_a_backtest_that_was_cut_goes_on_where_it_was(
         (["--output-topic", "nowhere"], 3, "topic 'nowhere' does not exist"),
         (["--from", "tomorrow"], 2, "--from tomorrow: neither an offset nor a time"),
         (["--from", "2099-01-01"], 2, "topic '{posts}' has no record in that range"),
-        (["-o", "/nowhere/out.jsonl"], 2, "--output /nowhere/out.jsonl: No such file or directory"),
+        (
+            ["-o", "/nowhere/out.jsonl"],
+            2,
+            "--output /nowhere/out.jsonl: there is no folder /nowhere; create it",
+        ),
         (["--resume"], 2, "--resume needs"),
         (["-t", "nowhere"], 3, "topic 'nowhere' does not exist"),
         (["-p", "/nowhere"], 2, "/nowhere: not a policy.md or a folder with one"),

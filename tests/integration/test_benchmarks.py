@@ -37,3 +37,20 @@ def test_a_smoke_run_counts_verdicts_and_judges_no_target(tmp_path: Path) -> Non
     runs = orjson.loads((one.parent / "raw.json").read_bytes())
     assert {run["side"] for run in runs} == {"bare", "guard", "cascade", "faststream", "arroyo"}
     assert all(run["rate"] > 0 for run in runs)
+
+
+def test_a_small_backfill_is_compared_with_classify(tmp_path: Path) -> None:
+    words = ("--posts", "300", "--first", "100", "--block-posts", "50", "--engine", "scripted")
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.backfill", *words, "--json", str(tmp_path / "found")],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = orjson.loads((tmp_path / "found").read_bytes())
+    assert found["rates"].keys() == {"classify", "backfill"}
+    assert all(rate["whole"] > 0 for rate in found["rates"].values())

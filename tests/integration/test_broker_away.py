@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from stream_guard.kafka.source import existing_topics
+from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.settings import KafkaSettings
 
 if TYPE_CHECKING:

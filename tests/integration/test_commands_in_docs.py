@@ -28,6 +28,7 @@ RUN = {page: found for page, found in ALL.items() if any(c.mark is None for c in
 TOPICS = ("posts", "forum.posts", "stream-guard.verdicts", "stream-guard.dead-letters")
 BACKTEST = "touting.backtest"
 REVIEW, DECISIONS = "stream-guard.review", "stream-guard.decisions"
+ESCALATIONS = "stream-guard.escalations"
 STUBBORN = (
     "python -c 'import signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(3));"
     ' open("up", "w"); time.sleep(1000)\''
@@ -39,7 +40,7 @@ MALFORMED, WITHOUT_TEXT = b"{", b'{"id": "without"}'
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
     """What every page finds: a broker, and topics in which a program has judged posts and goes on to."""
     with start_broker() as broker:
-        broker.create_topics(*TOPICS, REVIEW, BACKTEST, partitions=6)
+        broker.create_topics(*TOPICS, REVIEW, ESCALATIONS, BACKTEST, partitions=6)
         broker.create_topics(DECISIONS, partitions=6, configs={"cleanup.policy": "compact"})
         posts, _, verdicts, dead = TOPICS
         deployment = Deployment(broker.bootstrap_servers, posts, verdicts, dead)

@@ -4,9 +4,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
-import hashlib
 import itertools
 from collections import Counter
 from dataclasses import replace
@@ -16,23 +13,20 @@ import pytest
 import pytest_asyncio
 
 from stream_guard.core.decoding import Decoding
-from stream_guard.judging.contract import Judgement, JudgeRequest, Provenance
+from stream_guard.judging.contract import Answer
 from stream_guard.judging.engine import asking
-from stream_guard.judging.engine.judge import VllmJudge
-from stream_guard.judging.engine.plans import Planner
-from stream_guard.judging.families.registry import load_family
+from stream_guard.judging.families.family import Budget
 from stream_guard.judging.hostile_posts import ATTACKS
-from stream_guard.offline.session import judge_all
-from stream_guard.policies.policy import PolicySet, make_policy
-from stream_guard.records.post import Post
-from stream_guard.settings import EngineSettings
+from stream_guard.policies.policy import make_policy
+from tests.integration.demo_judge import Recorded, demo_judge, judged, provenance_of, request_of
 from tests.integration.test_demo_model import HAND_WRITTEN, VILLAGE, VILLAGE_POSTS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
+    from stream_guard.judging.contract import Judgement, JudgeRequest
     from stream_guard.judging.engine.plans import Plan
-    from stream_guard.judging.families.harmony.family import Harmony
+    from stream_guard.judging.families.family import Reading
     from stream_guard.policies.policy import Policy
 
 pytestmark = [
@@ -42,6 +36,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::UserWarning"),
 ]
 REASONING: Final = 96
+CONSTRAINTS: Final = ("always", "answer", "on_retry")
 NOISE: Final = 0.005
 """Two batches of one model differ by rounding."""
 SAME_AT_LEAST: Final = 0.9
@@ -61,72 +56,20 @@ POSTS: Final = [
     *((POLICIES[name], text) for name, _, posts in HAND_WRITTEN for text, _ in posts),
     *((POLICIES[name], text) for name in ("native", "village") for text, _ in VILLAGE_POSTS),
 ]
-_numbers = itertools.count()
-
-
-class Recorded(VllmJudge):
-    """The judge; keeps what each request asked of the engine, and what came back."""
-
-    _family: Harmony
-
-    def __init__(self, settings: EngineSettings) -> None:
-        super().__init__(settings, load_family)
-        self.asked: dict[str, list[tuple[Any, Any]]] = {}
-        generate = self._client.generate
-
-        async def recorded(ids: list[int], params: Any, request_id: str, headers: Any) -> Any:
-            completion = await generate(ids, params, request_id, headers)
-            self.asked.setdefault(request_id.partition("-")[0], []).append((params, completion))
-            return completion
-
-        self._client.generate = recorded  # type: ignore[method-assign]
-
-    @contextlib.contextmanager
-    def under(self, constraint: str) -> Iterator[None]:
-        """Ask as another constraint does, on the same engine."""
-        own = self._planner
-        settings = self._settings.model_copy(update={"constraint": constraint})
-        self._planner = Planner(settings, self._family, self._make_params)
-        try:
-            yield
-        finally:
-            self._planner = own
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def judge() -> AsyncIterator[Recorded]:
-    settings = EngineSettings(
-        model="demo",
-        constraint="on_retry",
-        max_model_len=2_048,
-        max_num_seqs=16,
-        kv_cache_memory_bytes=256 << 20,
-        rationale_tokens_max=48,
-        in_flight_requests_max=32,
-    )
-    judge = Recorded(settings)
-    await judge.start(PolicySet(dict(POLICIES)))
-    yield judge
-    await judge.close()
+    # With statistics, as the service runs it.
+    extra = {"disable_log_stats": False}
+    async with demo_judge(tuple(POLICIES.values()), constraint="on_retry", extra=extra) as judge:
+        yield judge
 
 
-def request_of(policy: Policy, text: str, **more: Any) -> JudgeRequest:
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return JudgeRequest(
-        f"r{next(_numbers)}", Post("1", text, digest, len(text.encode())), policy, **more
-    )
-
-
-async def judged(judge: Recorded, asked: Sequence[JudgeRequest]) -> list[Judgement]:
-    async with asyncio.timeout(300):
-        found = await judge_all(judge, asked)
-    by_id = {judgement.request.id: judgement for judgement in found}
-    return [by_id[request.id] for request in asked]
-
-
-def provenance_of(judgement: Judgement) -> Provenance:
-    assert isinstance(judgement.provenance, Provenance)
-    return judgement.provenance
+def opening_tokens(judge: Recorded) -> int:
+    """Return how many tokens come before the reasoning."""
+    parts = judge._family.in_parts(POLICIES["village"], Budget(1, 1))
+    return len(parts.opening)
 
 
 def status_of(judgement: Judgement) -> str:
@@ -153,9 +96,10 @@ async def test_most_posts_are_answered_without_a_grammar_and_alike(
     free, held = both
     for judgement in (*free, *held):
         assert status_of(judgement) == "ok"
-    first = [judge.asked[judgement.request.id][0][0] for judgement in free]
+    first = [judge.asked[judgement.request.id][0].params for judgement in free]
     assert all(params.structured_outputs is None for params in first)
-    assert {params.thinking_token_budget for params in first} == {REASONING}
+    assert {params.max_tokens for params in first} == {opening_tokens(judge) + REASONING}
+    assert {params.thinking_token_budget for params in first} == {None}, "vLLM's own is slow"
     attempts = Counter(provenance_of(judgement).attempts for judgement in free)
     assert attempts[1] >= SAME_AT_LEAST * len(free), attempts
     assert {provenance_of(judgement).attempts for judgement in held} == {1}
@@ -169,9 +113,9 @@ async def test_what_was_not_accepted_was_asked_again_under_the_grammar(
     free, _ = both
     for judgement in free:
         attempts = provenance_of(judgement).attempts
-        asked = [params for params, _ in judge.asked[judgement.request.id] if params.max_tokens > 1]
+        asked = judge.first(judgement)
         assert len(asked) == attempts
-        assert [params.structured_outputs is None for params in asked] == [
+        assert [one.params.structured_outputs is None for one in asked] == [
             number == 0 for number in range(attempts)
         ]
 
@@ -210,12 +154,12 @@ async def test_confidence_is_what_the_grammars_mask_makes_of_it(
         free = await judged(judge, [request_of(*post) for post in POSTS])
     compared = 0
     for one, other in zip(free, held, strict=True):
-        mine, theirs = (judge.asked[each.request.id][0][1].ids for each in (one, other))
+        mine, theirs = (judge.completed[each.request.id][0].ids for each in (one, other))
         assert (one.confidence is None) == (other.confidence is None)
-        asked = judge.asked[one.request.id]
+        last = judge.asked[one.request.id][-1].params
         if sure is not None and one.confidence is not None and provenance_of(one).attempts == 1:
-            assert len(asked) == 2
-            assert asked[1][0].structured_outputs is None
+            assert last.structured_outputs is None
+            assert len(last.logprob_token_ids) == 2
         if one.confidence is None or list(mine) != list(theirs):
             continue
         compared += 1
@@ -224,25 +168,49 @@ async def test_confidence_is_what_the_grammars_mask_makes_of_it(
     assert compared >= len(free) // 2
 
 
-async def test_the_engine_ends_the_reasoning_at_its_exact_budget(judge: Recorded) -> None:
+@pytest.mark.parametrize("budget", [1, 4])
+async def test_reasoning_ends_at_its_exact_budget(judge: Recorded, budget: int) -> None:
     control = judge._family.tokenizer.control
-    for budget in (1, 3, 4):
-        cut: list[list[bool]] = []
-        for constraint in ("on_retry", "always", "answer"):
-            with judge.under(constraint):
-                asked = [request_of(*post, reasoning_tokens_max=budget) for post in POSTS[:8]]
-                found = await judged(judge, asked)
-            cut.append([provenance_of(judgement).reasoning_cut for judgement in found])
-            for judgement in found:
-                ids = list(judge.asked[judgement.request.id][0][1].ids)
-                length = (
-                    ids.index(control.end) - ids.index(control.message) - 1
-                    if constraint != "answer"
-                    else len(ids)
+    for constraint in CONSTRAINTS:
+        with judge.under(constraint):
+            asked = [request_of(*post, reasoning_tokens_max=budget) for post in POSTS[:8]]
+            found = await judged(judge, asked)
+        for judgement in found:
+            assert provenance_of(judgement).reasoning_cut, "the model thinks for longer than that"
+            ids = list(judge.completed[judgement.request.id][0].ids)
+            assert ids.index(control.end) - ids.index(control.message) - 1 == budget
+            assert status_of(judgement) == "ok"
+
+
+async def test_an_answer_longer_than_the_budget_is_whole_and_has_its_confidence(
+    judge: Recorded, both: tuple[list[Judgement], list[Judgement]]
+) -> None:
+    """The first request ends within the answer, before its label or behind it; a second one goes on."""
+    free, _ = both
+    control = judge._family.tokenizer.control
+    compared = 0
+    whole = [judgement for judgement in free if provenance_of(judgement).attempts == 1][:8]
+    for more in (1, 16):
+        asked = []
+        for judgement in whole:
+            ids = list(judge.completed[judgement.request.id][0].ids)
+            thought = ids.index(control.end) - ids.index(control.message) - 1
+            asked.append(
+                replace(
+                    request_of(judgement.request.policy, judgement.request.post.text),
+                    reasoning_tokens_max=thought + more,
                 )
-                assert length == budget
-                assert status_of(judgement) == "ok"
-        assert all(itertools.chain.from_iterable(cut)), "the model thinks for longer than that"
+            )
+        for one, other in zip(whole, await judged(judge, asked), strict=True):
+            assert [each.id.endswith("-more") for each in judge.asked[other.request.id]][:2] == [
+                False,
+                True,
+            ]
+            assert not provenance_of(other).reasoning_cut
+            compared += one.answer == other.answer
+            if one.answer == other.answer and one.confidence is not None:
+                assert other.confidence == pytest.approx(one.confidence, abs=NOISE)
+    assert compared >= SAME_AT_LEAST * 2 * len(whole)
 
 
 async def test_an_answer_by_two_requests_is_that_of_one(
@@ -255,7 +223,7 @@ async def test_an_answer_by_two_requests_is_that_of_one(
     for one, other in zip(found, held, strict=True):
         assert status_of(one) == "ok"
         assert provenance_of(one).attempts == 1
-        (thinking, thought), (answering, answer) = judge.asked[one.request.id]
+        (_, thinking, thought), (_, answering, answer) = judge.asked[one.request.id]
         assert thinking.structured_outputs is None
         assert thinking.max_tokens == REASONING
         assert answering.structured_outputs is not None
@@ -270,7 +238,36 @@ async def test_an_answer_by_two_requests_is_that_of_one(
     assert compared >= len(found) // 2
 
 
-@pytest.mark.parametrize("constraint", ["on_retry", "answer"])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
+async def test_an_answer_that_cannot_be_read_is_asked_for_again_and_thought_about_less(
+    judge: Recorded, monkeypatch: pytest.MonkeyPatch, constraint: str
+) -> None:
+    read, readings = judge._family.read, itertools.count()
+
+    def broken_at_first(*asked: Any, **more: Any) -> Reading:
+        found = read(*asked, **more)
+        if next(readings) > 0:
+            return found
+        return replace(found, answer=Answer("undetermined", parse_status="malformed"))
+
+    monkeypatch.setattr(judge._family, "read", broken_at_first)
+    budget = 40
+    with judge.under(constraint):
+        (found,) = await judged(judge, [request_of(*POSTS[0], reasoning_tokens_max=budget)])
+    assert status_of(found) == "ok"
+    assert found.confidence is not None
+    assert provenance_of(found).attempts == 2
+    first, again = (one.params for one in judge.first(found))
+    if constraint == "answer":
+        assert (first.max_tokens, again.max_tokens) == (budget, budget // 2)
+    elif constraint == "always":
+        assert first.max_tokens - again.max_tokens == budget // 2
+    else:
+        assert first.structured_outputs is None
+        assert again.structured_outputs is not None, "the first attempt under it has the budget"
+
+
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
 async def test_samples_vote_windows_are_merged_and_rungs_are_climbed(
     judge: Recorded, constraint: str
 ) -> None:
@@ -287,20 +284,23 @@ async def test_samples_vote_windows_are_merged_and_rungs_are_climbed(
     sampling = provenance_of(voted).sampling
     assert sampling is not None
     assert sum(sampling.votes) == 5
-    assert len({params.seed for params, _ in judge.asked[voted.request.id]}) >= 5
+    assert len({each.params.seed for each in judge.asked[voted.request.id]}) >= 5
     assert provenance_of(long).windows > 1
     assert status_of(long) == "ok"
     assert provenance_of(higher).effort == "medium"
-    first = judge.asked[higher.request.id][0][0]
-    assert 120 in {first.thinking_token_budget, first.max_tokens}
+    first = judge.asked[higher.request.id][0].params
+    if constraint != "always":
+        assert first.max_tokens == 120 + opening_tokens(judge) * (constraint == "on_retry")
 
 
-@pytest.mark.parametrize("constraint", ["on_retry", "answer"])
+@pytest.mark.parametrize("constraint", CONSTRAINTS)
 async def test_hostile_posts_gain_nothing(
     judge: Recorded, hostile: list[Judgement], constraint: str
 ) -> None:
-    with judge.under(constraint):
-        found = await judged(judge, hostile_requests())
+    found = hostile
+    if constraint != "always":
+        with judge.under(constraint):
+            found = await judged(judge, hostile_requests())
     unread = [judgement for judgement in found if status_of(judgement) != "ok"]
     assert len(unread) <= UNREAD_AT_MOST * len(found)
     hidden, shown = (
@@ -308,15 +308,14 @@ async def test_hostile_posts_gain_nothing(
         for wanted in (("violates", "safe"), ("safe", "violates"))
     )
     assert hidden <= shown + 0.05 * len(found), "rounding moves some posts either way"
-    if constraint == "answer":
+    if constraint != "on_retry":
         return
     for judgement in found:
-        params, completion = judge.asked[judgement.request.id][0]
         if provenance_of(judgement).attempts == 1:
-            assert params.structured_outputs is None
+            assert judge.asked[judgement.request.id][0].params.structured_outputs is None
             allows = judge._planner.plan(judgement.request.policy).attempts[0].allows
             assert allows is not None
-            assert allows(list(completion.ids))
+            assert allows(list(judge.completed[judgement.request.id][0].ids))
 
 
 def hostile_requests() -> list[JudgeRequest]:

@@ -347,6 +347,31 @@ async def test_a_replay_that_is_killed_in_a_transaction_is_finished_by_the_next(
     assert offsets_of(await sent_back(place, 40)) == ids(place, range(40))
 
 
+async def test_a_replay_that_is_stopped_in_a_transaction_holds_no_reader_back(
+    place: Deployment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached = asyncio.Event()
+
+    async def stuck(_producer: AIOKafkaProducer) -> None:
+        reached.set()
+        await asyncio.Event().wait()
+
+    await bury(place, *(source(place, offset) for offset in range(5)))
+    with monkeypatch.context() as patch:
+        patch.setattr(AIOKafkaProducer, "commit_transaction", stuck)
+        # No timeout of the broker's helps within this test.
+        patch.setattr(dead_letter_replay, "_TRANSACTION_TIMEOUT_MS", 900_000)
+        stopped = asyncio.create_task(replay(deployed(place), ALL, dry_run=False))
+        async with asyncio.timeout(HANG_S):
+            await reached.wait()
+        stopped.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await stopped
+    assert await sent_back(place, 0) == []
+    seen = await replay(deployed(place), ALL, dry_run=False)
+    assert (seen.already, seen.sent) == (0, 5)
+
+
 async def test_a_record_that_fails_again_is_a_dead_letter_of_its_own_and_counts_its_replays(
     place: Deployment, tmp_path: Path
 ) -> None:

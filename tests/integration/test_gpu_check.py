@@ -30,6 +30,8 @@ def test_a_dry_run_takes_every_step_and_judges_no_target(tmp_path: Path) -> None
     report = orjson.loads(path.read_bytes())
     assert report["complaints"] == []
     assert {target["state"] for target in report["targets"]} == {"not judged"}
+    warmed = next(each for each in report["tables"] if each["title"] == "Warm-up of steps")
+    assert warmed["rows"][0]["lengths of a step"] == 2  # 64 and 32 tokens
     runs = orjson.loads((path.parent / "raw.json").read_bytes())
     sides = ("always", "answer", "on_retry", "offline")
     assert {(run["side"], run["seqs"]) for run in runs} == {(s, n) for s in sides for n in (2, 4)}

@@ -84,9 +84,11 @@ async def test_people_review_verdicts_and_a_rebuild_says_the_same(
     assert decision.about.verdict_id == shown["verdict_id"]
     assert review(place, "list", "--state", "decided")["items"][0]["id"] == name
     await decide_over_http(place, tmp_path)
-    entries = await read(place.bootstrap, [audit], lambda got: len(got) >= 2)
-    assert [one.key for one in entries] == [b"r-2", b"r-2"]
-    assert {orjson.loads(one.value)["what"] for one in entries} == {"lease", "decide"}
+    entries = await read(place.bootstrap, [audit], lambda got: len(got) >= 5)
+    asked = [(one.key.decode(), orjson.loads(one.value)["what"]) for one in entries]
+    at_terminal = [("r-1", "show"), ("r-1", "lease"), ("r-1", "decide")]
+    assert sorted(asked) == sorted([*at_terminal, ("r-2", "lease"), ("r-2", "decide")])
+    assert {orjson.loads(one.value)["item_id"] for one in entries if one.key == b"r-1"} == {name}
     assert review(place, "stats")["items"] == {"open": VERDICTS - 2, "decided": 2, "withdrawn": 0}
     lived = digest(place, tmp_path / "review.sqlite")
     assert lived == digest(place, tmp_path / "another.sqlite")

@@ -9,10 +9,11 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_guard.offline.improve.rulings import rulings_of_review
 from stream_guard.offline.review.projection import Projection
 from stream_guard.offline.review.queue import Person, ReviewQueue
 from stream_guard.offline.review.store import Store
@@ -79,6 +80,18 @@ def store(server: str) -> Iterator[Store]:
     made.close()
 
 
+def answers(store: Store) -> dict[str, Any]:
+    """What the queue says of a database, by the question."""
+    queue = ReviewQueue(store)
+    return {
+        "reviewed": queue.reviewed(),
+        "rulings": rulings_of_review(queue, "spam"),
+        "sampled": queue.sampled(),
+        "listed": [queue.listed(state=state, limit=100) for state in ("open", "decided")],
+        "counts": queue.counts(),
+    }
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_it_says_what_sqlite_says_also_when_it_is_rebuilt(
     seed: int, store: Store, tmp_path: Path
@@ -91,8 +104,10 @@ def test_it_says_what_sqlite_says_also_when_it_is_rebuilt(
             count = dice.randint(1, 20)
             batch, records = records[:count], records[count:]
             apply(Projection(one, KAFKA), batch)
-    expected = Projection(beside, KAFKA).dump()
+    expected, said = Projection(beside, KAFKA).dump(), answers(beside)
     beside.close()
+    assert {item["deleted"] for item, _ in said["reviewed"]} == {True, False}
+    assert answers(store) == said
     assert Projection(store, KAFKA).dump() == expected
     store.forget()
     apply(Projection(store, KAFKA), topics.records)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import hashlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -11,18 +9,14 @@ import pytest
 import pytest_asyncio
 
 from stream_guard.core.decoding import Decoding
-from stream_guard.judging.contract import Judgement, JudgeRequest
 from stream_guard.judging.engine.asking import SAMPLES_METHOD
-from stream_guard.judging.engine.judge import VllmJudge
-from stream_guard.judging.families.registry import load_family
-from stream_guard.offline.session import judge_all
-from stream_guard.policies.policy import PolicySet, make_policy
-from stream_guard.records.post import Post
-from stream_guard.settings import EngineSettings
+from stream_guard.policies.policy import make_policy
+from tests.integration.demo_judge import Recorded, demo_judge, judged, request_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from stream_guard.judging.contract import Judgement
     from stream_guard.policies.policy import Policy
 
 pytestmark = [
@@ -47,34 +41,16 @@ TEXTS = (
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def judge() -> AsyncIterator[VllmJudge]:
-    settings = EngineSettings(
-        model="demo",
-        # Samples that do not count without a grammar would add attempts; tests/integration/test_constraint.py has them.
-        constraint="always",
-        max_model_len=2_048,
-        max_num_seqs=16,
-        kv_cache_memory_bytes=256 << 20,
-        in_flight_requests_max=10,
-    )
-    judge = VllmJudge(settings, load_family)
-    await judge.start(PolicySet({policy.id: policy for policy in (POLICY, GREEDY)}))
-    yield judge
-    await judge.close()
+async def judge() -> AsyncIterator[Recorded]:
+    # Samples that do not count without a grammar would add attempts; tests/integration/test_constraint.py has them.
+    async with demo_judge(
+        (POLICY, GREEDY), constraint="always", in_flight_requests_max=10
+    ) as judge:
+        yield judge
 
 
-async def judged(judge: VllmJudge, policy: Policy = POLICY, run: int = 0) -> list[Judgement]:
-    requests = [
-        JudgeRequest(
-            f"{policy.id}-{run}-{number}-{id(policy)}",
-            Post(str(number), text, hashlib.sha256(text.encode()).hexdigest(), len(text)),
-            policy,
-            run=run,
-        )
-        for number, text in enumerate(TEXTS)
-    ]
-    async with asyncio.timeout(300):
-        return await judge_all(judge, requests)
+async def asked(judge: Recorded, policy: Policy = POLICY, run: int = 0) -> list[Judgement]:
+    return await judged(judge, [request_of(policy, text, run=run) for text in TEXTS])
 
 
 def votes_of(judgements: list[Judgement]) -> list[tuple[int, ...]]:
@@ -86,9 +62,9 @@ def votes_of(judgements: list[Judgement]) -> list[tuple[int, ...]]:
 
 
 async def test_every_sample_has_the_policys_form_and_the_prompt_is_computed_once(
-    judge: VllmJudge,
+    judge: Recorded,
 ) -> None:
-    for judgement in await judged(judge):
+    for judgement in await asked(judge):
         provenance, answer = judgement.provenance, judgement.answer
         assert provenance is not None
         assert answer is not None
@@ -104,19 +80,19 @@ async def test_every_sample_has_the_policys_form_and_the_prompt_is_computed_once
 
 
 async def test_the_same_post_draws_the_same_samples_and_another_run_draws_others(
-    judge: VllmJudge,
+    judge: Recorded,
 ) -> None:
     hot = replace(POLICY, decoding=Decoding(2.0, 1.0, 25))
-    first = await judged(judge, hot)
-    again = await judged(judge, hot)
+    first = await asked(judge, hot)
+    again = await asked(judge, hot)
     assert votes_of(first) == votes_of(again)
     assert [one.answer for one in first] == [one.answer for one in again]
     tokens = [one.provenance.output_tokens for one in first if one.provenance is not None]
-    other = await judged(judge, hot, run=1)
+    other = await asked(judge, hot, run=1)
     assert tokens != [one.provenance.output_tokens for one in other if one.provenance is not None]
 
 
-async def test_the_most_probable_answer_is_that_of_one_greedy_completion(judge: VllmJudge) -> None:
-    for judgement in await judged(judge, GREEDY):
+async def test_the_most_probable_answer_is_that_of_one_greedy_completion(judge: Recorded) -> None:
+    for judgement in await asked(judge, GREEDY):
         assert judgement.provenance is not None
         assert (judgement.provenance.attempts, judgement.provenance.sampling) == (1, None)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +17,7 @@ from jsonschema import validators
 from typer.testing import CliRunner
 
 from stream_guard.cli.main import app
+from stream_guard.console.security.tokens import tokens_of
 from stream_guard.records.post import PostParser
 from stream_guard.settings import Settings
 from stream_guard.testing.broker.java import KAFKA_VERSION
@@ -170,3 +174,50 @@ def test_the_producers_command_is_one_of_ours_and_its_posts_are_posts() -> None:
     lines = (ROOT / "deploy/compose/posts.jsonl").read_bytes().splitlines()
     parser = PostParser(Settings(kafka={"topics": ("posts",)}).post)  # type: ignore[arg-type]
     assert len({parser.parse(line, []).id for line in lines}) == len(lines) > 10
+
+
+def test_the_console_is_behind_one_switch_and_asks_the_service_how_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    console = SERVICES["console"]
+    assert console["profiles"] == ["console"]
+    assert not [other for other in SERVICES.values() if "console" in other.get("depends_on", {})]
+    for key, value in console["environment"].items():
+        monkeypatch.setenv(key, value)
+    settings = Settings()
+    assert settings.console.metrics_urls == [
+        f"http://stream-guard:{published('stream-guard')[0][2]}/metrics"
+    ]
+    assert published("console") == [("127.0.0.1", "8095", str(settings.console.port))]
+    assert settings.console.public_url == "http://localhost:8095"
+    assert console["healthcheck"]["test"][-1] == str(settings.console.port)
+    assert (console["read_only"], console["cap_drop"]) == (True, ["ALL"])
+    for name in ("KAFKA__REVIEW_TOPIC", "DECISIONS__ENABLED"):
+        service = SERVICES["stream-guard"]["environment"]
+        assert service[f"STREAM_GUARD_{name}"] == console["environment"][f"STREAM_GUARD_{name}"]
+
+
+def test_the_consoles_command_makes_a_token_that_signs_in(tmp_path: Path) -> None:
+    console = SERVICES["console"]
+    file = console["environment"]["STREAM_GUARD_CONSOLE__TOKENS_FILE"]
+    assert file.startswith(f"{console['tmpfs'][0]}/"), "the root is read-only"
+    (script,) = console["command"]
+    program = tmp_path / "stream-guard"
+    program.write_text('#!/bin/sh\necho "started $1"\n')
+    program.chmod(0o755)
+    made = tmp_path / "tokens"
+    done = subprocess.run(
+        [*console["entrypoint"], script.replace("$$", "$").replace(file, str(made))],
+        env={"PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, last = done.stdout.splitlines()
+    assert last == "started console"
+    assert made.stat().st_mode & 0o077 == 0
+    owner_of = tokens_of(Settings(console={"tokens_file": made}).console)  # type: ignore[arg-type]
+    assert owner_of is not None
+    person = owner_of(first.split()[-1])
+    assert person is not None
+    assert person.role == "lead"

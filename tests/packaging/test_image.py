@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = ROOT / "Dockerfile"
+RAY = ROOT / "deploy/image/ray.Dockerfile"
 IMAGE = ROOT / "deploy" / "image"
 
 
@@ -57,8 +58,15 @@ def environment(name: str) -> dict[str, str]:
 
 def test_the_linter_of_dockerfiles_finds_nothing() -> None:
     linter = Path(sys.prefix) / "bin" / "hadolint"
-    done = subprocess.run([linter, DOCKERFILE], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (0, "")
+    for file in (DOCKERFILE, RAY):
+        done = subprocess.run([linter, file], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_the_image_with_ray_has_the_pinned_release() -> None:
+    pinned = re.search(r"^ray==(\S+)", (ROOT / "requirements/cpu.txt").read_text(), re.MULTILINE)
+    assert pinned is not None
+    assert f"'ray[data,default]=={pinned[1]}'" in RAY.read_text("utf-8")
 
 
 def test_the_linter_would_find_something(tmp_path: Path) -> None:

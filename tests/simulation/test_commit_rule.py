@@ -192,7 +192,7 @@ class History:
     def rebalance(self) -> None:
         if self.random.random() < 0.5:
             self.commit()  # a revocation in time; otherwise a session that was lost
-        unfinished = self.pipeline.unfinished(self.partitions)
+        unfinished = self.pipeline.live.unfinished(self.partitions)
         for offsets in self.offsets.values():
             offsets.revoked = True
             self.old.append((offsets, offsets.position()))
@@ -211,7 +211,11 @@ class History:
             debts = self.model.owed[self.epoch, partition].values()
             assert offsets.unfinished == sum(map(bool, debts))
             live += offsets.unfinished
-        assert self.pipeline.admission.records == live == self.pipeline.unfinished(self.partitions)
+        assert (
+            self.pipeline.admission.records
+            == live
+            == self.pipeline.live.unfinished(self.partitions)
+        )
         for offsets, position in self.old:
             assert offsets.committable() is None, "an old epoch would commit"
             assert offsets.position() == position, "an old epoch moved"
@@ -237,7 +241,7 @@ class History:
         for partition in self.partitions:
             while self.read[partition] < self.next[partition]:
                 self.accept(partition)
-        while self.pipeline.unfinished(self.partitions):
+        while self.pipeline.live.unfinished(self.partitions):
             self.pipeline.dispatch(flush=True)
             self.random.choice((self.answer, self.acknowledge))()
             self.check()

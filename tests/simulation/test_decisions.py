@@ -12,14 +12,18 @@ from typing import Any
 import pytest
 
 from stream_guard.judging.human.rule import holds
-from stream_guard.judging.human.table import DecisionTable, Row
+from stream_guard.judging.human.table import DecisionTable, Row, Unread
 from stream_guard.policies.policy import Policy, make_policy
 from stream_guard.policies.section import section_sha256
 from stream_guard.records.decision import Decision, encode_decision
 from stream_guard.records.post import Post
+from stream_guard.settings import Settings
+from stream_guard.stream.decision_lane import DecisionReader
+from stream_guard.testing import MemoryRecord
 from tests.decisions import make_decision
 
 HISTORIES = 10_000
+READER = DecisionReader(Settings())
 TEXT = "# Spam\n\n## S1: Advertising\n{first}\n\n## S2: Fraud\n{second}\n"
 
 
@@ -79,6 +83,13 @@ def expected(made: list[Decision], post: Post, policy: Policy, now_ms: int) -> D
     return last
 
 
+def unread(decision: Decision) -> Unread:
+    key, value, headers = encode_decision(decision)
+    seen = READER.unread(MemoryRecord(READER.topic, 0, 0, 1 << 41, key, value, headers))
+    assert seen is not None
+    return seen
+
+
 @pytest.mark.parametrize("part", range(4))
 def test_every_history_ends_with_the_last_decision(part: int) -> None:
     for seed in range(part, HISTORIES, 4):
@@ -87,13 +98,16 @@ def test_every_history_ends_with_the_last_decision(part: int) -> None:
         # Out of order, and some repeated: before, after or between the others.
         arriving = made + [chance.choice(made) for _ in range(chance.randint(0, 3))]
         chance.shuffle(arriving)
-        one_by_one, at_once = DecisionTable(), DecisionTable()
+        one_by_one, at_once = DecisionTable(), DecisionTable(read=READER.read_later)
         for decision in arriving:
             one_by_one.apply(decision, encode_decision(decision)[1])
-        cut = chance.randint(0, len(arriving))
-        for part_of in (arriving[:cut], arriving[cut:]):
-            written = [(each, *encode_decision(each)[:2]) for each in part_of]
-            at_once.load(Row(each, value, key) for each, key, value in written)
+        # A start reads some of them, in parts, and the rest come later.
+        cuts = sorted(chance.randint(0, len(arriving)) for _ in range(2))
+        for part_of in (arriving[: cuts[0]], arriving[cuts[0] : cuts[1]]):
+            at_once.stage([unread(each) for each in part_of])
+        at_once.settle()
+        written = [(each, *encode_decision(each)[:2]) for each in arriving[cuts[1] :]]
+        at_once.load(Row(each, value, key) for each, key, value in written)
         for _ in range(6):
             post = Post(
                 chance.choice(CONTENTS), "t", chance.choice(TEXTS), 1, tenant=chance.choice(TENANTS)

@@ -129,12 +129,13 @@ class Fault(NamedTuple):
 
 
 class Exit(NamedTuple):
-    """A consumer that ended; ``asked``: by a signal of ours."""
+    """A consumer that ended; ``asked``: by a signal of ours; ``said``: the last line of its log, where it was not."""
 
     member: str
     code: int
     at_ms: int
     asked: bool
+    said: str = ""
 
 
 class Acknowledged(NamedTuple):

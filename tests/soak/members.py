@@ -29,12 +29,19 @@ RESTART_S: Final = 1.0
 STOP_S: Final = 60.0
 _LOOK_S: Final = 0.05
 _SIZE_S: Final = 1.0
+_SAID_BYTES: Final = 8_192
 State: TypeAlias = Literal["down", "running", "frozen"]
 
 
 def now_ms() -> int:
     """Return Unix time in ms: the clock that brokers stamp by."""
     return time.time_ns() // 1_000_000
+
+
+def _last_line(log: Path) -> str:
+    with log.open("rb") as file:
+        file.seek(max(0, log.stat().st_size - _SAID_BYTES))
+        return file.read().rstrip().rpartition(b"\n")[2].decode("utf-8", "replace")
 
 
 class Member:
@@ -137,7 +144,8 @@ class Member:
         while not self._leaving.is_set():
             self._asked = False
             code = await self._run()
-            self._note(Exit(self.name, code, now_ms(), self._asked))
+            said = "" if self._asked else _last_line(self._log)
+            self._note(Exit(self.name, code, now_ms(), self._asked, said))
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RESTART_S):
                     await self._leaving.wait()

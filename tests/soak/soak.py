@@ -122,7 +122,8 @@ def environment(mode: str, options: Options) -> dict[str, str]:
 def with_actions(options: Options) -> Path:
     """Return a copy of the policies whose violations recommend an action, as limits count only these."""
     folder = options.folder / f"seed-{options.seed}" / "policies"
-    shutil.copytree(options.policies, folder, dirs_exist_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)  # of an earlier soak
+    shutil.copytree(options.policies, folder)
     for policy in folder.glob("*/policy.md"):
         metadata = policy.with_name("policy.yaml")
         lines = metadata.read_text("utf-8").splitlines() if metadata.exists() else []
@@ -136,12 +137,17 @@ def group_name(mode: str) -> str:
     return f"soak-{mode}"
 
 
-def engine_environment(model: Path) -> dict[str, str]:
-    """Return what the real engine needs to judge by a tiny random model on CPUs."""
+def engine_environment(model: Path, constraint: str = "always") -> dict[str, str]:
+    """Return what the real engine needs to judge by a tiny model on CPUs.
+
+    Args:
+        model: its folder.
+        constraint: ``engine.constraint``. Random weights write no answer by themselves, so an attempt without the
+            grammar would only take time there.
+    """
     return {
         "STREAM_GUARD_ENGINE__MODEL": str(model),
-        # Random weights write no answer by themselves: an attempt without the grammar would only take time.
-        "STREAM_GUARD_ENGINE__CONSTRAINT": "always",
+        "STREAM_GUARD_ENGINE__CONSTRAINT": constraint,
         "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "16",
         "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "16",
         # Random weights are never sure, and would climb every time.

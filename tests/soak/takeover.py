@@ -2,7 +2,7 @@
 
 A generation begins when its members get their partitions. By then a session that had to expire has expired, and what
 remains is the program's own work: to end the last owner's transactions, to read positions, to read, to judge and to
-write. Faults that keep brokers away from consumers count from their end, if that is later.
+write. Faults that keep brokers away from consumers count from their end, also those that begin before it is done.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 from tests.soak import schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from tests.soak.facts import Fault, History
 
@@ -66,11 +66,17 @@ def _longest_s(
     for generation in history.generations:
         if not fault.begin_ms <= generation.at_ms < until_ms:
             continue
-        since = generation.at_ms
-        if fault.kind in _HOLDING:
-            since = max(since, fault.end_ms)
         for arrived, done in work.values():
             finished = bisect.bisect_right(done, generation.at_ms)
             if bisect.bisect_right(arrived, generation.at_ms) > finished:
+                since = _free_ms(generation.at_ms, done[finished], history.faults)
                 found.append(max(0, done[finished] - since) / 1_000)
     return max(found, default=None)
+
+
+def _free_ms(since: int, done: int, faults: Sequence[Fault]) -> int:
+    """Return the end of the last fault that kept brokers away between two times, or the first time; in ms."""
+    return max(
+        (f.end_ms for f in faults if f.kind in _HOLDING and since < f.end_ms and f.begin_ms < done),
+        default=since,
+    )

@@ -8,6 +8,8 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- include "stream-guard.checkModel" . -}}
 {{- include "stream-guard.checkPolicies" . -}}
 {{- include "stream-guard.checkEnv" . -}}
+{{- include "stream-guard.checkBackfill" . -}}
+{{- include "stream-guard.checkConsole" . -}}
 {{- include "stream-guard.checkLive" . -}}
 {{- end -}}
 
@@ -20,7 +22,7 @@ What no schema can say: values that contradict each other. Each failure is a sen
 {{- if and $kafka.topics $kafka.topicPattern -}}
 {{- fail "kafka.topics and kafka.topicPattern exclude each other; set one" -}}
 {{- end -}}
-{{- if not (or $kafka.topics $kafka.topicPattern) -}}
+{{- if not (or $kafka.topics $kafka.topicPattern (dig "cascade" "escalated_topic" "" .Values.config)) -}}
 {{- fail "kafka.topics is empty: name the topics to read, for example [posts], or set kafka.topicPattern" -}}
 {{- end -}}
 {{- $sasl := hasPrefix "SASL" $security.protocol -}}
@@ -209,6 +211,19 @@ StatefulSet takes over; it cannot take over pods that lack its claim.
 {{- $class := default "" (get $claim "storageClassName") -}}
 {{- if and .Values.cache.storageClassName (ne $class .Values.cache.storageClassName) -}}
 {{- fail (printf "cache.storageClassName cannot change from %q to %q in place: %s; claims that exist keep their class" $class .Values.cache.storageClassName $orphan) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "stream-guard.checkBackfill" -}}
+{{- with .Values.backfill -}}
+{{- if and .enabled (eq .kind "RayJob") (not .args) -}}
+{{- fail "backfill.args is empty: say what to judge, for example [\"topic:posts\", \"--policy\", \"spam\", \"--out\", \"/backfill/spam\"]" -}}
+{{- end -}}
+{{- range list "--address" "--actors" "--cpus" "--gpus" -}}
+{{- if and $.Values.backfill.enabled (has . $.Values.backfill.args) -}}
+{{- fail (printf "backfill.args has %s, which the chart sets: by backfill.actors and gpu.count" .) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -10,17 +10,20 @@ violates, the edit changed what it should, the person was obeyed, and the consum
 from __future__ import annotations
 
 import asyncio
-import os
-import shutil
 import signal
 import sys
 import time
-from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import orjson
 
-from stream_guard.cli.demo import MODEL, POLICIES
+from stream_guard.cli.demo.environment import (
+    OUTPUT,
+    copy_policies,
+    run_demo,
+    say_progress,
+    service_environment,
+)
 from stream_guard.cli.demo.posts import (
     BROKEN,
     CHAT,
@@ -31,18 +34,18 @@ from stream_guard.cli.demo.posts import (
     REPLY,
     demo_posts,
 )
-from stream_guard.cli.demo.process import Consumer
+from stream_guard.cli.demo.process import Program
 from stream_guard.cli.demo.stream import DEAD_LETTERS, VERDICTS, Totals, Watcher, feed
-from stream_guard.cli.terminal import count_of, say, say_error
-from stream_guard.core.errors import StreamGuardError
-from stream_guard.core.exit_codes import ExitCode
+from stream_guard.cli.terminal import count_of, say
 from stream_guard.kafka.decision_writer import write_decision
 from stream_guard.policies.store import load_policies
 from stream_guard.records.decision import Decision, about_verdict
 from stream_guard.settings import KafkaSettings
-from stream_guard.testing.broker import Broker, start_broker
+from stream_guard.testing.broker import Broker
 
-OUTPUT: Final = Path("demo-output")
+if TYPE_CHECKING:
+    from pathlib import Path
+
 CHANGED_MIN: Final = 5
 """How many posts have to get another verdict by the edit."""
 _START_S: Final = 300.0
@@ -51,45 +54,16 @@ _EDIT_S: Final = 60.0
 _STOP_S: Final = 60.0
 
 
-def _say(text: str) -> None:
-    say(text, style="dim")
-
-
-def _environment(broker: Broker, policies: Path) -> dict[str, str]:
-    """Return the consumer's environment: what a deployment would set, and sizes for a small CPU."""
-    return {
-        **os.environ,
-        "STREAM_GUARD_KAFKA__BOOTSTRAP_SERVERS": broker.bootstrap_servers,
-        "STREAM_GUARD_KAFKA__TOPICS": orjson.dumps([FORUM, CHAT]).decode(),
-        "STREAM_GUARD_KAFKA__GROUP_ID": "stream-guard-demo",
-        "STREAM_GUARD_KAFKA__VERDICT_TOPIC": VERDICTS,
-        "STREAM_GUARD_KAFKA__DEAD_LETTER_TOPIC": DEAD_LETTERS,
-        "STREAM_GUARD_POLICIES__PATH": str(policies),
-        "STREAM_GUARD_DECISIONS__ENABLED": "true",
-        "STREAM_GUARD_ENGINE__MODEL": os.environ.get("STREAM_GUARD_ENGINE__MODEL", str(MODEL)),
-        "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "32",
-        "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "96",
-        "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "48",
-        "STREAM_GUARD_HTTP__HOST": "127.0.0.1",
-        "STREAM_GUARD_HTTP__PORT": "0",
-        "STREAM_GUARD_TELEMETRY__LOG_FORMAT": "json",
-        # A model this small gains nothing from threads, and they wait for each other on a busy machine.
-        "OMP_NUM_THREADS": "1",
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-    }
-
-
 async def _run(broker: Broker) -> int:
-    folder = OUTPUT / "policies"
-    shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(POLICIES, folder)
+    folder = copy_policies()
     totals, log = Totals(), OUTPUT / "consumer.log"
     main = asyncio.current_task()
     assert main is not None, "asyncio runs us"
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main.cancel)
-    async with Consumer(_environment(broker, folder), log, _say) as consumer:
+    environment = service_environment(broker, folder)
+    async with Program("the consumer", "run", environment, log, say_progress) as consumer:
         spent_s = await consumer.until("ready", _START_S, waiting_for="the engine is starting")
-        _say(f"the engine is ready after {spent_s:.0f} s")
+        say_progress(f"the engine is ready after {spent_s:.0f} s")
         with (OUTPUT / "verdicts.jsonl").open("wb") as file:
             watcher = Watcher(broker, totals, say, file)
             await watcher.start()
@@ -134,12 +108,12 @@ def not_shown(totals: Totals) -> list[str]:
 
 
 async def _rounds(
-    broker: Broker, consumer: Consumer, watcher: Watcher, totals: Totals, folder: Path
+    broker: Broker, consumer: Program, watcher: Watcher, totals: Totals, folder: Path
 ) -> tuple[int, bool]:
     """Feed, edit, and feed again; return how many records, and whether all came out."""
     policies = load_policies(folder)
     posts = demo_posts()
-    _say("feeding posts, and some records that are none")
+    say_progress("feeding posts, and some records that are none")
     totals.owed = len(BROKEN) + sum(len(policies.route(topic)) for topic, _, _ in posts)
     records = await feed(broker, posts, broken=True)
     if not await watcher.round(consumer, _VERDICTS_S):
@@ -150,7 +124,7 @@ async def _rounds(
     say(f"  + {EDIT.new}", style="green")
     EDIT.apply(folder)
     spent_s = await consumer.until("policies_switched", _EDIT_S, waiting_for="the edit goes live")
-    _say(f"the edit is live after {spent_s:.1f} s; the same posts again")
+    say_progress(f"the edit is live after {spent_s:.1f} s; the same posts again")
     again = [post for post in posts if post[0] == FORUM]
     totals.owed += sum(len(policies.route(topic)) for topic, _, _ in again)
     records += await feed(broker, again, broken=False)
@@ -159,7 +133,7 @@ async def _rounds(
     return records + 1, await _overrule(broker, consumer, watcher, totals)
 
 
-async def _overrule(broker: Broker, consumer: Consumer, watcher: Watcher, totals: Totals) -> bool:
+async def _overrule(broker: Broker, consumer: Program, watcher: Watcher, totals: Totals) -> bool:
     """Let a person overrule a violation, and send the same post once more; return whether all came out."""
     key, verdict = next(
         (key, one)
@@ -229,18 +203,7 @@ def _report(records: int, totals: Totals, seconds: float) -> None:
 
 def main() -> int:
     """Run the demo; return its exit code."""
-    OUTPUT.mkdir(exist_ok=True)
-    try:
-        with start_broker(progress=_say) as broker:
-            _say(broker.description)
-            broker.create_topics(FORUM, CHAT, VERDICTS, DEAD_LETTERS, partitions=2)
-            return asyncio.run(_run(broker))
-    except StreamGuardError as error:
-        say_error(str(error))
-        return error.exit_code
-    except (KeyboardInterrupt, asyncio.CancelledError):
-        say("interrupted; everything that the demo started is stopped")
-        return ExitCode.INTERRUPTED
+    return run_demo(_run, FORUM, CHAT, VERDICTS, DEAD_LETTERS)
 
 
 if __name__ == "__main__":

@@ -80,13 +80,14 @@ class Edit:
 EDIT: Final = Edit("house-rules", "HR2.a Posts about scooters", "HR2.a Posts about umbrellas")
 
 
-def demo_posts() -> list[tuple[str, str, bytes]]:
-    """Return topic, text and the record's value of each post; ids are unique."""
+def demo_posts(round_number: int = 0) -> list[tuple[str, str, bytes]]:
+    """Return topic, text and the record's value of each post; ids are unique over posts and rounds."""
+    again = f"{round_number}-" if round_number else ""
     posts = []
     for topic, texts in ((FORUM, _FORUM_TEXTS), (CHAT, (*_CHAT_TEXTS, REPLY))):
         for number, text in enumerate(texts):
             post: dict[str, object] = {
-                "id": f"{topic.split('.', maxsplit=1)[0]}-{number}",
+                "id": f"{topic.split('.', maxsplit=1)[0]}-{again}{number}",
                 "text": text,
                 "author": f"author-{number}",
                 "language": "en",

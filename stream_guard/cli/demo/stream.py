@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import BinaryIO
 
-    from stream_guard.cli.demo.process import Consumer
+    from stream_guard.cli.demo.process import Program
     from stream_guard.testing.broker import Broker
 
 VERDICTS: Final = "stream-guard.verdicts"
@@ -56,8 +56,17 @@ class Totals:
         return [key for key, (decision, _) in last.items() if first[key][0] != decision]
 
 
-async def feed(broker: Broker, posts: Sequence[tuple[str, str, bytes]], broken: bool) -> int:  # noqa: FBT001 - two kinds of feeding
-    """Send posts by a plain producer, and among them records that are none; return how many records."""
+async def feed(
+    broker: Broker, posts: Sequence[tuple[str, str, bytes]], *, broken: bool, pause_s: float = 0.0
+) -> int:
+    """Send posts by a plain producer, and among them records that are none; return how many records.
+
+    Args:
+        broker: where to.
+        posts: topic, text and value of each.
+        broken: whether records that are none are among them.
+        pause_s: time after each post, in s.
+    """
     sent = 0
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, acks="all")
     await producer.start()
@@ -69,6 +78,7 @@ async def feed(broker: Broker, posts: Sequence[tuple[str, str, bytes]], broken: 
                 where, damaged = BROKEN[number // 6]
                 await producer.send_and_wait(where, damaged, key=b"broken")
                 sent += 1
+            await asyncio.sleep(pause_s)
     finally:
         await producer.stop()
     return sent
@@ -106,7 +116,7 @@ class Watcher:
         """Disconnect."""
         await self._consumer.stop()
 
-    async def round(self, consumer: Consumer, limit_s: float) -> bool:
+    async def round(self, consumer: Program, limit_s: float) -> bool:
         """Print what comes until all that is owed is there; return whether it came within ``limit_s``.
 
         Raises:
@@ -115,7 +125,7 @@ class Watcher:
         self._totals.said.append({})
         return await self.rest(consumer, limit_s)
 
-    async def rest(self, consumer: Consumer, limit_s: float) -> bool:
+    async def rest(self, consumer: Program, limit_s: float) -> bool:
         """Do the same within the round that is under way. Raises as :meth:`round`."""
         try:
             async with asyncio.timeout(limit_s):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,7 +15,8 @@ from stream_guard.cli.terminal import count_of, say, write_json
 from stream_guard.core.errors import PolicyError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.core.version import package_version
-from stream_guard.policies.lint import CODES, Context, lint_policies
+from stream_guard.policies.lint import Context, lint_policies
+from stream_guard.policies.lint.findings import unreadable
 from stream_guard.policies.lint.output import to_json, to_sarif
 from stream_guard.policies.lint.tokens import token_counter
 from stream_guard.settings import load_settings
@@ -66,7 +66,7 @@ def lint(
             context=_context(load_settings(config)),
         )
     except PolicyError as error:
-        findings = _unreadable(str(error))
+        findings = unreadable(str(error))
     else:
         if slug is not None:
             inside = str(folder / find_policy(policies, slug).id) + os.sep
@@ -98,13 +98,3 @@ def _say(findings: Sequence[Finding]) -> None:
         say(f"{place}: {finding.severity} {finding.code}: {finding.message}")
         say(f"    {finding.remedy}")
     say(", ".join(count_of(count, severity) for severity, count in counts.items()))
-
-
-def _unreadable(message: str) -> list[Finding]:
-    """Return a finding for each line of an error, with the place that it names."""
-    findings = []
-    for line in message.splitlines():
-        place = re.match(r"(?P<file>[^:\n]+):(?:(?P<line>\d+):)? (?P<rest>.*)", line)
-        file, number, rest = place.group("file", "line", "rest") if place else (".", None, line)
-        findings.append(CODES["SG100"].at(file, int(number or 1), detail=rest))
-    return findings

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
 
@@ -13,9 +12,7 @@ from stream_guard.cli.policies.rulings import find_rulings
 from stream_guard.cli.policy_folder import find_policy, load_folder
 from stream_guard.cli.terminal import count_of, run_quietly, say, show_progress, write_table
 from stream_guard.cli.warm_engine import studio_judge
-from stream_guard.core.errors import SettingsError
-from stream_guard.kafka.bounds import Bound, read_bound
-from stream_guard.records.post import PostParser
+from stream_guard.kafka.bounds import read_bound
 from stream_guard.settings import load_settings
 
 if TYPE_CHECKING:
@@ -24,7 +21,7 @@ if TYPE_CHECKING:
     from stream_guard.cli.policies.rulings import Source
     from stream_guard.offline.improve.gates import Gate, Measured
     from stream_guard.policies.drafts import Draft
-    from stream_guard.policies.policy import Policy, PolicySet
+    from stream_guard.policies.policy import Policy
     from stream_guard.settings import Settings
 
 TopicsOption: TypeAlias = Annotated[
@@ -63,7 +60,6 @@ OutOption: TypeAlias = Annotated[
 ]
 LIMIT = 5_000
 SHADOW = 1_000
-_DAY_MS = 86_400_000
 
 
 class Asked(NamedTuple):
@@ -110,12 +106,9 @@ def measure(slug: str, path: Path | None, config: Path | None, asked: Asked) -> 
         PolicyError: there is no draft, it changes nothing, or there are no gates.
         EngineError, BrokerError, SettingsError: it cannot be measured.
     """
-    from stream_guard.offline.evaluation.golden import Columns, finish_rows, read_golden
     from stream_guard.offline.evaluation.runner import write_files
-    from stream_guard.offline.improve.gates import check_gates, gates_of
-    from stream_guard.offline.improve.measuring import Measuring
-    from stream_guard.offline.improve.promoting import check_draft
-    from stream_guard.policies.drafts import golden_file
+    from stream_guard.offline.improve.gates import check_gates
+    from stream_guard.offline.improve.preparing import prepare
     from stream_guard.telemetry.logs import configure_logs
 
     settings = load_settings(config)
@@ -123,40 +116,23 @@ def measure(slug: str, path: Path | None, config: Path | None, asked: Asked) -> 
     folder, policies = load_folder(path, config)
     live = find_policy(policies, slug)
     draft = draft_of(settings, folder, slug)
-    check_draft(live, draft)
-    limits = gates_of(live.gates, draft.policy.gates, slug)
-    golden = golden_file(folder, live, draft.policy)
-    if not golden.exists():
-        message = (
-            f"{golden}: there is no golden set; stream-guard policies improve {slug} makes one"
-        )
-        raise SettingsError(message)
-    rows = read_golden(
-        golden, draft.policy, Columns(), labels={}, text_bytes_max=settings.post.max_text_bytes
-    )
-    finish_rows(rows, PostParser(settings.post), golden)
+    ready = prepare(settings, folder, policies, live, draft)
     target = asked.out or Path("eval-output") / slug
     make_folder(target, slug, force=asked.force)
-    with_people = "min_agreement" in limits
-    run = Measuring(
-        settings,
-        live,
-        draft.policy,
-        golden,
-        rows,
-        topics=_topics(settings, policies, slug, asked.topics) if "max_flips" in limits else (),
-        since=read_bound(asked.since, "--since") or Bound(time_ms=_now_ms() - _DAY_MS),
+    run = ready.measuring(
+        find_rulings(config, slug, asked.source) if ready.with_people else (),
+        topics=asked.topics or None,
+        since=read_bound(asked.since, "--since"),
         records_max=asked.limit,
-        rulings=find_rulings(config, slug, asked.source) if with_people else (),
-        shadow_max=asked.shadow if limits.keys() - {"min_f1"} else 0,
+        shadow_max=asked.shadow,
     )
     warm = studio_judge(settings, no_studio=asked.no_studio)
     with show_progress("starting the engine") as progress:
         measured, evaluation, lines = run_quietly(
             run.run(lambda what, done, total: progress(done, total, what), judge=warm)
         )
-    write_files(target, evaluation, lines, rows)
-    gates = check_gates(limits, measured)
+    write_files(target, evaluation, lines, ready.rows)
+    gates = check_gates(ready.limits, measured)
     return Found(settings, folder, live, draft, measured, gates, target / "report.html")
 
 
@@ -172,29 +148,6 @@ def draft_of(settings: Settings, folder: Path, slug: str) -> Draft:
         reasoning_tokens_max=engine.reasoning_tokens_max,
         answer=engine.answer,
     )
-
-
-def _topics(
-    settings: Settings, policies: PolicySet, slug: str, named: Sequence[str] | None
-) -> Sequence[str]:
-    """Return the topics to backtest: those that the policy may judge, unless some are named."""
-    from stream_guard.policies.routing import NoRouteError
-
-    if named:
-        return named
-    found = []
-    for topic in settings.kafka.topics:
-        try:
-            routed = policies.routing.fixed(topic)
-        except NoRouteError:
-            continue
-        if routed is None or slug in {each.policy for each in routed}:
-            found.append(topic)
-    return found
-
-
-def _now_ms() -> int:
-    return time.time_ns() // 1_000_000
 
 
 def say_found(found: Found) -> None:

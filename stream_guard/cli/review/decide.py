@@ -17,6 +17,7 @@ from stream_guard.cli.options import (
     ReasonOption,
     ValidDaysOption,
     refuse_unknown,
+    valid_until,
 )
 from stream_guard.cli.policy_folder import load_folder
 from stream_guard.cli.review.options import (
@@ -25,6 +26,7 @@ from stream_guard.cli.review.options import (
     RoleChoice,
     now_ms,
     open_desk,
+    record_access,
 )
 from stream_guard.cli.terminal import run_quietly, say, write_json
 from stream_guard.core.errors import PolicyError
@@ -33,8 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from stream_guard.records.decision import Decision
-
-_DAY_MS = 86_400_000
 
 
 class OutcomeChoice(StrEnum):
@@ -79,7 +79,10 @@ def decide_item(  # noqa: PLR0913 - the command's options
     json: JsonOption = False,
     config: ConfigOption = None,
 ) -> None:
-    """Lease an item, write a decision about it to the decisions topic, and end the lease."""
+    """Lease an item, write a decision about it to the decisions topic, and end the lease.
+
+    With kafka.audit_topic, who decides is written there first.
+    """
     from stream_guard.kafka.decision_writer import write_decision
     from stream_guard.offline.decide import section_of
     from stream_guard.offline.review.deciding import Choice, decide
@@ -93,10 +96,11 @@ def decide_item(  # noqa: PLR0913 - the command's options
         category,
         action,
         reason,
-        None if valid_days is None else now + valid_days * _DAY_MS,
+        valid_until(valid_days, now),
     )
     person = Person(by, role.value)
     with open_desk(config, database, offline=False) as desk:
+        run_quietly(record_access(desk, person, item_id, "lease", "decide"))
         desk.queue.claim(person, now, item_id=item_id)
 
         async def write(decision: Decision) -> None:

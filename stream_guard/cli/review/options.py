@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import secrets
 import time
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, NamedTuple, TypeAlias
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_guard.offline.review.projection import Projection
-    from stream_guard.offline.review.queue import ReviewQueue
+    from stream_guard.offline.review.queue import Person, ReviewQueue
     from stream_guard.offline.review.store import Store
+    from stream_guard.records.review_audit import Asked
     from stream_guard.settings import Settings
 
 DatabaseOption: TypeAlias = Annotated[
@@ -76,6 +78,34 @@ def refuse_unknown_policy(desk: Desk, policy: str | None) -> None:
     known = {*desk.queue.policies(), *(file.parent.name for file in folder.glob("*/policy.md"))}
     if known:
         refuse_unknown("--policy", policy, sorted(known))
+
+
+async def record_access(desk: Desk, person: Person, item_id: str, *asked: Asked) -> None:
+    """Write what a person asks for to ``kafka.audit_topic``, as ``review serve`` does; nothing where it is not set.
+
+    Raises:
+        BrokerError: it was not acknowledged, so nobody may see or decide the item.
+    """
+    from stream_guard.kafka.audit_writer import AuditWriter
+    from stream_guard.records.review_audit import build_audit_entry
+
+    if desk.settings.kafka.audit_topic is None:
+        return
+    writer = AuditWriter(desk.settings.kafka)
+    try:
+        for what in asked:
+            entry = build_audit_entry(
+                secrets.token_hex(16),
+                at_ms=now_ms(),
+                who=person.id,
+                role=person.role,
+                what=what,
+                item_id=item_id,
+                allowed=True,
+            )
+            await writer.write(entry)
+    finally:
+        await writer.close()
 
 
 @contextlib.contextmanager

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
 from stream_guard.cli.options import ConfigOption
 from stream_guard.cli.review.options import DatabaseOption, open_desk
+from stream_guard.cli.serving import serve_until_stopped
 from stream_guard.cli.terminal import say
 from stream_guard.core.errors import SettingsError
 from stream_guard.settings import env_name
@@ -65,18 +65,8 @@ async def _serve(desk: Desk) -> None:
         message = f"review.host, review.port: cannot listen on {settings.review.host}:{settings.review.port}: {error}"
         raise SettingsError(message) from error
     say(f"review queue: http://{settings.review.host}:{server.port}")
-    stopped = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-    waiting = asyncio.create_task(stopped.wait())
-    failing = asyncio.create_task(server.failed())
     try:
-        await asyncio.wait((waiting, failing), return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            failing.result()
+        await serve_until_stopped(server)
     finally:
-        waiting.cancel()
-        await server.stop()
-        await asyncio.gather(waiting, failing, return_exceptions=True)
         if auditing is not None:
             await auditing.close()

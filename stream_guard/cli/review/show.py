@@ -14,6 +14,7 @@ from stream_guard.cli.review.options import (
     RoleChoice,
     now_ms,
     open_desk,
+    record_access,
 )
 from stream_guard.cli.terminal import run_quietly, say, write_json
 
@@ -32,13 +33,16 @@ def show_item(
 ) -> None:
     """Show an item with the post's text, which is read from the post's own topic unless the item holds it.
 
-    While people still review an item, nobody but a lead sees the decisions of others.
+    While people still review an item, nobody but a lead sees the decisions of others. With kafka.audit_topic, who looks
+    is written there first, also with --offline.
     """
     from stream_guard.offline.review.follow import post_text
     from stream_guard.offline.review.queue import Person
 
     with open_desk(config, database, offline=offline) as desk:
-        item = desk.queue.show(item_id, Person(by, role.value), now_ms())
+        person = Person(by, role.value)
+        run_quietly(record_access(desk, person, item_id, "show"))
+        item = desk.queue.show(item_id, person, now_ms())
         if item["text"] is None and item["state"] != "withdrawn" and not offline:
             item["text"] = run_quietly(post_text(desk.settings, item))
     if json:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Final
 from stream_guard.core.english import count_of
 from stream_guard.core.errors import SettingsError
 from stream_guard.core.times import time_text
-from stream_guard.core.visible_text import visible_line, visible_text
+from stream_guard.core.visible_bytes import visible_bytes
+from stream_guard.core.visible_text import visible_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from stream_guard.records.dead_letter import DeadLetter
 
 COLUMNS: Final = ("record", "failed", "reason", "tries", "bytes", "state")
-_HEX_COLUMNS: Final = 16
 _SHOWN_BYTES_MAX: Final = 16 << 10
 _HEADER_CHARACTERS_MAX: Final = 200
 
@@ -122,24 +122,6 @@ def _header_text(value: bytes | None) -> str:
 
 def content_lines(held: bytes) -> Iterator[str]:
     """Yield bytes as text where they are UTF-8, with control characters written out, or as a hex dump."""
-    shown = held[:_SHOWN_BYTES_MAX]
-    try:
-        # A cut may have gone through a character: up to three bytes of it are left over.
-        whole = shown.decode("utf-8") if len(shown) == len(held) else _cut_text(shown)
-        yield from visible_text(whole).split("\n")
-    except UnicodeDecodeError:
-        for at in range(0, len(shown), _HEX_COLUMNS):
-            part = shown[at : at + _HEX_COLUMNS]
-            printable = "".join(chr(byte) if 32 <= byte < 127 else "." for byte in part)  # noqa: PLR2004 - ASCII
-            yield f"{at:08x}  {part.hex(' '):<{3 * _HEX_COLUMNS}} {printable}"
-    if len(shown) < len(held):
-        yield f"… and {count_of(len(held) - len(shown), 'more byte')}; --json has all of them"
-
-
-def _cut_text(shown: bytes) -> str:
-    for missing in range(3):
-        try:
-            return shown[: len(shown) - missing].decode("utf-8")
-        except UnicodeDecodeError:
-            continue
-    return shown[:-3].decode("utf-8")
+    yield from visible_bytes(held, _SHOWN_BYTES_MAX)
+    if len(held) > _SHOWN_BYTES_MAX:
+        yield f"… and {count_of(len(held) - _SHOWN_BYTES_MAX, 'more byte')}; --json has all of them"

@@ -7,18 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 import structlog
 
 from stream_guard.core.errors import EvidenceError, PolicyError
+from stream_guard.core.whole_files import write_whole
 from stream_guard.judging.archive.entry import EntryName, Judging, read_entry, write_entry
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from pathlib import Path
 
     from stream_guard.judging.archive.entry import Entry
     from stream_guard.judging.families.family import Template
@@ -228,18 +227,8 @@ class FolderArchive:
                 raise PolicyError(message)
             return
         file.parent.mkdir(parents=True, exist_ok=True)
-        # The file appears complete or not at all, also if several replicas share the volume.
-        handle, draft = tempfile.mkstemp(dir=file.parent, prefix=".draft-")
-        try:
-            with os.fdopen(handle, "wb") as out:
-                out.write(content)
-                out.flush()
-                os.fsync(out.fileno())
-            Path(draft).chmod(0o444)
-            Path(draft).replace(file)
-        except BaseException:
-            Path(draft).unlink(missing_ok=True)
-            raise
+        # Several replicas may share the volume.
+        write_whole(file, content, 0o444)
 
     def _file(self, name: EntryName) -> Path:
         return self._path / name.policy_sha256 / f"{name.entry_sha256}.json"
@@ -270,8 +259,15 @@ class FolderArchive:
 
     def _notes(self, prefix: str) -> list[Note]:
         try:
-            files = sorted((self._path / prefix).glob("*.json"))
-            return [Note(f"{prefix}{file.stem}", file.read_bytes(), str(file)) for file in files]
+            folder = self._path / prefix
+            return [
+                Note(
+                    f"{prefix}{file.relative_to(folder).with_suffix('').as_posix()}",
+                    file.read_bytes(),
+                    str(file),
+                )
+                for file in sorted(folder.rglob("*.json"))
+            ]
         except OSError as error:
             message = f"policies.archive_path: {self._path} cannot be read ({error.strerror})"
             raise EvidenceError(message) from error

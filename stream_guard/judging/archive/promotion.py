@@ -19,7 +19,17 @@ if TYPE_CHECKING:
 
     from stream_guard.judging.archive.archive import Note
 
-__all__ = ["Promotion", "Version", "promotions_prefix", "read_promotions", "write_promotion"]
+__all__ = [
+    "PROMOTIONS",
+    "Promotion",
+    "Version",
+    "promotions_prefix",
+    "read_promotions",
+    "write_promotion",
+]
+
+PROMOTIONS: Final = "promotions/"
+"""What the keys of all these records begin with."""
 
 FORMAT: Final = "stream-guard.promotion/1"
 Kind: TypeAlias = Literal["promote", "rollback"]
@@ -75,7 +85,7 @@ class Promotion:
 
 def promotions_prefix(policy_id: str) -> str:
     """Return what the keys of a policy's records begin with."""
-    return f"promotions/{policy_id}/"
+    return f"{PROMOTIONS}{policy_id}/"
 
 
 def write_promotion(promotion: Promotion) -> tuple[str, bytes]:

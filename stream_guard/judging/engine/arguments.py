@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from stream_guard.core.errors import EngineError
+from stream_guard.judging.engine.first_attempts import COUNTED_MIN
 
 if TYPE_CHECKING:
-    from stream_guard.judging.families.family import Markers
     from stream_guard.settings import EngineSettings
 
 _DEFAULT_KV_CACHE_BYTES: Final = 256 << 20
 # For tests, development and the demo: the engine is ready in seconds, and a small model needs no more.
 _CPU_ARGUMENTS: Final = {"distributed_executor_backend": "uni", "enforce_eager": True}
+_NGRAM_TOKENS_MIN: Final = 2
+_NGRAM_TOKENS_MAX: Final = 4
+"""Lengths of what is looked up in the prompt and the answer so far, to propose what followed it there."""
 _CPU_ENVIRONMENT: Final = {
     # Its warnings there are about what a GPU would have, and about the choices above.
     "VLLM_LOGGING_LEVEL": "ERROR",
@@ -36,6 +39,8 @@ _CPU_ENVIRONMENT: Final = {
     # Else vLLM starts a third process for the worker, which imports everything once more.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
 }
+_SCHEDULERS: Final = "stream_guard.judging.engine.schedulers"
+_SCHEDULERS_LOGGER: Final = "vllm.config.scheduler"
 _ENVIRONMENT: Final = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_NO_USAGE_STATS": "1",
@@ -109,13 +114,42 @@ def quiet_vllm() -> None:
     """Hold vLLM's loggers to the level that it is told, also before it sets them up itself."""
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"vllm\.")
     logging.getLogger("vllm").setLevel(os.environ.get("VLLM_LOGGING_LEVEL", "WARNING").upper())
+    logging.getLogger(_SCHEDULERS_LOGGER).addFilter(_not_about_our_scheduler)
+
+
+def _not_about_our_scheduler(record: logging.LogRecord) -> bool:
+    """Drop vLLM's warning that its schedulers may change: the version is pinned, and tests run ours."""
+    return _SCHEDULERS not in record.getMessage()
+
+
+def hold_outputs(config: Any) -> None:  # noqa: ANN401 - vLLM's
+    """Let a completion be sent once, when it ends, where the operator has not chosen a scheduler.
+
+    Args:
+        config: vLLM's ``VllmConfig``; it is changed.
+    """
+    scheduling = config.scheduler_config
+    if scheduling.scheduler_cls is None:
+        name = "HeldAsyncScheduler" if scheduling.async_scheduling else "HeldScheduler"
+        scheduling.scheduler_cls = f"{_SCHEDULERS}.{name}"
+
+
+_CPU_COUNTED_MIN: Final = 0.96
+"""On a CPU the model's own work is the limit. An attempt without the grammar is hardly faster (``make bench-engine``),
+and one that does not count is lost."""
 
 
 class Chosen(NamedTuple):
-    """When the grammar is used, and why."""
+    """When the grammar is used, and why.
+
+    Attributes:
+        constraint, reason: for the log.
+        counted_min: share of first attempts without it that must count, so that they are faster than the grammar.
+    """
 
     constraint: Literal["always", "answer", "on_retry"]
     reason: str
+    counted_min: float = COUNTED_MIN
 
 
 def choose_constraint(settings: EngineSettings) -> Chosen:
@@ -127,22 +161,32 @@ def choose_constraint(settings: EngineSettings) -> Chosen:
     if settings.constraint != "auto":
         return Chosen(settings.constraint, "engine.constraint")
     if is_cpu_build():
-        return Chosen("on_retry", "faster than always on a CPU")
+        return Chosen(
+            "on_retry",
+            f"about as fast as always on a CPU, while {_CPU_COUNTED_MIN:.0%} of the first attempts count",
+            _CPU_COUNTED_MIN,
+        )
     return Chosen("on_retry", "the GPU waits for the host, which works less without a grammar")
 
 
-def engine_arguments(
-    settings: EngineSettings, known: frozenset[str], markers: Markers | None = None
-) -> dict[str, Any]:
+def warms_steps(settings: EngineSettings) -> bool:
+    """Return what ``engine.warm_steps`` says; by default whether the build runs on a GPU.
+
+    Raises:
+        EngineError: it is unset, and vLLM is not installed.
+    """
+    return not is_cpu_build() if settings.warm_steps is None else settings.warm_steps
+
+
+def engine_arguments(settings: EngineSettings, known: frozenset[str]) -> dict[str, Any]:
     """Return vLLM's engine arguments.
 
     Args:
         settings: the section; ``extra`` wins over all the rest.
         known: names that vLLM takes.
-        markers: of the model's reasoning, by which vLLM enforces its budget in attempts without a constraint.
 
     Raises:
-        EngineError: ``extra`` has a name that vLLM does not take.
+        EngineError: ``extra`` has a name that vLLM does not take, or a setting needs a GPU.
     """
     unknown = sorted(settings.extra.keys() - known)
     if unknown:
@@ -169,18 +213,28 @@ def engine_arguments(
         "use_tqdm_on_load": False,
         # Not "auto", which may fall back to a backend that reads the grammar otherwise.
         "structured_outputs_config": {"backend": "xgrammar"},
+        "worker_extension_cls": "stream_guard.judging.engine.step_worker.StepWorker",
     }
     if settings.kv_cache_memory_bytes is not None:
         arguments["kv_cache_memory_bytes"] = settings.kv_cache_memory_bytes
-    if markers is not None and choose_constraint(settings).constraint == "on_retry":
-        arguments["reasoning_config"] = {
-            "reasoning_start_str": markers.begin,
-            "reasoning_end_str": markers.end,
-        }
+    if settings.speculation != "off":
+        arguments["speculative_config"] = _speculative_config(settings)
     if is_cpu_build():
         arguments |= _CPU_ARGUMENTS
         arguments.setdefault("kv_cache_memory_bytes", _DEFAULT_KV_CACHE_BYTES)
     return arguments | settings.extra
+
+
+def _speculative_config(settings: EngineSettings) -> dict[str, Any]:
+    if settings.speculation == "ngram_gpu" and is_cpu_build():
+        message = "engine.speculation: ngram_gpu needs a GPU, and vLLM's CPU build is installed; use ngram"
+        raise EngineError(message)
+    return {
+        "method": settings.speculation,
+        "num_speculative_tokens": settings.speculation_tokens,
+        "prompt_lookup_min": _NGRAM_TOKENS_MIN,
+        "prompt_lookup_max": _NGRAM_TOKENS_MAX,
+    }
 
 
 def known_arguments(engine_args: type) -> frozenset[str]:

@@ -20,8 +20,6 @@ from stream_guard.judging.engine.confidence import (
     pair_probability,
     token_probability,
 )
-from stream_guard.judging.engine.first_attempts import FirstAttempts
-from stream_guard.judging.engine.two_parts import complete_in_parts
 from stream_guard.judging.engine.voting import Cast, decide, seed_of
 from stream_guard.judging.families.family import exchange_of, hash_ids
 from stream_guard.telemetry.generations import Call, Result
@@ -36,7 +34,8 @@ if TYPE_CHECKING:
     from stream_guard.judging.contract import FinishReason, JudgeRequest
     from stream_guard.judging.engine.client import Completion, VllmClient
     from stream_guard.judging.engine.plans import Attempt, Plan
-    from stream_guard.judging.engine.two_parts import TwoParts
+    from stream_guard.judging.engine.steps import Compilations
+    from stream_guard.judging.engine.two_parts import Bounded, TwoParts
     from stream_guard.judging.families.family import Exchange, Family, Reading
     from stream_guard.settings import EngineSettings
     from stream_guard.telemetry.generations import GenerationTracer
@@ -58,11 +57,13 @@ class Observers:
         keep_thoughts: whether judgements carry the chain of thought, for the reasoning topic.
         listen: called with each attempt, prompt and completion, for a person at a terminal; or None.
         tracing: makes a span of each call for a traced post; or None.
+        compiled: called with what the engine compiled while it judged posts; or None.
     """
 
     keep_thoughts: bool = False
     listen: Callable[[Exchange], None] | None = None
     tracing: GenerationTracer | None = None
+    compiled: Callable[[Compilations], None] | None = None
 
 
 @dataclass(slots=True)
@@ -111,7 +112,6 @@ class Asker:
         self._family = family
         self._params = params
         self._observers = observers
-        self._first = FirstAttempts(may_stop=settings.constraint == "auto")
         self._ids = itertools.count()
 
     async def ask(
@@ -196,7 +196,7 @@ class Asker:
         """Try until an answer can be read, each time with a smaller budget."""
         answer = Answer("undetermined", parse_status="malformed")
         for attempt in plan.attempts:
-            if attempt.allows is not None and self._first.stopped:
+            if attempt.allows is not None and plan.first.stopped:
                 continue
             sample.attempts += 1
             sample.prompt_tokens += len(prompt)
@@ -210,7 +210,7 @@ class Asker:
                 completion.finish_reason == "stop" and attempt.allows(ids)
             ):
                 # Never read leniently: the next attempt has the constraint.
-                self._first.record(counts=False)
+                plan.first.record(counts=False)
                 continue
             if completion.finish_reason not in ("stop", "length"):
                 # "none" is an abort that we did not request, "error" a failed grammar: neither is an answer.
@@ -223,7 +223,7 @@ class Asker:
             # At its budget the grammar ends the reasoning, and the model answers with an unfinished thought.
             sample.reasoning_cut = reading.reasoning_tokens >= attempt.reasoning_tokens_max
             if attempt.allows is not None:
-                self._first.record(counts=answer.parse_status == "ok")
+                plan.first.record(counts=answer.parse_status == "ok")
                 if answer.parse_status != "ok":
                     continue
             if answer.parse_status not in _RETRIED:
@@ -267,7 +267,7 @@ class Asker:
             seed = seed_of(request, plan.effort, sample.number, sample.attempts)
             params = with_seed(params, seed)
             if parts is not None:
-                parts = parts._replace(thinking=with_seed(parts.thinking, seed))
+                parts = parts.seeded(seed)
         request_id = f"{request.id}-{next(self._ids)}"
         tracing = self._observers.tracing
         if request.span is None or tracing is None:
@@ -305,13 +305,13 @@ class Asker:
         self,
         prompt: list[int],
         params: SamplingParams,
-        parts: TwoParts | None,
+        parts: TwoParts | Bounded | None,
         request_id: str,
         headers: dict[str, str] | None,
     ) -> Completion:
         if parts is None:
             return await self._client.generate(prompt, params, request_id, headers)
-        return await complete_in_parts(self._client, prompt, parts, params, request_id, headers)
+        return await parts.complete(self._client, prompt, params, request_id, headers)
 
     async def _confidence(
         self,

@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import gc
 import threading
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from stream_guard.core.decoding import GREEDY
@@ -18,10 +17,15 @@ from stream_guard.core.errors import EngineError, PromptError, StreamGuardError
 from stream_guard.judging.engine import core_process
 from stream_guard.judging.engine.arguments import (
     engine_arguments,
+    hold_outputs,
     known_arguments,
     prepare_environment,
     require_vllm,
 )
+from stream_guard.judging.engine.held_outputs import LABEL_AFTER
+from stream_guard.judging.engine.prefixes import CacheRoom
+from stream_guard.judging.engine.start_message import start_message, worker_message
+from stream_guard.judging.engine.steps import Compilations, StepLimits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,23 +37,12 @@ if TYPE_CHECKING:
     from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import FinishReason
     from stream_guard.judging.engine.core_process import EngineProcess
-    from stream_guard.judging.families.family import Markers, Sampling
+    from stream_guard.judging.families.family import Sampling
     from stream_guard.settings import EngineSettings
 
 _T = TypeVar("_T")
 PROBE_TIMEOUT_S: Final = 30
 """If posts time out and the engine answers no probe for so long, it hangs."""
-_REMEDIES: Final = (
-    ("max_model_len", "lower engine.max_model_len, which may not pass the model's own limit"),
-    (
-        "KV cache",
-        "lower engine.max_model_len, or raise engine.gpu_memory_utilization or engine.kv_cache_memory_bytes",
-    ),
-    ("memory", "lower engine.gpu_memory_utilization, or set engine.kv_cache_memory_bytes"),
-    ("max_num_batched_tokens", "raise engine.max_num_batched_tokens"),
-    ("tensor", "check engine.tensor_parallel_size against the number of GPUs"),
-    ("dtype", "check engine.dtype"),
-)
 
 
 class Completion(NamedTuple):
@@ -121,11 +114,8 @@ class VllmClient:
         self._traced = "otlp_traces_endpoint" in settings.extra
         self.version = ""
 
-    async def start(self, markers: Markers | None = None) -> None:
+    async def start(self) -> None:
         """Return when the engine is up.
-
-        Args:
-            markers: of the model's reasoning; see :func:`engine_arguments`.
 
         Raises:
             EngineError: vLLM is not installed or did not start.
@@ -134,20 +124,19 @@ class VllmClient:
         prepare_environment(self._settings)
         self._served = core_process.start_server()
         # A task of its own: if start() is cancelled, close() can still wait for the engine and stop it.
-        self._building = asyncio.create_task(
-            in_thread(partial(self._build, markers)), name="engine build"
-        )
+        self._building = asyncio.create_task(in_thread(self._build), name="engine build")
         await asyncio.shield(self._building)
         # Inside the first request, an engine that is killed at this moment would never answer it.
         await self._running().get_supported_tasks()
 
-    def _build(self, markers: Markers | None) -> None:
+    def _build(self) -> None:
         from vllm.engine.arg_utils import AsyncEngineArgs
         from vllm.v1.engine.async_llm import AsyncLLM
 
-        arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs), markers)
+        arguments = engine_arguments(self._settings, known_arguments(AsyncEngineArgs))
         try:
             config = AsyncEngineArgs(**arguments).create_engine_config()
+            hold_outputs(config)
             with contextlib.ExitStack() as stack:
                 if self._served:
                     self._processes = stack.enter_context(core_process.from_server())
@@ -158,7 +147,7 @@ class VllmClient:
         except StreamGuardError:
             raise
         except Exception as error:  # an engine fails to start with any of many errors
-            raise EngineError(_start_message(error)) from error
+            raise EngineError(start_message(error)) from error
 
     def sampling_params(
         self,
@@ -173,7 +162,7 @@ class VllmClient:
         Where tokens are drawn, each call needs a copy with a seed: see :func:`with_seed`.
 
         Args:
-            sampling: constraint, length, reasoning budget and stops.
+            sampling: constraint, length and stops.
             probabilities: whether to return each token's log probability.
             decoding: how tokens are chosen. Its samples are calls of their own; they share the cached prompt.
             extra_args: for logits processors.
@@ -183,10 +172,11 @@ class VllmClient:
 
         constraint = sampling.constraint
         bounds: dict[str, Any] = {} if constraint is None else {constraint.kind: constraint.value}
+        if probabilities and sampling.label_after is not None:
+            extra_args = {LABEL_AFTER: sampling.label_after, **(extra_args or {})}
         return SamplingParams(
             max_tokens=sampling.tokens_max,
             stop_token_ids=list(sampling.stops) or None,
-            thinking_token_budget=sampling.reasoning_tokens_max,
             temperature=decoding.temperature,
             top_p=decoding.top_p,
             output_kind=RequestOutputKind.FINAL_ONLY,
@@ -220,6 +210,57 @@ class VllmClient:
         """Longest prompt and completion together, in tokens, as the engine reports it."""
         return int(self._running().model_config.max_model_len)
 
+    @property
+    def cache_room(self) -> CacheRoom | None:
+        """Size of the prefix cache, as the engine reports it; None if it has none."""
+        config = self._running().vllm_config
+        tokens = config.cache_config.kv_cache_size_tokens
+        if not tokens or not config.cache_config.enable_prefix_caching:
+            return None
+        block_tokens = int(config.cache_config.block_size)
+        return CacheRoom(int(tokens), block_tokens, config.scheduler_config.max_num_seqs)
+
+    @property
+    def step_limits(self) -> StepLimits:
+        """Lengths of the engine's steps."""
+        config = self._running().vllm_config
+        captured = config.compilation_config.cudagraph_capture_sizes or [0]
+        return StepLimits(max(captured), config.scheduler_config.max_num_batched_tokens)
+
+    async def try_step(self, tokens: int) -> None:
+        """Run the model once on so many tokens, without a post.
+
+        Raises:
+            EngineError: the engine is dead, or the step failed.
+        """
+        await self._call("stream_guard_try_step", tokens)
+
+    async def compilations(self) -> Compilations:
+        """Return what the engine has compiled since the first call.
+
+        Raises:
+            EngineError: the engine is dead, or does not answer in time.
+        """
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT_S):
+                workers = await self._call("stream_guard_compilations")
+        except TimeoutError as error:
+            raise EngineError("the engine does not say what it has compiled") from error
+        # Several workers compile the same.
+        return Compilations(*(max(counts) for counts in zip(*workers, strict=True)))
+
+    async def _call(self, method: str, *args: int) -> list[Any]:
+        """Call a method of :class:`stream_guard.judging.engine.step_worker.StepWorker` in each worker."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
+        engine = self._running()
+        try:
+            return list(await engine.collective_rpc(method, args=args))
+        except EngineDeadError as error:
+            raise EngineError(_DEAD) from error
+        except Exception as error:  # what the worker raised, as a bare Exception with its text
+            raise EngineError(worker_message(error)) from error
+
     async def generate(
         self,
         ids: list[int],
@@ -247,11 +288,13 @@ class VllmClient:
         try:
             async for output in outputs:
                 completion = output.outputs[0]
+                written, logprobs = completion.token_ids, completion.logprobs
                 return Completion(
-                    completion.token_ids,
+                    written,
                     _REASONS.get(completion.finish_reason, "none"),
                     output.num_cached_tokens or 0,
-                    completion.logprobs,
+                    logprobs,
+                    0 if logprobs is None else len(written) - len(logprobs),
                 )
         except VLLMClientError as error:
             # Its message can quote the post, so only its type is passed on.
@@ -355,13 +398,3 @@ def with_seed(params: SamplingParams, seed: int) -> SamplingParams:
     seeded = params.clone()
     seeded.seed = seed
     return seeded
-
-
-def _start_message(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    what = " ".join(lines)[:500] or type(error).__name__
-    remedy = next(
-        (remedy for sign, remedy in _REMEDIES if sign in what),
-        "VLLM_LOGGING_LEVEL=INFO shows vLLM's own log",
-    )
-    return f"vLLM did not start ({type(error).__name__}): {what}; {remedy}"

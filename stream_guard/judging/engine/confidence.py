@@ -28,7 +28,7 @@ def token_probability(
     token: int,
 ) -> float | None:
     """Return the probability of the token that was chosen at a position; None if it was not requested."""
-    if logprobs is None or position >= len(logprobs):
+    if logprobs is None or not 0 <= position < len(logprobs):
         return None
     chosen = logprobs[position].get(token)
     return None if chosen is None else min(1.0, math.exp(chosen.logprob))

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Judgement
 from stream_guard.judging.delivery import Pending, by_caller
-from stream_guard.judging.engine.arguments import choose_constraint
+from stream_guard.judging.engine.arguments import choose_constraint, warms_steps
 from stream_guard.judging.engine.asking import CONFIDENCE_METHOD, TIER, Asker, Observers
 from stream_guard.judging.engine.client import VllmClient, in_thread
 from stream_guard.judging.engine.plans import Planner
+from stream_guard.judging.engine.prefixes import PrefixCache, PrefixKey, prefix_key
+from stream_guard.judging.engine.steps import warm_steps, watch
+from stream_guard.judging.engine.waiting import FirstComeFirstServed
 from stream_guard.judging.engine.warm_up import WarmUp
 from stream_guard.judging.engine.windowed import ask_fitted
 
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from stream_guard.judging.contract import JudgeRequest
     from stream_guard.judging.delivery import Deliver
     from stream_guard.judging.engine.plans import Attempt, Plan
+    from stream_guard.judging.engine.waiting import Waiting
     from stream_guard.judging.families.family import Family, Sampling
     from stream_guard.judging.tiers.ladder import Rung
     from stream_guard.policies.policy import Policy, PolicySet
@@ -63,6 +66,7 @@ class VllmJudge:
         rungs: efforts and budgets at which requests under a policy may ask, the policy's own first. The constraints
             of the others are compiled at the start. By default each policy has its own alone.
         observers: who sees more than the judgements; by default nobody.
+        prefixes: a model of the engine's prefix cache, which this keeps true; by default nobody's.
         make_client: makes the engine's client, not started.
     """
 
@@ -73,17 +77,19 @@ class VllmJudge:
         rungs: Callable[[Policy], Sequence[Rung]] | None = None,
         observers: Observers | None = None,
         *,
+        prefixes: PrefixCache | None = None,
         make_client: Callable[[EngineSettings], VllmClient] = VllmClient,
     ) -> None:
         self._settings = settings
         self._load_family = load_family
         self._observers = observers or Observers()
         self._rungs = rungs or (lambda _: ())
+        self._prefixes = PrefixCache() if prefixes is None else prefixes
         self._client = make_client(settings)
-        self._requests_max = settings.in_flight_requests_max or 2 * settings.max_num_seqs
+        self._requests_max = settings.requests_max
         self._tokens_max = settings.in_flight_tokens_max
         self._jobs: dict[str, _Job] = {}
-        self._queue: deque[_Job] = deque()
+        self._waiting: Waiting[_Job] = FirstComeFirstServed()
         self._running: set[_Job] = set()
         self._running_completions = 0
         self._running_tokens = 0
@@ -105,13 +111,18 @@ class VllmJudge:
         try:
             # It finds a wrong model within a second. vLLM takes twenty, and its message is less clear.
             await read
-            await self._client.start(self._family.markers)
+            await self._client.start()
             self._model_len_max = self._client.model_len_max
+            self._prefixes.reset(self._client.cache_room)
+            if warms_steps(self._settings):
+                await warm_steps(self._client)
             self._tasks = [
                 asyncio.create_task(self._feed(), name="engine feed"),
                 asyncio.create_task(self._watch(), name="engine watch"),
             ]
             await self.prepare(policies)
+            counting = watch(self._client, self._observers.compiled)
+            self._tasks.append(asyncio.create_task(counting, name="engine compilations"))
         except BaseException:
             if not read.done():
                 await asyncio.gather(read, return_exceptions=True)
@@ -142,8 +153,15 @@ class VllmJudge:
             EngineError: the engine cannot complete a policy's prompt.
         """
         warm_up = WarmUp(self._client, self._planner, self._family, self._model_len_max)
-        for policy in policies.policies.values():
+        plans = [(one, self._planner.plan(one)) for one in policies.policies.values()]
+        keys = [PrefixKey(policy.sha256, plan.effort) for policy, plan in plans]
+        self._prefixes.expect(
+            {key: len(plan.prefix.ids) for key, (_, plan) in zip(keys, plans, strict=True)},
+            max((plan.attempts[0].tokens_max for _, plan in plans), default=0),
+        )
+        for key, (policy, _) in zip(keys, plans, strict=True):
             await warm_up.run(policy, self._rungs(policy))
+            self._prefixes.enter(key, f"warm-up {policy.id}")
 
     async def wait_failed(self) -> BaseException:
         """Return the error after which nothing more is delivered."""
@@ -170,7 +188,7 @@ class VllmJudge:
         """Drop what is in flight and stop the engine with all its processes."""
         tasks = [*self._tasks, *(job.task for job in self._running if job.task)]
         self._jobs.clear()
-        self._queue.clear()
+        self._waiting.clear()
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -195,17 +213,19 @@ class VllmJudge:
 
     def submit(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
         """Queue requests. Each is delivered once, in some call of ``deliver``."""
-        for request in requests:
-            job = _Job(request, deliver)
-            self._jobs[request.id] = job
-            self._queue.append(job)
+        jobs = {request.id: _Job(request, deliver) for request in requests}
+        self._jobs.update(jobs)
+        self._waiting.add(jobs.values(), time.monotonic())
         self._wake.set()
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
         """Stop work on these requests, and do not deliver them."""
         for request in requests:
             job = self._jobs.pop(request.id, None)
-            if job is not None and job.task is not None:
+            if job is None:
+                continue
+            self._waiting.discard(request.id)
+            if job.task is not None:
                 job.task.cancel()
 
     def in_flight(self) -> int:
@@ -215,23 +235,26 @@ class VllmJudge:
     async def _feed(self) -> None:
         """Admit queued requests to the engine while there is room."""
         built = 0
+        job: _Job | None = None
         while True:
-            if not self._queue or not self._has_room(self._queue[0]):
+            if job is None and self._has_room(1):
+                job = self._waiting.next(time.monotonic())
+            if job is None or not self._has_room(job.completions):
                 self._wake.clear()
                 await self._wake.wait()
                 built = 0
                 continue
-            job = self._queue.popleft()
-            if self._jobs.get(job.request.id) is not job or self._has_failed():
+            admitted, job = job, None
+            if self._jobs.get(admitted.request.id) is not admitted or self._has_failed():
                 continue
-            self._admit(job)
+            self._admit(admitted)
             built += 1
             if built % BUILT_PER_TURN_MAX == 0:
                 await asyncio.sleep(0)
 
-    def _has_room(self, job: _Job) -> bool:
-        """Return whether the engine may take all completions of a request; an idle engine takes any request."""
-        if self._running and self._running_completions + job.completions > self._requests_max:
+    def _has_room(self, completions: int) -> bool:
+        """Return whether the engine may take so many completions more; an idle engine takes any number."""
+        if self._running and self._running_completions + completions > self._requests_max:
             return False
         return self._tokens_max is None or self._running_tokens < self._tokens_max
 
@@ -277,6 +300,11 @@ class VllmJudge:
             self._fail(error)
             return
         if judgement is not None:
+            own = len(prompt) - len(plan.prefix.ids)
+            if judgement.provenance is not None:
+                own += judgement.provenance.output_tokens
+            key = prefix_key(job.request)
+            self._prefixes.leave(key, job.request.id, len(plan.prefix.ids), own)
             self._settle(job, judgement)
 
     def _release(self, job: _Job) -> None:

@@ -7,17 +7,19 @@ lost.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from stream_guard.judging.delivery import Pending, by_caller
 from stream_guard.judging.engine.suspects import Suspects
+from stream_guard.judging.engine.waiting import FirstComeFirstServed
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from stream_guard.judging.contract import Judgement, JudgeRequest
     from stream_guard.judging.delivery import Deliver
+    from stream_guard.judging.engine.waiting import Waiting
 
 
 class Culprit(NamedTuple):
@@ -33,52 +35,53 @@ class Ledger:
     Args:
         window: how many requests the engine holds at most.
         deaths_max: after so many deaths, the last one alone in the engine, a request is rejected.
+        waiting: says in which order requests enter the engine; by default first come, first served.
 
     Attributes:
         open: all requests that are owed, by id.
         handed: those of them that the engine holds now, by id.
     """
 
-    def __init__(self, window: int, deaths_max: int) -> None:
+    def __init__(
+        self, window: int, deaths_max: int, waiting: Waiting[Pending] | None = None
+    ) -> None:
         self.open: dict[str, Pending] = {}
         self.handed: dict[str, Pending] = {}
         self._window = window
         self._deaths_max = deaths_max
-        self._waiting: deque[Pending] = deque()
+        self._waiting: Waiting[Pending] = FirstComeFirstServed() if waiting is None else waiting
         self._suspects: Suspects[Pending] = Suspects()
         self._deaths: Counter[Pending] = Counter()  # of open requests, after a death alone
 
-    def accept(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
-        """Queue requests."""
-        for request in requests:
-            pending = self.open[request.id] = Pending(request, deliver)
-            self._waiting.append(pending)
+    def accept(self, requests: Sequence[JudgeRequest], deliver: Deliver, now_s: float) -> None:
+        """Queue requests at this monotonic time in s."""
+        accepted = {request.id: Pending(request, deliver) for request in requests}
+        self.open.update(accepted)
+        self._waiting.add(accepted.values(), now_s)
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> list[JudgeRequest]:
         """Forget these requests; return those that the engine holds."""
         had: list[JudgeRequest] = []
-        forgotten = 0
         for request in requests:
             pending = self.open.pop(request.id, None)
             if pending is None:
                 continue
-            forgotten += 1
             self._deaths.pop(pending, None)
             if self.handed.pop(request.id, None) is not None:
                 had.append(request)
+            else:
+                self._waiting.discard(request.id)
         if had:
             self._suspects.disturb()
-        if forgotten > len(had):
-            self._waiting = deque(filter(self._is_open, self._waiting))
         return had
 
-    def next(self) -> list[Pending]:
+    def next(self, now_s: float) -> list[Pending]:
         """Return what the engine may have now besides what it holds, and record it as handed; empty for nothing."""
-        batch = self._next()
+        batch = self._next(now_s)
         self.handed.update((pending.request.id, pending) for pending in batch)
         return batch
 
-    def _next(self) -> list[Pending]:
+    def _next(self, now_s: float) -> list[Pending]:
         if self._suspects or self._suspects.on_trial:
             if self.handed:
                 return []  # a trial runs: nothing else may be in the engine
@@ -87,10 +90,8 @@ class Ledger:
                 return group
         batch: list[Pending] = []
         room = self._window - len(self.handed)
-        while self._waiting and len(batch) < room:
-            pending = self._waiting.popleft()
-            if self._is_open(pending):
-                batch.append(pending)
+        while len(batch) < room and (pending := self._waiting.next(now_s)) is not None:
+            batch.append(pending)
         return batch
 
     def settle(self, judgements: Sequence[Judgement]) -> dict[Deliver, list[Judgement]]:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final
 from cachetools import LRUCache
 
 from stream_guard.judging.engine.arguments import choose_constraint
-from stream_guard.judging.engine.two_parts import TwoParts
+from stream_guard.judging.engine.first_attempts import FirstAttempts
+from stream_guard.judging.engine.two_parts import Bounded, TwoParts
 from stream_guard.judging.families.family import Budget
 
 if TYPE_CHECKING:
@@ -35,14 +36,15 @@ class Attempt:
         tokens_max: longest completion, in tokens.
         reasoning_tokens_max: its reasoning budget, in tokens.
         allows: of an attempt without a constraint: whether a completion counts. None with a constraint.
-        parts: of an attempt by two requests: the first. ``params`` are the second's.
+        parts: of an attempt that two requests may make: the first. With TwoParts, ``params`` are the second's; else
+            those of the whole completion.
     """
 
     params: SamplingParams
     tokens_max: int
     reasoning_tokens_max: int
     allows: Callable[[Sequence[int]], bool] | None = None
-    parts: TwoParts | None = None
+    parts: TwoParts | Bounded | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -50,12 +52,17 @@ class Plan:
     """What all posts under one policy share on one rung.
 
     Each attempt with a constraint has half the reasoning budget of the last. An attempt without one comes before them.
+
+    Attributes:
+        first: counts how often the answer of an attempt without a constraint counts. Each plan has its own: a policy
+            whose samples are drawn, or whose format the model often breaks, says nothing about another.
     """
 
     effort: Effort
     prefix: Prefix
     decoding: Decoding
     attempts: tuple[Attempt, ...]
+    first: FirstAttempts
 
 
 class Planner:
@@ -74,7 +81,7 @@ class Planner:
         make_params: Callable[[Sampling, Decoding], SamplingParams],
     ) -> None:
         self._settings = settings
-        self._constraint = choose_constraint(settings).constraint
+        self._chosen = choose_constraint(settings)
         self._family = family
         self._make_params = make_params
         self._plans: LRUCache[
@@ -114,19 +121,23 @@ class Planner:
         self, policy: Policy, effort: Effort, reasoning_tokens_max: int, decoding: Decoding
     ) -> Plan:
         attempts = []
-        if self._constraint == "on_retry":
+        if self._chosen.constraint == "on_retry":
             attempts += self._unconstrained(policy, reasoning_tokens_max, decoding)
         for _ in range(self._settings.attempts_max):
             attempts.append(self._constrained(policy, reasoning_tokens_max, decoding))
             reasoning_tokens_max = max(1, reasoning_tokens_max // 2)
-        return Plan(effort, self._family.prefix(policy, effort), decoding, tuple(attempts))
+        may_stop, counted_min = self._settings.constraint == "auto", self._chosen.counted_min
+        first = FirstAttempts(policy.id, effort, may_stop=may_stop, counted_min=counted_min)
+        return Plan(effort, self._family.prefix(policy, effort), decoding, tuple(attempts), first)
 
     def _constrained(
         self, policy: Policy, reasoning_tokens_max: int, decoding: Decoding
     ) -> Attempt:
         budget = Budget(reasoning_tokens_max, self._settings.rationale_tokens_max)
         sampling = self._family.sampling(policy, budget)
-        found = self._family.in_parts(policy, budget) if self._constraint == "answer" else None
+        found = (
+            self._family.in_parts(policy, budget) if self._chosen.constraint == "answer" else None
+        )
         if found is None:
             params = self._make_params(sampling, decoding)
             return Attempt(params, sampling.tokens_max, reasoning_tokens_max)
@@ -146,5 +157,12 @@ class Planner:
         free = self._family.unconstrained(policy, budget)
         if free is None:
             return []
-        params = self._make_params(free.sampling, decoding)
-        return [Attempt(params, free.sampling.tokens_max, reasoning_tokens_max, free.allows)]
+        sampling, allows, reasoning = free
+        bounded = None
+        if reasoning is not None:
+            thinking = sampling._replace(
+                tokens_max=min(sampling.tokens_max, len(reasoning.opening) + reasoning_tokens_max)
+            )
+            bounded = Bounded(reasoning, self._make_params(thinking, decoding))
+        params = self._make_params(sampling, decoding)
+        return [Attempt(params, sampling.tokens_max, reasoning_tokens_max, allows, bounded)]

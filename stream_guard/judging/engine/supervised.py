@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from stream_guard.core.clock import Clock
+    from stream_guard.judging.delivery import Pending
     from stream_guard.judging.engine.judge import VllmJudge
     from stream_guard.judging.engine.supervisor import EngineState
+    from stream_guard.judging.engine.waiting import Waiting
     from stream_guard.settings import EngineSettings
     from stream_guard.telemetry.metrics import Metrics
 
@@ -26,6 +28,7 @@ def supervised_vllm(
     metrics: Metrics,
     changed: Callable[[EngineState], None],
     make: Callable[[EngineSettings], VllmJudge],
+    waiting: Waiting[Pending] | None = None,
 ) -> SupervisedJudge:
     """Return a judge that rebuilds its engine.
 
@@ -35,6 +38,7 @@ def supervised_vllm(
         metrics: the same.
         changed: the same.
         make: makes the judge of one engine, not started.
+        waiting: as for the supervised judge.
     """
     held = False
 
@@ -54,5 +58,11 @@ def supervised_vllm(
             await in_thread(core_process.stop_server)
 
     return SupervisedJudge(
-        make_held, settings, clock=clock, metrics=metrics, changed=changed, closed=closed
+        make_held,
+        settings,
+        clock=clock,
+        metrics=metrics,
+        changed=changed,
+        closed=closed,
+        waiting=waiting,
     )

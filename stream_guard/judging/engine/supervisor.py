@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from stream_guard.core.clock import Clock
     from stream_guard.judging.contract import JudgeRequest
-    from stream_guard.judging.delivery import Deliver
+    from stream_guard.judging.delivery import Deliver, Pending
     from stream_guard.judging.engine.lifetime import KillableJudge
+    from stream_guard.judging.engine.waiting import Waiting
     from stream_guard.policies.policy import PolicySet
     from stream_guard.settings import EngineSettings
     from stream_guard.telemetry.metrics import Metrics
@@ -57,6 +58,18 @@ class EngineState(NamedTuple):
     last_fault: str | None
 
 
+class Pace(NamedTuple):
+    """How a supervisor waits.
+
+    Attributes:
+        tick_s: how often it checks whether the engine hangs, in s.
+        sleep: how to wait before a rebuild.
+    """
+
+    tick_s: float = TICK_S
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+
+
 class SupervisedJudge:
     """A :class:`stream_guard.judging.contract.Judge` on engines that can die.
 
@@ -66,8 +79,8 @@ class SupervisedJudge:
         clock, metrics: the parts.
         changed: called whenever the engine goes down or is ready again, except for the first start.
         closed: awaited at the end of :meth:`close`.
-        tick_s: how often we check whether the engine hangs, in s.
-        sleep: how to wait before a rebuild.
+        waiting: says in which order requests enter the engine; by default first come, first served.
+        pace: how it waits.
     """
 
     def __init__(
@@ -79,8 +92,8 @@ class SupervisedJudge:
         metrics: Metrics,
         changed: Callable[[EngineState], None] = lambda _: None,
         closed: Callable[[], Awaitable[None]] | None = None,
-        tick_s: float = TICK_S,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        waiting: Waiting[Pending] | None = None,
+        pace: Pace = Pace(),  # noqa: B008 - it never changes
     ) -> None:
         self._make = make
         self._settings = settings
@@ -88,21 +101,20 @@ class SupervisedJudge:
         self._metrics = metrics
         self._changed = changed
         self._closed = closed
-        self._tick_s = tick_s
-        self._sleep = sleep
-        window = settings.in_flight_requests_max or 2 * settings.max_num_seqs
+        self._pace = pace
+        window = settings.requests_max
         self._life: Lifetime | None = None
         self._about: Mapping[str, str] = {}
         # The newest last; before it those by which something in flight may still be judged.
         self._policies: list[PolicySet] = []
-        self._ledger = Ledger(window, settings.deaths_per_post_max)
+        self._ledger = Ledger(window, settings.deaths_per_post_max, waiting)
         self._filling = False
         # Also set once we have failed, so that nobody waits without end.
         self._ready = asyncio.Event()
         self._failed: asyncio.Future[BaseException] | None = None
         self._deliver: Deliver
         self._budget = RebuildBudget(settings)
-        self._inactivity = InactivityTimer(tick_s)
+        self._inactivity = InactivityTimer(pace.tick_s)
         self._last_fault: str | None = None
         self._tasks: list[asyncio.Task[None]] = []
 
@@ -171,7 +183,7 @@ class SupervisedJudge:
 
     def submit(self, requests: Sequence[JudgeRequest], deliver: Deliver) -> None:
         """Accept requests, also while there is no engine."""
-        self._ledger.accept(requests, deliver)
+        self._ledger.accept(requests, deliver, self._clock.monotonic_s())
         self._fill()
 
     def cancel(self, requests: Sequence[JudgeRequest]) -> None:
@@ -193,7 +205,7 @@ class SupervisedJudge:
         try:
             while (life := self._life) is not None and life.is_up:
                 idle = not self._ledger.handed
-                batch = self._ledger.next()
+                batch = self._ledger.next(self._clock.monotonic_s())
                 if not batch:
                     return
                 if idle:
@@ -235,7 +247,7 @@ class SupervisedJudge:
 
     async def _check_regularly(self) -> None:
         while True:
-            await asyncio.sleep(self._tick_s)
+            await asyncio.sleep(self._pace.tick_s)
             self.check_hang()
 
     def _begin(self) -> Lifetime:
@@ -293,7 +305,7 @@ class SupervisedJudge:
             pause_s = self._spend(fault)
             if pause_s is None:
                 return
-            await self._sleep(pause_s)
+            await self._pace.sleep(pause_s)
             began_s = self._clock.monotonic_s()
             try:
                 life = await self._start_another()

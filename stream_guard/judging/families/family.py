@@ -27,9 +27,9 @@ __all__ = [
     "Family",
     "FamilyKind",
     "InParts",
-    "Markers",
     "Prefix",
     "Reading",
+    "Reasoning",
     "Sampling",
     "Template",
     "Unconstrained",
@@ -80,17 +80,30 @@ class Sampling(NamedTuple):
     Attributes:
         constraint: None for a completion without one.
         tokens_max: longest completion, in tokens.
-        reasoning_tokens_max: the reasoning budget that the engine itself has to enforce; None where the constraint
-            does it.
         stops: tokens that end the completion, in addition to the model's own.
         labelled: whether the answer's label is in the completion, so that its tokens' probabilities are needed.
+        label_after: a token; the label comes behind its last place. Probabilities of tokens before that are not needed.
     """
 
     constraint: Constraint | None
     tokens_max: int
-    reasoning_tokens_max: int | None = None
     stops: tuple[int, ...] = ()
     labelled: bool = True
+    label_after: int | None = None
+
+
+class Reasoning(NamedTuple):
+    """How the reasoning in a completion is found and ended.
+
+    Attributes:
+        opening: the tokens before it, with which a completion has to begin.
+        ends: tokens of which the first one ends it.
+        closing: tokens that end it at its budget.
+    """
+
+    opening: tuple[int, ...]
+    ends: frozenset[int]
+    closing: tuple[int, ...]
 
 
 class Unconstrained(NamedTuple):
@@ -99,10 +112,12 @@ class Unconstrained(NamedTuple):
     Attributes:
         sampling: without a constraint; its length has the same limit.
         allows: whether the constraint would have allowed a completion that ended by itself. Never raises.
+        reasoning: what the budget bounds; None where the family does not reason.
     """
 
     sampling: Sampling
     allows: Callable[[Sequence[int]], bool]
+    reasoning: Reasoning | None = None
 
 
 class InParts(NamedTuple):
@@ -121,13 +136,6 @@ class InParts(NamedTuple):
     thinking: Sampling
     closing: tuple[int, ...]
     answer: Sampling
-
-
-class Markers(NamedTuple):
-    """The texts, made of control tokens and words, between which a model reasons."""
-
-    begin: str
-    end: str
 
 
 @dataclass(slots=True, frozen=True)
@@ -244,10 +252,6 @@ class Family(Protocol):
         Raises:
             PolicyError: one can; names it.
         """
-
-    @property
-    def markers(self) -> Markers | None:
-        """Where the engine counts reasoning against its budget; None where it need not."""
 
     def sampling(self, policy: Policy, budget: Budget) -> Sampling:
         """Return how an attempt under a policy is sampled."""

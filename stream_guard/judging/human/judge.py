@@ -6,6 +6,7 @@ comparison for each list.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from stream_guard.judging.contract import Answer, Decided, Judgement, Provenance, TierStep
@@ -76,6 +77,7 @@ class HumanFirst:
         self._metrics = metrics
         # One for each callback: the inner judge delivers in one list what shares a callback.
         self._delivers: dict[Any, Any] = {}
+        self._failed: asyncio.Future[BaseException] | None = None
 
     async def start(self, policies: PolicySet) -> None:
         """Start the inner judge."""
@@ -107,7 +109,13 @@ class HumanFirst:
         if checked is None:
 
             def checked(judgements: Sequence[Judgement[ContextT]]) -> None:
-                deliver(self._look_again(judgements))
+                # The inner judge may deliver from a callback of the event loop, where an error would only be logged.
+                try:
+                    looked = self._look_again(judgements)
+                except Exception as error:  # noqa: BLE001 - wait_failed() returns it
+                    self._fail(error)
+                    return
+                deliver(looked)
 
             self._delivers[deliver] = checked
         return checked
@@ -159,8 +167,21 @@ class HumanFirst:
         return self._inner.in_flight()
 
     async def wait_failed(self) -> BaseException:
-        """Return the error of the inner judge."""
-        return await self._inner.wait_failed()
+        """Return the error of the inner judge, or the one after which nobody knows what people decided."""
+        if self._failed is None:
+            self._failed = asyncio.get_running_loop().create_future()
+        inner = asyncio.ensure_future(self._inner.wait_failed())
+        try:
+            await asyncio.wait([inner, self._failed], return_when=asyncio.FIRST_COMPLETED)
+            return self._failed.result() if self._failed.done() else inner.result()
+        finally:
+            inner.cancel()
+
+    def _fail(self, error: BaseException) -> None:
+        if self._failed is None:
+            self._failed = asyncio.get_running_loop().create_future()
+        if not self._failed.done():
+            self._failed.set_result(error)
 
     def describe(self) -> Mapping[str, str]:
         """Describe the inner judge."""

@@ -11,14 +11,13 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from stream_guard.judging.contract import Answer, Provenance, TierStep
 from stream_guard.judging.tiers import empty_post
 from stream_guard.judging.tiers.duplicates import NEW, TIER, Duplicates, InFlight, Known, repeat
 from stream_guard.judging.tiers.ladder import Ladder
 from stream_guard.judging.tiers.model import Safeguard
-from stream_guard.judging.tiers.pressure import NAMES, Pressure
+from stream_guard.judging.tiers.pressure import Pressure
+from stream_guard.judging.tiers.pressure_watch import observe_pressure, oldest_s
 from stream_guard.judging.tiers.tier import Settled
 from stream_guard.judging.tiers.tiered_request import TieredRequest, slices
 from stream_guard.judging.tiers.worker import Worker
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Cascade"]
 
-_log = structlog.get_logger(__name__)
 _UNDETERMINED: Final = Answer("undetermined", parse_status="not_applicable")
 _NOBODY: Final = "none"
 """The tier and model of a verdict that no tier decided."""
@@ -52,6 +50,7 @@ class Cascade:
         tiers: between ``duplicates`` and the model; see :func:`stream_guard.judging.tiers.registry.make_tiers`.
         settings: order, cache, ladder, and limits of pressure.
         clock, metrics: the parts.
+        delay_s_max: the longest that a tenant's quota delays a post, in s.
     """
 
     def __init__(
@@ -62,6 +61,7 @@ class Cascade:
         *,
         clock: Clock,
         metrics: Metrics,
+        delay_s_max: float = 60,
     ) -> None:
         self.inner = inner
         self._tiers = {tier.name: tier for tier in tiers}
@@ -69,7 +69,9 @@ class Cascade:
         self._clock = clock
         self._metrics = metrics
         self._pressure = Pressure(settings)
-        self._safeguard = Safeguard(inner, Ladder(settings), self._pressure, metrics, self)
+        self._safeguard = Safeguard(
+            inner, Ladder(settings), self._pressure, clock, metrics, self, delay_s_max
+        )
         self._duplicates = Duplicates(
             settings.duplicates_entries_max,
             settings.duplicates_ttl_s,
@@ -127,6 +129,7 @@ class Cascade:
         self._entries.clear()
         self._shared = InFlight()
         self._backlog.clear()
+        self._safeguard.close()
         await asyncio.to_thread(self._worker.close)
         await self.inner.close()
 
@@ -143,26 +146,12 @@ class Cascade:
         return self._pressure.level
 
     def oldest_s(self) -> float:
-        """Return the age of the oldest post that is not delivered, in s; 0 if there is none."""
-        for entry in self._entries.values():
-            return self._clock.monotonic_s() - entry.since_s
-        return 0.0
+        """Return the age of the oldest post that is not delivered and does not wait on purpose, in s; 0 for none."""
+        return oldest_s(self._entries.values(), self._clock.monotonic_s())
 
     def observe(self, lag_records: int | None) -> None:
         """Decide what to leave out from now on, by the oldest post's age and the lag; None if the lag is unknown."""
-        before, age_s = self._pressure.level, self.oldest_s()
-        level = self._pressure.update(self._clock.monotonic_s(), age_s, lag_records)
-        if level == before:
-            return
-        self._metrics.pressure_level.set(level)
-        self._metrics.pressure_changes.labels(NAMES[level]).inc()
-        (_log.warning if level > before else _log.info)(
-            "pressure_changed",
-            level=NAMES[level],
-            before=NAMES[before],
-            oldest_s=round(age_s, 1),
-            lag_records=lag_records,
-        )
+        observe_pressure(self._pressure, self.oldest_s(), lag_records, self._clock, self._metrics)
 
     # Requests
 
@@ -197,6 +186,7 @@ class Cascade:
         for entry in gone:
             if entry.asked:
                 asked.append(entry.request)
+            self._safeguard.forget(entry)
             successor = self._shared.replace_leader(entry)
             if successor is not None:
                 successors.append(successor)

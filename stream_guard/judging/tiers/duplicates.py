@@ -162,14 +162,15 @@ class InFlight:
     def join(self, entry: TieredRequest, key: Key) -> bool:
         """Make a post wait for its leader and return True. Without a leader, make it one and return False.
 
-        A post that is judged with something left out has no followers: an equal post continues alone.
+        A post that is judged with something left out has no followers: an equal post continues alone. So does one that
+        does not itself wait for what its leader may wait for: live posts, or the quota of a tenant.
         """
         leader = self._leaders.get(key)
         if leader is None:
             self._leaders[key] = entry
             entry.key = key
             return False
-        if leader.degraded:
+        if leader.degraded or _may_wait_longer(leader, entry):
             return False
         if leader.followers is None:
             leader.followers = {}
@@ -194,15 +195,37 @@ class InFlight:
         entry.followers = None
         if not left:
             return None
-        successor = left[0]
+        successor = min(left, key=_patience)  # so that nobody waits for what it need not wait for
+        left.remove(successor)
         successor.leader, successor.key = None, entry.key
         successor.steps = (*successor.steps, TierStep(TIER, "escalated", NEW, 0))
-        successor.followers = {follower.request.id: follower for follower in left[1:]} or None
-        for follower in left[1:]:
+        successor.followers = {follower.request.id: follower for follower in left} or None
+        for follower in left:
             follower.leader = successor
         assert entry.key is not None, "a leader has a key"
         self._leaders[entry.key] = successor
         return successor
+
+
+def _patience(entry: TieredRequest) -> tuple[bool, bool]:
+    """Return what a post may wait for by its lane: all live posts, and its tenant's quota."""
+    lane = entry.request.lane
+    if lane is None:
+        return False, False
+    return lane.backfill, lane.quota_of(entry.post.tenant) is not None
+
+
+def _may_wait_longer(leader: TieredRequest, entry: TieredRequest) -> bool:
+    """Return whether a leader may wait for something that another post does not wait for."""
+    first, second = leader.request.lane, entry.request.lane
+    if first is None:
+        return False
+    by_class, by_quota = _patience(leader)
+    same = second is not None and (first.name, leader.post.tenant) == (
+        second.name,
+        entry.post.tenant,
+    )
+    return (by_class and not _patience(entry)[0]) or (by_quota and not same)
 
 
 def repeat(entry: TieredRequest, known: Known, *, how: str, us: int, now_ns: int) -> Judgement:

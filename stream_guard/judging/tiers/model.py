@@ -1,4 +1,4 @@
-"""The last tier: asks the model's judge, rung by rung, or leaves it out under pressure.
+"""The last tier: asks the model's judge, rung by rung, or leaves it out under pressure or past a tenant's quota.
 
 The trail names the reason of each further rung, and of each post that is left out.
 """
@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 from stream_guard.judging.contract import TierStep
 from stream_guard.judging.tiers.ladder import Climb, step_of, with_trail
 from stream_guard.judging.tiers.pressure import EFFORT, NAMES, NORMAL, SEVERE_ONLY
+from stream_guard.judging.tiers.tenancy import DELAYED, LOW_EFFORT, UNDETERMINED, Tenancy
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from stream_guard.core.clock import Clock
     from stream_guard.judging.contract import (
         Judge,
         Judgement,
@@ -51,21 +53,76 @@ class Safeguard:
         inner: that judge.
         ladder: how to ask, and when to ask again.
         pressure: what to leave out now.
+        clock: for quotas.
         metrics: counts outcomes.
         desk: settles posts.
+        delay_s_max: the longest that a quota delays a post, in s.
     """
 
     def __init__(
-        self, inner: Judge, ladder: Ladder, pressure: Pressure, metrics: Metrics, desk: Desk
+        self,
+        inner: Judge,
+        ladder: Ladder,
+        pressure: Pressure,
+        clock: Clock,
+        metrics: Metrics,
+        desk: Desk,
+        delay_s_max: float,
     ) -> None:
         self._inner = inner
         self._ladder = ladder
         self._pressure = pressure
         self._metrics = metrics
         self._desk = desk
+        self._tenancy = Tenancy(clock, metrics, delay_s_max, self._delayed)
 
     def ask(self, entries: list[TieredRequest], policy: Policy) -> None:
-        """Give posts to the model's judge, or leave it out under pressure."""
+        """Give posts to the model's judge, or leave it out under pressure, or past a tenant's quota."""
+        # A list comes from one snapshot of the routes or, around a reload, from two.
+        if entries[0].request.lane is not None or entries[-1].request.lane is not None:
+            entries = self._within_quotas(entries, policy)
+        if entries:
+            self._ask(entries, policy)
+
+    def forget(self, entry: TieredRequest) -> None:
+        """Let go of a cancelled request."""
+        if entry.request.delayed:
+            self._tenancy.forget(entry)
+
+    def close(self) -> None:
+        """Let go of all."""
+        self._tenancy.close()
+
+    def _within_quotas(self, entries: list[TieredRequest], policy: Policy) -> list[TieredRequest]:
+        """Return what may be asked now. What is past a quota comes later, is asked for less, or is given up."""
+        passed, refused = [], []
+        for entry in entries:
+            lane = entry.request.lane
+            past = None if lane is None else self._tenancy.admit(entry, lane)
+            if past == "undetermined":
+                refused.append(entry)
+            elif past != "delay":
+                if past == "low_effort":
+                    entry.degraded = (LOW_EFFORT, *_lowered(policy))
+                    _lower(entry, policy)
+                passed.append(entry)
+        self._tenancy.show()
+        if refused:
+            step = TierStep("safeguard", "skipped", "quota:undetermined", 0)
+            self._metrics.count_tier("safeguard", skipped=len(refused))
+            self._desk.give_up(refused, step, (UNDETERMINED,))
+        return passed
+
+    def _delayed(self, entries: list[TieredRequest]) -> None:
+        """Ask for posts whose delay is over."""
+        by_policy: dict[str, list[TieredRequest]] = {}
+        for entry in entries:
+            entry.degraded = (DELAYED,)
+            by_policy.setdefault(entry.request.policy.sha256, []).append(entry)
+        for group in by_policy.values():
+            self._ask(group, group[0].request.policy)
+
+    def _ask(self, entries: list[TieredRequest], policy: Policy) -> None:
         level = self._pressure.level
         if level != NORMAL:
             severe = level == SEVERE_ONLY and self._ladder.is_severe(policy)
@@ -75,10 +132,9 @@ class Safeguard:
             lowered = _lowered(policy)
             if lowered:
                 for entry in entries:
-                    entry.degraded = lowered
-                    entry.rung = -1
-                    entry.request.effort = "low"
-                    entry.request.decoding = policy.decoding._replace(samples=1)
+                    if LOW_EFFORT not in entry.degraded:
+                        entry.degraded = (*entry.degraded, *lowered)
+                        _lower(entry, policy)
         for entry in entries:
             entry.asked = True
         self._inner.submit([entry.request for entry in entries], self._judged)
@@ -90,6 +146,7 @@ class Safeguard:
 
     def _judged(self, judgements: Sequence[Judgement]) -> None:
         """Settle what the judge decided; ask again on a higher rung where that pays."""
+        self._tenancy.learn(judgements)
         settled: list[tuple[TieredRequest, Judgement]] = []
         again: list[JudgeRequest] = []
         outcomes: Counter[tuple[str, TierOutcome]] = Counter()
@@ -127,6 +184,7 @@ class Safeguard:
             self._metrics.count_tier(tier, **{outcome: count})
         self._desk.settle(settled)
         if again:
+            self._tenancy.show()
             self._inner.submit(again, self._judged)
 
     def _climb(self, entry: TieredRequest, judgement: Judgement) -> bool:
@@ -135,18 +193,28 @@ class Safeguard:
         rungs = self._ladder.rungs(request.policy)
         if entry.rung + 1 >= len(rungs):
             return False
-        if self._pressure.level >= EFFORT:
+        if self._pressure.level >= EFFORT or LOW_EFFORT in entry.degraded:
             entry.degraded = (*entry.degraded, "ladder_cut")
             return False
         if entry.climb is None:
             entry.climb = Climb()
         entry.climb.add(judgement)
         entry.rung += 1
-        entry.degraded = ()  # the higher rung replaces the lowered effort
+        # The higher rung replaces the lowered effort.
+        entry.degraded = (DELAYED,) if DELAYED in entry.degraded else ()
         rung = rungs[entry.rung]
         request.effort, request.reasoning_tokens_max = rung.effort, rung.reasoning_tokens_max
         request.decoding = rung.decoding
+        if request.lane is not None:
+            self._tenancy.spend(request, request.lane)
         return True
+
+
+def _lower(entry: TieredRequest, policy: Policy) -> None:
+    """Let a request be asked once, at low effort."""
+    entry.rung = -1
+    entry.request.effort = "low"
+    entry.request.decoding = policy.decoding._replace(samples=1)
 
 
 def _lowered(policy: Policy) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ class TieredRequest(Pending):
         followers: the equal posts that wait for this one, by request id.
         leader: the equal post that this one waits for.
         asked: whether the model's judge has it.
+        released_s: when that delay was over, on the monotonic clock; None if there was none.
         cancelled: whether the next tier drops it.
         rung: of the ladder, from 0; -1 below the policy's own effort.
         climb: the results of lower rungs; None on its first.
@@ -45,6 +46,7 @@ class TieredRequest(Pending):
     followers: dict[str, TieredRequest] | None = None
     leader: TieredRequest | None = None
     asked = False
+    released_s: float | None = None
     cancelled = False
     rung = 0
     climb: Climb | None = None

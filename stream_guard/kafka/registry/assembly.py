@@ -35,7 +35,8 @@ def make_source(
         SettingsError: the extra ``registry`` is not installed, or a file of TLS cannot be used.
     """
     also = [settings.kafka.decision_topic] if settings.decisions.enabled else []
-    source = KafkaSource(settings.kafka, settings.delivery, metrics, also)
+    side = settings.side_topics
+    source = KafkaSource(settings.kafka, settings.delivery, metrics, [*also, *side.read], side)
     if settings.registry.url is None:
         return source, PostParser(settings.post)
     from stream_guard.kafka.registry.schemas import Schemas

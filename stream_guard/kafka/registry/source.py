@@ -11,13 +11,14 @@ import contextlib
 from typing import TYPE_CHECKING, Final
 
 from stream_guard.stream.ports import NO_BOUND
+from stream_guard.stream.wrapping_source import WrappingSource
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.core.kafka_types import Partition, Record
     from stream_guard.kafka.registry.schemas import Schemas
-    from stream_guard.stream.ports import RebalanceListener, Source
+    from stream_guard.stream.ports import Source
 
 __all__ = ["SchemaSource"]
 
@@ -25,8 +26,8 @@ _LOOK_AGAIN_MS: Final = 50
 """Longest poll of the other partitions while one waits for its schema."""
 
 
-class SchemaSource:
-    """A :class:`stream_guard.stream.ports.Source` before another one.
+class SchemaSource(WrappingSource):
+    """A source before another one.
 
     Args:
         inner: the source.
@@ -34,13 +35,9 @@ class SchemaSource:
     """
 
     def __init__(self, inner: Source, schemas: Schemas) -> None:
-        self._inner = inner
+        super().__init__(inner)
         self._schemas = schemas
         self._held: dict[Partition, Sequence[Record]] = {}
-
-    async def start(self, listener: RebalanceListener) -> None:
-        """Join the group."""
-        await self._inner.start(listener)
 
     async def poll(
         self,
@@ -124,33 +121,17 @@ class SchemaSource:
             async with asyncio.timeout(timeout_ms / 1_000):
                 await changed.wait()
 
-    async def commit(self, positions: Mapping[Partition, int]) -> None:
-        """Commit positions."""
-        await self._inner.commit(positions)
-
-    def assigned(self) -> Sequence[Partition]:
-        """Return the partitions that are ours now."""
-        return self._inner.assigned()
-
-    def ends(self) -> Mapping[Partition, int]:
-        """Return where partitions end."""
-        return self._inner.ends()
-
     def positions(self) -> Mapping[Partition, int]:
         """Return the next offsets that :meth:`poll` hands out: of held records, the first."""
         held = {partition: records[0].offset for partition, records in self._held.items()}
-        return {**self._inner.positions(), **held}
-
-    async def committed(self, partitions: Collection[Partition]) -> Mapping[Partition, int]:
-        """Return where reading begins."""
-        return await self._inner.committed(partitions)
+        return {**super().positions(), **held}
 
     def seek(self, partition: Partition, position: int) -> None:
         """Read on from here; held records are read again."""
         self._held.pop(partition, None)
-        self._inner.seek(partition, position)
+        super().seek(partition, position)
 
     async def stop(self) -> None:
         """Leave the group, and stop fetching."""
         await self._schemas.close()
-        await self._inner.stop()
+        await super().stop()

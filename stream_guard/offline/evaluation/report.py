@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from stream_guard.offline.evaluation.repetition import Repetition, Runs
     from stream_guard.offline.evaluation.thresholds import Check
 
-__all__ = ["WRONG_SHOWN_MAX", "Evaluation", "to_document", "to_html"]
+__all__ = ["WRONG_SHOWN_MAX", "Evaluation", "plots_of", "to_document", "to_html"]
 
 WRONG_SHOWN_MAX: Final = 200
 """How many rows of a kind the page shows; ``predictions.jsonl`` has all rows."""
@@ -104,6 +104,40 @@ def to_html(evaluation: Evaluation, texts: Mapping[int, str] | None) -> str:
         evaluation: the content.
         texts: of posts, by row; None omits the texts and the model's rationales.
     """
+    figures = evaluation.figures
+    wrong = [each for each in evaluation.predictions if is_wrong(each)]
+    # Most confident first: there, the policy or the label may be wrong.
+    wrong.sort(
+        key=lambda each: -abs((each.confidence if each.confidence is not None else 0.5) - 0.5)
+    )
+    return (
+        _environment()
+        .get_template("report.html.j2")
+        .render(
+            e=evaluation,
+            f=figures,
+            bars=bars_of(figures),
+            reliability=reliability_of(figures.calibration),
+            shades=confusion_shades(figures.confusion),
+            wrong=wrong[:WRONG_SHOWN_MAX],
+            wrong_rows=len(wrong),
+            labels_of=labels_of,
+            texts=texts,
+            shown_max=WRONG_SHOWN_MAX,
+        )
+    )
+
+
+def plots_of(figures: Figures) -> tuple[str, ...]:
+    """Return the plots of an evaluation as SVG elements, for a page that has the report's style sheet."""
+    found: list[tuple[str, dict[str, Any]]] = [("bars.svg.j2", {"bars": bars_of(figures)})]
+    if (reliability := reliability_of(figures.calibration)) is not None:
+        found.append(("reliability.svg.j2", {"reliability": reliability, "f": figures}))
+    environment = _environment()
+    return tuple(environment.get_template(name).render(**values) for name, values in found)
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("stream_guard.offline.evaluation", "templates"),
         autoescape=True,
@@ -112,24 +146,7 @@ def to_html(evaluation: Evaluation, texts: Mapping[int, str] | None) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"share": _share, "interval": _interval, "signed": _signed}
-    figures = evaluation.figures
-    wrong = [each for each in evaluation.predictions if is_wrong(each)]
-    # Most confident first: there, the policy or the label may be wrong.
-    wrong.sort(
-        key=lambda each: -abs((each.confidence if each.confidence is not None else 0.5) - 0.5)
-    )
-    return environment.get_template("report.html.j2").render(
-        e=evaluation,
-        f=figures,
-        bars=bars_of(figures),
-        reliability=reliability_of(figures.calibration),
-        shades=confusion_shades(figures.confusion),
-        wrong=wrong[:WRONG_SHOWN_MAX],
-        wrong_rows=len(wrong),
-        labels_of=labels_of,
-        texts=texts,
-        shown_max=WRONG_SHOWN_MAX,
-    )
+    return environment
 
 
 def _repetition(repetition: Repetition) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 
     from stream_guard.kafka.bounds import Bound
     from stream_guard.settings import Settings
+
+
+_FIELDS: Final = ("id", "supersedes", "decision", "needs_review")
+"""What :func:`export` reads of a verdict that owes no statement, besides its kind of route."""
 
 
 @dataclass(slots=True)
@@ -83,24 +87,50 @@ def export(statements: Statements, verdicts: Iterable[dict[str, Any]]) -> Export
     return made
 
 
+def _owing(verdict: dict[str, Any]) -> dict[str, Any]:
+    """Return what an export reads of a verdict: of most, a few fields, so that a long range fits into memory."""
+    mode = verdict["provenance"]["route_mode"]
+    if verdict["decision"] == "violates" and mode != "shadow":
+        return verdict
+    part = {name: verdict[name] for name in _FIELDS if name in verdict}
+    return part | {"provenance": {"route_mode": mode}}
+
+
 async def topic_verdicts(
     settings: Settings,
     first: Bound | None,
     last: Bound | None,
     progress: Callable[[int, int], None] = lambda _done, _all: None,
+    offsets_max: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the verdicts in a range of the verdict topic. Raises BrokerError, SettingsError."""
+    """Return the verdicts in a range of the verdict topic, of those that owe no statement a few fields.
+
+    Args:
+        settings: the broker and the topic.
+        first: the range's beginning; None for the topic's.
+        last: the range's end; None for the current end.
+        progress: called with the offsets read and their total.
+        offsets_max: the most offsets that the range may have; None for any number.
+
+    Raises:
+        BrokerError: the broker does not answer.
+        SettingsError: the range has more offsets; or verdicts are Avro, and ``registry.url`` is not set.
+    """
     async with RangeReader(settings.kafka, progress) as reader, open_verdicts(settings) as reading:
         spans = await reader.spans(settings.kafka.verdict_topic, first, last)
+        count = sum(span.end - span.begin for span in spans.values())
+        if offsets_max is not None and count > offsets_max:
+            message = f"the range has {count:,} offsets, and the limit is {offsets_max:,}; take a shorter range"
+            raise SettingsError(message)
         return [
-            verdict
+            _owing(verdict)
             async for record in reader.read(spans)
             if (verdict := await read_verdict(reading, record.value)) is not None
         ]
 
 
 async def file_verdicts(path: Path) -> list[dict[str, Any]]:
-    """Return the verdicts in a file of JSON lines.
+    """Return the verdicts in a file of JSON lines, of those that owe no statement a few fields.
 
     Raises:
         SettingsError: the file cannot be read, or a line is not a verdict.
@@ -117,7 +147,7 @@ async def file_verdicts(path: Path) -> list[dict[str, Any]]:
             message = f"--input {path}:{number}: not a verdict; use the output of stream-guard tail --json"
             raise SettingsError(message)
         if verdict is not None:
-            verdicts.append(verdict)
+            verdicts.append(_owing(verdict))
     return verdicts
 
 

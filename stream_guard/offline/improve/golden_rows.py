@@ -6,7 +6,6 @@ import csv
 import hashlib
 import io
 import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import orjson
 
 from stream_guard.core.errors import SettingsError
+from stream_guard.core.whole_files import write_whole
 from stream_guard.offline.evaluation.golden import read_golden
 from stream_guard.offline.evaluation.tables import Columns, open_table
 
@@ -155,7 +155,8 @@ def add_rows(file: Path, rows: Sequence[NewRow]) -> None:
         content = _lines_jsonl(file, rows) if _is_jsonl(file) else _lines_csv(file, old, rows)
         if old and not old.endswith(b"\n"):
             old += b"\r\n" if b"\r\n" in old else b"\n"
-        _replace(target, old + content)
+        mode = target.stat().st_mode & 0o777 if target.exists() else 0o644
+        write_whole(target, old + content, mode)
     except OSError as error:
         message = f"{file}: cannot be written ({error.strerror}); make it and its folder writable for this user"
         raise SettingsError(message) from error
@@ -190,17 +191,3 @@ def _lines_csv(file: Path, old: bytes, rows: Sequence[NewRow]) -> bytes:
         cells = {picked[what]: value for what, value in row._asdict().items() if what in picked}
         writer.writerow([cells.get(name, "") for name in names])
     return out.getvalue().encode("utf-8", "replace")
-
-
-def _replace(target: Path, content: bytes) -> None:
-    handle, draft = tempfile.mkstemp(dir=target.parent, prefix=".golden-")
-    try:
-        with os.fdopen(handle, "wb") as out:
-            out.write(content)
-            out.flush()
-            os.fsync(out.fileno())
-        Path(draft).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o644)
-        Path(draft).replace(target)
-    except BaseException:
-        Path(draft).unlink(missing_ok=True)
-        raise

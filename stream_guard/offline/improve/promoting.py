@@ -8,9 +8,11 @@ change was interrupted is harmless: the live version is the one in the folder.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stream_guard.core.errors import EvidenceError, LimitError, OperatorError, PolicyError
+from stream_guard.core.threads import entered_in_thread, run_to_its_end
 from stream_guard.core.version import package_version
 from stream_guard.judging.archive.archive import Keeper
 from stream_guard.judging.archive.promotion import (
@@ -200,11 +202,12 @@ async def _replace(
     settings, live = change.settings, change.live
     archive = require_archive(settings)
     contents = new.files if files is None else files
-    with locked(change.path):
-        _check_set(change, contents)
+    async with entered_in_thread(locked(change.path)):
+        await run_to_its_end(partial(_check_set, change, contents))
         await _keep(archive, settings, live)
         await _keep(archive, settings, new)
         records = await _history(archive, live.id)
+        program = await run_to_its_end(package_version)
         key, content = write_promotion(
             record := Promotion(
                 kind=kind,
@@ -217,12 +220,13 @@ async def _replace(
                 gates=gates,
                 figures=figures,
                 previous=records[-1].sha256 if records else None,
-                program=package_version(),
+                program=program,
             )
         )
-        with staged(change.path / live.id, live.files, contents) as make_live:
+        staging = staged(change.path / live.id, live.files, contents)
+        async with entered_in_thread(staging) as make_live:
             await archive.add_note(key, content)
-            make_live()
+            await run_to_its_end(make_live)
     return record
 
 

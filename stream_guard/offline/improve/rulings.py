@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,19 +12,28 @@ from stream_guard.kafka.registry.assembly import open_parser
 from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.offline.audit.backtest import Outcome
 from stream_guard.offline.audit.replay_run import read_verdict
-from stream_guard.offline.review.follow import judged_post
+from stream_guard.offline.review.follow import catch_up, judged_post
+from stream_guard.offline.review.projection import Projection
+from stream_guard.offline.review.queue import ReviewQueue
 from stream_guard.offline.review.report import final_decision, golden_name
+from stream_guard.offline.review.store import Store
 from stream_guard.records.decision import parse_decision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from stream_guard.kafka.ranges import Progress
-    from stream_guard.offline.review.queue import ReviewQueue
     from stream_guard.records.decision import Decision
     from stream_guard.settings import Settings
 
-__all__ = ["Place", "Ruling", "rulings_of_review", "rulings_of_topics", "with_texts"]
+__all__ = [
+    "Place",
+    "Ruling",
+    "find_rulings",
+    "rulings_of_review",
+    "rulings_of_topics",
+    "with_texts",
+]
 
 
 class Place(NamedTuple):
@@ -103,6 +113,23 @@ def rulings_of_review(queue: ReviewQueue, slug: str) -> list[Ruling]:
             )
         )
     return _sorted(found)
+
+
+async def find_rulings(settings: Settings, slug: str, progress: Progress) -> list[Ruling]:
+    """Return the rulings about a policy: of the review database, brought up to the end of its topics, or of the topics.
+
+    Raises:
+        SettingsError: the database cannot be opened.
+        BrokerError: the broker does not answer, or a topic does not exist.
+    """
+    if settings.kafka.review_topic is None:
+        return await rulings_of_topics(settings, slug, progress)
+    store = Store(settings.review.database.get_secret_value())
+    try:
+        await catch_up(settings, Projection(store, settings.kafka), progress)
+        return await asyncio.to_thread(rulings_of_review, ReviewQueue(store), slug)
+    finally:
+        store.close()
 
 
 async def rulings_of_topics(settings: Settings, slug: str, progress: Progress) -> list[Ruling]:

@@ -5,51 +5,29 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias
 
-from pydantic import ValidationError
-
 from stream_guard.core.errors import SettingsError
-from stream_guard.records.decision import Decision, encode_decision
+from stream_guard.offline.choice import Choice, Section, decision_of
+from stream_guard.records.decision import encode_decision
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from stream_guard.offline.review.projection import Projection
     from stream_guard.offline.review.queue import Lease, Person, ReviewQueue
+    from stream_guard.records.decision import Decision
 
-__all__ = ["Choice", "Section", "SectionOf", "decide", "make_decision", "no_section"]
+__all__ = [
+    "Choice",
+    "NotYetRead",
+    "Section",
+    "SectionOf",
+    "decide",
+    "make_decision",
+    "no_section",
+]
 
 _NOT_READ_YET: Final = (2**31 - 1, 2**62)
 """The place of a decision that was written and not read: above every real place, which then replaces it."""
-
-
-class Choice(NamedTuple):
-    """What a person decides about an item.
-
-    Attributes:
-        decision: ``violates`` or ``safe``; None for a retraction.
-        kind: ``review``, ``appeal`` or ``retraction``.
-        category: of the policy. None: the verdict's, if the decision is the same.
-        action: to recommend. None: ``none`` if safe; the verdict's, if the decision and the category are the same.
-        reason: the person's words, or None.
-        valid_until: when the decision expires, Unix time in ms, or None.
-    """
-
-    decision: str | None
-    kind: str = "review"
-    category: str | None = None
-    action: str | None = None
-    reason: str | None = None
-    valid_until: int | None = None
-
-
-class Section(NamedTuple):
-    """The category whose meaning a decision rests on, and the digest of that meaning.
-
-    Both are None where the digest is unknown: then the decision counts while the whole policy keeps its digest.
-    """
-
-    code: str | None
-    sha256: str | None
 
 
 SectionOf: TypeAlias = "Callable[[Mapping[str, Any], str | None], Section]"
@@ -90,35 +68,21 @@ def make_decision(
             "a retraction takes a verdict back and decides nothing; leave the decision out"
         )
     section = section_of(item["policy"], choice.category or item["verdict"]["category"])
-    document = {
-        "schema_version": "1.0",
-        "id": f"review-{lease.token}",
-        "kind": choice.kind,
-        "decided_at": now_ms,
-        "decided_by": {"id": person.id, "role": person.role},
-        "about": {
-            "verdict_id": item["verdict_id"],
-            "content": item["content"],
-            "policy": {
-                **item["policy"],
-                "section": section.code,
-                "section_sha256": section.sha256,
-            },
-            "source": item["source"],
-        },
-        "outcome": outcome,
-        "reason": choice.reason,
-        "valid_until": choice.valid_until,
-        "breaker": None,
+    about = {
+        "verdict_id": item["verdict_id"],
+        "content": item["content"],
+        "policy": {**item["policy"], "section": section.code, "section_sha256": section.sha256},
+        "source": item["source"],
     }
-    try:
-        return Decision.model_validate(document)
-    except ValidationError as error:
-        faults = error.errors(include_input=False, include_url=False, include_context=False)
-        listed = "; ".join(
-            f"{'.'.join(map(str, one['loc'])) or 'decision'}: {one['msg']}" for one in faults
-        )
-        raise SettingsError(f"the decision is invalid: {listed}") from None
+    return decision_of(
+        choice,
+        decision_id=f"review-{lease.token}",
+        by=person.id,
+        role=person.role,
+        about=about,
+        outcome=outcome,
+        now_ms=now_ms,
+    )
 
 
 def _outcome(item: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
@@ -147,8 +111,8 @@ def _outcome(item: Mapping[str, Any], choice: Choice) -> dict[str, Any]:
     }
 
 
-class _Written(NamedTuple):
-    """A decision's record, before it is read."""
+class NotYetRead(NamedTuple):
+    """A decision's record that was written, before it is read."""
 
     topic: str
     key: bytes
@@ -194,6 +158,6 @@ async def decide(
     )
     await write(decision)
     key, value, headers = encode_decision(decision)
-    await asyncio.to_thread(projection.note_decision, _Written("", key, value, headers))
+    await asyncio.to_thread(projection.note_decision, NotYetRead("", key, value, headers))
     await asyncio.to_thread(queue.release, item_id, person, now_ms, "decide")
     return decision

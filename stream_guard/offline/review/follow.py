@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import EvidenceError, RecordError, SettingsError
 from stream_guard.core.kafka_types import Partition
+from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.kafka.ranges import RangeReader, Span, ignore_progress
 from stream_guard.kafka.registry.assembly import open_parser
 from stream_guard.kafka.registry.written import open_verdicts
-from stream_guard.kafka.source import existing_topics
 from stream_guard.settings import env_name
 
 if TYPE_CHECKING:

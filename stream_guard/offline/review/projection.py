@@ -14,9 +14,11 @@ import orjson
 from sqlalchemy import and_, func, or_, select
 
 from stream_guard.core.errors import RecordError
+from stream_guard.offline.review.standing import UNDO, standing
 from stream_guard.offline.review.store import PROJECTED, changes, decisions, items, positions
 from stream_guard.records.decision import decision_key, parse_decision, subject_key
 from stream_guard.records.review_item import parse_review_item
+from stream_guard.records.verdict_changes import superseding_id
 from stream_guard.records.verdict_event import decode_verdict
 
 if TYPE_CHECKING:
@@ -196,6 +198,8 @@ def _change_of(record: Record, schemas: Schemas | None) -> dict[str, Any] | None
     """Return what an event of the verdict topic changes; None for a verdict that changes nothing."""
     try:
         verdict = decode_verdict(record.value or b"", schemas)
+        if str(verdict.get("decision_id") or "").startswith(UNDO):
+            return None  # the decision is taken back, and the item is open again
         row: dict[str, Any] = {"id": verdict["id"], "content_id": None, "source_key": None}
         if verdict.get("supersedes") is not None:
             row |= {"kind": "superseded", "verdict_id": verdict["supersedes"]}
@@ -235,11 +239,18 @@ def _settle(connection: Connection, item_id: str) -> None:
     """Compute an item's state from everything about it."""
     item = connection.execute(select(items).where(items.c.id == item_id)).mappings().one()
     people = connection.execute(
-        select(func.count(decisions.c.reviewer.distinct())).where(decided_by(item))
+        select(func.count(decisions.c.reviewer.distinct())).where(decided_by(item), standing())
     ).scalar_one()
+    taken_back = connection.execute(
+        select(decisions.c.id).where(decided_by(item), ~standing())
+    ).scalars()
+    # What such a decision made of the verdict does not count either. After compaction its undoing alone names it.
+    ignored = [superseding_id(name.removeprefix(UNDO), item["verdict_id"]) for name in taken_back]
     kinds = set(
         connection.execute(
-            select(changes.c.kind).where(changes.c.verdict_id == item["verdict_id"])
+            select(changes.c.kind).where(
+                changes.c.verdict_id == item["verdict_id"], changes.c.id.not_in(ignored)
+            )
         ).scalars()
     )
     gone = bool(kinds & {"retracted", "expired"}) or _is_deleted(connection, item)

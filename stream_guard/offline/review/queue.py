@@ -7,33 +7,26 @@ the item's row and is taken in a transaction that locks it. Times come from the 
 from __future__ import annotations
 
 import hashlib
+import itertools
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import orjson
-from sqlalchemy import and_, exists, or_, select
+from sqlalchemy import and_, exists, func, or_, select
 
 from stream_guard.core.errors import NotLeasedError, SettingsError, UnknownItemError
 from stream_guard.offline.review.projection import decided_by, deletions_of
-from stream_guard.offline.review.store import audit, decisions, items
+from stream_guard.offline.review.standing import standing
+from stream_guard.offline.review.store import audit, decisions, escalations, items
+from stream_guard.offline.review.tokens import ROLES, Person
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
-    from sqlalchemy import Connection, RowMapping
+    from sqlalchemy import Connection, RowMapping, Select
 
     from stream_guard.offline.review.store import Store
 
 __all__ = ["ROLES", "Lease", "Person", "ReviewQueue"]
-
-ROLES: Final = ("reviewer", "lead", "read-only")
-"""A reviewer decides leased items. A lead also decides leased and decided ones and sees all decisions."""
-
-
-class Person(NamedTuple):
-    """Who asks: a pseudonym, and a role of :data:`ROLES`."""
-
-    id: str
-    role: str = "reviewer"
 
 
 class Lease(NamedTuple):
@@ -104,10 +97,18 @@ class ReviewQueue:
         *,
         item_id: str | None = None,
         policy: str | None = None,
+        fits: Callable[[Mapping[str, Any]], bool] | None = None,
     ) -> Lease | None:
         """Lease an item, or the first that this person may decide; None where there is none.
 
         A person who holds a lease and asks for any item gets another one. A lead may lease a decided item by its id.
+
+        Args:
+            person: who asks.
+            now_ms: Unix time in ms.
+            item_id: of the item; None for the first in the queue.
+            policy: only items of this policy.
+            fits: of several items, the first that this accepts is leased.
 
         Raises:
             UnknownItemError: there is no item ``item_id``.
@@ -117,7 +118,9 @@ class ReviewQueue:
         if person.role == "read-only":
             raise SettingsError("role read-only: may not lease items; use a reviewer's token")
         own = exists().where(
-            decisions.c.verdict_id == items.c.verdict_id, decisions.c.reviewer == person.id
+            decisions.c.verdict_id == items.c.verdict_id,
+            decisions.c.reviewer == person.id,
+            standing(),
         )
         free = or_(
             items.c.lease_until.is_(None),
@@ -131,10 +134,8 @@ class ReviewQueue:
             wanted = wanted.where(items.c.id == item_id)
         if policy is not None:
             wanted = wanted.where(items.c.policy_id == policy)
-        # On PostgreSQL the row is locked, and rows that others lock are left out; on SQLite the whole database is.
-        wanted = wanted.order_by(*_ORDER).limit(1).with_for_update(skip_locked=True)
         with self._store.transaction() as connection:
-            found = connection.execute(wanted).scalar()
+            found = _first(connection, wanted, fits)
             if found is None:
                 if item_id is None:
                     return None
@@ -149,6 +150,60 @@ class ReviewQueue:
             )
             _note(connection, now_ms, person, "lease", found)
         return lease
+
+    def holding(self, person: Person, now_ms: int) -> Lease | None:
+        """Return the lease that a person took last and still holds; None where there is none."""
+        wanted = (
+            select(items.c.id, items.c.lease_token, items.c.lease_until)
+            .where(items.c.lease_reviewer == person.id, items.c.lease_until > now_ms)
+            .order_by(items.c.lease_until.desc(), items.c.id)
+        )
+        with self._store.transaction() as connection:
+            row = connection.execute(wanted.limit(1)).first()
+        return None if row is None else Lease(*row)
+
+    def escalate(self, item_id: str, person: Person, now_ms: int, reason: str | None) -> None:
+        """Leave an item to a lead, and end this person's lease.
+
+        Raises:
+            UnknownItemError: there is no such item.
+            NotLeasedError: this person has not leased it, or the lease has expired.
+        """
+        self.held(item_id, person, now_ms)
+        with self._store.transaction() as connection:
+            connection.execute(escalations.delete().where(escalations.c.item_id == item_id))
+            connection.execute(
+                escalations.insert().values(
+                    item_id=item_id, at=now_ms, who=person.id, reason=reason
+                )
+            )
+        self.release(item_id, person, now_ms, "escalate")
+
+    def escalated(self) -> dict[str, dict[str, Any]]:
+        """Return who left which open item to a lead, when, and why: by the item's id, oldest first."""
+        wanted = (
+            select(escalations)
+            .join(items, items.c.id == escalations.c.item_id)
+            .where(items.c.state == "open")
+            .order_by(escalations.c.at, escalations.c.item_id)
+        )
+        with self._store.transaction() as connection:
+            rows = connection.execute(wanted).mappings()
+            return {str(row["item_id"]): dict(row) for row in rows}
+
+    def work(self, person: Person, since_ms: int) -> list[tuple[int, str, dict[str, Any] | None]]:
+        """Return what a person did since a time, oldest first: when, what, and with which item."""
+        wanted = (
+            select(audit.c.at, audit.c.what, audit.c.item_id, items.c.body)
+            .outerjoin(items, items.c.id == audit.c.item_id)
+            .where(audit.c.who == person.id, audit.c.at >= since_ms)
+            .order_by(audit.c.n)
+        )
+        with self._store.transaction() as connection:
+            rows = connection.execute(wanted).all()
+        return [
+            (at, what, None if body is None else orjson.loads(body)) for at, what, _, body in rows
+        ]
 
     def held(self, item_id: str, person: Person, now_ms: int) -> tuple[dict[str, Any], Lease]:
         """Return an item that this person has leased, and the lease.
@@ -186,20 +241,25 @@ class ReviewQueue:
     def counts(self) -> dict[str, int]:
         """Return how many items there are, by state."""
         counted = dict.fromkeys(("open", "decided", "withdrawn"), 0)
+        wanted = select(items.c.state, func.count()).group_by(items.c.state)
         with self._store.transaction() as connection:
-            for state in connection.execute(select(items.c.state)).scalars():
-                counted[state] += 1
+            for state, number in connection.execute(wanted):
+                counted[state] = number
         return counted
 
     def reviewed(self) -> list[tuple[dict[str, Any], list[dict[str, Any]]]]:
         """Return each item that people decided about, with its decisions in order; by the items' ids.
 
+        Decisions that were taken back are left out.
+
         An item also says whether its post was ``deleted`` at the source since.
         """
         with self._store.transaction() as connection:
             by_verdict: dict[str, list[dict[str, Any]]] = {}
-            made = select(decisions.c.verdict_id, decisions.c.body).order_by(
-                decisions.c.decided_at, decisions.c.id
+            made = (
+                select(decisions.c.verdict_id, decisions.c.body)
+                .where(standing())
+                .order_by(decisions.c.decided_at, decisions.c.id)
             )
             for verdict_id, body in connection.execute(made):
                 if verdict_id is not None:
@@ -226,6 +286,31 @@ class ReviewQueue:
 
 
 _ORDER: Final[Sequence[Any]] = (items.c.rank.desc(), items.c.id)
+_CANDIDATES: Final = 100
+
+
+def _first(
+    connection: Connection, wanted: Select[Any], fits: Callable[[Mapping[str, Any]], bool] | None
+) -> str | None:
+    """Return the id of the first row of a query, locked until the transaction ends; None where there is none."""
+    # On PostgreSQL the row is locked, and rows that others lock are left out; on SQLite the whole database is.
+    locked = wanted.order_by(*_ORDER).limit(1).with_for_update(skip_locked=True)
+    found: Sequence[str]
+    if fits is None:
+        found = connection.execute(locked).scalars().all()
+        return found[0] if found else None
+    candidates = wanted.add_columns(items.c.body, items.c.state).order_by(*_ORDER)
+    for start in itertools.count(0, _CANDIDATES):
+        page = candidates.limit(_CANDIDATES).offset(start)
+        rows = connection.execute(page).mappings().all()
+        for row in rows:
+            if fits(_item(row)):
+                found = connection.execute(locked.where(items.c.id == row["id"])).scalars().all()
+                if found:
+                    return found[0]
+        if len(rows) < _CANDIDATES:
+            break
+    return None
 
 
 def _token(item_id: str, reviewer: str, now_ms: int) -> str:

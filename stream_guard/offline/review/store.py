@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING, Any, Final
 
-from stream_guard.core.errors import SettingsError
+from stream_guard.core.errors import DatabaseError, SettingsError
 
 try:
     from sqlalchemy import (
@@ -25,7 +25,16 @@ try:
         text,
     )
     from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+    from sqlalchemy.exc import (
+        ArgumentError,
+        DataError,
+        DBAPIError,
+        IntegrityError,
+        NoSuchModuleError,
+        NotSupportedError,
+        ProgrammingError,
+    )
+    from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 except ImportError as error:
     _MESSAGE = (
         f"the package {error.name!r} is missing, which review needs; "
@@ -38,7 +47,16 @@ if TYPE_CHECKING:
 
     from sqlalchemy import Connection, Engine
 
-__all__ = ["PROJECTED", "Store", "audit", "changes", "decisions", "items", "positions"]
+__all__ = [
+    "PROJECTED",
+    "Store",
+    "audit",
+    "changes",
+    "decisions",
+    "escalations",
+    "items",
+    "positions",
+]
 
 _BUSY_S: Final = 30
 _METADATA: Final = MetaData()
@@ -115,9 +133,20 @@ audit: Final = Table(
     Column("what", Text, nullable=False),
     Column("item_id", Text),
 )
+_WORK_OF_A_PERSON: Final = Index("review_audit_who", audit.c.who, audit.c.at)
+
+escalations: Final = Table(
+    "review_escalations",
+    _METADATA,
+    # Of this database alone, as leases are.
+    Column("item_id", Text, primary_key=True),
+    Column("at", BigInteger, nullable=False),
+    Column("who", Text, nullable=False),
+    Column("reason", Text),
+)
 
 PROJECTED: Final = (items, decisions, changes, positions)
-"""The tables that the topics can rebuild; the audit trail is not among them."""
+"""The tables that the topics can rebuild; the audit trail and escalations are not among them."""
 
 
 class Store:
@@ -137,8 +166,10 @@ class Store:
             url = url.replace("postgresql://", "postgresql+psycopg://", 1)
         try:
             self._engine = _open(url)
-            with self.transaction() as connection:
+            with self._engine.begin() as connection:
                 _METADATA.create_all(connection)
+                # Databases of earlier versions have the table, and not the index.
+                _WORK_OF_A_PERSON.create(connection, checkfirst=True)
         except (ArgumentError, NoSuchModuleError, ImportError) as error:
             message = f"--database: not a database that can be opened ({error}); use a file, or postgresql://..."
             raise SettingsError(message) from error
@@ -149,9 +180,25 @@ class Store:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[Connection]:
-        """Run a block in one transaction: it is committed whole, or not at all."""
-        with self._engine.begin() as connection:
-            yield connection
+        """Run a block in one transaction: it is committed whole, or not at all.
+
+        Raises:
+            DatabaseError: the database cannot be used.
+        """
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except PoolTimeoutError as error:
+            message = "review.database: cannot be used: no connection became free"
+            raise DatabaseError(message) from error
+        except (DataError, IntegrityError, NotSupportedError, ProgrammingError):
+            raise  # a bug of ours
+        except (
+            DBAPIError
+        ) as error:  # also a file that is no database any more, which has no class of its own
+            cause = str(error.orig).splitlines()[0] if error.orig else type(error).__name__
+            message = f"review.database: cannot be used: {cause}"
+            raise DatabaseError(message) from error
 
     @contextlib.contextmanager
     def projecting(self) -> Iterator[Connection]:

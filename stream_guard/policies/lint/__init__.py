@@ -13,6 +13,7 @@ from stream_guard.policies.lint.context import Context, check_context
 from stream_guard.policies.lint.examples import check_examples
 from stream_guard.policies.lint.findings import CODES, Code, Finding, Severity
 from stream_guard.policies.lint.ids import check_ids
+from stream_guard.policies.lint.lanes import check_lanes
 from stream_guard.policies.lint.rules import check_rules
 from stream_guard.policies.lint.tiers import check_tiers
 from stream_guard.policies.lint.words import check_words, estimate_tokens
@@ -89,4 +90,5 @@ def lint_policies(
     ]
     if not policies.default:
         findings.append(CODES["SG202"].at(f"{prefix}routes.yaml"))
+    findings += check_lanes(policies, f"{prefix}routes.yaml")
     return findings

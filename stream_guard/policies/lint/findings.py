@@ -5,10 +5,11 @@ A code never changes its meaning. A retired code is never used again.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final, Literal
 
-__all__ = ["CODES", "Code", "Finding", "Severity"]
+__all__ = ["CODES", "Code", "Finding", "Severity", "unreadable"]
 
 Severity = Literal["error", "warning", "note"]
 
@@ -164,6 +165,14 @@ _ALL: Final = (
         "Add default: to routes.yaml, unless every topic that is read has a route.",
     ),
     Code(
+        "SG203", "warning", "a lane for a severity that no policy declares",
+        "Give a category this severity in policy.yaml, or remove it from the lane.",
+    ),
+    Code(
+        "SG204", "warning", "a lane that names a tenant which its own conditions exclude",
+        "Add the tenant to when.tenant of the lane, or remove it from tenants.",
+    ),
+    Code(
         "SG301", "error", "a pattern that RE2 rejects",
         "Correct it; see https://github.com/google/re2/wiki/Syntax.",
     ),
@@ -237,3 +246,13 @@ _ALL: Final = (
     ),
 )  # fmt: skip
 CODES: Final = {code.code: code for code in _ALL}
+
+
+def unreadable(message: str) -> list[Finding]:
+    """Return a finding for each line of an error about policies that cannot be read, with the place that it names."""
+    findings = []
+    for line in message.splitlines():
+        place = re.match(r"(?P<file>[^:\n]+):(?:(?P<line>\d+):)? (?P<rest>.*)", line)
+        file, number, rest = place.group("file", "line", "rest") if place else (".", None, line)
+        findings.append(CODES["SG100"].at(file, int(number or 1), detail=rest))
+    return findings

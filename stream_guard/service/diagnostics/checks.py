@@ -63,7 +63,7 @@ def run_checks(config: Path | None) -> Iterator[CheckResult]:
 
 
 def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckResult]:
-    from stream_guard.kafka.source import check_topics, existing_topics
+    from stream_guard.kafka.input_topics import check_topics, existing_topics
     from stream_guard.service.policies import has_limits
 
     try:
@@ -76,12 +76,14 @@ def _broker(settings: Settings, policies: PolicySet | None) -> Iterator[CheckRes
             f"{settings.kafka.bootstrap_servers} answers and has {count_of(len(there), 'topic')}",
         )
         try:
-            topics = asyncio.run(check_topics(settings.kafka))
+            topics = asyncio.run(check_topics(settings.kafka, settings.side_topics))
         except StreamGuardError as error:
             yield CheckResult("topics", error=error)
         else:
             yield _check("topics", partial(_topics, topics, settings))
             yield _check("permissions", partial(_permissions, settings, topics))
+            if settings.side_topics.all:
+                yield _check("escalations", partial(_escalations, settings))
             if policies is not None:
                 yield _check("routes", partial(_routes, policies, topics, settings))
                 if has_limits(settings, policies):
@@ -111,6 +113,28 @@ def _permissions(settings: Settings, topics: set[str]) -> str:
 
     asyncio.run(check_permissions(settings, topics))
     return f"topics and the group {settings.kafka.group_id} may be used"
+
+
+def _escalations(settings: Settings) -> str:
+    from stream_guard.kafka.group_position import read_once
+
+    cascade, said = settings.cascade, []
+    if cascade.escalated_topic is not None:
+        said.append(f"judges what is in {cascade.escalated_topic} again, as {settings.deployment}")
+    if cascade.escalation_topic is not None:
+        said.append(
+            f"sends {' and '.join(cascade.escalation_why)} posts to {cascade.escalation_topic}"
+        )
+        reading = asyncio.run(read_once(settings))
+        if reading is None:
+            said.append("cascade.escalation_group is not set, so nobody sees how far behind it is")
+        elif not reading.positions:
+            said.append(f"the group {cascade.escalation_group} has read nothing of it yet")
+        else:
+            said.append(
+                f"the group {cascade.escalation_group} is {count_of(reading.lag_records or 0, 'offset')} behind"
+            )
+    return "; ".join(said)
 
 
 def _registry(settings: Settings) -> str:

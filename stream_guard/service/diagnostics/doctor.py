@@ -14,6 +14,8 @@ from stream_guard.core.errors import StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.service.diagnostics import host as machine
 from stream_guard.service.diagnostics.checks import run_checks
+from stream_guard.service.diagnostics.lane_advice import advise_lanes
+from stream_guard.service.diagnostics.running import compilation
 from stream_guard.service.diagnostics.topic_advice import Advice, Role, Topic, advise
 from stream_guard.settings import load_settings
 
@@ -84,13 +86,15 @@ class Doctor:
         yield from machine.gpus(settings.engine)
         yield machine.limits(settings)
         yield machine.shared_memory(settings.engine, SHARED_MEMORY)
+        yield from _lanes(settings)
+        yield from compilation(settings.http)
         newest_ms = None
         if broker:
             from stream_guard.kafka.cluster import inspect_cluster
-            from stream_guard.kafka.source import check_topics
+            from stream_guard.kafka.input_topics import check_topics
 
             try:
-                inputs = asyncio.run(check_topics(settings.kafka))
+                inputs = asyncio.run(check_topics(settings.kafka, settings.side_topics))
             except StreamGuardError:
                 inputs = set()  # reported already
             yield from _without_route(settings, inputs)
@@ -124,7 +128,19 @@ def _roles(settings: Settings, inputs: set[str]) -> dict[str, Role]:
         roles[settings.kafka.breaker_topic] = "breaker"
     if settings.decisions.enabled:
         roles[settings.kafka.decision_topic] = "decisions"
+    roles.update(dict.fromkeys(settings.side_topics.all, "escalations"))
     return roles
+
+
+def _lanes(settings: Settings) -> Iterator[Advice]:
+    """Yield the findings about the lanes of ``routes.yaml``."""
+    from stream_guard.service.policies import read_policies
+
+    try:
+        policies = read_policies(settings)
+    except StreamGuardError:
+        return  # reported already
+    yield from advise_lanes(policies.routing.lanes, settings)
 
 
 def _without_route(settings: Settings, inputs: set[str]) -> Iterator[Advice]:

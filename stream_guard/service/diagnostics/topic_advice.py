@@ -20,6 +20,7 @@ Role: TypeAlias = Literal[
     "archive",
     "breaker",
     "decisions",
+    "escalations",
 ]
 
 _DAY_MS: Final = 86_400_000
@@ -32,6 +33,7 @@ _RETENTION_MS_MIN: Final[dict[Role, int]] = {
     "shadows": _DAY_MS,
     "reasoning": _DAY_MS,
     "review items": 7 * _DAY_MS,
+    "escalations": 7 * _DAY_MS,
 }
 _COMPACTED: Final[dict[Role, str]] = {
     "archive": "policy versions are deleted, so their verdicts can no longer be explained",

@@ -111,6 +111,7 @@ class Monitor:
         self._metrics.head_of_line_age.set(progress.oldest_s)
         self._show_lag()
         self._show_topics_without_route()
+        self._poll_loop.show_lanes()
         # Without an engine every head waits, and the log says so already.
         for head in self._heads.update(heads if progress.engine_ready else [], now_s):
             _log.warning(

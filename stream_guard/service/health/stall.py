@@ -114,7 +114,8 @@ class HeadOfLine:
         self.hindering = [
             head
             for head in heads
-            if head.age_s > self._age_s_max or head.held_back > self._held_back_max
+            if (head.age_s > self._age_s_max and not head.patient)
+            or head.held_back > self._held_back_max
         ]
         there = {head.partition for head in self.hindering}
         self._said_s = {p: at for p, at in self._said_s.items() if p in there}

@@ -47,10 +47,10 @@ def test_a_table_has_all_stages_and_nothing_of_nothing() -> None:
 @pytest.mark.parametrize(
     ("found", "state"),
     [
-        ((0.8, 0.2, 0.9), "reached"),
-        ((0.4, 0.2, 0.9), "missed"),
-        ((0.9, None, 0.9), "missed"),
-        ((0.9, 0.9, 0.91), None),
+        ((0.8, 0.2, 0.8, 0.9), "reached"),
+        ((0.4, 0.2, 0.8, 0.9), "missed"),
+        ((0.9, None, 0.8, 0.9), "missed"),
+        ((0.9, 0.9, 0.9, 0.91), None),
     ],
 )
 def test_grouping_is_held_against_what_sorting_gains(

@@ -169,11 +169,24 @@ def test_the_feed_is_judged_by_the_median_of_its_pairs() -> None:
         "offline": [run(100.0), run(50.0), run(100.0)],
         "guard": [run(96.0, full_s=0.2), run(40.0, full_s=None), run(97.0, full_s=0.4)],
         "on_retry": [run(120.0), run(80.0), run(None)],
+        "by token": [run(80.0), run(None), run(97.0)],
     }
     fill_report(report, found)
     assert [(target.value, target.state) for target in report.targets] == [
         (0.96, "reached"),
+        (pytest.approx(1.1), "reached"),
         (pytest.approx(1.625), "reached"),
     ]
-    assert "| 2 | 50.00 | 40.00 | 0.80 | not measured | 80.00 | 2.00 | 3 |" in report.markdown()
+    assert (
+        "| 2 | 50.00 | 40.00 | 0.80 | not measured | 80.00 | 2.00 | 3 | not measured | not measured |"
+        in report.markdown()
+    )
     assert "| first record to a full engine, median | 0.30 |" in report.markdown()
+
+
+def test_speculation_is_held_against_the_same_without_it() -> None:
+    report = Report("engine-feed", "", {}, machine={})
+    sides = ("offline", "guard", "on_retry", "by token", "ngram")
+    rates = dict(zip(sides, (100.0, 100.0, 120.0, 90.0, 90.0), strict=True))
+    fill_report(report, {side: [run(rates[side], full_s=0.2)] for side in sides})
+    assert "| 1 | 90.00 | 0.75 |" in report.markdown()

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from stream_guard.cli.options import valid_until
 from stream_guard.core.errors import OperatorError
-from stream_guard.offline.decide import Choice, make_decision
+from stream_guard.offline.choice import Choice
+from stream_guard.offline.decide import make_decision
 from stream_guard.policies.section import section_sha256
 from stream_guard.policies.store import load_policies
 from stream_guard.settings import Settings
@@ -15,6 +17,8 @@ from tests.verdicts import make_verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from stream_guard.records.decision import Decision
 
 TEXT = "# Spam\n\n## S1: Advertising\nads\n"
 
@@ -28,38 +32,44 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(policies={"path": tmp_path})  # type: ignore[arg-type]
 
 
-def choose(kind: str = "review", decision: str | None = "violates", **more: Any) -> Choice:  # noqa: ANN401
-    return Choice(kind, decision, "r-1", "reviewer", **more)  # type: ignore[arg-type]
+def made(settings: Settings, verdict: dict[str, Any], choice: Choice) -> Decision:
+    return make_decision(settings, verdict, choice, by="r-1", role="reviewer", now_ms=1_000)
 
 
 def test_a_decision_takes_action_severity_and_section_from_the_policy(settings: Settings) -> None:
     policy = load_policies(settings.policies.path).policies["spam"]
     verdict = make_verdict(sha256=policy.sha256)
-    made = make_decision(settings, verdict, choose(category="S1", valid_days=1), 1_000)
-    assert made.outcome is not None
-    assert made.about is not None
-    assert (made.outcome.action, made.outcome.severity) == ("remove", "high")
-    assert made.about.policy.section_sha256 == section_sha256(policy, "S1")
-    assert made.about.verdict_id == verdict["id"]
-    assert made.valid_until == 1_000 + 86_400_000
+    decision = made(settings, verdict, Choice("violates", category="S1", valid_until=2_000))
+    assert decision.outcome is not None
+    assert decision.about is not None
+    assert (decision.outcome.action, decision.outcome.severity) == ("remove", "high")
+    assert decision.about.policy.section_sha256 == section_sha256(policy, "S1")
+    assert decision.about.verdict_id == verdict["id"]
+    assert decision.valid_until == 2_000
+    assert decision.decided_by.id == "r-1"
 
 
 def test_of_an_edited_policy_the_decision_rests_on_the_old_digest(settings: Settings) -> None:
-    made = make_decision(settings, make_verdict(sha256="1" * 64), choose(decision="safe"), 1_000)
-    assert made.about is not None
-    assert made.about.policy.sha256 == "1" * 64
-    assert made.about.policy.section_sha256 is None
+    decision = made(settings, make_verdict(sha256="1" * 64), Choice("safe"))
+    assert decision.about is not None
+    assert decision.about.policy.sha256 == "1" * 64
+    assert decision.about.policy.section_sha256 is None
 
 
 @pytest.mark.parametrize(
     ("choice", "said"),
     [
-        (choose(category="S9"), "no category 'S9'; use one of: S1"),
-        (choose(decision="safe", reason="x" * 2_001), "reason"),
-        (choose("expiry", None, valid_days=3), "valid_until"),
+        (Choice("violates", category="S9"), "no category 'S9'; use one of: S1"),
+        (Choice("safe", reason="x" * 2_001, action="x" * 2_001), "action: .*; reason: "),
+        (Choice(None, "expiry", valid_until=2_000), "valid_until"),
     ],
 )
 def test_what_does_not_fit_is_said(settings: Settings, choice: Choice, said: str) -> None:
     policy = load_policies(settings.policies.path).policies["spam"]
     with pytest.raises(OperatorError, match=said):
-        make_decision(settings, make_verdict(sha256=policy.sha256), choice, 1_000)
+        made(settings, make_verdict(sha256=policy.sha256), choice)
+
+
+def test_days_end_at_a_time() -> None:
+    assert valid_until(1, 1_000) == 1_000 + 86_400_000
+    assert valid_until(None, 1_000) is None

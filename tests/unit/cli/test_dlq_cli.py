@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from stream_guard.cli.main import app, main
-from stream_guard.core.errors import StreamGuardError
+from stream_guard.core.errors import OperatorError, StreamGuardError
 from stream_guard.core.exit_codes import ExitCode
 from stream_guard.kafka.dead_letter_reader import Survey
 
@@ -94,6 +94,30 @@ def test_every_command_says_why_no_broker_answers(
         "no Kafka broker answers at 127.0.0.1:9 (kafka.bootstrap_servers): 127.0.0.1:9 refuses the connection; "
         "start the broker or fix the address"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("verdicts.jsonl", "exists already; name another file, or continue this one with --resume"),
+        ("folder", "is a folder; name a file"),
+        ("nowhere/verdicts.jsonl", "there is no folder"),
+    ],
+)
+def test_a_backtest_refuses_its_file_before_it_asks_a_broker(
+    name: str, message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(ROOT)
+    (tmp_path / "verdicts.jsonl").write_text("kept")
+    (tmp_path / "folder").mkdir()
+    words = ("backtest", "--policy", "policies/dangerous-content", "--topic", "posts")
+    result = CliRunner().invoke(app, [*words, "--output", str(tmp_path / name)], env=NOBODY)
+    assert isinstance(result.exception, OperatorError)
+    assert message in str(result.exception)
+    assert (tmp_path / "verdicts.jsonl").read_text() == "kept"
+    resumed = [*words, "--output", str(tmp_path / "verdicts.jsonl"), "--resume"]
+    result = CliRunner().invoke(app, resumed, env=NOBODY)
+    assert "no Kafka broker answers" in str(result.exception)
 
 
 def test_the_program_ends_with_one_line_and_no_stack_trace() -> None:

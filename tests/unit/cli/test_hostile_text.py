@@ -42,6 +42,7 @@ from stream_guard.testing import MemoryRecord
 from tests.decisions import make_decision
 from tests.unit.offline.review.topics import KAFKA, Topics, apply
 from tests.verdicts import make_verdict
+from tools.syntax_tree import syntax_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -204,8 +205,23 @@ def run(stage: Stage) -> None:
     stage.tries("run", NAME)
 
 
+def console(stage: Stage) -> None:
+    stage.tries("console", "--config", stage.path / f"none{NAME}.toml")
+    stage.patch.setenv("STREAM_GUARD_CONSOLE__TOKENS_FILE", str(stage.path / f"none{NAME}.json"))
+    stage.tries("console")
+
+
+def backfill(stage: Stage) -> None:
+    posts = stage.path / f"posts{NAME}.jsonl"
+    posts.write_bytes(orjson.dumps({"id": SENT, "text": SENT}) + b"\n" + SENT.encode() + b"\n")
+    options = ("--policy", "dangerous-content", "--out", stage.path / f"out{NAME}")
+    stage.tries("backfill", stage.path / f"none{NAME}.jsonl", *options)
+    stage.tries("backfill", posts, "--policy", NAME)
+    stage.tries("backfill", posts, *options, "--text-column", NAME, "--dry-run")
+
+
 def check(stage: Stage) -> None:
-    stage.returns("stream_guard.kafka.source.existing_topics", BrokerError(SENT))
+    stage.returns("stream_guard.kafka.input_topics.existing_topics", BrokerError(SENT))
     stage.tries("check")
     stage.tries("check", "--config", stage.config)
     stage.patch.setenv("STREAM_GUARD_POLICIES__PATH", str(stage.bad_folder))
@@ -464,7 +480,7 @@ STAGES: Final[tuple[Callable[[Stage], None], ...]] = (
     *(round_trip_without_verdict, replay, backtest, route),
     *(policies_new, policies_lint, policies_list, policies_show, policies_diff, policies_attack),
     *(policies_score, policies_calibrate, dlq_list, dlq_show, dlq_replay, export_dsa),
-    *(policies_improve, decide, review_read, review_write),
+    *(policies_improve, decide, review_read, review_write, console, backfill),
 )
 
 
@@ -522,7 +538,7 @@ def test_only_one_module_of_the_command_line_prints() -> None:
     for file in sorted(folder.rglob("*.py")):
         if file.name == "terminal.py":
             continue
-        for node in ast.walk(ast.parse(file.read_text())):
+        for node in ast.walk(syntax_tree(file.read_text())):
             written = ast.unparse(node) if isinstance(node, (ast.Attribute, ast.Name)) else ""
             if written in {
                 "sys.stdout",

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
 import orjson
 import pytest
+from jsonschema import Draft202012Validator
 from typer.testing import CliRunner
 
 from stream_guard.cli.main import app
-from stream_guard.core.errors import NotLeasedError, SettingsError
+from stream_guard.core.errors import BrokerError, NotLeasedError, SettingsError
+from stream_guard.kafka.audit_writer import AuditWriter
 from stream_guard.offline.review.projection import Projection
 from stream_guard.offline.review.store import Store
+from stream_guard.records.contracts import writer_schema
 from tests.unit.offline.review.topics import KAFKA, Topics, apply
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_guard.records.decision import Decision
+
+ENTRY: Final = Draft202012Validator(writer_schema("review-audit-1.0.json"))
 
 
 @pytest.fixture
@@ -92,6 +97,45 @@ def test_a_decision_is_written_and_closes_the_item(
         run("decide", names[2], *removal, "S9")
     run("decide", names[2], *removal, "S1")
     assert len(written) == 3
+
+
+def test_nobody_looks_or_decides_at_a_terminal_without_an_entry(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries: list[dict[str, Any]] = []
+    written: list[Decision] = []
+
+    async def write_entry(_self: AuditWriter, entry: dict[str, Any]) -> None:
+        ENTRY.validate(entry)
+        entries.append(entry)
+        if len(entries) > 3:
+            raise BrokerError("the broker is away")
+
+    async def write(_settings: object, decision: Decision) -> None:
+        written.append(decision)
+
+    async def caught_up(*_: object) -> int:
+        return 0
+
+    monkeypatch.setenv("STREAM_GUARD_KAFKA__AUDIT_TOPIC", "audit")
+    monkeypatch.setattr(AuditWriter, "write", write_entry)
+    monkeypatch.setattr("stream_guard.kafka.decision_writer.write_decision", write)
+    monkeypatch.setattr("stream_guard.offline.review.follow.catch_up", caught_up)
+    run("show", names[0], "--by", "r-1", "--role", "lead", "--offline")
+    run("decide", names[0], "safe", "--by", "r-2")
+    asked = [(one["who"], one["role"], one["what"], one["item_id"]) for one in entries]
+    assert asked == [
+        ("r-1", "lead", "show", names[0]),
+        ("r-2", "reviewer", "lease", names[0]),
+        ("r-2", "reviewer", "decide", names[0]),
+    ]
+    with pytest.raises(BrokerError):
+        run("show", names[1], "--by", "r-1", "--offline")
+    with pytest.raises(BrokerError):
+        run("decide", names[1], "safe", "--by", "r-1")
+    assert len(written) == 1
+    monkeypatch.delenv("STREAM_GUARD_KAFKA__AUDIT_TOPIC")
+    run("decide", names[1], "safe", "--by", "r-1")  # nobody leased it
 
 
 def test_without_a_review_topic_the_message_names_the_setting(

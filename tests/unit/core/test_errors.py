@@ -36,7 +36,9 @@ def test_the_drawing_has_the_exit_codes() -> None:
 
 def test_each_reason_is_the_reason_of_one_error() -> None:
     # The root, and those that become no dead letter.
-    others = {errors.RecordError, errors.NotAPostError, errors.DeletedPostError}
+    others = {
+        *(errors.RecordError, errors.NotAPostError, errors.DeletedPostError, errors.SettledError),
+    }
     kinds = [kind for kind in CLASSES if issubclass(kind, errors.RecordError)]
     reasons = [kind.reason for kind in kinds if kind not in others]
     assert sorted(reasons) == list(errors.dead_letter_reasons())

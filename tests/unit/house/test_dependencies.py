@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tools.syntax_tree import syntax_tree
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[3]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
-EXTRAS = ("broker", "evaluation", "parquet", "registry", "review")
+EXTRAS = ("broker", "console", "evaluation", "parquet", "ray", "registry", "review")
 """Extras of the package itself; ``bench`` and ``dev`` are for other folders."""
 NOT_IMPORTED = {"psycopg": "SQLAlchemy imports it, for PostgreSQL"}
 """Dependencies that another one needs, with the reason."""
@@ -25,11 +27,14 @@ ENGINE = {"vllm": "the extras gpu and cpu, of which one is installed"}
 COMES_ALONG = {
     "docker": "testcontainers starts containers with it",
     "huggingface-hub": "tokenizers loads from hubs with it",
+    "markupsafe": "jinja2 escapes with it",
     "opentelemetry-api": "the interface of the SDK, which pins it",
     "oss-harmony": "vLLM's own, of vLLM's version",
     "pydantic": "pydantic-settings extends it",
     "pydantic-core": "pydantic's own errors",
     "safetensors": "vLLM's own, of vLLM's version",
+    "torch": "vLLM runs the model with it, and pins it",
+    "triton": "torch's own, of torch's version",
     "typing-extensions": "pydantic needs it",
 }
 """Imports of what a declared dependency always brings, in its own version, with the reason."""
@@ -42,13 +47,14 @@ def _normal(name: str) -> str:
 def declared(group: str | None = None) -> set[str]:
     """Return the names of the dependencies, or of an extra's."""
     lines = PROJECT["dependencies"] if group is None else PROJECT["optional-dependencies"][group]
-    return {_normal(re.match(r"[\w.-]+", line)[0]) for line in lines}  # type: ignore[index]
+    # An extra may have another extra in it.
+    return {_normal(re.match(r"[\w.-]+", line)[0]) for line in lines} - {"stream-guard"}  # type: ignore[index]
 
 
 def modules(folder: Path) -> Iterator[tuple[str, str]]:
     """Yield every absolute import below a folder, with the file that it is in."""
     for file in folder.rglob("*.py"):
-        for node in ast.walk(ast.parse(file.read_bytes())):
+        for node in ast.walk(syntax_tree(file.read_bytes())):
             if isinstance(node, ast.Import):
                 names = [alias.name for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:

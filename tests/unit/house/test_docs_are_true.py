@@ -20,6 +20,7 @@ from stream_guard.policies.store import load_policies
 from stream_guard.records.verdict_event import verdict_id, verdict_schema
 from stream_guard.settings import Settings, env_name, load_settings
 from tests.commands.lines import mentions
+from tools.syntax_tree import syntax_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -87,7 +88,7 @@ def missing_modules(code: str) -> list[str]:
 def defined_in(module: Path) -> set[str]:
     """Return the names that a module defines or imports."""
     names: set[str] = set()
-    for node in ast.walk(ast.parse(module.read_text("utf-8"))):
+    for node in ast.walk(syntax_tree(module.read_text("utf-8"))):
         if isinstance(node, (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)):
             names.add(node.name)
         elif isinstance(node, (ast.Import, ast.ImportFrom)):
@@ -145,7 +146,7 @@ def test_every_setting_that_a_page_names_exists(page: str) -> None:
 def docstrings(file: Path) -> Iterator[str]:
     """Yield the docstrings of a module, its classes and its functions."""
     kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+    for node in ast.walk(syntax_tree(file.read_text("utf-8"))):
         if isinstance(node, kinds) and (text := ast.get_docstring(node)):
             yield text
 

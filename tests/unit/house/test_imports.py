@@ -40,6 +40,7 @@ LIGHT = (
     "testing",
 )
 KEPT_OUT = ("aiokafka", "vllm", "opentelemetry", "torch", "transformers")
+EVALUATION = ("sklearn", "statsmodels", "scipy", "pandas", "vllm", "torch")
 
 # One process for all: each module is imported afresh, after the package's modules were forgotten. A module of the
 # three that was loaded once stays in sys.modules, so the first that brings it in is named.
@@ -55,14 +56,19 @@ for name in sys.argv[2:]:
 """
 
 
-def imports(*modules: str) -> str:
+def imports(*modules: str, kept_out: tuple[str, ...] = KEPT_OUT) -> str:
     """Return what a fresh process says of these modules; empty where all is well."""
-    command = [sys.executable, "-c", _PROGRAM, ",".join(KEPT_OUT), *modules]
+    command = [sys.executable, "-c", _PROGRAM, ",".join(kept_out), *modules]
     return subprocess.run(command, capture_output=True, text=True, check=False).stderr.strip()
 
 
 def test_no_light_module_imports_kafka_the_engine_or_the_sdk_of_traces() -> None:
     assert imports(*LIGHT) == ""
+
+
+def test_the_console_starts_without_the_libraries_of_evaluations_and_without_an_engine() -> None:
+    assert imports("console.server", "cli.console", kept_out=EVALUATION) == ""
+    assert imports("offline.evaluation.report", kept_out=EVALUATION).endswith("imports sklearn")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from tools.syntax_tree import syntax_tree
+
 HOUSE = Path(__file__).parents[3] / "stream_guard"
 MODULE_LINES_MAX = 400
 FUNCTION_LINES_MAX = 60
@@ -27,7 +29,7 @@ def long_functions(folder: Path) -> list[str]:
     for path in sorted(folder.rglob("*.py")):
         text = path.read_text("utf-8")
         lines = text.splitlines()
-        for node in ast.walk(ast.parse(text)):
+        for node in ast.walk(syntax_tree(text)):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
             assert node.end_lineno is not None

@@ -16,6 +16,8 @@ from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Judgement, JudgeRequest
 from stream_guard.judging.engine.client import Completion, VllmClient
 from stream_guard.judging.engine.judge import Observers, VllmJudge
+from stream_guard.judging.engine.prefixes import CacheRoom
+from stream_guard.judging.engine.steps import Compilations
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
@@ -28,10 +30,10 @@ if TYPE_CHECKING:
 
     from stream_guard.core.decoding import Decoding
     from stream_guard.judging.contract import FinishReason
+    from stream_guard.judging.engine.prefixes import PrefixCache
     from stream_guard.judging.families.family import (
         Constraint,
         Exchange,
-        Markers,
         Reading,
         Sampling,
     )
@@ -52,11 +54,15 @@ class Params:
     probabilities: bool
     decoding: Decoding
     seed: int | None = None
-    reasoning_tokens_max: int | None = None
     pair: tuple[int, int] | None = None
 
     def clone(self) -> Params:
         return replace(self)
+
+
+def greedy_params(max_tokens: int) -> Params:
+    """Return parameters of so many tokens, without a constraint."""
+    return Params(None, max_tokens, probabilities=False, decoding=GREEDY)
 
 
 class ScriptedClient(VllmClient):
@@ -81,23 +87,26 @@ class ScriptedClient(VllmClient):
         self.params: list[Params] = []
         self.dead: asyncio.Future[EngineError] | None = None
         self.tries: dict[str, int] = {}
-        self.markers: Markers | None = None
         self.chosen = 0.75
 
-    async def start(self, markers: Markers | None = None) -> None:
+    async def start(self) -> None:
         self.version = "scripted 1"
-        self.markers = markers
         self.dead = asyncio.get_running_loop().create_future()
 
     @property
     def model_len_max(self) -> int:
         return 400
 
+    @property
+    def cache_room(self) -> CacheRoom | None:
+        return CacheRoom(1_000, 16, 4)
+
+    async def compilations(self) -> Compilations:
+        return Compilations()
+
     def sampling_params(self, sampling: Sampling, **wanted: Any) -> Any:
-        constraint, tokens_max, reasoning_tokens_max = sampling[:3]
-        names = ("probabilities", "decoding")
-        told = (wanted[name] for name in names)
-        return Params(constraint, tokens_max, *told, reasoning_tokens_max=reasoning_tokens_max)
+        told = (wanted[name] for name in ("probabilities", "decoding"))
+        return Params(sampling.constraint, sampling.tokens_max, *told)
 
     def pair_params(self, labels: tuple[int, int]) -> Any:
         return Params(None, 1, False, GREEDY, pair=labels)  # noqa: FBT003 - no probability of the token itself
@@ -220,7 +229,9 @@ class Thinker(Plain):
 
 
 @contextlib.asynccontextmanager
-async def world_of(random_model: Path, **changes: Any) -> AsyncIterator[World]:
+async def world_of(
+    random_model: Path, prefixes: PrefixCache | None = None, **changes: Any
+) -> AsyncIterator[World]:
     """Start a judge with these settings of the engine."""
     own = {"model": str(random_model), "max_model_len": 400, "constraint": "always"}
     settings = EngineSettings(**{**own, **changes})
@@ -232,7 +243,9 @@ async def world_of(random_model: Path, **changes: Any) -> AsyncIterator[World]:
         return clients[-1]
 
     observers = Observers(keep_thoughts=True, listen=heard.append)
-    judge = VllmJudge(settings, load_plain, observers=observers, make_client=make_client)
+    judge = VllmJudge(
+        settings, load_plain, observers=observers, prefixes=prefixes, make_client=make_client
+    )
     await judge.start(POLICIES)
     try:
         yield World(judge, clients[0], heard)

@@ -12,7 +12,7 @@ from stream_guard.core.decoding import Decoding
 from stream_guard.judging.contract import Answer, Provenance
 from stream_guard.judging.engine import arguments
 from stream_guard.judging.engine.first_attempts import LOOKED_AT, FirstAttempts
-from stream_guard.judging.families.family import Constraint, Markers
+from stream_guard.judging.families.family import Constraint
 from stream_guard.settings import EngineSettings
 from tests.unit.judging.engine_doubles import POLICY, Params, World, world_of
 
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from stream_guard.judging.contract import Judgement
-
-MARKERS = Markers("<begin>", "<end>")
 
 
 @pytest.fixture
@@ -130,13 +128,27 @@ async def test_auto_stops_first_attempts_that_seldom_count_and_says_so(random_mo
     with structlog.testing.capture_logs() as logs:
         async with world_of(random_model, constraint="auto", in_flight_requests_max=1) as world:
             await world.judged(*[f"maybe 1 {number}" for number in range(LOOKED_AT)])
-            assert world.judge._asker._first.stopped
+            assert world.judge._planner.plan(POLICY).first.stopped
             (judgement,) = await world.judged("1", run=1)
     assert provenance_of(judgement).attempts == 1
     assert world.client.params[-1].constraint is not None
     (stopped,) = logs
     assert stopped["event"] == "first_attempts_seldom_count"
     assert (stopped["share"], stopped["constraint"]) == (0, "always")
+    assert (stopped["policy"], stopped["effort"]) == (POLICY.id, POLICY.effort)
+
+
+async def test_first_attempts_go_on_under_other_policies(random_model: Path) -> None:
+    drawn = replace(POLICY, decoding=Decoding(1.0, 0.9, 1))
+    with structlog.testing.capture_logs() as logs:
+        async with world_of(random_model, constraint="auto", in_flight_requests_max=1) as world:
+            texts = [f"maybe 1 {number}" for number in range(LOOKED_AT)]
+            await world.judged(*texts, policy=drawn)
+            world.client.params.clear()
+            await world.judged("1", policy=drawn)
+            await world.judged("1", run=1)
+    assert constrained(world)[:2] == [True, False]
+    assert len(logs) == 1
 
 
 async def test_the_judge_describes_what_was_chosen_and_why(random_model: Path) -> None:
@@ -148,7 +160,7 @@ async def test_the_judge_describes_what_was_chosen_and_why(random_model: Path) -
 
 
 def test_only_auto_stops_and_only_where_too_few_count() -> None:
-    enough, own, auto = (FirstAttempts(may_stop=may) for may in (True, False, True))
+    enough, own, auto = (FirstAttempts("p", "low", may_stop=may) for may in (True, False, True))
     with structlog.testing.capture_logs() as logs:
         for number in range(3 * LOOKED_AT):
             enough.record(counts=number % 4 != 0)  # exactly three quarters
@@ -156,6 +168,15 @@ def test_only_auto_stops_and_only_where_too_few_count() -> None:
             auto.record(counts=number < LOOKED_AT)
     assert [each.stopped for each in (enough, own, auto)] == [False, False, True]
     assert [log["constraint"] for log in logs] == ["on_retry", "always"]
+
+
+def test_how_many_must_count_is_the_callers() -> None:
+    few, many = (FirstAttempts("p", "low", may_stop=True, counted_min=one) for one in (0.5, 0.9))
+    with structlog.testing.capture_logs():
+        for number in range(LOOKED_AT):
+            few.record(counts=number % 4 != 0)
+            many.record(counts=number % 4 != 0)
+    assert (few.stopped, many.stopped) == (False, True)
 
 
 @pytest.mark.parametrize("build", [True, False])
@@ -166,23 +187,7 @@ def test_auto_takes_what_is_faster_on_the_kind_of_machine(
     chosen = arguments.choose_constraint(EngineSettings(model="demo"))
     assert chosen.constraint == "on_retry"
     assert ("CPU" in chosen.reason) == build
+    # There the model's own work is the limit: what a first attempt gains is soon lost by those that do not count.
+    assert (chosen.counted_min > arguments.Chosen("on_retry", "").counted_min) == build
     explicit = EngineSettings(model="demo", constraint="always")
     assert arguments.choose_constraint(explicit).constraint == "always"
-
-
-def test_the_engine_learns_where_reasoning_begins_and_ends_only_where_it_counts_it(
-    random_model: Path,
-) -> None:
-    def told(**changes: object) -> object:
-        settings = EngineSettings(model=str(random_model), **changes)  # type: ignore[arg-type]
-        known = frozenset({"reasoning_config"})
-        return arguments.engine_arguments(settings, known, MARKERS).get("reasoning_config")
-
-    own = {"reasoning_start_str": "<a>", "reasoning_end_str": "<b>"}
-    assert told(constraint="on_retry") == {
-        "reasoning_start_str": "<begin>",
-        "reasoning_end_str": "<end>",
-    }
-    assert told(constraint="always") is None
-    assert told() is not None, "auto takes on_retry"
-    assert told(constraint="on_retry", extra={"reasoning_config": own}) == own

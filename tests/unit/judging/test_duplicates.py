@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from stream_guard.core.errors import PromptError
 from stream_guard.judging.contract import Answer
 from stream_guard.judging.tiers.duplicates import NAME_CHARACTERS_MAX, digest, fold
+from stream_guard.policies.lanes import Lane, Quota
 from stream_guard.policies.policy import make_policy
 from stream_guard.records.thread import ThreadEntry
 from tests.unit.judging.cascade_doubles import POLICY, SAFE, VIOLATES, Rig, asks, post
@@ -343,6 +344,53 @@ def test_when_a_leader_is_cancelled_the_next_is_asked_in_its_place() -> None:
     assert {j.request for j in rig.got} == {second, third}
     assert rig.trail(second)[0] == ("duplicates", "escalated", "new")
     assert rig.trail(third) == [("duplicates", "settled", f"joins:{second.post.id}")]
+
+
+HISTORY = Lane("history", backfill=True)
+LIVE = Lane("live")
+METERED = Lane("metered", quota=Quota(tokens_per_s=1_000, burst_tokens=1_000_000))
+
+
+@pytest.mark.parametrize(
+    ("leader", "other", "asked"),
+    [
+        (HISTORY, LIVE, 2),
+        (HISTORY, None, 2),
+        (HISTORY, HISTORY, 1),
+        (LIVE, HISTORY, 1),
+        (METERED, METERED, 1),
+        (METERED, LIVE, 2),
+    ],
+)
+def test_no_post_waits_for_an_equal_one_that_waits_on_purpose(
+    leader: Lane, other: Lane | None, asked: int
+) -> None:
+    rig = Rig()
+    requests = asks("buy now", "buy now")
+    requests[0].lane, requests[1].lane = leader, other
+    rig.cascade.submit(requests, rig.deliver)
+    assert rig.inner.waiting == requests[:asked]
+
+
+def test_no_tenant_waits_for_the_quota_of_another() -> None:
+    rig = Rig(duplicates_across_tenants=True)
+    requests = asks("buy now", tenant="blue") + asks("buy now", tenant="green")
+    for request in requests:
+        request.lane = METERED
+    rig.cascade.submit(requests, rig.deliver)
+    assert rig.inner.waiting == requests
+
+
+def test_the_next_in_a_leaders_place_waits_on_purpose_only_if_all_do() -> None:
+    rig = Rig()
+    requests = asks("buy now", "buy now", "buy now")
+    for request, lane in zip(requests, (LIVE, HISTORY, LIVE), strict=True):
+        request.lane = lane
+    rig.cascade.submit(requests, rig.deliver)
+    rig.cascade.cancel(requests[:1])
+    assert rig.inner.waiting == requests[2:]
+    rig.inner.say(SAFE)
+    assert {one.request.id for one in rig.got} == {request.id for request in requests[1:]}
 
 
 def test_when_all_are_cancelled_nobody_is_asked() -> None:

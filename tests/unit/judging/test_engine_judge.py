@@ -11,7 +11,9 @@ import pytest
 from stream_guard.core.decoding import GREEDY
 from stream_guard.core.errors import EngineError
 from stream_guard.judging.contract import Answer, JudgeRequest, Provenance
+from stream_guard.judging.engine.prefixes import PrefixCache, PrefixKey
 from stream_guard.judging.families.family import Constraint
+from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
 from tests.unit.judging.engine_doubles import POLICY, Params, Thinker, World, world_of
 
@@ -84,3 +86,19 @@ async def test_nothing_is_delivered_after_the_engine_has_died(world: World) -> N
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert world.delivered == []
+
+
+async def test_the_model_of_the_cache_knows_all_policies_and_forgets_what_posts_push_out(
+    random_model: Path,
+) -> None:
+    other = make_policy("dogs", b"Posts about dogs are not allowed.")
+    cats, dogs = (PrefixKey(policy.sha256, policy.effort) for policy in (POLICY, other))
+    prefixes = PrefixCache()
+    async with world_of(random_model, prefixes) as world:
+        await world.judge.prepare(PolicySet({"cats": POLICY, "dogs": other}))
+        # The engine has room for 1,000 tokens (see the double), and each post may be as long as an answer.
+        assert [prefixes.is_warm(key) for key in (cats, dogs)] == [True, True]
+        for run in range(40):
+            prefixes.enter(cats, f"{run}")
+            await world.judged("safe", run=run)
+        assert [prefixes.is_warm(key) for key in (cats, dogs)] == [True, False]

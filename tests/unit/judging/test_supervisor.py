@@ -20,7 +20,9 @@ from stream_guard.core.errors import (
     SettingsError,
 )
 from stream_guard.judging.contract import Judgement, JudgeRequest
-from stream_guard.judging.engine.supervisor import EngineState, SupervisedJudge
+from stream_guard.judging.engine.prefixes import CacheRoom, PrefixCache, prefix_key
+from stream_guard.judging.engine.supervisor import EngineState, Pace, SupervisedJudge
+from stream_guard.judging.engine.warm_first import WarmFirst
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.post import Post
 from stream_guard.settings import EngineSettings
@@ -30,6 +32,10 @@ from tests.hang import HANG_S
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
+
+    from stream_guard.judging.delivery import Pending
+    from stream_guard.judging.engine.waiting import Waiting
+    from stream_guard.policies.policy import Policy
 
 OLD = make_policy("p", b"Answer `VIOLATES` or `SAFE`. Judge by the letter.")
 NEW = make_policy("p", b"Answer `VIOLATES` or `SAFE`. Judge by the spirit.")
@@ -86,7 +92,13 @@ class Engine(ManualJudge):
 class World:
     """A supervisor, its engines, and all that it delivered."""
 
-    def __init__(self, *, killers: Iterable[str] = (), **changes: Any) -> None:
+    def __init__(
+        self,
+        *,
+        killers: Iterable[str] = (),
+        waiting: Waiting[Pending] | None = None,
+        **changes: Any,
+    ) -> None:
         self.clock = ManualClock()
         self.engines: list[Engine] = []
         self.killers = set(killers)
@@ -107,8 +119,9 @@ class World:
             clock=self.clock,
             metrics=self.metrics,
             changed=self.states.append,
-            tick_s=1_000,  # the test looks, by the manual clock
-            sleep=self._pause,
+            waiting=waiting,
+            # The test looks, by the manual clock.
+            pace=Pace(1_000, self._pause),
         )
 
     def _make(self) -> Engine:
@@ -275,6 +288,23 @@ async def test_the_engine_has_no_more_than_its_window() -> None:
     assert len(world.engine.waiting) == 4
     assert world.judge.in_flight() == 9
     await world.judge.close()
+
+
+async def test_posts_under_a_cached_policy_enter_first() -> None:
+    cache = PrefixCache()
+    cache.reset(CacheRoom(100, 1, 1))
+    cache.expect({prefix_key(request_under(policy)): 90 for policy in (OLD, NEW)}, 5)
+    waiting: Waiting[Pending] = WarmFirst(cache, 10.0, 10)
+    world = await started(waiting=waiting, in_flight_requests_max=1)
+    for number, policy in enumerate((OLD, NEW, OLD, NEW, OLD)):
+        world.submit(f"p{number}", policy=policy)
+    await world.finish()
+    assert world.judged() == ["p0", "p2", "p4", "p1", "p3"]
+    await world.judge.close()
+
+
+def request_under(policy: Policy) -> JudgeRequest:
+    return JudgeRequest("r", Post(id="p", text="t", sha256="", text_bytes=1), policy)
 
 
 async def test_silence_with_posts_in_flight_is_hanging_and_ends_it() -> None:

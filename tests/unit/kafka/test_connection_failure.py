@@ -19,10 +19,10 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from stream_guard.core.errors import BrokerError, SettingsError
+from stream_guard.core.errors import BrokerAwayError, BrokerError, SettingsError
 from stream_guard.kafka.connection_failure import find_cause
+from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.kafka.security import connection_options
-from stream_guard.kafka.source import existing_topics
 from stream_guard.settings import KafkaSettings
 
 if TYPE_CHECKING:
@@ -331,6 +331,26 @@ async def test_the_cause_is_what_every_command_says(authority: Authority) -> Non
     async with listening(tls(authority.issue("127.0.0.1"))) as port:
         with pytest.raises(BrokerError, match=r"cannot be used: the certificate of .* unknown CA"):
             await existing_topics(settings_of(port, "SSL"), timeout_s=5)
+
+
+@pytest.mark.parametrize("protocol", ["SSL", "PLAINTEXT"])
+async def test_a_connection_that_ends_without_a_reason_may_be_tried_again(
+    authority: Authority, protocol: str
+) -> None:
+    """So does a proxy whose broker is away; what a broker says stays final."""
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.abort()
+
+    server = await asyncio.start_server(hang_up, "127.0.0.1", 0)
+    settings = settings_of(server.sockets[0].getsockname()[1], protocol)
+    async with server:
+        with pytest.raises(BrokerAwayError, match="cannot be used"):
+            await existing_topics(settings, timeout_s=5)
+    async with listening(tls(authority.issue("127.0.0.1"))) as port:
+        with pytest.raises(BrokerError) as caught:
+            await existing_topics(settings_of(port, "SSL"), timeout_s=5)
+    assert not isinstance(caught.value, BrokerAwayError)
 
 
 def test_an_encrypted_key_never_asks_at_the_terminal(authority: Authority) -> None:

@@ -10,7 +10,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from stream_guard.core.errors import SettingsError
-from stream_guard.kafka.credentials import SecretFile
+from stream_guard.kafka.credentials import RotatingContext, SecretFile
 from stream_guard.kafka.security import connection_options
 from stream_guard.settings import KafkaSettings
 from stream_guard.testing import CertificateAuthority
@@ -167,3 +167,36 @@ def test_the_key_s_password_may_be_a_file(tmp_path: Path) -> None:
 def test_a_secret_has_one_place(security: dict[str, str], words: str) -> None:
     with pytest.raises(ValueError, match=words):
         KafkaSettings.model_validate({"security": {"protocol": "SASL_SSL", **security}})
+
+
+def test_a_client_that_is_made_between_two_halves_of_a_new_pair_waits_for_the_other_half(
+    tmp_path: Path,
+) -> None:
+    tries = []
+
+    def make() -> ssl.SSLContext:
+        tries.append(1)
+        if len(tries) < 3:
+            raise SettingsError("the key is not that of the certificate")
+        return ssl.create_default_context()
+
+    RotatingContext(make, [tmp_path / "pair"])
+    assert len(tries) == 3
+
+
+def test_a_pair_that_never_matches_is_refused_and_waited_for_once(tmp_path: Path) -> None:
+    file, tries = tmp_path / "pair", []
+
+    def make() -> ssl.SSLContext:
+        tries.append(1)
+        raise SettingsError("the key is not that of the certificate")
+
+    counts = []
+    for content in ("old", None, "newer"):
+        if content is not None:
+            file.write_text(content)
+        tries.clear()
+        with pytest.raises(SettingsError, match="not that of the certificate"):
+            RotatingContext(make, [file])
+        counts.append(len(tries))
+    assert counts == [6, 1, 6], "the second client finds the files that the first one gave up"

@@ -360,6 +360,12 @@ def test_snapshot_refuses_a_route_to_nothing() -> None:
             "less than or equal",
         ),
         (
+            "default: [a]\ncanaries: [{policy: a, candidate: b, percent: true}]",
+            2,
+            "should be a valid number",
+        ),
+        ("default: [a]\nshadows: [{policy: b, percent: '5'}]", 2, "should be a valid number"),
+        (
             "default: [a]\ncanaries: [{policy: a, candidate: b, percent: 5, key: mood}]",
             2,
             "must be author",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from stream_guard.kafka import source
+from stream_guard.kafka import input_topics
 from stream_guard.service.diagnostics.checks import run_checks
 
 if TYPE_CHECKING:
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 def test_settings_for_a_topic_that_is_not_read_are_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, topics: str, says: str | None
 ) -> None:
-    async def there(settings: KafkaSettings) -> set[str]:
+    async def there(settings: KafkaSettings, *_: object) -> set[str]:
         del settings
         return {"posts", "comments"}
 
-    monkeypatch.setattr(source, "existing_topics", there)
-    monkeypatch.setattr(source, "check_topics", there)
+    monkeypatch.setattr(input_topics, "existing_topics", there)
+    monkeypatch.setattr(input_topics, "check_topics", there)
     file = tmp_path / "settings.toml"
     file.write_text(
         f'[kafka]\ntopics = ["posts", "comments"]\n[post.topics.{topics}]\ntext = "/body"\n'

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import resource
+import threading
 import time
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -11,9 +13,13 @@ import pytest
 
 from stream_guard.core.errors import BrokerError, EngineError, SettingsError, StreamGuardError
 from stream_guard.kafka.cluster import ClusterState
+from stream_guard.policies.lanes import Lane, LaneLimits, Lanes, Quota, TenantShare
+from stream_guard.policies.routing import Condition
 from stream_guard.service.diagnostics import doctor, host
 from stream_guard.service.diagnostics.checks import CheckResult, _routes
 from stream_guard.service.diagnostics.doctor import _roles, _without_route, look_at
+from stream_guard.service.diagnostics.lane_advice import advise_lanes
+from stream_guard.service.diagnostics.running import compilation
 from stream_guard.service.diagnostics.topic_advice import Role, Topic, advise
 from stream_guard.service.policies import read_policies
 from stream_guard.settings import (
@@ -21,6 +27,7 @@ from stream_guard.settings import (
     ActionsSettings,
     DeliverySettings,
     EngineSettings,
+    HttpSettings,
     KafkaSettings,
     PoliciesSettings,
     Settings,
@@ -290,3 +297,92 @@ def test_shared_memory_that_is_too_small_or_missing_is_told_of(
     assert (found.level, "shm-size" in found.remedy) == ("warning", True)
     monkeypatch.setattr(host, "_SHARED_BYTES_MIN", 1)
     assert host.shared_memory(EngineSettings(), tmp_path).level == "ok"
+
+
+class _Page(BaseHTTPRequestHandler):
+    body = b""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing on the terminal."""
+
+
+@pytest.mark.parametrize(
+    ("page", "found"),
+    [
+        ('{kind="kernel"} 0\nNAME{kind="graph"} 0\n', [("ok", "nothing was compiled")]),
+        ('{kind="kernel"} 12\nNAME{kind="graph"} 1\n', [("warning", "12 kernels and 1 graph")]),
+        (None, []),
+    ],
+)
+def test_compilation_while_serving_is_read_from_the_running_service(
+    page: str | None, found: list[tuple[str, str]]
+) -> None:
+    name = "stream_guard_engine_compilations_total"
+    body = "" if page is None else f"# TYPE {name} counter\n{name}{page.replace('NAME', name)}"
+    handler = type("Page", (_Page,), {"body": body.encode()})
+    with HTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        lines = [*compilation(HttpSettings(host="0.0.0.0", port=server.server_port))]  # noqa: S104 - not bound
+        server.shutdown()
+        thread.join()
+    assert [
+        (line.level, part in line.detail) for line, (_, part) in zip(lines, found, strict=True)
+    ] == [(level, True) for level, _ in found]
+    assert all(line.remedy for line in lines if line.level == "warning")
+
+
+def test_where_no_service_answers_nothing_is_said_of_compilation() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Page) as server:
+        port = server.server_port
+    assert [*compilation(HttpSettings(port=port))] == []
+    assert [*compilation(HttpSettings(port=0))] == []
+
+
+def lanes_advice(named: Lanes, /, **settings: Any) -> list[tuple[str, str, str]]:  # noqa: ANN401
+    made = Settings(**settings)
+    return [(one.level, one.name, one.detail) for one in advise_lanes(named, made)]
+
+
+def test_without_lanes_there_is_nothing_to_say() -> None:
+    assert lanes_advice(Lanes()) == []
+
+
+def test_a_goal_is_held_against_the_measured_capacity() -> None:
+    lanes = Lanes([Lane("chat", (Condition("topic", ("chat",)),), goal_s=20)])
+    small = {"max_text_bytes": 4_000}
+    levels = {
+        capacity: lanes_advice(lanes, lanes={"engine_tokens_per_s": capacity}, post=small)[0][0]
+        for capacity in (100, 100_000)
+    }
+    assert levels == {100: "warning", 100_000: "ok"}
+    ((level, name, detail), _) = lanes_advice(lanes)
+    assert (level, name) == ("warning", "lane chat")
+    assert "engine_tokens_per_s is not set" in detail
+
+
+def test_a_backfill_lane_can_hold_no_goal() -> None:
+    lanes = Lanes([Lane("old", (Condition("topic", ("old",)),), goal_s=20, backfill=True)])
+    assert "waits for all live lanes" in lanes_advice(lanes)[0][2]
+
+
+def test_quotas_that_promise_more_than_the_lane_gets_are_found() -> None:
+    tenants = {"acme": TenantShare(1, Quota(600, 1)), "other": TenantShare(1, Quota(500, 1))}
+    lanes = Lanes([Lane("chat", (Condition("topic", ("chat",)),), tenants=tenants)])
+    assert lanes_advice(lanes, lanes={"engine_tokens_per_s": 3_000})[0][0] == "ok"
+    level, _, detail = lanes_advice(lanes, lanes={"engine_tokens_per_s": 2_000})[0]
+    assert level == "warning"
+    assert "1,100 tokens/s together, and the lane gets 1,000" in detail
+
+
+def test_limits_by_which_one_lane_may_keep_others_out_are_found() -> None:
+    lanes = Lanes([Lane("a", (Condition("topic", ("a",)),), limits=LaneLimits(records=9_000))])
+    found = [one for one in lanes_advice(lanes) if one[1] == "lanes"]
+    assert "may have 18,000 records in flight" in found[0][2]
+    fine = Lanes([Lane("a", (Condition("topic", ("a",)),))])
+    assert [one for one in lanes_advice(fine) if one[1] == "lanes"] == []

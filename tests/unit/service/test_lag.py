@@ -34,7 +34,11 @@ async def loop_of(*read: tuple[Partition, int], produced: int = 10) -> PollLoop:
             broker.produce("posts", b"{}", partition=partition.partition)
     metrics = Metrics(CollectorRegistry())
     source = MemorySource(broker, ["posts"])
-    pipeline: Any = SimpleNamespace(progress=asyncio.Event(), has_route=lambda _: True)
+    pipeline: Any = SimpleNamespace(
+        progress=asyncio.Event(),
+        routes=SimpleNamespace(has_route=lambda _: True, has_lag=lambda _: True),
+        lanes=SimpleNamespace(only_backfill=lambda topic: topic == "history"),
+    )
     settings = DeliverySettings()
     delivery = AtLeastOnce(source, MemoryPublisher(broker), settings, metrics)
     poll_loop = PollLoop(source, pipeline, delivery, settings, clock=ManualClock(), metrics=metrics)

@@ -135,7 +135,7 @@ async def test_a_head_of_line_is_named_without_its_text(service: Service) -> Non
     _, report = await service.get("/healthz")
     assert len(report["head_of_line"][0].pop("trace_id")) == 32
     assert report["head_of_line"] == [
-        {"partition": "posts/0", "offset": 0, "age_s": 11.0, "held_back": 0}
+        {"partition": "posts/0", "offset": 0, "age_s": 11.0, "held_back": 0, "patient": False}
     ]
     assert report["progress"]["in_flight"] == 3
     assert "secret" not in str(report)

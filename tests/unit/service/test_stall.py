@@ -102,6 +102,18 @@ def test_a_stall_time_below_that_of_the_parts_is_refused() -> None:
     assert Settings().stall_s == 120 + 120 + 60
 
 
+def test_a_delay_on_purpose_is_shorter_than_a_stall() -> None:
+    assert Settings().delay_s == 60
+    assert Settings(delivery={"record_age_s_max": 20}).delay_s == 10  # type: ignore[arg-type]
+    assert Settings(lanes={"delay_s_max": 9_999}).delay_s == (120 + 120 + 60) / 2  # type: ignore[arg-type]
+
+
+def test_an_old_head_that_waits_on_purpose_is_told_of_only_if_it_holds_back_many() -> None:
+    heads = HeadOfLine(age_s_max=10, held_back_max=100)
+    patient, wide = (one._replace(patient=True) for one in (head(0, 9_999), head(1, 9_999, 101)))
+    assert heads.update([patient, wide], 0) == [wide]
+
+
 def head(partition: int, age_s: float, held_back: int = 0) -> Head:
     return Head(Partition("posts", partition), 7, age_s, held_back)
 

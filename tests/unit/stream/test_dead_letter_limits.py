@@ -215,7 +215,7 @@ async def test_the_failure_that_is_one_too_many_is_neither_written_nor_passed() 
     assert error.exit_code == ExitCode.LIMIT
     assert line.letters == [2, 3]
     assert line.offsets.position() == 4, "the record that tripped it is read again"
-    assert line.pipeline.unfinished([PLACE]) == 0, "nothing keeps a drain waiting"
+    assert line.pipeline.live.unfinished([PLACE]) == 0, "nothing keeps a drain waiting"
     assert line.pipeline.admission.records == line.pipeline.admission.bytes == 0
 
 
@@ -298,7 +298,7 @@ async def test_failures_at_the_judge_are_counted_by_themselves() -> None:
     line.settle()
     assert line.letters == [0, 1, 2, 3, 6]
     assert line.offsets.position() == 4
-    assert line.pipeline.unfinished([PLACE]) == 0
+    assert line.pipeline.live.unfinished([PLACE]) == 0
 
 
 async def test_a_record_given_up_takes_its_other_policies_with_it() -> None:
@@ -375,4 +375,4 @@ async def test_whatever_the_order_nothing_is_lost(seed: int) -> None:
     done.update(line.letters)
     assert all(done[offset] == 1 for offset in range(position)), "lost, or written twice"
     assert position == len(marks) or marks[position] == "x"
-    assert line.pipeline.unfinished([PLACE]) == 0
+    assert line.pipeline.live.unfinished([PLACE]) == 0

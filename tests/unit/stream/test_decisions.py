@@ -138,7 +138,7 @@ class Rig:
         return [orjson.loads(one.value or b"") for one in self.publisher.sent if one.topic == TOPIC]
 
     def owes(self) -> int:
-        return self.pipeline.unfinished([one.partition for one in self.offsets.values()])
+        return self.pipeline.live.unfinished([one.partition for one in self.offsets.values()])
 
 
 def test_a_decision_makes_one_superseding_verdict_and_then_answers_the_same_content() -> None:
@@ -329,6 +329,16 @@ def test_a_deletion_retracts_and_waits_for_the_verdict_before_it() -> None:
     assert {one.key for one in publisher.sent} == {b"k"}
     assert rig.owes() == 0
     assert rig.offsets["posts"].committable() == 3
+
+
+def test_deletions_are_given_up_with_the_post_that_they_wait_for() -> None:
+    rig = Rig(SlowPublisher(), tombstones="delete")
+    rig.post()
+    for _ in range(2):
+        rig.write("posts", b"k", None)
+    live = rig.pipeline.live
+    assert rig.pipeline.give_up([live[rig.offsets["posts"].partition][0]]) == 3
+    assert not live.unfinished(live), "a drain would wait for them until its limit"
 
 
 def test_a_deletion_that_names_nothing_is_skipped() -> None:

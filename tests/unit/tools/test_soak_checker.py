@@ -539,6 +539,17 @@ def test_a_takeover_behind_a_broker_counts_from_its_return() -> None:
     assert check(history).takeover_s == [None, pytest.approx(0.2)]
 
 
+def test_a_takeover_that_a_later_fault_holds_up_counts_from_its_end() -> None:
+    history = clean()
+    change(history, verdict(1, 8, "second", 9_020), appended_ms=9_900)
+    history.generations.append(Generation(5, 9_100))
+    history.faults.append(Fault("network at 20 kB/s", "all brokers", 9_300, 9_600))
+    assert check(history).takeover_s == [None, pytest.approx(0.3), None]
+    # It began when all was done.
+    history.faults[2] = history.faults[2]._replace(begin_ms=9_950, end_ms=10_600)
+    assert check(history).takeover_s[1] == pytest.approx(0.8)
+
+
 def test_the_real_engine_may_give_up_on_a_post() -> None:
     history = clean()
     history.watched = False

@@ -8,8 +8,8 @@ from stream_guard.judging.families.family import (
     Constraint,
     FamilyKind,
     InParts,
-    Markers,
     Reading,
+    Reasoning,
     Sampling,
     Unconstrained,
 )
@@ -59,11 +59,15 @@ class Harmony:
     """
 
     template = _TEMPLATE
-    markers = Markers("<|channel|>analysis<|message|>", "<|end|>")
 
     def __init__(self, tokenizer: HarmonyTokenizer, date: str) -> None:
         self.tokenizer = tokenizer
         self._control = tokenizer.control
+        self._opening = (
+            tokenizer.control.channel,
+            *tokenizer.encode("analysis"),
+            tokenizer.control.message,
+        )
         self._builder = PromptBuilder(tokenizer, tokenizer.control, date)
         zero, one = tokenizer.token_id("0"), tokenizer.token_id("1")
         self.labels = None if zero is None or one is None else (zero, one)
@@ -112,6 +116,7 @@ class Harmony:
                 structural_tag(policy.taxonomy, self._control, budget, policy.native),
             ),
             completion_tokens_max(policy.taxonomy, budget, policy.native),
+            label_after=self._control.message,
         )
 
     def unconstrained(self, policy: Policy, budget: Budget) -> Unconstrained:
@@ -121,9 +126,10 @@ class Harmony:
             Sampling(
                 None,
                 completion_tokens_max(policy.taxonomy, budget, native),
-                budget.reasoning_tokens_max,
+                label_after=self._control.message,
             ),
             Allowed(policy.taxonomy, self._control, self.tokenizer, budget, native),
+            Reasoning(self._opening, self._control.every, (self._control.end,)),
         )
 
     def in_parts(self, policy: Policy, budget: Budget) -> InParts:
@@ -132,7 +138,7 @@ class Harmony:
         longest = completion_tokens_max(policy.taxonomy, budget, native)
         tag = answer_tag(policy.taxonomy, budget.rationale_tokens_max, native)
         return InParts(
-            (control.channel, *encode("analysis"), control.message),
+            self._opening,
             Sampling(
                 None,
                 budget.reasoning_tokens_max,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import orjson
 import pytest
+from blockbuster import blockbuster_ctx
 
 from stream_guard.core.errors import EvidenceError, LimitError, OperatorError, PolicyError
 from stream_guard.judging.archive.archive import FolderArchive
@@ -91,6 +92,17 @@ async def test_a_promotion_is_live_and_recorded_and_a_rollback_takes_it_back(loo
         await rollback(loop.change(), one.version)
     with pytest.raises(OperatorError, match="no version"):
         await rollback(loop.change(), "three")
+
+
+async def test_no_file_is_read_or_written_in_the_event_loop(loop: Loop) -> None:
+    loop.edit("# Spam two\n")
+    draft, change = read_draft(loop.path, "spam"), loop.change()
+    with blockbuster_ctx("stream_guard"):
+        await promote(change, draft, HELD, MEASURED)
+    back = loop.change()
+    with blockbuster_ctx("stream_guard"):
+        await rollback(back, None)
+    assert loop.live().text == "# Spam one\n"
 
 
 async def test_a_gate_that_does_not_hold_leaves_everything_as_it_was(loop: Loop) -> None:

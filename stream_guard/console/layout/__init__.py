@@ -1,0 +1,1 @@
+"""How pages look: templates, the style sheet, scripts, and the functions that templates use."""

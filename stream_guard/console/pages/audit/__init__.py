@@ -1,0 +1,1 @@
+"""The page Audit: who decided what, breakers that opened, versions in force, and the export for the DSA."""

@@ -1,0 +1,1 @@
+"""The page Dead letters: what could not be judged, by reason, and replays."""

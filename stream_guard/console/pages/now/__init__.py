@@ -1,0 +1,1 @@
+"""The page Now: what happens at this moment, and what is wrong."""

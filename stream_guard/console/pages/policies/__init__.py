@@ -1,0 +1,1 @@
+"""The page Policies: texts, drafts, trying them, their figures, and what goes live."""

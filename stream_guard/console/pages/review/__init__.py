@@ -1,0 +1,1 @@
+"""The page Review: one item of the queue at a time."""

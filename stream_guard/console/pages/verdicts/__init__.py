@@ -1,0 +1,1 @@
+"""The page Verdicts: searching them, and one verdict as a story."""

@@ -1,0 +1,48 @@
+"""Estimates what a request costs the engine, in tokens. Pure.
+
+The estimate is the post's own tokens, at four bytes each, a constant for every request, and as many tokens as answers
+under the policy had lately. The policy's prompt does not count: it is cached, and the same for everybody.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from stream_guard.core.vocabulary import Effort
+    from stream_guard.judging.contract import JudgeRequest
+
+__all__ = ["TokenEstimate"]
+
+_BYTES_PER_TOKEN: Final = 4
+_REQUEST_TOKENS: Final = 32
+"""What a request costs beside its post and answer: the frame of the post, and the last block of the prompt, which is
+computed though the rest is cached."""
+_NEWEST: Final = 0.05
+"""Share of the newest answer in the moving mean."""
+_BEFORE: Final = 0.25
+"""Before any answer: this share of the policy's reasoning budget."""
+
+
+class TokenEstimate:
+    """Keeps a moving mean of generated tokens for each policy and effort."""
+
+    def __init__(self) -> None:
+        self._generated: dict[tuple[str, Effort], float] = {}
+
+    def of(self, request: JudgeRequest) -> int:
+        """Return the estimate for a request."""
+        policy = request.policy
+        effort = request.effort or policy.effort
+        generated = self._generated.get((policy.id, effort))
+        if generated is None:
+            budget = request.reasoning_tokens_max or policy.reasoning_tokens_max
+            samples = (request.decoding or policy.decoding).samples
+            generated = _BEFORE * budget * samples
+        return request.post.text_bytes // _BYTES_PER_TOKEN + _REQUEST_TOKENS + round(generated)
+
+    def learn(self, request: JudgeRequest, output_tokens: int) -> None:
+        """Take the tokens that a request's answer really had."""
+        key = (request.policy.id, request.effort or request.policy.effort)
+        before = self._generated.get(key, float(output_tokens))
+        self._generated[key] = before + _NEWEST * (output_tokens - before)

@@ -1,0 +1,341 @@
+"""Reads posts from Parquet files, JSON lines and CSV files, in stretches that can be read alone."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import hashlib
+import io
+import itertools
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+import orjson
+
+from stream_guard.core.errors import DecodeError, EncodingError, OperatorError, SettingsError
+from stream_guard.offline.backfill.blocks import Part, Row, Stretch
+from stream_guard.offline.session import SourceLine
+from stream_guard.records.post import PostParser
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from stream_guard.core.errors import RecordError
+    from stream_guard.offline.backfill.blocks import Block
+    from stream_guard.offline.backfill.places import Place
+    from stream_guard.records.post import Post
+    from stream_guard.settings import PostSettings, Settings
+
+__all__ = ["FileReader", "FileSource", "find_files"]
+
+KINDS: Final = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
+"""What a file holds, by the end of its name."""
+_CHUNK_BYTES: Final = 8 << 20
+_CELL_CHARACTERS_MAX: Final = 16 << 20
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class _Cells(NamedTuple):
+    """A row's cells by column, without empty ones, and why they hold no post."""
+
+    named: dict[str, Any]
+    error: RecordError | None = None
+
+
+def find_files(source: Place, given: str) -> tuple[Place, list[str]]:
+    """Return a folder and the names of the files in it that a source means: itself, or all files of the folder.
+
+    Args:
+        source: a file or a folder.
+        given: as it was named, for messages.
+
+    Raises:
+        SettingsError: there is no such file, or no file that can be read.
+    """
+    ends = ", ".join(KINDS)
+    if source.is_file():
+        if _kind(source.name) is None:
+            message = (
+                f"{given}: the kind of this file is unknown; name a file that ends in one of {ends}"
+            )
+            raise SettingsError(message)
+        return source.folder, [source.name]
+    if not source.is_folder():
+        message = f"{given}: there is no such file or folder; name one, or topic:NAME for a topic of Kafka"
+        raise SettingsError(message)
+    names = [
+        name
+        for name in source.files(deep=True)
+        if _kind(name) is not None and not any(p.startswith((".", "_")) for p in name.split("/"))
+    ]
+    if not names:
+        raise SettingsError(f"{given}: the folder has no file that ends in one of {ends}")
+    return source, names
+
+
+def _kind(name: str) -> str | None:
+    return next((kind for end, kind in KINDS.items() if name.lower().endswith(end)), None)
+
+
+@dataclass(slots=True)
+class FileSource:
+    """Files with posts.
+
+    Attributes:
+        root: the folder.
+        names: of the files, within it.
+        post: where a row has its fields.
+    """
+
+    root: Place
+    names: Sequence[str]
+    post: PostSettings
+
+    def __str__(self) -> str:
+        return str(self.root / self.names[0]) if len(self.names) == 1 else str(self.root)
+
+    def identity(self) -> str:
+        """Return the folder, and a digest of names, sizes and times of the files."""
+        files = [(name, (self.root / name).identity()) for name in self.names]
+        return f"{self} ({hashlib.sha256(orjson.dumps(files)).hexdigest()[:12]})"
+
+    async def parts(
+        self, settings: Settings, block_rows: int
+    ) -> list[tuple[Part, Sequence[Stretch]]]:
+        """Return each file and its stretches of at most ``block_rows`` rows.
+
+        Raises:
+            OperatorError: no file holds a row.
+            SettingsError: a file cannot be read, or lacks the column of the text.
+        """
+        del settings
+        found: list[tuple[Part, Sequence[Stretch]]] = await asyncio.to_thread(
+            lambda: list(self._parts(block_rows))
+        )
+        if not any(stretches for _, stretches in found):
+            raise OperatorError(f"{self}: holds no row; name files with posts")
+        return found
+
+    def _parts(self, block_rows: int) -> Iterator[tuple[Part, Sequence[Stretch]]]:
+        for name in self.names:
+            place = self.root / name
+            try:
+                part = Part(name, 0, place.identity())
+                stretches = list(self._stretches(name, place, block_rows))
+            except (OSError, ValueError) as error:  # pyarrow's errors are of these two kinds
+                message = f"{place}: cannot be read: {error}; repair the file, or move it away"
+                raise SettingsError(message) from error
+            yield part, stretches
+
+    async def open(self, settings: Settings) -> FileReader:
+        """Return a reader of blocks."""
+        del settings
+        return FileReader(self)
+
+    def _stretches(self, name: str, place: Place, block_rows: int) -> Iterator[Stretch]:
+        kind = _kind(name)
+        if kind == "parquet":
+            import pyarrow.parquet as pq
+
+            with place.system.open_input_file(place.path) as file:
+                reader = pq.ParquetFile(file)
+                self._check_columns(place, reader.schema_arrow.names)
+                total = reader.metadata.num_rows
+            for begin in range(0, total, block_rows):
+                end = min(begin + block_rows, total)
+                yield Stretch(begin, end, begin + 1, end - begin)
+        elif kind == "csv":
+            begin, columns = _csv_head(place)
+            self._check_columns(place, columns)
+            ends = (end for end, _ in _csv_lines(place, begin))
+            yield from _text_stretches(ends, begin, block_rows)
+        else:
+            yield from _text_stretches(_line_ends(place), 0, block_rows)
+
+    def _check_columns(self, place: Place, columns: Sequence[str]) -> None:
+        column = _top_column(self.post.text)
+        if column is not None and column not in columns:
+            known = ", ".join(columns)
+            message = f"{place}: has no column {column!r} (post.text); set --text-column to one of: {known}"
+            raise SettingsError(message)
+
+    def read(self, block: Block) -> list[Row]:
+        """Return the rows of a block. Raises SettingsError where the file cannot be read any more."""
+        place = self.root / block.name
+        try:
+            kind = _kind(block.name)
+            if kind == "parquet":
+                return self._columns(block, _parquet_rows(place, block))
+            if kind == "csv":
+                _, columns = _csv_head(place)
+                return self._columns(block, _csv_rows(place, block, columns))
+            return [
+                Row(SourceLine(block.name, number, -1, value=line))
+                for number, line in enumerate(
+                    place.read(block.begin, block.end)
+                    .removeprefix(_BOM)
+                    .split(b"\n")[: block.rows],
+                    block.first,
+                )
+                if line.strip()
+            ]
+        except (OSError, ValueError) as error:
+            message = (
+                f"{place}: cannot be read: {error}; give every node the same files, or repair it"
+            )
+            raise SettingsError(message) from error
+
+    def _columns(self, block: Block, rows: Iterator[_Cells | None]) -> list[Row]:
+        """Return rows of columns as JSON documents. A row without an id gets its place as one."""
+        column = _top_column(self.post.id)
+        found = []
+        for number, row in enumerate(rows, block.first):
+            if row is None:
+                continue
+            if row.error is None and column is not None and column not in row.named:
+                row.named[column] = f"{block.name}:{number}"
+            value = orjson.dumps(row.named, default=_plain)
+            found.append(Row(SourceLine(block.name, number, -1, value=value), row.error))
+        return found
+
+
+class FileReader:
+    """Reads blocks of files.
+
+    Args:
+        source: the files.
+    """
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self._parser = PostParser(source.post)
+
+    async def read(self, block: Block) -> list[Row]:
+        """Return the rows of a block. Raises SettingsError where the file cannot be read any more."""
+        return await asyncio.to_thread(self._source.read, block)
+
+    async def parse(self, row: Row) -> Post:
+        """Return the post in a row. Raises RecordError."""
+        return self._parser.parse(row.record.value, ())
+
+    async def close(self) -> None:
+        """Do nothing: files are open only while they are read."""
+
+
+def _top_column(pointer: str | tuple[str, ...]) -> str | None:
+    """Return the column that a setting's pointer names; None where it names no single one."""
+    if isinstance(pointer, str) and pointer.count("/") == 1:
+        return pointer[1:]
+    return None
+
+
+def _plain(value: object) -> str:
+    """Return what JSON has no form for as text: bytes, times of pandas, decimals."""
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return value.isoformat() if isinstance(value, datetime) else str(value)
+
+
+def _parquet_rows(place: Place, block: Block) -> Iterator[_Cells | None]:
+    import pyarrow.parquet as pq
+
+    with place.system.open_input_file(place.path) as file:
+        reader = pq.ParquetFile(file)
+        start, groups = 0, []
+        for group in range(reader.metadata.num_row_groups):
+            rows = reader.metadata.row_group(group).num_rows
+            if start < block.end and start + rows > block.begin:
+                groups.append((group, start))
+            start += rows
+        at = groups[0][1]
+        # In batches: a row group of a large file may not fit into memory.
+        for batch in reader.iter_batches(row_groups=[group for group, _ in groups]):
+            low, high = max(block.begin - at, 0), min(block.end - at, batch.num_rows)
+            at += batch.num_rows
+            if low < high:
+                for cells in batch.slice(low, high - low).to_pylist():
+                    yield _Cells({k: v for k, v in cells.items() if v is not None})
+            if at >= block.end:
+                return
+
+
+def _csv_head(place: Place) -> tuple[int, list[str]]:
+    """Return where the rows of a CSV file begin, in bytes, and the names of its columns."""
+    for end, cells in _csv_lines(place, 0):
+        names = [name.encode("latin-1").decode("utf-8", "replace") for name in cells]
+        return end, [name.removeprefix("\ufeff").strip() for name in names]
+    return 0, []
+
+
+def _csv_lines(place: Place, begin: int) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row's end, in bytes, and its cells as latin-1, which stands for any bytes. Raises ValueError."""
+    at = begin
+
+    def lines() -> Iterator[str]:
+        nonlocal at
+        for line in _lines(place, begin):
+            at += len(line)
+            yield line.decode("latin-1")
+
+    csv.field_size_limit(_CELL_CHARACTERS_MAX)
+    reader = csv.reader(lines())
+    try:
+        for cells in reader:
+            yield at, cells
+    except csv.Error as error:
+        message = f"line {reader.line_num}: {error}; perhaps a quote is not closed"
+        raise ValueError(message) from error
+
+
+def _csv_rows(place: Place, block: Block, columns: Sequence[str]) -> Iterator[_Cells | None]:
+    """Yield a block's rows; None for an empty line."""
+    csv.field_size_limit(_CELL_CHARACTERS_MAX)
+    content = place.read(block.begin, block.end).decode("latin-1")
+    for raw in csv.reader(io.StringIO(content, newline="")):
+        if not raw:
+            yield None
+            continue
+        cells = [cell.encode("latin-1") for cell in raw]
+        named: dict[str, Any] = dict(zip(columns, cells, strict=False))
+        if len(cells) != len(columns):
+            message = f"the row has {len(cells)} cells and the header {len(columns)}"
+            yield _Cells(named, DecodeError(message))
+            continue
+        try:
+            texts = {name: cell.decode() for name, cell in named.items() if cell}
+        except UnicodeDecodeError:
+            yield _Cells(named, EncodingError("a cell is not UTF-8"))
+        else:
+            yield _Cells(texts)
+
+
+def _text_stretches(ends: Iterator[int], begin: int, block_rows: int) -> Iterator[Stretch]:
+    """Yield stretches of a text file whose rows end at these bytes."""
+    first = 1
+    while chunk := list(itertools.islice(ends, block_rows)):
+        yield Stretch(begin, chunk[-1], first, len(chunk))
+        begin, first = chunk[-1], first + len(chunk)
+
+
+def _line_ends(place: Place) -> Iterator[int]:
+    """Yield where each line ends, in bytes."""
+    at = 0
+    for line in _lines(place, 0):
+        at += len(line)
+        yield at
+
+
+def _lines(place: Place, begin: int) -> Iterator[bytes]:
+    """Yield the lines of a file from a byte on, with their ends."""
+    with place.system.open_input_file(place.path) as file:
+        size, at, rest = file.size(), begin, b""
+        while at < size:
+            chunk = bytes(file.read_at(min(_CHUNK_BYTES, size - at), at))
+            at += len(chunk)
+            lines = (rest + chunk).split(b"\n")
+            rest = lines.pop()
+            for line in lines:
+                yield line + b"\n"
+        if rest:
+            yield rest
