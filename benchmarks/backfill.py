@@ -5,6 +5,7 @@
 A core-second is a second of processor time, of the command and all processes that it starts, so other load on the
 machine matters little. Each side runs twice: on the whole file and on its first posts. ``whole`` counts everything,
 with the start of one engine or of two and of Ray. ``judging`` is the difference of both runs: what further posts cost.
+It says nothing where the further posts cost less than one start differs from the next; then more posts are needed.
 Most posts end in the tier ``rules``; the others go to the demo model. The target is for ``judging``, because the start
 costs the same for a year of history as for a file.
 """
@@ -12,14 +13,15 @@ costs the same for a year of history as for a file.
 from __future__ import annotations
 
 import argparse
+import ctypes
 import json
 import os
 import random
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -34,7 +36,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 SLUG = "house-rules"
 RATIO_MIN = 0.9
-_POLL_S = 0.2
+_PR_SET_CHILD_SUBREAPER = 36
+_ORPHANS_S = 60
 _RULES = """\
 rules:
   - {id: harmless, outcome: safe, terms: [bicycle repair stand, museum garden, my gran says hi]}
@@ -85,37 +88,41 @@ def write_posts(file: Path, count: int, model_share: float) -> None:
             out.write(orjson.dumps({"id": f"p{number}", "text": text, "language": "en"}) + b"\n")
 
 
+def adopt_orphans() -> None:
+    """Become the parent of all processes below whose own parent ends, so that their time counts here (prctl(2)).
+
+    Raises:
+        OSError: the kernel refuses.
+    """
+    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def _ended_s() -> float:
+    """Wait until no process is left below this one; return the processor time of all that ended so far, in s."""
+    deadline_s = time.monotonic() + _ORPHANS_S
+    while left := psutil.Process().children():
+        psutil.wait_procs(left, timeout=1)  # this also takes their time over from the kernel
+        if time.monotonic() > deadline_s:
+            names = ", ".join(one.name() for one in left)
+            raise SystemExit(f"processes still run {_ORPHANS_S} s after the command ended: {names}")
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
 def measure(
     command: Sequence[str], environment: dict[str, str], output: Path
 ) -> tuple[float, float]:
     """Run a command; return its processor time, with all processes below it, and how long it took, in s."""
-    spent: dict[tuple[int, float], float] = {}
-    stop = threading.Event()
-    began_s = time.monotonic()
+    before_s, began_s = _ended_s(), time.monotonic()
     with output.open("wb") as out:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "stream_guard", *command], env=environment, cwd=ROOT, stdout=out
-        )
-
-        def watch() -> None:
-            mine = psutil.Process(process.pid)
-            while not stop.is_set():
-                try:
-                    for one in (mine, *mine.children(recursive=True)):
-                        times = one.cpu_times()
-                        spent[one.pid, one.create_time()] = times.user + times.system
-                except psutil.Error:
-                    continue  # it ended while we looked
-                stop.wait(_POLL_S)
-
-        watching = threading.Thread(target=watch)
-        watching.start()
-        code = process.wait()
-        stop.set()
-        watching.join()
-    if code:
-        raise SystemExit(f"{' '.join(command)} ended with {code}")
-    return sum(spent.values()), time.monotonic() - began_s
+        words = [sys.executable, "-m", "stream_guard", *command]
+        done = subprocess.run(words, env=environment, cwd=ROOT, stdout=out, check=False)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {done.returncode}")
+    wall_s = time.monotonic() - began_s
+    return _ended_s() - before_s, wall_s
 
 
 def classify(file: Path, folder: Path, environment: dict[str, str]) -> Run:
@@ -138,10 +145,26 @@ def backfill(file: Path, folder: Path, environment: dict[str, str], actors: int,
     return Run(len(tiers), tiers.count("safeguard"), core_s, wall_s)
 
 
-def rates(whole: Run, small: Run) -> dict[str, float]:
-    """Return posts per core-second, with and without the start."""
+def rates(whole: Run, small: Run) -> dict[str, float | None]:
+    """Return posts per core-second, with and without the start; None where the further posts cost nothing to see."""
     posts, core_s = whole.posts - small.posts, whole.core_s - small.core_s
-    return {"whole": whole.posts / whole.core_s, "judging": posts / core_s}
+    return {
+        "whole": whole.posts / whole.core_s,
+        "judging": posts / core_s if core_s > 0 else None,
+    }
+
+
+def compare(found: dict[str, dict[str, float | None]]) -> dict[str, float | None]:
+    """Return what the backfill does of what ``classify`` does, in each of the two ways; None where one is unknown."""
+    ratios: dict[str, float | None] = {}
+    for name in ("whole", "judging"):
+        first, second = found["backfill"][name], found["classify"][name]
+        ratios[name] = None if first is None or second is None else first / second
+    return ratios
+
+
+def _shown(value: float | None, digits: int) -> str:
+    return "unknown" if value is None else f"{value:,.{digits}f}"
 
 
 def main() -> int:
@@ -155,7 +178,8 @@ def main() -> int:
     arguments.add_argument("--engine", choices=("demo", "scripted"), default="demo")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     options = arguments.parse_args()
-    found: dict[str, dict[str, float]] = {}
+    adopt_orphans()
+    found: dict[str, dict[str, float | None]] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         policies = folder / "policies"
@@ -183,15 +207,19 @@ def main() -> int:
             found[side] = rates(whole, small)
             print(
                 f"{side:<9}{whole.posts:>8,} posts, {whole.by_model:,} by the model: {whole.core_s:,.1f} core-seconds, "
-                f"{whole.wall_s:,.1f} s; {found[side]['whole']:,.1f} posts per core-second, "
-                f"{found[side]['judging']:,.1f} without the start"
+                f"{whole.wall_s:,.1f} s; {_shown(found[side]['whole'], 1)} posts per core-second, "
+                f"{_shown(found[side]['judging'], 1)} without the start"
             )
-    ratio = {
-        name: found["backfill"][name] / found["classify"][name] for name in ("whole", "judging")
-    }
-    reached = ratio["judging"] >= RATIO_MIN
-    print(f"ratio: {ratio['whole']:.2f} with the start, {ratio['judging']:.2f} without it")
-    print(f"target: {RATIO_MIN} without the start: {'reached' if reached else 'MISSED'}")
+    ratio = compare(found)
+    judging = ratio["judging"]
+    reached = judging is not None and judging >= RATIO_MIN
+    print(f"ratio: {_shown(ratio['whole'], 2)} with the start, {_shown(judging, 2)} without it")
+    if judging is None:
+        print("the further posts cost less than one start differs from the next: give more --posts")
+    if options.engine == "demo":
+        print(f"target: {RATIO_MIN} without the start: {'reached' if reached else 'MISSED'}")
+    else:
+        print(f"target: {RATIO_MIN} without the start: not judged, because no model was asked")
     if options.json:
         options.json.write_text(json.dumps({"rates": found, "ratio": ratio}, indent=2) + "\n")
     return 0 if reached or options.engine == "scripted" else 1

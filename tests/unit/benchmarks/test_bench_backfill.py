@@ -1,0 +1,20 @@
+"""The comparison of a backfill with ``classify``: its rates and ratios."""
+
+from __future__ import annotations
+
+import pytest
+
+from benchmarks.backfill import Run, compare, rates
+
+
+def test_the_rate_without_the_start_is_what_further_posts_cost() -> None:
+    found = rates(Run(1_000, 100, 30.0, 40.0), Run(100, 10, 12.0, 20.0))
+    assert found == {"whole": pytest.approx(1_000 / 30), "judging": pytest.approx(900 / 18)}
+
+
+@pytest.mark.parametrize("small_s", [30.0, 31.0])
+def test_a_difference_that_the_start_hides_is_unknown_and_ends_nothing(small_s: float) -> None:
+    found = rates(Run(300, 0, 30.0, 40.0), Run(100, 0, small_s, 40.0))
+    assert found == {"whole": 10.0, "judging": None}
+    ratios = compare({"backfill": found, "classify": {"whole": 20.0, "judging": 50.0}})
+    assert ratios == {"whole": 0.5, "judging": None}
