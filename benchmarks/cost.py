@@ -54,6 +54,8 @@ _STAGES: Final = {
     "stream/dead_letter_gate": "dead_letter_gate",
     "stream/dead_letter_limits": "dead_letter_limits",
     "stream/in_flight": "pipeline",
+    "stream/lane_in_flight": "pipeline",
+    "stream/lanes": "pipeline",
     "stream/offsets": "offsets",
     "stream/outgoing": "pipeline",
     "stream/live_records": "pipeline",
@@ -64,6 +66,7 @@ _STAGES: Final = {
     "telemetry": "trace",
     "telemetry/bulk_histogram": "metrics",
     "telemetry/metrics": "metrics",
+    "telemetry/top_gauge": "metrics",
     "testing": DOUBLES,
 }
 """By module, or the nearest package above it; a module that has neither is a stage of its own name."""

@@ -13,9 +13,11 @@ import orjson
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from prometheus_client import CollectorRegistry
 
+from benchmarks.queued_judge import QueuedJudge
 from stream_guard.core.kafka_types import Partition
 from stream_guard.judging.assembly import make_cascade
 from stream_guard.judging.engine.scripted import ScriptedJudge
+from stream_guard.policies.lanes import Lane, Lanes, Quota
 from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.policies.routing import Condition, RouteRule, Routing
 from stream_guard.records.post import PostParser
@@ -35,12 +37,21 @@ POLL_RECORDS: Final = 500
 VIOLATES_EVERY: Final = 10
 """One post of so many violates its policy, so that both kinds of verdict are counted."""
 _PLACE: Final = Partition("posts", 0)
+_LANES: Final = Lanes(
+    [
+        *(
+            Lane(str(number), (Condition("tenant", (f"author-{number}*",)),), weight=number)
+            for number in (1, 2, 3)
+        ),
+        Lane("others", quota=Quota(1e6, 1_000_000)),
+    ]
+)
 _POLICY: Final = b"Answer `VIOLATES` or `SAFE`. Judge by the letter."
-Variant: TypeAlias = Literal["plain", "structured", "traced", "routed", "cascade"]
+Variant: TypeAlias = Literal["plain", "structured", "traced", "routed", "cascade", "lanes"]
 VARIANTS: Final[tuple[Variant, ...]] = get_args(Variant)
 """``plain`` is a topic with its own route, binary CloudEvents and no endpoint for traces. Each other
 variant differs in one thing: structured CloudEvents; an endpoint with a ratio of 0; routes by the
-post; the default tiers."""
+post; the default tiers; four lanes with a quota, where each record's author is its tenant, and the engine's queue."""
 
 
 class _Publisher:
@@ -82,7 +93,10 @@ class HotPath:
         self._settings = Settings(
             kafka={"topics": [_PLACE.topic], "cloudevents_mode": mode},  # type: ignore[arg-type]
             telemetry={"trace_ratio": 0.0},  # type: ignore[arg-type]
-            cascade={"duplicates_entries_max": 100},  # type: ignore[arg-type] # full after the warm-up
+            cascade={"duplicates_entries_max": 100}  # type: ignore[arg-type] # full after the warm-up
+            if variant != "lanes"
+            else {"tiers": ["safeguard"], "ladder": []},
+            post={"tenant": "/author"} if variant == "lanes" else {},  # type: ignore[arg-type]
         )
         metrics = Metrics(CollectorRegistry())
         self._clock = ManualClock()
@@ -93,8 +107,8 @@ class HotPath:
             exporter=_Discard() if variant == "traced" else None,
             metrics=metrics,
         )
-        judge: Any = ScriptedJudge()
-        if variant == "cascade":
+        judge: Any = QueuedJudge() if variant == "lanes" else ScriptedJudge()
+        if variant in ("cascade", "lanes"):
             judge = make_cascade(self._settings, self._clock, metrics, judge)
         self._judge = judge
         self.publisher = _Publisher()
@@ -150,6 +164,8 @@ class HotPath:
 
 
 def _routing(variant: Variant) -> Routing:
+    if variant == "lanes":
+        return Routing(default=("one",), lanes=_LANES)
     if variant != "routed":
         return Routing(default=("one",))
     return Routing(

@@ -32,19 +32,18 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, Final
 
 from benchmarks import lanes_flood, lanes_simulation, pipeline
+from benchmarks.queued_judge import QueuedJudge
 from benchmarks.report import ROOT, Report, Table, finish
 from benchmarks.sides import add_options, run_bench, sizes_of
 from stream_guard.judging.engine.fair_waiting import FairWaiting
-from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.judging.engine.waiting import FirstComeFirstServed
 from stream_guard.judging.lanes.quotas import TENANTS_MAX, Quotas
 from stream_guard.policies.lanes import Lane, Quota
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from pathlib import Path
 
-    from stream_guard.judging.contract import Judgement, JudgeRequest
     from stream_guard.testing import Broker
 
 RATIO_MIN: Final = 0.9
@@ -143,26 +142,6 @@ def cost(report: Report, requests: int, seen: int) -> None:
     report.tables.append(Table("Cost", ("figure", "value"), rows, digits=1))
     report.aim("queues kept", float(queues), at_most=3 * 1_024)
     report.aim("quotas kept", float(buckets), at_most=TENANTS_MAX)
-
-
-class QueuedJudge(ScriptedJudge):
-    """The scripted judge behind the engine's queue, from which it takes all that waits in each turn of the loop."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._queue: FairWaiting[Any] = FairWaiting(FirstComeFirstServed)
-        self._pass_on = super().submit
-
-    def submit(
-        self, requests: Sequence[JudgeRequest], deliver: Callable[[Sequence[Judgement]], None]
-    ) -> None:
-        """Queue requests, and answer them in the queue's order."""
-        now_s = time.monotonic()
-        self._queue.add([SimpleNamespace(request=one) for one in requests], now_s)
-        order = []
-        while (entry := self._queue.next(now_s)) is not None:
-            order.append(entry.request)
-        self._pass_on(order, deliver)
 
 
 def _child(side: str, bootstrap: str, count: int, topics: list[str]) -> None:

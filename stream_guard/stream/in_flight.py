@@ -6,7 +6,7 @@ A record has one :class:`InFlightRecord` from the poll to its acknowledgement. E
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, Protocol, TypeAlias
 
 from stream_guard.stream.admission import record_bytes
 
@@ -37,6 +37,19 @@ ESCALATION: Final = "escalation/"
 """How the label of an escalation begins; policy and reason follow, with a slash between."""
 
 
+class RecordLanes(Protocol):
+    """The lanes of a record's requests: nearly always one, which counts for itself."""
+
+    def leave(self, in_flight: InFlightRecord, tokens: int, *, finished: bool) -> None:
+        """Count a record out.
+
+        Args:
+            in_flight: which entered.
+            tokens: estimated, of all its requests.
+            finished: whether all its outputs are acknowledged; False where it was given up.
+        """
+
+
 class InFlightRecord:
     """One record that was read and is not finished.
 
@@ -51,6 +64,7 @@ class InFlightRecord:
         abandoned: whether it was given up; then it never finishes in this epoch.
         modes: by policy id, how the policy judges it; None where all are live.
         requests: its requests to the judge.
+        lanes: of its requests; None where no lanes are named.
         escalation: what another deployment said of the post; None for a record that is the post's own.
     """
 
@@ -58,6 +72,7 @@ class InFlightRecord:
         "abandoned",
         "consumed_ns",
         "escalation",
+        "lanes",
         "modes",
         "offsets",
         "owed",
@@ -81,6 +96,7 @@ class InFlightRecord:
         self.abandoned = False
         self.modes: dict[str, Mode] | None = None
         self.requests: list[PostRequest] = []
+        self.lanes: RecordLanes | None = None
         self.escalation: Escalation | None = None
 
 

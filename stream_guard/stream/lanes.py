@@ -16,6 +16,7 @@ from stream_guard.core.errors import PolicyError
 from stream_guard.policies.lanes import Lane, LaneLimits, severity_of
 from stream_guard.policies.route_facts import RouteFacts
 from stream_guard.stream.admission import BYTES_PER_TOKEN
+from stream_guard.stream.lane_in_flight import LaneInFlight, SeveralLanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.settings import BatchingSettings
     from stream_guard.stream.in_flight import InFlightRecord, PostRequest
-    from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.telemetry.lane_metrics import LaneMetrics
 
 __all__ = ["StreamLanes"]
@@ -35,58 +35,6 @@ __all__ = ["StreamLanes"]
 _KNOWN_MAX: Final = 8_192
 _OVER: Final = 2
 """A full lane may have this many times its limit in flight, where it shares partitions."""
-
-
-class _Held:
-    """What a lane has in flight.
-
-    Attributes:
-        records, bytes, tokens: in all.
-        by_epoch: records, by the offsets of their partition's epoch: a key that costs no hash of a topic's name.
-        ages_s: of records that were finished and are not in the metrics yet.
-        goal_s: of the lane when the last of them was finished.
-    """
-
-    __slots__ = ("ages_s", "by_epoch", "bytes", "goal_s", "records", "tokens")
-
-    def __init__(self) -> None:
-        self.records = self.bytes = self.tokens = 0
-        self.by_epoch: dict[PartitionOffsets, int] = {}
-        self.ages_s: list[float] = []
-        self.goal_s: float | None = None
-
-    def enter(self, in_flight: InFlightRecord) -> None:
-        """Count a record in."""
-        self.records += 1
-        self.bytes += in_flight.size_bytes
-        epoch = in_flight.offsets
-        self.by_epoch[epoch] = self.by_epoch.get(epoch, 0) + 1
-
-    def leave(self, in_flight: InFlightRecord) -> None:
-        """Count a record out."""
-        self.records -= 1
-        self.bytes -= in_flight.size_bytes
-        epoch = in_flight.offsets
-        left = self.by_epoch[epoch] - 1
-        if left:
-            self.by_epoch[epoch] = left
-        else:
-            del self.by_epoch[epoch]
-
-    def has_of(self, partition: Partition) -> bool:
-        """Return whether a record of a partition is in flight."""
-        return any(epoch.partition == partition for epoch in self.by_epoch)
-
-    def reaches(self, limits: LaneLimits, times: int = 1) -> bool:
-        """Return whether a limit, so many times, is reached."""
-        return any(
-            limit is not None and held >= times * limit
-            for held, limit in (
-                (self.records, limits.records),
-                (self.bytes, limits.bytes),
-                (self.tokens, limits.tokens),
-            )
-        )
 
 
 class StreamLanes:
@@ -115,8 +63,8 @@ class StreamLanes:
         self._metrics = metrics
         self.counts = False
         self._crowded = False
-        self._held: dict[str, _Held] = {}
-        self._series: dict[str, tuple[Counter, Callable[[float], None], Counter]] = {}
+        self._held: dict[str, LaneInFlight] = {}
+        self._series: dict[str, tuple[Counter, Callable[[float, int], None], Counter]] = {}
         self.use(policies)
 
     def use(self, policies: PolicySet) -> None:
@@ -125,11 +73,14 @@ class StreamLanes:
         self._lanes: Lanes = policies.routing.lanes
         self.named = bool(self._lanes)
         self.counts = self.counts or self.named
+        for lane in self._lanes.all:
+            if lane.name in self._held:
+                self._held[lane.name].lane = lane
         self._limits = {lane.name: (lane.limits, self._shares_of(lane)) for lane in self._lanes.all}
         # By topic and the policy's digest: the lane of every such post, or None where it depends on the post.
-        self._fixed: dict[tuple[str, str], Lane | None] = {}
+        self._fixed: dict[tuple[str, str], LaneInFlight | None] = {}
         # Where it depends on its tenant and language alone: the lane by these as well.
-        self._known: dict[tuple[str, str, str | None, str | None], Lane] = {}
+        self._known: dict[tuple[str, str, str | None, str | None], LaneInFlight] = {}
         self._by_names = self._lanes.reads() <= {"topic", "tenant", "language"}
         self._possible: dict[str, tuple[Lane, ...]] = {}
 
@@ -154,86 +105,66 @@ class StreamLanes:
             in_flight: with its requests.
             facts: of the post; None where no lane needs its document.
         """
-        topic = in_flight.record.topic
-        entered: list[_Held] = []
+        topic = in_flight.offsets.partition.topic
+        held: LaneInFlight | None = None
+        entered: list[tuple[LaneInFlight, int]] = []
         for request in in_flight.requests:
-            key = (topic, request.policy.sha256)
-            lane = self._fixed.get(key)
-            if lane is None:
-                lane = self._find(key, in_flight, request, facts)
-            request.lane = lane
-            held = self._held.get(lane.name)
+            post, sha256 = request.post, request.policy.sha256
+            held = self._fixed.get((topic, sha256))
             if held is None:
-                held = self._held[lane.name] = _Held()
-            held.tokens += request.post.text_bytes // BYTES_PER_TOKEN
-            if held not in entered:
-                entered.append(held)
-                held.enter(in_flight)
+                held = self._known.get((topic, sha256, post.tenant, post.language))
+            if held is None:
+                held = self._find(topic, in_flight, request, facts)
+            request.lane = held.lane
+            entered.append((held, post.text_bytes // BYTES_PER_TOKEN))
+        if held is not None and len(entered) == 1:
+            in_flight.lanes = held
+            held.enter(in_flight, in_flight.tokens)
+        elif entered:
+            in_flight.lanes = several = SeveralLanes(entered)
+            several.enter(in_flight)
 
     def _find(
         self,
-        key: tuple[str, str],
+        topic: str,
         in_flight: InFlightRecord,
         request: PostRequest,
         facts: RouteFacts | None,
-    ) -> Lane:
+    ) -> LaneInFlight:
         """Return the lane of a post where the topic alone does not say it, or has not been asked yet."""
-        post, policy, topic = request.post, request.policy, in_flight.record.topic
-        name = (topic, policy.sha256, post.tenant, post.language)
-        known = self._known.get(name) if self._by_names else None
-        if known is not None:
-            return known
+        post, policy = request.post, request.policy
+        key = (topic, policy.sha256)
         if key not in self._fixed:
             fixed = self._find_fixed(key, policy)
             if fixed is not None:
                 return fixed
         if facts is None:
             facts = RouteFacts.of(topic, in_flight.record.headers, None, post)
-        lane = self._lanes.of(facts, severity_of(policy.taxonomy))
+        held = self._held_by(self._lanes.of(facts, severity_of(policy.taxonomy)))
         if self._by_names:
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
-            self._known[name] = lane
-        return lane
+            self._known[*key, post.tenant, post.language] = held
+        return held
 
-    def _find_fixed(self, key: tuple[str, str], policy: Policy) -> Lane | None:
+    def _find_fixed(self, key: tuple[str, str], policy: Policy) -> LaneInFlight | None:
         possible = self._lanes.possible(key[0], (severity_of(policy.taxonomy),))
-        lane = self._fixed[key] = possible[0] if len(possible) == 1 else None
-        return lane
+        held = self._fixed[key] = self._held_by(possible[0]) if len(possible) == 1 else None
+        return held
 
-    def leave(self, in_flight: InFlightRecord, finished_ns: int | None = None) -> None:
-        """Count a record out of its lanes.
+    def _held_by(self, lane: Lane) -> LaneInFlight:
+        held = self._held.get(lane.name)
+        if held is None:
+            held = self._held[lane.name] = LaneInFlight(lane)
+        return held
 
-        Args:
-            in_flight: with the requests with which it entered.
-            finished_ns: when its outputs were acknowledged, Unix time in ns; None where it was given up.
-        """
-        left: list[_Held] = []
-        for request in in_flight.requests:
-            lane = request.lane
-            if lane is None:
-                continue
-            held = self._held[lane.name]
-            held.tokens -= request.post.text_bytes // BYTES_PER_TOKEN
-            if held in left:
-                continue
-            left.append(held)
-            held.leave(in_flight)
-            if finished_ns is not None:
-                written_ns = in_flight.record.timestamp * 1_000_000
-                began_ns = in_flight.consumed_ns
-                if 0 < written_ns < began_ns:
-                    began_ns = written_ns
-                held.ages_s.append((finished_ns - began_ns) / 1e9)
-                held.goal_s = lane.goal_s
-
-    def observe(self) -> None:
-        """Put the finished work into the metrics."""
+    def observe(self, now_ns: int) -> None:
+        """Put what was finished by now, Unix time in ns, into the metrics."""
         for name, held in self._held.items():
-            if held.ages_s:
-                self._observe(name, held)
+            if held.finished:
+                self._observe(name, held, now_ns)
 
-    def _observe(self, name: str, held: _Held) -> None:
+    def _observe(self, name: str, held: LaneInFlight, now_ns: int) -> None:
         series = self._series.get(name)
         if series is None:
             # A label lookup costs a microsecond.
@@ -243,13 +174,16 @@ class StreamLanes:
                 self._metrics.lane_late.labels(name),
             )
         records, observe, late = series
-        ages_s, goal_s = held.ages_s, held.goal_s
-        held.ages_s = []
-        records.inc(len(ages_s))
-        for age_s in ages_s:
-            observe(age_s)
-        if goal_s is not None:
-            late.inc(sum(age_s > goal_s for age_s in ages_s))
+        finished, held.finished = held.finished, {}
+        records.inc(sum(finished.values()))
+        goal_s, too_late = held.lane.goal_s, 0
+        for written_ms, count in finished.items():
+            age_s = (now_ns - written_ms * 1_000_000) / 1e9
+            observe(age_s, count)
+            if goal_s is not None and age_s > goal_s:
+                too_late += count
+        if too_late:
+            late.inc(too_late)
 
     def pollable(self, partitions: Sequence[Partition], *, crowded: bool) -> list[Partition]:
         """Return those of these partitions that serve a lane with room.
@@ -274,7 +208,7 @@ class StreamLanes:
             and not any(over and self._held[name].has_of(partition) for name, over in full.items())
         ]
 
-    def _reaches(self, name: str, held: _Held, times: int = 1) -> bool:
+    def _reaches(self, name: str, held: LaneInFlight, times: int = 1) -> bool:
         own, share = self._limits[name]
         return held.reaches(own, times) or (self._crowded and held.reaches(share, times))
 
@@ -309,9 +243,9 @@ class StreamLanes:
         lanes = self.possible(topic) if self.named else ()
         return bool(lanes) and all(lane.backfill for lane in lanes)
 
-    def show(self) -> None:
-        """Show each lane's state in the metrics."""
-        self.observe()
+    def show(self, now_ns: int) -> None:
+        """Show each lane's state in the metrics, at this Unix time in ns."""
+        self.observe(now_ns)
         for name in self._limits:
             held = self._held.get(name)
             self._metrics.lane_in_flight.labels(name).set(held.records if held else 0)

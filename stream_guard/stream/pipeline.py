@@ -275,7 +275,8 @@ class Pipeline:
             in_flight.abandoned = True
             cancelled.extend(in_flight.requests)
             self.admission.leave(in_flight.size_bytes, in_flight.tokens)
-            self.lanes.leave(in_flight)
+            if in_flight.lanes is not None:
+                in_flight.lanes.leave(in_flight, in_flight.tokens, finished=False)
             self.tracing.abandoned(in_flight.trace, in_flight.requests)
         if cancelled:
             self._judge.cancel(cancelled)
@@ -348,7 +349,7 @@ class Pipeline:
                 self.finish(in_flight, in_flight.trace.span, now_ns)
         self.metrics.count_verdicts(verdicts)
         if self.lanes.counts:
-            self.lanes.observe()
+            self.lanes.observe(now_ns)
         for consumed_ns, count in consumed.items():  # records of one poll share their time
             self.metrics.seconds.observe((now_ns - consumed_ns) / 1e9, count)
         for built_ns, count in built.items():
@@ -361,8 +362,8 @@ class Pipeline:
         live = self.live[in_flight.offsets.partition]
         del live[offset]
         self.finished += 1
-        if self.lanes.counts:
-            self.lanes.leave(in_flight, now_ns)
+        if in_flight.lanes is not None:
+            in_flight.lanes.leave(in_flight, in_flight.tokens, finished=True)
         in_flight.requests.clear()  # breaks the cycle with their contexts: no garbage collector has to find it
         in_flight.offsets.finish(offset)
         self.admission.leave(in_flight.size_bytes, in_flight.tokens)

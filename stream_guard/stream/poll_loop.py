@@ -155,7 +155,7 @@ class PollLoop:
 
     def show_lanes(self) -> None:
         """Show the state of each lane in the metrics."""
-        self._pipeline.lanes.show()
+        self._pipeline.lanes.show(self._pipeline.clock.wall_ns())
 
     def progress(self, heads: Sequence[Head], *, engine_ready: bool) -> Progress:
         """Return what has moved so far."""

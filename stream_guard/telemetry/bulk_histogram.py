@@ -68,8 +68,8 @@ class BulkHistogram(Collector):
         """Add values, each seen ``count`` times."""
         self._series[label].observe_all(values, count)
 
-    def series(self, label: str) -> Callable[[float], None]:
-        """Return what adds a value under a label's value, which exists from now on."""
+    def series(self, label: str) -> Callable[[float, int], None]:
+        """Return what adds a value that was seen so many times, under a label's value, which exists from now on."""
         counts = self._series.get(label)
         if counts is None:
             counts = self._series[label] = _Counts(self._bounds)

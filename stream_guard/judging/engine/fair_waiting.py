@@ -7,9 +7,10 @@ While no lane is named, there is one such queue and nothing else.
 
 from __future__ import annotations
 
+import itertools
 import secrets
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Final, Generic
+from typing import TYPE_CHECKING, Final, Generic, TypeAlias
 
 from stream_guard.judging.engine.waiting import PendingT, Waiting
 from stream_guard.judging.lanes.round_robin import Flow, RoundRobin
@@ -27,32 +28,26 @@ QUANTUM_TOKENS: Final = 1_024
 _SPARE_MAX: Final = 1_024
 
 
-class _LaneQueue(Generic[PendingT]):
-    """The requests of one lane, by tenant.
-
-    Attributes:
-        tenants: the queues of tenants that wait.
-        size: how many requests wait.
-    """
-
-    __slots__ = ("size", "tenants")
-
-    def __init__(self) -> None:
-        self.tenants: RoundRobin[Hashable, Waiting[PendingT]] = RoundRobin(QUANTUM_TOKENS)
-        self.size = 0
-
-    def __len__(self) -> int:
-        return self.size
+_Tenant: TypeAlias = "Flow[Hashable, Waiting[PendingT]]"
+"""The requests of one tenant of a lane."""
+_Tenants: TypeAlias = "RoundRobin[Hashable, Waiting[PendingT]]"
+_Lane: TypeAlias = "Flow[str, _Tenants[PendingT]]"
+"""The requests of one lane, by tenant."""
 
 
 class _Class(Generic[PendingT]):
-    """The lanes of one class, ``live`` or ``backfill``."""
+    """The lanes of one class, ``live`` or ``backfill``.
 
-    __slots__ = ("lanes", "size")
+    Attributes:
+        lanes: those that have work or a debt.
+        waiting: how many requests wait.
+    """
+
+    __slots__ = ("lanes", "waiting")
 
     def __init__(self) -> None:
-        self.lanes: RoundRobin[str, _LaneQueue[PendingT]] = RoundRobin(QUANTUM_TOKENS)
-        self.size = 0
+        self.lanes: RoundRobin[str, _Tenants[PendingT]] = RoundRobin(QUANTUM_TOKENS)
+        self.waiting = 0
 
 
 class FairWaiting(Waiting[PendingT]):
@@ -83,10 +78,8 @@ class FairWaiting(Waiting[PendingT]):
         self._live: _Class[PendingT] = _Class()
         self._backfill: _Class[PendingT] = _Class()
         # By request id: where it waits.
-        self._where: dict[
-            str, tuple[_Class[PendingT], _LaneQueue[PendingT], Waiting[PendingT]]
-        ] = {}
-        self._spare: list[Waiting[PendingT]] = []  # empty queues, to be used again
+        self._where: dict[str, tuple[_Class[PendingT], _Lane[PendingT], _Tenant[PendingT]]] = {}
+        self._spare: list[_Tenant[PendingT]] = []  # empty, to be used again
         self._plain_before = False
         self._secret = b""
         self._secret_until_s = float("-inf")
@@ -96,50 +89,54 @@ class FairWaiting(Waiting[PendingT]):
 
     def queues(self) -> int:
         """Return how many queues of tenants are kept, also of those that only have a debt."""
-        flows = (*self._live.lanes.flows(), *self._backfill.lanes.flows())
-        return sum(len(flow.queue.tenants) for flow in flows)
+        flows = (*self._live.lanes.flows.values(), *self._backfill.lanes.flows.values())
+        return sum(len(flow.queue) for flow in flows)
 
     def add(self, entries: Iterable[PendingT], now_s: float) -> None:
         """Queue requests: those of a lane by lane and tenant, all others in the plain queue."""
         plain = []
+        where = self._where
         for entry in entries:
-            if entry.request.lane is None:
+            request = entry.request
+            lane = request.lane
+            if lane is None:
                 plain.append(entry)
-            else:
-                self._add(entry, entry.request.lane, now_s)
+                continue
+            tenant = request.post.tenant
+            group = self._backfill if lane.backfill else self._live
+            flow = group.lanes.flows.get(lane.name)
+            if flow is None:
+                flow = group.lanes.join(lane.name, RoundRobin(QUANTUM_TOKENS), lane.weight)
+            flow.weight = lane.weight  # a reload may have changed it
+            # A tenant with a queue of its own keeps it, whatever else waits.
+            own = flow.queue.flows.get(tenant)
+            if own is None:
+                own = self._find_queue(flow.queue, lane, tenant, now_s)
+            own.weight = lane.tenant_weight(tenant) if lane.tenants else 1.0
+            own.queue.add((entry,), now_s)
+            where[request.id] = group, flow, own
+            own.waiting += 1
+            flow.waiting += 1
+            group.waiting += 1
         if plain:
             self._plain.add(plain, now_s)
 
-    def _add(self, entry: PendingT, lane: Lane, now_s: float) -> None:
-        request = entry.request
-        tenant = request.post.tenant
-        group = self._backfill if lane.backfill else self._live
-        flow = group.lanes.find(lane.name) or group.lanes.join(lane.name, _LaneQueue(), lane.weight)
-        flow.weight = lane.weight  # a reload may have changed it
-        queue = flow.queue
-        # A tenant with a queue of its own keeps it, whatever else waits.
-        own = queue.tenants.find(tenant)
-        if own is None:
-            own = self._find_queue(queue, lane, tenant, now_s)
-        own.weight = lane.tenant_weight(tenant) if lane.tenants else 1.0
-        own.queue.add((entry,), now_s)
-        self._where[request.id] = (group, queue, own.queue)
-        queue.size += 1
-        group.size += 1
-
     def _find_queue(
-        self, queue: _LaneQueue[PendingT], lane: Lane, tenant: str | None, now_s: float
-    ) -> Flow[Hashable, Waiting[PendingT]]:
+        self, tenants: _Tenants[PendingT], lane: Lane, tenant: str | None, now_s: float
+    ) -> _Tenant[PendingT]:
         """Return the queue of a tenant that has none of its own: a new one, or one that it shares."""
-        tenants = queue.tenants
-        if len(tenants) < self._tenants_max or tenant in lane.tenants:
+        if len(tenants.flows) < self._tenants_max or tenant in lane.tenants:
             key: Hashable = tenant
         else:
             key = self._shared_key(tenant, now_s)
-            own = tenants.find(key)
+            own = tenants.flows.get(key)
             if own is not None:
                 return own
-        return tenants.join(key, self._spare.pop() if self._spare else self._make_queue(), 1.0)
+        if not self._spare:
+            return tenants.join(key, self._make_queue(), 1.0)
+        own = self._spare.pop()
+        tenants.rejoin(key, own, 1.0)
+        return own
 
     def _shared_key(self, tenant: str | None, now_s: float) -> Hashable:
         """Return the key of a shared queue: its number, with the secret by which it was drawn."""
@@ -156,16 +153,16 @@ class FairWaiting(Waiting[PendingT]):
             self._plain_before = False
             return self._plain.next(now_s)
         self._plain_before = True
-        group = self._live if self._live.size else self._backfill
-        if not group.size:
+        group = self._live if self._live.waiting else self._backfill
+        if not group.waiting:
             return None
         lane = group.lanes.turn()
-        tenant = lane.queue.tenants.turn()
+        tenant = lane.queue.turn()
         entry = tenant.queue.next(now_s)
         assert entry is not None, "a queue whose turn it is has work"
         cost = max(1, entry.request.tokens)  # a turn without cost would not end
-        group.lanes.charge(lane, cost)
-        lane.queue.tenants.charge(tenant, cost)
+        lane.credit -= cost
+        tenant.credit -= cost
         self._forget(entry.request.id)
         return entry
 
@@ -175,20 +172,25 @@ class FairWaiting(Waiting[PendingT]):
         if found is None:
             self._plain.discard(request_id)
             return
-        found[2].discard(request_id)
+        found[2].queue.discard(request_id)
         self._forget(request_id)
 
     def _forget(self, request_id: str) -> None:
         """Count a request out. Where nobody else has work, debts are forgiven."""
-        group, queue, _ = self._where.pop(request_id)
-        queue.size -= 1
-        group.size -= 1
-        if not queue.size:
-            if len(self._spare) < _SPARE_MAX:
-                self._spare += [flow.queue for flow in queue.tenants.flows()]
-            queue.tenants.clear()
-        if not group.size:
-            group.lanes.clear()
+        group, lane, tenant = self._where.pop(request_id)
+        tenant.waiting -= 1
+        lane.waiting -= 1
+        group.waiting -= 1
+        if not lane.waiting:
+            self._empty(lane.queue)
+            if not group.waiting:
+                group.lanes.clear()
+
+    def _empty(self, tenants: _Tenants[PendingT]) -> None:
+        """Forget the tenants of a lane, and keep some of their empty queues for others."""
+        room = _SPARE_MAX - len(self._spare)
+        self._spare += itertools.islice(tenants.flows.values(), room)
+        tenants.clear()
 
     def clear(self) -> None:
         """Take out all requests."""

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from stream_guard.core.vocabulary import Effort
     from stream_guard.judging.contract import JudgeRequest
 
@@ -30,16 +32,25 @@ class TokenEstimate:
     def __init__(self) -> None:
         self._generated: dict[tuple[str, Effort], float] = {}
 
-    def of(self, request: JudgeRequest) -> int:
-        """Return the estimate for a request."""
+    def price(self, requests: Iterable[JudgeRequest]) -> None:
+        """Write the estimate into each of these requests, which are under one policy."""
+        alike: tuple[object, ...] | None = None
+        beside = 0
+        for request in requests:
+            # Nearly always all of a list ask alike, and cost the same beside their posts.
+            asked = request.effort, request.reasoning_tokens_max, request.decoding
+            if asked != alike:
+                alike, beside = asked, _REQUEST_TOKENS + self._answer_tokens(request)
+            request.tokens = request.post.text_bytes // _BYTES_PER_TOKEN + beside
+
+    def _answer_tokens(self, request: JudgeRequest) -> int:
         policy = request.policy
-        effort = request.effort or policy.effort
-        generated = self._generated.get((policy.id, effort))
+        generated = self._generated.get((policy.id, request.effort or policy.effort))
         if generated is None:
             budget = request.reasoning_tokens_max or policy.reasoning_tokens_max
             samples = (request.decoding or policy.decoding).samples
             generated = _BEFORE * budget * samples
-        return request.post.text_bytes // _BYTES_PER_TOKEN + _REQUEST_TOKENS + round(generated)
+        return round(generated)
 
     def learn(self, request: JudgeRequest, output_tokens: int) -> None:
         """Take the tokens that a request's answer really had."""

@@ -7,6 +7,7 @@ that used some of theirs lately take memory.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
@@ -20,6 +21,8 @@ __all__ = ["TENANTS_MAX", "Quotas"]
 
 TENANTS_MAX: Final = 100_000
 """Tenants that one process remembers. A further one replaces the tenant with the oldest last post."""
+_SWEEP_MIN: Final = 1_024
+"""So many are kept before any is looked at."""
 
 
 class Quotas:
@@ -33,6 +36,7 @@ class Quotas:
         self._tenants_max = tenants_max
         # By lane and tenant: when the bucket is full again, on the monotonic clock in s. Last used, last kept.
         self._full_at_s: OrderedDict[Hashable, float] = OrderedDict()
+        self._sweep_at = min(tenants_max, _SWEEP_MIN)
 
     def __len__(self) -> int:
         return len(self._full_at_s)
@@ -43,7 +47,6 @@ class Quotas:
         quota: Quota,
         tokens: float,
         now_s: float,
-        *,
         delay_s_max: float = math.inf,
     ) -> float:
         """Take tokens out of a tenant's bucket; return how long they have to wait, in s.
@@ -60,14 +63,16 @@ class Quotas:
             tokens, unless that is longer than the longest delay. The other two leave the bucket as it was, because
             nothing or less is spent.
         """
-        full_at_s = max(now_s, self._full_at_s.get(key, now_s))
-        after_s = full_at_s + tokens / quota.tokens_per_s
+        rate = quota.tokens_per_s
+        full_at_s = self._full_at_s.get(key)
+        if full_at_s is None or full_at_s < now_s:
+            full_at_s = now_s
+        after_s = full_at_s + tokens / rate
         # A request above the whole burst passes a full bucket: otherwise it would never pass.
-        allowed_s = max(quota.burst_tokens, tokens) / quota.tokens_per_s
-        wait_s = max(0.0, after_s - now_s - allowed_s)
-        if wait_s == 0 or (quota.past == "delay" and wait_s <= delay_s_max):
+        wait_s = after_s - now_s - max(quota.burst_tokens, tokens) / rate
+        if wait_s <= 0 or (quota.past == "delay" and wait_s <= delay_s_max):
             self._keep(key, after_s, now_s)
-        return wait_s
+        return max(0.0, wait_s)
 
     def spend(self, key: Hashable, quota: Quota, tokens: float, now_s: float) -> None:
         """Take tokens without asking, or give some back (below 0)."""
@@ -76,20 +81,22 @@ class Quotas:
 
     def _keep(self, key: Hashable, full_at_s: float, now_s: float) -> None:
         buckets = self._full_at_s
-        before = len(buckets)
-        buckets[key] = full_at_s
-        if len(buckets) == before:
+        if key in buckets:
+            buckets[key] = full_at_s
             buckets.move_to_end(key)
-        else:
-            self._forget(now_s)  # only a new tenant takes memory
+            return
+        buckets[key] = full_at_s
+        if len(buckets) > self._sweep_at:
+            self._sweep(now_s)
 
-    def _forget(self, now_s: float) -> None:
-        """Drop the full buckets at the old end, two for each that came in, and more where there are too many."""
+    def _sweep(self, now_s: float) -> None:
+        """Drop the full buckets at the old end, and the oldest where there are too many.
+
+        The next sweep comes when twice as many are kept, so that a new tenant costs the same however many there are.
+        """
         buckets = self._full_at_s
-        for _ in range(2):
-            key = next(iter(buckets), None)
-            if key is None or buckets[key] > now_s:
-                break
+        for key in [*itertools.takewhile(lambda one: buckets[one] <= now_s, buckets)]:
             del buckets[key]
         while len(buckets) > self._tenants_max:
             buckets.popitem(last=False)
+        self._sweep_at = min(self._tenants_max, max(_SWEEP_MIN, 2 * len(buckets)))

@@ -16,15 +16,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sized
+    from collections.abc import Hashable
 
 __all__ = ["Flow", "RoundRobin"]
 
 if TYPE_CHECKING:
     KeyT = TypeVar("KeyT", bound=Hashable)
-    QueueT = TypeVar("QueueT", bound=Sized)
 else:
-    KeyT, QueueT = TypeVar("KeyT"), TypeVar("QueueT")
+    KeyT = TypeVar("KeyT")
+QueueT = TypeVar("QueueT")
 
 
 class Flow(Generic[KeyT, QueueT]):
@@ -34,16 +34,20 @@ class Flow(Generic[KeyT, QueueT]):
         key: its name in the ring.
         queue: what it holds.
         weight: its share, relative to the others.
-        credit: what it may still take in its turn; below zero it is a debt.
+        waiting: how many items it holds. The caller counts them: asking each queue for its length would cost more than
+            a turn.
+        credit: what it may still take in its turn; below zero it is a debt. The caller takes off the cost of each item
+            that it was served.
         begun: whether it has had the quantum of this turn.
     """
 
-    __slots__ = ("begun", "credit", "key", "queue", "weight")
+    __slots__ = ("begun", "credit", "key", "queue", "waiting", "weight")
 
     def __init__(self, key: KeyT, queue: QueueT, weight: float) -> None:
         self.key = key
         self.queue = queue
         self.weight = weight
+        self.waiting = 0
         self.credit = 0.0
         self.begun = False
 
@@ -57,34 +61,36 @@ class RoundRobin(Generic[KeyT, QueueT]):
 
     Args:
         quantum: what a queue of weight 1 gets in each round, in units of cost.
+
+    Attributes:
+        flows: all queues of the ring by their keys; :meth:`join` adds one.
     """
 
-    __slots__ = ("_flows", "_new", "_quantum", "_ring")
+    __slots__ = ("_new", "_quantum", "_ring", "flows")
 
     def __init__(self, quantum: float) -> None:
         self._quantum = quantum
-        self._flows: dict[KeyT, Flow[KeyT, QueueT]] = {}
+        self.flows: dict[KeyT, Flow[KeyT, QueueT]] = {}
         self._new: deque[Flow[KeyT, QueueT]] = deque()
         self._ring: deque[Flow[KeyT, QueueT]] = deque()
 
     def __len__(self) -> int:
         """Return how many queues are in the ring, also those without work."""
-        return len(self._flows)
-
-    def flows(self) -> Iterable[Flow[KeyT, QueueT]]:
-        """Return all queues of the ring."""
-        return self._flows.values()
-
-    def find(self, key: KeyT) -> Flow[KeyT, QueueT] | None:
-        """Return a queue of the ring, or None."""
-        return self._flows.get(key)
+        return len(self.flows)
 
     def join(self, key: KeyT, queue: QueueT, weight: float) -> Flow[KeyT, QueueT]:
         """Let a new queue in. Its first turn comes before those of the queues that are there."""
-        assert key not in self._flows, "it is in the ring already"
-        flow = self._flows[key] = Flow(key, queue, weight)
+        assert key not in self.flows, "it is in the ring already"
+        flow = self.flows[key] = Flow(key, queue, weight)
         self._new.append(flow)
         return flow
+
+    def rejoin(self, key: KeyT, flow: Flow[KeyT, QueueT], weight: float) -> None:
+        """Let a queue that left some ring in, as :meth:`join` does, under this key. It must be empty."""
+        assert key not in self.flows, "it is in the ring already"
+        flow.key, flow.weight, flow.credit, flow.begun = key, weight, 0.0, False
+        self.flows[key] = flow
+        self._new.append(flow)
 
     def turn(self) -> Flow[KeyT, QueueT]:
         """Return the queue whose turn it is: it has work, and credit. At least one queue must have work."""
@@ -95,30 +101,27 @@ class RoundRobin(Generic[KeyT, QueueT]):
             if not flow.begun:
                 flow.credit += self._quantum * flow.weight
                 flow.begun = True
-            if flow.credit > 0 and flow.queue:
+            if flow.waiting and flow.credit > 0:
                 return flow
             flow.begun = False
             if new:
                 new.popleft()
                 ring.append(flow)
-                flow.credit = min(0.0, flow.credit)
+                if flow.credit > 0:
+                    flow.credit = 0.0
             elif flow.credit > 0:
                 ring.popleft()
-                del self._flows[flow.key]
+                del self.flows[flow.key]
             else:
                 ring.rotate(-1)
                 visits += 1
-            if visits > len(ring):
-                self._skip_rounds()
-                visits = 0
-
-    def charge(self, flow: Flow[KeyT, QueueT], cost: float) -> None:
-        """Charge a queue for what it was served."""
-        flow.credit -= cost
+                if visits > len(ring):
+                    self._skip_rounds()
+                    visits = 0
 
     def clear(self) -> None:
         """Forget all queues and debts: nobody has work."""
-        self._flows.clear()
+        self.flows.clear()
         self._new.clear()
         self._ring.clear()
 
@@ -127,7 +130,7 @@ class RoundRobin(Generic[KeyT, QueueT]):
         rounds = min(
             math.floor(-flow.credit / (self._quantum * flow.weight))
             for flow in self._ring
-            if flow.queue
+            if flow.waiting
         )
         if rounds > 0:
             for flow in self._ring:

@@ -95,18 +95,20 @@ class Safeguard:
 
     def _within_quotas(self, entries: list[TieredRequest], policy: Policy) -> list[TieredRequest]:
         """Return what may be asked now. What is past a quota comes later, is asked for less, or is given up."""
+        past = self._tenancy.admit(entries)
+        self._tenancy.show()
+        if not past:
+            return entries
         passed, refused = [], []
         for entry in entries:
-            lane = entry.request.lane
-            past = None if lane is None else self._tenancy.admit(entry, lane)
-            if past == "undetermined":
+            why = past.get(entry.request.id)
+            if why == "undetermined":
                 refused.append(entry)
-            elif past != "delay":
-                if past == "low_effort":
+            elif why != "delay":
+                if why == "low_effort":
                     entry.degraded = (LOW_EFFORT, *_lowered(policy))
                     _lower(entry, policy)
                 passed.append(entry)
-        self._tenancy.show()
         if refused:
             step = TierStep("safeguard", "skipped", "quota:undetermined", 0)
             self._metrics.count_tier("safeguard", skipped=len(refused))

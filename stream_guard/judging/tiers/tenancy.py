@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import itertools
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_guard.judging.lanes.estimate import TokenEstimate
 from stream_guard.judging.lanes.quotas import Quotas
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from stream_guard.core.clock import Clock
     from stream_guard.judging.contract import Judgement, JudgeRequest
     from stream_guard.judging.tiers.tiered_request import TieredRequest
-    from stream_guard.policies.lanes import Lane, Past
+    from stream_guard.policies.lanes import Lane, Past, Quota
     from stream_guard.telemetry.metrics import Metrics
 
 __all__ = ["DELAYED", "LOW_EFFORT", "UNDETERMINED", "Tenancy"]
@@ -32,6 +32,8 @@ DELAYED: Final = "quota_delayed"
 LOW_EFFORT: Final = "quota_low_effort"
 UNDETERMINED: Final = "quota_undetermined"
 """What ``provenance.degraded`` says of a post past its tenant's quota."""
+_Key: TypeAlias = "tuple[str, str | None]"
+"""A lane's name and a tenant."""
 _LABEL_CHARACTERS_MAX: Final = 80
 _SWEEP_MIN: Final = 1_000
 _LEARNT_MAX: Final = 8
@@ -67,14 +69,6 @@ class Tenancy:
         self._sweep_at = _SWEEP_MIN
         self._timer: asyncio.TimerHandle | None = None
 
-    def price(self, request: JudgeRequest, lane: Lane) -> None:
-        """Write a request's estimated tokens into it, and count them for :meth:`show`."""
-        request.tokens = tokens = self._estimate.of(request)
-        self._unshown[lane.name] = self._unshown.get(lane.name, 0) + tokens
-        top = self._metrics.tenant_tokens
-        if top.shown:
-            top.add((lane.name, (request.post.tenant or "")[:_LABEL_CHARACTERS_MAX]), tokens)
-
     def show(self) -> None:
         """Put the tokens that were counted into the metrics: once for a list of requests."""
         for name, tokens in self._unshown.items():
@@ -84,28 +78,52 @@ class Tenancy:
             counter.inc(tokens)
         self._unshown.clear()
 
-    def admit(self, entry: TieredRequest, lane: Lane) -> Past | None:
-        """Price a request and take its tokens out of its tenant's quota; return what becomes of it if it is past it.
+    def admit(self, entries: Sequence[TieredRequest]) -> dict[str, Past]:
+        """Price requests under one policy, and take their tokens out of their tenants' quotas.
 
-        With ``delay`` it is kept, and passed to ``release`` later.
+        Returns:
+            What becomes of each that is past its quota, by request id. With ``delay`` it is kept here, and passed to
+            ``release`` later.
         """
-        request = entry.request
-        self.price(request, lane)
-        quota = lane.quota_of(request.post.tenant)
-        if quota is None:
-            return None
-        now_s = self._clock.monotonic_s()
-        wait_s = self._quotas.take(
-            _key(request, lane), quota, request.tokens, now_s, delay_s_max=self._delay_s_max
-        )
-        if wait_s == 0:
-            return None
+        self._estimate.price([entry.request for entry in entries])
+        past: dict[str, Past] = {}
+        spent: list[tuple[_Key, int]] = []
+        now_s, take = self._clock.monotonic_s(), self._quotas.take
+        for entry in entries:
+            request = entry.request
+            lane = request.lane
+            if lane is None:
+                request.tokens = 0
+                continue
+            tenant, tokens = request.post.tenant, request.tokens
+            key = lane.name, tenant
+            spent.append((key, tokens))
+            quota = lane.quota_of(tenant) if lane.tenants else lane.quota
+            if quota is not None:
+                wait_s = take(key, quota, tokens, now_s, self._delay_s_max)
+                if wait_s:
+                    past[request.id] = self._past(entry, lane, quota, now_s, wait_s)
+        self._count(spent)
+        return past
+
+    def _count(self, spent: Sequence[tuple[_Key, int]]) -> None:
+        """Count tokens of lanes and tenants for the metrics."""
+        unshown = self._unshown
+        for (name, _), tokens in spent:
+            unshown[name] = unshown.get(name, 0) + tokens
+        if self._metrics.tenant_tokens.shown:
+            self._metrics.tenant_tokens.add([(_label(*key), tokens) for key, tokens in spent])
+
+    def _past(
+        self, entry: TieredRequest, lane: Lane, quota: Quota, now_s: float, wait_s: float
+    ) -> Past:
+        """Return what becomes of a request past its quota, and keep it if it waits."""
         past = quota.past
         if past == "delay" and wait_s > self._delay_s_max:
             past = "low_effort"
         self._metrics.quota_posts.labels(lane.name, past).inc()
         if past == "delay":
-            request.delayed = True
+            entry.request.delayed = True
             heapq.heappush(self._held, (now_s + wait_s, next(self._numbers), entry))
             self._sweep()
             self._wait()
@@ -113,11 +131,12 @@ class Tenancy:
 
     def spend(self, request: JudgeRequest, lane: Lane) -> None:
         """Price a further rung of the ladder; what it costs is taken from the quota, and never waits."""
-        self.price(request, lane)
+        self._estimate.price((request,))
+        key = _key(request, lane)
+        self._count(((key, request.tokens),))
         quota = lane.quota_of(request.post.tenant)
         if quota is not None:
-            now_s = self._clock.monotonic_s()
-            self._quotas.spend(_key(request, lane), quota, request.tokens, now_s)
+            self._quotas.spend(key, quota, request.tokens, self._clock.monotonic_s())
 
     def forget(self, entry: TieredRequest) -> None:
         """Give back what a request that was held, and is cancelled, took from its quota."""
@@ -177,5 +196,9 @@ class Tenancy:
             self._release(due)
 
 
-def _key(request: JudgeRequest, lane: Lane) -> tuple[str, str | None]:
+def _key(request: JudgeRequest, lane: Lane) -> _Key:
     return lane.name, request.post.tenant
+
+
+def _label(lane: str, tenant: str | None) -> tuple[str, str]:
+    return lane, (tenant or "")[:_LABEL_CHARACTERS_MAX]

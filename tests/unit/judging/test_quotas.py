@@ -61,7 +61,7 @@ def test_full_buckets_are_forgotten() -> None:
     quotas = Quotas()
     for number in range(100_000):
         quotas.take(number, DELAY, 100, float(number))  # full again after 1 s
-    assert len(quotas) < 10
+    assert len(quotas) < 2_000
 
 
 def test_memory_is_bounded_with_a_million_tenants() -> None:

@@ -56,6 +56,7 @@ CALLS_OF: Final[dict[Variant, dict[str, float]]] = {
     "traced": CALLS | {"trace": 15},
     "routed": CALLS | {"route": 60, "pipeline": 43},
     "cascade": CALLS | {"judge": 64},
+    "lanes": CALLS | {"judge": 69, "pipeline": 39, "trace": 9},
 }
 BYTES: Final[dict[str, float]] = {
     "encode": 1_000,
@@ -72,6 +73,8 @@ SMALL_BYTES: Final = 20.0
 BYTES_OF: Final = dict.fromkeys(CALLS, SMALL_BYTES) | BYTES
 BLOCKS_MAX: Final = 0.05
 """About 0.01 was seen; one object kept of each record makes 1."""
+BLOCKS_MAX_OF: Final[dict[Variant, float]] = {"lanes": 0.3}
+"""The tenants that get the most are shown, and what is kept to know them goes up and down."""
 
 
 def twice(function: Callable[..., object]) -> Callable[..., object]:
@@ -102,7 +105,7 @@ async def test_no_stage_holds_more_bytes_per_record_than_its_bound(variant: Vari
 async def test_nothing_stays_behind_after_a_record(variant: Variant) -> None:
     async with HotPath(variant) as path:
         blocks, cycles = await count_blocks(path)
-    assert blocks < BLOCKS_MAX
+    assert blocks < BLOCKS_MAX_OF.get(variant, BLOCKS_MAX)
     assert cycles == 0
 
 

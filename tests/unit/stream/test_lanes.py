@@ -179,10 +179,10 @@ def test_a_record_under_policies_of_two_lanes_counts_in_both() -> None:
     line = Line(both)
     line.read(LIVE, "a", "b")
     assert sorted(lanes_of(line)) == ["rest", "rest", "severe", "severe"]
-    line.pipeline.lanes.show()
+    line.pipeline.lanes.show(line.pipeline.clock.wall_ns())
     assert line.value("in_flight_records", "severe") == line.value("in_flight_records", "rest") == 2
     line.judge_all()
-    line.pipeline.lanes.show()
+    line.pipeline.lanes.show(line.pipeline.clock.wall_ns())
     assert line.value("in_flight_records", "severe") == line.value("in_flight_records", "rest") == 0
     assert line.value("records_total", "severe") == line.value("records_total", "rest") == 2
 
@@ -213,7 +213,7 @@ def test_lateness_counts_from_the_records_timestamp() -> None:
 def test_a_full_lane_shows_in_the_metrics() -> None:
     line = Line()
     line.read(OLD, *"abcd")
-    line.pipeline.lanes.show()
+    line.pipeline.lanes.show(line.pipeline.clock.wall_ns())
     assert line.value("full", "history") == 1
     assert line.value("full", "rest") == 0
     assert line.value("in_flight_records", "history") == 4

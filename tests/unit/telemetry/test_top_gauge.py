@@ -23,8 +23,8 @@ def shown(top: TopGauge) -> dict[str, float]:
 def test_a_steady_rate_is_shown_as_it_is() -> None:
     top, clock = gauge()
     for _ in range(3_600):
-        top.add(("all", "a"), 50)
-        top.add(("all", "b"), 5)
+        top.add([(("all", "a"), 50)])
+        top.add([(("all", "b"), 5)])
         clock.advance(1)
         shown(top)
     assert shown(top) == pytest.approx({"a": 50, "b": 5}, rel=0.01)
@@ -32,7 +32,7 @@ def test_a_steady_rate_is_shown_as_it_is() -> None:
 
 def test_what_is_past_fades_and_is_forgotten() -> None:
     top, clock = gauge()
-    top.add(("all", "a"), 1_000)
+    top.add([(("all", "a"), 1_000)])
     before = shown(top)["a"]
     clock.advance(HALF_LIFE_S)
     assert shown(top)["a"] == pytest.approx(before / 2)
@@ -49,12 +49,12 @@ def test_the_largest_are_found_among_a_million_in_bounded_memory() -> None:
     stream += [f"tenant-{number}" for number in range(850_000)]
     chance.shuffle(stream)
     for name in stream:
-        top.add(("all", name), 1)
+        top.add([(("all", name), 1)])
     assert len(top) <= 2 * 3 * 8
     assert list(shown(top)) == ["x", "y", "z"]
 
 
 def test_none_is_shown_where_none_is_wanted() -> None:
     top, _ = gauge(0)
-    top.add(("all", "a"), 1)
+    top.add([(("all", "a"), 1)])
     assert shown(top) == {}
