@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 __all__ = ["StreamLanes"]
 
 _KNOWN_MAX: Final = 8_192
+_KNOWN_CHARACTERS: Final = 256
+"""Of a tenant and language that are remembered; longer ones are looked at anew each time."""
 _OVER: Final = 2
 """A full lane may have this many times its limit in flight, where it shares partitions."""
 
@@ -141,7 +143,10 @@ class StreamLanes:
         if facts is None:
             facts = RouteFacts.of(topic, in_flight.record.headers, None, post)
         held = self._held_by(self._lanes.of(facts, severity_of(policy.taxonomy)))
-        if self._by_names:
+        if (
+            self._by_names
+            and len(post.tenant or "") + len(post.language or "") <= _KNOWN_CHARACTERS
+        ):
             if len(self._known) >= _KNOWN_MAX:
                 self._known.clear()
             self._known[*key, post.tenant, post.language] = held

@@ -163,34 +163,34 @@ class FairWaiting(Waiting[PendingT]):
         cost = max(1, entry.request.tokens)  # a turn without cost would not end
         lane.credit -= cost
         tenant.credit -= cost
-        self._forget(entry.request.id)
+        del self._where[entry.request.id]
+        self._count_out(group, lane, tenant)
         return entry
 
     def discard(self, request_id: str) -> None:
         """Take out a request; do nothing if it is not in the queue."""
-        found = self._where.get(request_id)
+        found = self._where.pop(request_id, None)
         if found is None:
             self._plain.discard(request_id)
             return
         found[2].queue.discard(request_id)
-        self._forget(request_id)
+        self._count_out(*found)
 
-    def _forget(self, request_id: str) -> None:
+    def _count_out(
+        self, group: _Class[PendingT], lane: _Lane[PendingT], tenant: _Tenant[PendingT]
+    ) -> None:
         """Count a request out. Where nobody else has work, debts are forgiven."""
-        group, lane, tenant = self._where.pop(request_id)
         tenant.waiting -= 1
         lane.waiting -= 1
         group.waiting -= 1
-        if not lane.waiting:
-            self._empty(lane.queue)
-            if not group.waiting:
-                group.lanes.clear()
-
-    def _empty(self, tenants: _Tenants[PendingT]) -> None:
-        """Forget the tenants of a lane, and keep some of their empty queues for others."""
+        if lane.waiting:
+            return
+        # Some of the empty queues are kept for others.
         room = _SPARE_MAX - len(self._spare)
-        self._spare += itertools.islice(tenants.flows.values(), room)
-        tenants.clear()
+        self._spare += itertools.islice(lane.queue.flows.values(), room)
+        lane.queue.clear()
+        if not group.waiting:
+            group.lanes.clear()
 
     def clear(self) -> None:
         """Take out all requests."""

@@ -64,29 +64,25 @@ class Quotas:
             nothing or less is spent.
         """
         rate = quota.tokens_per_s
-        full_at_s = self._full_at_s.get(key)
-        if full_at_s is None or full_at_s < now_s:
-            full_at_s = now_s
-        after_s = full_at_s + tokens / rate
+        buckets = self._full_at_s
+        before_s = buckets.get(key)
+        after_s = (now_s if before_s is None or before_s < now_s else before_s) + tokens / rate
         # A request above the whole burst passes a full bucket: otherwise it would never pass.
         wait_s = after_s - now_s - max(quota.burst_tokens, tokens) / rate
         if wait_s <= 0 or (quota.past == "delay" and wait_s <= delay_s_max):
-            self._keep(key, after_s, now_s)
+            buckets[key] = after_s
+            if before_s is not None:
+                buckets.move_to_end(key)
+            elif len(buckets) > self._sweep_at:
+                self._sweep(now_s)  # only a new tenant takes memory
         return max(0.0, wait_s)
 
     def spend(self, key: Hashable, quota: Quota, tokens: float, now_s: float) -> None:
         """Take tokens without asking, or give some back (below 0)."""
         full_at_s = max(now_s, self._full_at_s.get(key, now_s))
-        self._keep(key, full_at_s + tokens / quota.tokens_per_s, now_s)
-
-    def _keep(self, key: Hashable, full_at_s: float, now_s: float) -> None:
-        buckets = self._full_at_s
-        if key in buckets:
-            buckets[key] = full_at_s
-            buckets.move_to_end(key)
-            return
-        buckets[key] = full_at_s
-        if len(buckets) > self._sweep_at:
+        self._full_at_s[key] = full_at_s + tokens / quota.tokens_per_s
+        self._full_at_s.move_to_end(key)
+        if len(self._full_at_s) > self._sweep_at:
             self._sweep(now_s)
 
     def _sweep(self, now_s: float) -> None:

@@ -8,6 +8,7 @@ waits here is in no queue of the engine, and does not count as a post that the j
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import heapq
 import itertools
 from typing import TYPE_CHECKING, Final, TypeAlias
@@ -34,7 +35,8 @@ UNDETERMINED: Final = "quota_undetermined"
 """What ``provenance.degraded`` says of a post past its tenant's quota."""
 _Key: TypeAlias = "tuple[str, str | None]"
 """A lane's name and a tenant."""
-_LABEL_CHARACTERS_MAX: Final = 80
+_KEY_CHARACTERS_MAX: Final = 128
+"""A tenant may have any name that fits into a post, and many tenants are remembered."""
 _SWEEP_MIN: Final = 1_000
 _LEARNT_MAX: Final = 8
 """Answers of a list from which the estimate learns: an engine's lists are short, and a few of a long one are enough."""
@@ -97,6 +99,8 @@ class Tenancy:
                 continue
             tenant, tokens = request.post.tenant, request.tokens
             key = lane.name, tenant
+            if tenant is not None and len(tenant) > _KEY_CHARACTERS_MAX:
+                key = _key(request, lane)
             spent.append((key, tokens))
             quota = lane.quota_of(tenant) if lane.tenants else lane.quota
             if quota is not None:
@@ -112,7 +116,9 @@ class Tenancy:
         for (name, _), tokens in spent:
             unshown[name] = unshown.get(name, 0) + tokens
         if self._metrics.tenant_tokens.shown:
-            self._metrics.tenant_tokens.add([(_label(*key), tokens) for key, tokens in spent])
+            self._metrics.tenant_tokens.add(
+                [((name, (tenant or "")), tokens) for (name, tenant), tokens in spent]
+            )
 
     def _past(
         self, entry: TieredRequest, lane: Lane, quota: Quota, now_s: float, wait_s: float
@@ -197,8 +203,9 @@ class Tenancy:
 
 
 def _key(request: JudgeRequest, lane: Lane) -> _Key:
-    return lane.name, request.post.tenant
-
-
-def _label(lane: str, tenant: str | None) -> tuple[str, str]:
-    return lane, (tenant or "")[:_LABEL_CHARACTERS_MAX]
+    """Return what stands for a tenant in all that is remembered of tenants: its name, or the start and a digest."""
+    tenant = request.post.tenant
+    if tenant is not None and len(tenant) > _KEY_CHARACTERS_MAX:
+        digest = hashlib.sha256(tenant.encode("utf-8", "surrogatepass")).hexdigest()
+        tenant = f"{tenant[: _KEY_CHARACTERS_MAX - len(digest)]}{digest}"
+    return lane.name, tenant

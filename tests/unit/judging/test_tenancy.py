@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -270,3 +272,23 @@ async def test_instead_of_a_delay_that_is_too_long_posts_are_asked_at_low_effort
     rig.pass_time(61)
     assert len(rig.inner.waiting) == 60
     assert (rig.past("delay"), rig.past("low_effort")) == (60, 5)
+
+
+async def test_a_tenant_with_a_name_of_any_length_has_its_own_quota_and_is_remembered_in_few_bytes() -> (
+    None
+):
+    rig = Tenants()
+    where = lane()
+    long = "x" * 1_000_000
+    for end in ("a", "b"):
+        rig.send(3, where, long + end)
+    assert len(rig.inner.waiting) == 2 + 2
+    tracemalloc.start()
+    for number in range(50):
+        rig.send(1, where, f"{long}{number}")
+        rig.inner.say(SAFE)
+    rig.got.clear()
+    gc.collect()
+    kept = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert kept < len(long)
