@@ -17,6 +17,7 @@ import aiohttp
 import orjson
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
+from stream_guard.cli.demo import MODEL
 from tests.hang import HANG_S
 
 if TYPE_CHECKING:
@@ -79,6 +80,18 @@ def deploy_engine(
         "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     }
     return deploy(bootstrap, new_topic, **settings | extra)
+
+
+def deploy_demo_engine(
+    bootstrap: str, new_topic: Callable[..., str], policies: Path, **extra: str
+) -> Deployment:
+    """Make topics for one test that the demo model judges, with room for what it writes."""
+    sizes = {
+        "STREAM_GUARD_ENGINE__CONSTRAINT": "auto",
+        "STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX": "96",
+        "STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX": "48",
+    }
+    return deploy_engine(bootstrap, new_topic, MODEL, policies, **sizes | extra)
 
 
 def run_command(environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:

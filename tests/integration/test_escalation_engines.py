@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from stream_guard.cli.demo import MODEL, POLICIES
-from tests.integration.harness import deploy_engine, read, running
+from tests.integration.harness import deploy_demo_engine, read, running
 from tests.integration.test_escalation import final_verdicts, send, two_deployments
 
 if TYPE_CHECKING:
@@ -46,17 +46,14 @@ async def test_each_post_has_one_final_verdict_although_both_engines_are_killed(
     broker: Broker, new_topic: Callable[..., str], tmp_path: Path
 ) -> None:
     topic = new_topic("escalations")
-    place = deploy_engine(
+    place = deploy_demo_engine(
         broker.bootstrap_servers,
         new_topic,
-        MODEL,
         write_policy(tmp_path / "policies"),
         STREAM_GUARD_POLICIES__ARCHIVE="off",
         STREAM_GUARD_BATCHING__POLL_RECORDS_MAX="4",
         STREAM_GUARD_CASCADE__TIERS='["safeguard"]',
-        STREAM_GUARD_ENGINE__CONSTRAINT="auto",
         STREAM_GUARD_ENGINE__MAX_NUM_SEQS="4",
-        STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="96",
         STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="48",
     )
     small, large = two_deployments(place, topic, STREAM_GUARD_CASCADE__ESCALATION="withhold")

@@ -12,7 +12,7 @@ from stream_guard.cli.demo import MODEL, POLICIES
 from stream_guard.console.security.roles import Role
 from stream_guard.policies.store import load_policies
 from tests.console import serious_findings, served, sign_in
-from tests.integration.harness import deploy_engine, post, produce, read, running
+from tests.integration.harness import deploy_demo_engine, post, produce, read, running
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -103,15 +103,13 @@ async def test_an_author_is_stopped_by_a_gate_mends_the_draft_and_the_next_post_
 ) -> None:
     folder = write_folder(tmp_path / "policies")
     archive = tmp_path / "archive"
-    place = deploy_engine(
+    place = deploy_demo_engine(
         broker.bootstrap_servers,
         new_topic,
-        MODEL,
         folder,
         STREAM_GUARD_POLICIES__ARCHIVE="folder",
         STREAM_GUARD_POLICIES__ARCHIVE_PATH=str(archive),
         STREAM_GUARD_CASCADE__TIERS='["safeguard"]',
-        STREAM_GUARD_ENGINE__CONSTRAINT="auto",
         **{f"STREAM_GUARD_ENGINE__{name.upper()}": str(value) for name, value in ENGINE.items()},
     )
     settings = {

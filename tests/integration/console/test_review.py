@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from stream_guard.cli.demo import MODEL, POLICIES
+from stream_guard.cli.demo import POLICIES
 from stream_guard.console.security.roles import Role
 from tests.console import PHONE, serious_findings, served, sign_in
 from tests.hang import HANG_S
-from tests.integration.harness import deploy_engine, post, produce, read, running
+from tests.integration.harness import deploy_demo_engine, post, produce, read, running
 from tests.review_desk import reviewing
 
 if TYPE_CHECKING:
@@ -101,14 +101,10 @@ async def test_a_reviewer_overrules_a_verdict_by_keyboard_and_takes_it_back(
     policies = tmp_path / "policies"
     shutil.copytree(POLICIES / "house-rules", policies / "house-rules")
     (policies / "routes.yaml").write_text("default: [house-rules]\n", "utf-8")
-    place = deploy_engine(
+    place = deploy_demo_engine(
         broker.bootstrap_servers,
         new_topic,
-        MODEL,
         policies,
-        STREAM_GUARD_ENGINE__CONSTRAINT="auto",
-        STREAM_GUARD_ENGINE__REASONING_TOKENS_MAX="96",
-        STREAM_GUARD_ENGINE__RATIONALE_TOKENS_MAX="48",
         STREAM_GUARD_REVIEW__SAMPLE='{"*": {"violates": 1}}',
         STREAM_GUARD_REVIEW__SECOND_SHARE="0",
         STREAM_GUARD_DECISIONS__ENABLED="true",
