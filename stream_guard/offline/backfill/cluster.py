@@ -31,10 +31,13 @@ if TYPE_CHECKING:
 
 __all__ = ["BLOCKS_PER_ACTOR", "TRIES_MAX", "Cluster", "Done", "judge_blocks", "open_cluster"]
 
-BLOCKS_PER_ACTOR: Final = 2
-"""Blocks that an actor judges at the same time: the next keeps the engine busy while the last posts of one end."""
+BLOCKS_PER_ACTOR: Final = 4
+"""Blocks that an actor judges at the same time. Few posts of each may reach the model, and a post costs the less the more
+of them the engine runs side by side. The next blocks also keep it busy while the last posts of one end."""
 TRIES_MAX: Final = 5
 """How often a block is begun in one run, before it counts as the cause of its actors' deaths."""
+_CLOSE_S: Final = 20.0
+"""How long an actor may take to close its engine; then Ray kills both."""
 _STORE_BYTES: Final = 128 << 20
 _TASKS_MAX: Final = 20_000
 """Ray Data's own blocks: each costs memory in the driver, so of longer plans several of our blocks share one."""
@@ -259,6 +262,15 @@ class BlockActor:
         outcome = await judge.judge(block)
         await asyncio.to_thread(self._store.write, block, outcome)
         await asyncio.to_thread(self._store.forget_tries, block)
+
+    def __del__(self) -> None:
+        """Close the engine in order. Ray Data deletes an actor's object before it ends the process.
+
+        Otherwise Ray would kill the engine first, and its supervisor would report a death and begin to build another.
+        """
+        closing = asyncio.run_coroutine_threadsafe(self._stack.aclose(), self._loop)
+        with contextlib.suppress(TimeoutError):
+            closing.result(_CLOSE_S)
 
     async def _start(self) -> BlockJudge:
         return await self._stack.enter_async_context(BlockJudge(self._task))
