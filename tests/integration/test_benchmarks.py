@@ -52,5 +52,5 @@ def test_a_small_backfill_is_compared_with_classify(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = orjson.loads((tmp_path / "found").read_bytes())
-    assert found["rates"].keys() == {"classify", "backfill"}
+    assert found["rates"].keys() == {"classify", "at once", "backfill"}
     assert all(rate["whole"] > 0 for rate in found["rates"].values())

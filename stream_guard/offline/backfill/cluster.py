@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["BLOCKS_PER_ACTOR", "TRIES_MAX", "Cluster", "Done", "judge_blocks", "open_cluster"]
 
 BLOCKS_PER_ACTOR: Final = 4
-"""Blocks that an actor judges at the same time. Few posts of each may reach the model, and a post costs the less the more
-of them the engine runs side by side. The next blocks also keep it busy while the last posts of one end."""
+"""Blocks that an actor judges at the same time. Few posts of each may reach the model, and the more of them the engine
+runs side by side, the less each costs. The next blocks also keep it busy while the last posts of one end."""
 TRIES_MAX: Final = 5
 """How often a block is begun in one run, before it counts as the cause of its actors' deaths."""
 _CLOSE_S: Final = 20.0

@@ -16,5 +16,5 @@ def test_the_rate_without_the_start_is_what_further_posts_cost() -> None:
 def test_a_difference_that_the_start_hides_is_unknown_and_ends_nothing(small_s: float) -> None:
     found = rates(Run(300, 0, 30.0, 40.0), Run(100, 0, small_s, 40.0))
     assert found == {"whole": 10.0, "judging": None}
-    ratios = compare({"backfill": found, "classify": {"whole": 20.0, "judging": 50.0}})
+    ratios = compare({"backfill": found, "classify": {"whole": 20.0, "judging": 50.0}}, "classify")
     assert ratios == {"whole": 0.5, "judging": None}
