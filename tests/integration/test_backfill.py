@@ -8,12 +8,15 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pyarrow.parquet as pq
 import pytest
 
+from stream_guard.cli.demo import POLICIES
 from stream_guard.core.errors import BrokerError
 from stream_guard.kafka.part_writer import HEADER, PartWriter
 from stream_guard.offline.backfill.block_judge import BlockJudge, Task
@@ -30,7 +33,6 @@ from tests.integration.harness import deploy, post, produce, read, run_command, 
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from stream_guard.offline.backfill.blocks import Block
     from stream_guard.testing import Broker
@@ -119,6 +121,27 @@ async def test_the_verdicts_are_those_of_the_live_service(
     assert all(HEADER in dict(record.headers) for record in published)
     keys = {orjson.loads(record.value)["id"]: record.key for record in live}
     assert all(keys[orjson.loads(record.value)["id"]] == record.key for record in published)
+
+
+def test_an_actor_closes_its_engine_before_it_ends(tmp_path: Path) -> None:
+    posts = tmp_path / "posts.jsonl"
+    posts.write_bytes(b"\n".join(post(number, "rain on Friday") for number in range(4)))
+    # Ray's sockets are below its folder, and a socket's path is short.
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as logs:
+        environment = {
+            **{k: v for k, v in os.environ.items() if not k.startswith("STREAM_GUARD_")},
+            "RAY_TMPDIR": logs,
+            "STREAM_GUARD_POLICIES__PATH": str(POLICIES),
+            "STREAM_GUARD_ENGINE__MODEL": "demo",
+            "STREAM_GUARD_ENGINE__MAX_NUM_SEQS": "4",
+            "STREAM_GUARD_CASCADE__LADDER": "[]",
+        }
+        words = ("backfill", str(posts), "--policy", "house-rules", "--out", str(tmp_path / "out"))
+        done = run_command(environment, *words, "--actors", "1", "--cpus", "1", "--json")
+        assert done.returncode == 0, done.stderr
+        said = [file.read_text() for file in Path(logs).glob("*/session_2*/logs/worker-*.[eo]*")]
+    assert any("BlockActor" in one and "vllm" in one.lower() for one in said), said
+    assert not [one for one in said if "engine_died" in one]
 
 
 async def judged(

@@ -18,6 +18,8 @@ from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+import uvloop
+
 from stream_guard.core.errors import EngineError, SettingsError, StreamGuardError, named
 from stream_guard.offline.backfill.block_judge import BlockJudge
 from stream_guard.offline.backfill.blocks import Block
@@ -223,7 +225,7 @@ class BlockActor:
     def __init__(self, task: Task, store: Store) -> None:
         self._task = task
         self._store = store
-        self._loop = asyncio.new_event_loop()
+        self._loop = uvloop.new_event_loop()
         self._stack = AsyncExitStack()
         self._starting: asyncio.Future[BlockJudge] | None = None
         threading.Thread(target=self._loop.run_forever, name="judge", daemon=True).start()
