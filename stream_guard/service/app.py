@@ -14,6 +14,7 @@ import structlog
 
 from stream_guard.core.clock import SystemClock
 from stream_guard.core.errors import EngineError, LimitError, SettingsError
+from stream_guard.core.gc_tuning import tune_garbage_collector
 from stream_guard.core.version import package_version
 from stream_guard.judging.archive.archive import Keeper
 from stream_guard.judging.assembly import make_cascade, make_lasting_judge
@@ -26,7 +27,6 @@ from stream_guard.service.breaker import make_gate
 from stream_guard.service.decisions import Decisions
 from stream_guard.service.delivery import make_delivery
 from stream_guard.service.escalations import EscalationParts
-from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.service.health.monitor import Monitor
 from stream_guard.service.health.state import Health
 from stream_guard.service.health.watchdog import LoopWatchdog

@@ -87,16 +87,15 @@ class Tenancy:
             What becomes of each that is past its quota, by request id. With ``delay`` it is kept here, and passed to
             ``release`` later.
         """
-        self._estimate.price([entry.request for entry in entries])
+        laned = [entry for entry in entries if entry.request.lane is not None]
+        self._estimate.price([entry.request for entry in laned])
         past: dict[str, Past] = {}
         spent: list[tuple[_Key, int]] = []
         now_s, take = self._clock.monotonic_s(), self._quotas.take
-        for entry in entries:
+        for entry in laned:
             request = entry.request
             lane = request.lane
-            if lane is None:
-                request.tokens = 0
-                continue
+            assert lane is not None, "chosen above"
             tenant, tokens = request.post.tenant, request.tokens
             key = lane.name, tenant
             if tenant is not None and len(tenant) > _KEY_CHARACTERS_MAX:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import uvloop
 
 from stream_guard.core.errors import EngineError, SettingsError, StreamGuardError, named
+from stream_guard.core.gc_tuning import tune_garbage_collector
 from stream_guard.offline.backfill.block_judge import BlockJudge
 from stream_guard.offline.backfill.blocks import Block
 from stream_guard.offline.backfill.places import NOT_INSTALLED
@@ -275,4 +276,6 @@ class BlockActor:
             closing.result(_CLOSE_S)
 
     async def _start(self) -> BlockJudge:
-        return await self._stack.enter_async_context(BlockJudge(self._task))
+        judge = await self._stack.enter_async_context(BlockJudge(self._task))
+        tune_garbage_collector()
+        return judge

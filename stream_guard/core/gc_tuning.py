@@ -1,4 +1,4 @@
-"""The garbage collector, tuned for a process that runs for weeks with many records in flight."""
+"""The garbage collector, tuned for a process with many records in flight."""
 
 from __future__ import annotations
 
