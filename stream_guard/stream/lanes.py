@@ -34,7 +34,7 @@ __all__ = ["StreamLanes"]
 
 _KNOWN_MAX: Final = 8_192
 _KNOWN_CHARACTERS: Final = 256
-"""Of a tenant and language that are remembered; longer ones are looked at anew each time."""
+"""Of a tenant and language that are remembered; longer ones are looked at each time."""
 _OVER: Final = 2
 """A full lane may have this many times its limit in flight, where it shares partitions."""
 
@@ -164,7 +164,7 @@ class StreamLanes:
         return held
 
     def observe(self, now_ns: int) -> None:
-        """Put what was finished by now, Unix time in ns, into the metrics."""
+        """Put the records finished by now, Unix time in ns, into the metrics."""
         for name, held in self._held.items():
             if held.finished:
                 self._observe(name, held, now_ns)
