@@ -140,7 +140,7 @@ def test_an_actor_closes_its_engine_before_it_ends(tmp_path: Path) -> None:
         done = run_command(environment, *words, "--actors", "1", "--cpus", "1", "--json")
         assert done.returncode == 0, done.stderr
         said = [file.read_text() for file in Path(logs).glob("*/session_2*/logs/worker-*.[eo]*")]
-    assert any("BlockActor" in one and "vllm" in one.lower() for one in said), said
+    assert any("BlockActor" in one for one in said), said
     assert not [one for one in said if "engine_died" in one]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import math
 import os
@@ -118,6 +119,9 @@ def open_cluster(cluster: Cluster) -> Iterator[None]:
             _check_room(cluster, ray.cluster_resources())  # type: ignore[no-untyped-call]
         yield
     finally:
+        # Ray's objects in reference cycles go when the collector finds them, in any thread. One that goes while the
+        # cluster stops ends this process, with exit code 1 and no message.
+        gc.collect()
         ray.shutdown()
 
 
