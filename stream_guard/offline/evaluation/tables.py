@@ -33,6 +33,7 @@ _LABEL: Final = ("label", "classification", "category", "violates", "gold", "gol
 _ID: Final = ("id", "post_id", "content_id")
 _LANGUAGE: Final = ("language", "lang", "locale", "language_code", "lang_code")
 _SHOWN_CHARACTERS_MAX: Final = 40
+_CELL_CHARACTERS_MAX: Final = 1 << 17
 
 
 @dataclass(slots=True, frozen=True)
@@ -156,6 +157,7 @@ def _separated(file: Path, text: str, columns: Columns) -> Table:
 
 
 def _csv(file: Path, text: str, columns: Columns, delimiter: str = "\t") -> Table:
+    csv.field_size_limit(_CELL_CHARACTERS_MAX)  # of the whole process; other readers have their own
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
     records = _records(file, reader)
     first: list[str] | None = None
