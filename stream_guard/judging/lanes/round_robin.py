@@ -80,9 +80,8 @@ class RoundRobin(Generic[KeyT, QueueT]):
 
     def join(self, key: KeyT, queue: QueueT, weight: float) -> Flow[KeyT, QueueT]:
         """Let a new queue in. Its first turn comes before those of the queues that are there."""
-        assert key not in self.flows, "it is in the ring already"
-        flow = self.flows[key] = Flow(key, queue, weight)
-        self._new.append(flow)
+        flow = Flow(key, queue, weight)
+        self.rejoin(key, flow, weight)
         return flow
 
     def rejoin(self, key: KeyT, flow: Flow[KeyT, QueueT], weight: float) -> None:
