@@ -16,7 +16,7 @@ import tarfile
 import tempfile
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 import aiohttp
 from aiohttp import web
@@ -30,6 +30,7 @@ from stream_guard.offline.review.tokens import Person
 from stream_guard.settings import Settings
 from tests.browser import fetch_browser, fonts_file
 from tests.hang import HANG_S
+from tests.http_place import HttpPlace
 from tests.npm import fetch_package
 
 if TYPE_CHECKING:
@@ -200,43 +201,21 @@ async def served(
         await server.stop()
 
 
-class Metrics:
-    """A replica's page of metrics; an async context manager.
+class Metrics(HttpPlace):
+    """A replica's page of metrics.
 
     Attributes:
         text: the page.
-        url: its address.
     """
 
+    path = "/metrics"
+
     def __init__(self, text: str = "stream_guard_in_flight_records 0\n") -> None:
+        super().__init__()
         self.text = text
-        self.url = ""
-        self._port = 0
-        self._runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> Self:
-        await self.come()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.go()
-
-    async def come(self) -> None:
-        """Answer from now on, always at the same address."""
-        app = web.Application()
-        app.router.add_get("/metrics", self._page)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}/metrics"
-
-    async def go(self) -> None:
-        """Answer no more."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get(self.path, self._page)
 
     async def _page(self, _request: web.Request) -> web.Response:
         return web.Response(text=self.text)

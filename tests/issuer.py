@@ -7,7 +7,7 @@ import functools
 import hashlib
 import hmac
 import time
-from typing import Any, Final, Self
+from typing import Any, Final
 from urllib.parse import parse_qs, urlencode
 
 import orjson
@@ -15,17 +15,18 @@ from aiohttp import web
 from joserfc import jwt
 from joserfc.jwk import KeySet, RSAKey
 
+from tests.http_place import HttpPlace
+
 __all__ = ["CLIENT", "SECRET", "TestIssuer"]
 
 CLIENT: Final = "stream-guard"
 SECRET: Final = "a secret: with/odd characters"  # noqa: S105 - made up
 
 
-class TestIssuer:
-    """The issuer; an async context manager.
+class TestIssuer(HttpPlace):
+    """The issuer, whose name is its address.
 
     Attributes:
-        url: its name.
         claims: what its next ID tokens say, over what is right.
         algorithm: of their signatures; ``none`` signs nothing, and ``HS256`` signs with the public key's text.
         public: whether clients need no secret.
@@ -35,7 +36,7 @@ class TestIssuer:
     __test__ = False
 
     def __init__(self) -> None:
-        self.url = ""
+        super().__init__()
         self.claims: dict[str, Any] = {}
         self.algorithm = "RS256"
         self.public = False
@@ -43,34 +44,12 @@ class TestIssuer:
         self.padding = ""
         self.keys = [_key("first")]
         self._codes: dict[str, dict[str, str]] = {}
-        self._port = 0
-        self._runner: web.AppRunner | None = None
 
-    async def __aenter__(self) -> Self:
-        await self.come()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.go()
-
-    async def come(self) -> None:
-        """Answer from now on, always at the same address."""
-        app = web.Application()
-        app.router.add_get("/.well-known/openid-configuration", self._discovery)
-        app.router.add_get("/keys", self._keys)
-        app.router.add_get("/authorize", self._authorize)
-        app.router.add_post("/token", self._token)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self._port).start()
-        self._port = self._runner.addresses[0][1]
-        self.url = f"http://127.0.0.1:{self._port}"
-
-    async def go(self) -> None:
-        """Answer no more."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        router.add_get("/.well-known/openid-configuration", self._discovery)
+        router.add_get("/keys", self._keys)
+        router.add_get("/authorize", self._authorize)
+        router.add_post("/token", self._token)
 
     def rotate(self) -> None:
         """Sign with a new key from now on."""
