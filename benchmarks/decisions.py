@@ -24,6 +24,7 @@ from benchmarks import decision_start
 from benchmarks.pipeline import post
 from benchmarks.sides import SideError
 from stream_guard.core.clock import SystemClock
+from stream_guard.core.gc_tuning import tune_garbage_collector
 from stream_guard.core.kafka_types import Partition
 from stream_guard.judging.engine.scripted import ScriptedJudge
 from stream_guard.judging.human.judge import HumanFirst
@@ -33,7 +34,6 @@ from stream_guard.policies.policy import PolicySet, make_policy
 from stream_guard.records.decision import encode_decision, subject_key
 from stream_guard.records.post import PostParser
 from stream_guard.records.verdict_event import verdict_id
-from stream_guard.service.gc_tuning import tune_garbage_collector
 from stream_guard.settings import Settings
 from stream_guard.stream.decision_lane import DecisionLane, DecisionReader
 from stream_guard.stream.offsets import PartitionOffsets
