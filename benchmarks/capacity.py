@@ -112,10 +112,10 @@ async def measure(bench: Bench, count: int, rounds: int) -> None:
         shares.append(loads[2].rate / predicted)
         bench.report.raw.append({"round": number, **costs._asdict(), "predicted": predicted})
         name = f"Costs of round {number + 1}"
-        columns = ("of", "microseconds of engine")
+        of_costs = ("of", "microseconds of engine")
         found = [("prompt token, not cached", 1e6 * costs.prompt_token_s)]
         found.append(("generated token", 1e6 * costs.generated_token_s))
-        bench.report.tables.append(Table(name, columns, found, digits=1))
+        bench.report.tables.append(Table(name, of_costs, found, digits=1))
     columns = ("round", "posts", "uncached tokens", "generated tokens", "posts/s", "predicted")
     bench.report.tables.append(Table("Predicted and measured", columns, rows, digits=1))
     share = median(shares)

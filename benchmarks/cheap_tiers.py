@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import statistics
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from stream_guard.judging.tiers.rules import RulesTier
@@ -129,7 +130,7 @@ def measure_linearity(
             costs = []
             for size in (length, 2 * length):
                 post = Post("1", unit * (size // len(unit)), "", size, language="en")
-                costs.append(seconds(lambda post=post: tier.screen([post], policy), 3))
+                costs.append(seconds(partial(tier.screen, [post], policy), 3))
             ratios.append(costs[1] / costs[0])
         worst = max(worst, statistics.median(ratios))
     print(f"twice the text       {worst:>10.2f} times the cost, at worst (2 is linear)")

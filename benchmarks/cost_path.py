@@ -91,12 +91,12 @@ class HotPath:
     def __init__(self, variant: Variant = "plain") -> None:
         mode = "structured" if variant == "structured" else "binary"
         self._settings = Settings(
-            kafka={"topics": [_PLACE.topic], "cloudevents_mode": mode},  # type: ignore[arg-type]
-            telemetry={"trace_ratio": 0.0},  # type: ignore[arg-type]
-            cascade={"duplicates_entries_max": 100}  # type: ignore[arg-type] # full after the warm-up
+            kafka={"topics": [_PLACE.topic], "cloudevents_mode": mode},
+            telemetry={"trace_ratio": 0.0},
+            cascade={"duplicates_entries_max": 100}  # full after the warm-up
             if variant != "lanes"
             else {"tiers": ["safeguard"], "ladder": []},
-            post={"tenant": "/author"} if variant == "lanes" else {},  # type: ignore[arg-type]
+            post={"tenant": "/author"} if variant == "lanes" else {},
         )
         metrics = Metrics(CollectorRegistry())
         self._clock = ManualClock()

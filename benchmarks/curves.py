@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import io
 from itertools import cycle
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,7 +36,7 @@ def draw(title: str, x: str, y: str, curves: Sequence[Curve], *, logarithmic: bo
 
     mpl.use("svg")
     # Else ids are random, and each run another file.
-    settings = {"svg.hashsalt": "stream-guard", "svg.fonttype": "none", "font.size": 10}
+    settings: Any = {"svg.hashsalt": "stream-guard", "svg.fonttype": "none", "font.size": 10}
     with mpl.rc_context(settings):
         from matplotlib.figure import Figure
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import math
 import os
 import sys
 import time
@@ -96,7 +97,7 @@ def service(settings: Any) -> tuple[Any, asyncio.Event, Callable[[], None]]:
 
 def total(app: Any, name: str) -> float:
     """Return the sum of a counter over its labels."""
-    return sum(
+    return math.fsum(
         sample.value
         for metric in app.metrics.registry.collect()
         for sample in metric.samples
@@ -166,7 +167,8 @@ def main() -> int:
     options = parser.parse_args()
     seconds = 60 * options.minutes
     if options.produce:
-        print(asyncio.run(produce(*options.produce, seconds, options.rate)))
+        servers, topic = options.produce
+        print(asyncio.run(produce(servers, topic, seconds, options.rate)))
         return 0
     from stream_guard.settings import load_settings
     from stream_guard.testing import start_broker

@@ -124,7 +124,7 @@ def _protobuf() -> tuple[Any, bytes]:
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
-    made = message_factory.GetMessageClass(pool.FindMessageTypeByName("Post"))(
+    made: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("Post"))(
         **{**_POST, "created_at": None}
     )
     made.created_at.FromMilliseconds(_POST["created_at"])

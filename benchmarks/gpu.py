@@ -105,6 +105,8 @@ def weights_bytes(config: dict[str, Any]) -> float:
 
     The embedding is left out: a step reads one row of it for each post.
     """
+    layers: int
+    hidden: int
     hidden, layers = config["hidden_size"], config["num_hidden_layers"]
     heads, kv_heads = config["num_attention_heads"], config["num_key_value_heads"]
     wide = config["head_dim"]
@@ -113,15 +115,16 @@ def weights_bytes(config: dict[str, Any]) -> float:
     experts = config["num_local_experts"] * 3 * hidden * config["intermediate_size"]
     method = config.get("quantization_config", {}).get("quant_method")
     expert_bytes = _MXFP4_BYTES if method == "mxfp4" else 2
-    return (
+    read: float = (
         layers * (2 * (attention + router) + expert_bytes * experts)
         + 2 * hidden * config["vocab_size"]
     )
+    return read
 
 
 def cache_bytes(config: dict[str, Any], tokens: float) -> float:
     """Return the bytes of KV cache, in bf16, that a step reads for a post of so many tokens."""
-    token_bytes = 2 * 2 * config["num_key_value_heads"] * config["head_dim"]
+    token_bytes: int = 2 * 2 * config["num_key_value_heads"] * config["head_dim"]
     kinds = config["layer_types"]
     window = config["sliding_window"]
     seen = sum(min(tokens, window) if kind == "sliding_attention" else tokens for kind in kinds)
@@ -182,13 +185,15 @@ def measure_bandwidth() -> float:
     source = torch.zeros(_COPIED_BYTES, dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     target.copy_(source)
-    first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    event: Any = torch.cuda.Event  # torch gives it no types
+    first, last = (event(enable_timing=True) for _ in range(2))
     first.record()
     for _ in range(_COPIES):
         target.copy_(source)
     last.record()
     torch.cuda.synchronize()
-    return 2 * _COPIED_BYTES * _COPIES / (first.elapsed_time(last) / 1_000)
+    seconds: float = first.elapsed_time(last) / 1_000
+    return 2 * _COPIED_BYTES * _COPIES / seconds
 
 
 def bandwidth_in_own_process() -> float:

@@ -185,7 +185,7 @@ async def compare(report: Report, broker: Broker, count: int, rounds: int) -> No
     """Run the pipeline without lanes, with them, and with them and the engine's queue, in rounds."""
     source = f"bench-{uuid.uuid4().hex}"
     await pipeline.fill(broker.bootstrap_servers, [source], source, count)
-    rows: list[tuple[str, *tuple[float, ...]]] = []
+    rows: list[tuple[str, float, float, float, float, float]] = []
     for number in range(1, rounds + 1):
         found = {side: await _measure(broker, side, count, source) for side in SIDES}
         for side, one in found.items():
@@ -203,7 +203,8 @@ async def compare(report: Report, broker: Broker, count: int, rounds: int) -> No
         *("and the engine's queue", "lanes / without", "queue / without"),
     )
     report.tables.append(Table("The pipeline alone", columns, rows))
-    lanes_ratio, queue_ratio = (statistics.median(row[at] for row in rows) for at in (4, 5))
+    lanes_ratio = statistics.median(row[4] for row in rows)
+    queue_ratio = statistics.median(row[5] for row in rows)
     report.aim("posts/s with lanes / without", lanes_ratio, at_least=RATIO_MIN)
     print(f"median with the queue / without: {queue_ratio:.2f}", flush=True)
 

@@ -16,6 +16,7 @@ import asyncio
 import atexit
 import hashlib
 import json
+import math
 import os
 import random
 import resource
@@ -247,7 +248,7 @@ async def guard(settings: Any, count: int, judge: Any = None) -> float:
 
 
 def _verdicts(app: Any) -> float:
-    return sum(
+    return math.fsum(
         s.value
         for m in app.metrics.verdicts.collect()
         for s in m.samples

@@ -22,6 +22,7 @@ import contextlib
 import os
 import sys
 import time
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import orjson
@@ -36,7 +37,7 @@ from stream_guard.settings import BatchingSettings
 from stream_guard.testing.broker.ports import free_ports
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from stream_guard.testing import Broker
@@ -100,7 +101,13 @@ class Bench:
         write_policies(self._policies, 1, 0, lambda _: 0, mixed=False)
 
     async def run(
-        self, run: str, count: int, processes: int = 1, *, alike: bool = False, **more: str
+        self,
+        run: str,
+        count: int,
+        processes: int = 1,
+        *,
+        alike: bool = False,
+        more: Mapping[str, str] = MappingProxyType({}),
     ) -> Ran:
         """Fill a topic, start processes, and watch them until each post has a verdict."""
         servers = self._broker.bootstrap_servers
@@ -212,7 +219,7 @@ async def records(bench: Bench, counts: Sequence[int]) -> None:
 
 async def duplicates(bench: Bench, count: int) -> None:
     """Measure a backlog of duplicates."""
-    ran = await bench.run("duplicates", count, alike=True, **_DUPLICATES)
+    ran = await bench.run("duplicates", count, alike=True, more=_DUPLICATES)
     bench.report.raw.append({"what": "duplicates", "records": count, **ran._asdict()})
     first_s = ran.first_s or 0.0
     drained_s = ran.looks[-1][0] - first_s

@@ -77,11 +77,11 @@ def make_engine(settings: EngineSettings) -> Any:
         hold_outputs(config)
         return config
 
-    EngineArgs.create_engine_config = holding
+    EngineArgs.create_engine_config = holding  # type: ignore[method-assign] # to see what it makes
     try:
         return LLM(**{name: value for name, value in arguments.items() if name in known})
     finally:
-        EngineArgs.create_engine_config = create
+        EngineArgs.create_engine_config = create  # type: ignore[method-assign] # as above
 
 
 def stand_in(model: Any, script: Sequence[int], vocabulary: int) -> None:
@@ -93,6 +93,7 @@ def stand_in(model: Any, script: Sequence[int], vocabulary: int) -> None:
     import xgrammar
     from vllm.v1.sample.sampler import Sampler
 
+    sampler: Any = Sampler  # its methods are exchanged
     written = torch.tensor(script)
     hidden_size = model.config.hidden_size
     row = torch.zeros(1, vocabulary)
@@ -108,15 +109,15 @@ def stand_in(model: Any, script: Sequence[int], vocabulary: int) -> None:
         chosen[0] = written[(hidden[:, 0] * _DIGIT + hidden[:, 1]).long()]
         return row.expand(len(hidden), vocabulary)
 
-    gather = Sampler.gather_logprobs
+    gather = sampler.gather_logprobs
 
     def gather_few(logprobs: Any, count: int, token_ids: Any) -> Any:
         return gather(logprobs[:, :_COLUMNS], count, token_ids % _COLUMNS)
 
     model.forward, model.compute_logits = forward, compute_logits
-    Sampler.greedy_sample = staticmethod(lambda _: chosen[0])
-    Sampler.compute_logprobs = staticmethod(lambda logits: logits)
-    Sampler.gather_logprobs = staticmethod(gather_few)
+    sampler.greedy_sample = staticmethod(lambda _: chosen[0])
+    sampler.compute_logprobs = staticmethod(lambda logits: logits)
+    sampler.gather_logprobs = staticmethod(gather_few)
     xgrammar.apply_token_bitmask_inplace = lambda *_, **__: None
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from stream_guard.settings import Settings
 
@@ -35,7 +36,7 @@ CONSOLE_OWNED = {"host", "port", "public_url", "tokens_file", "metrics_urls"}
 SECRET = {"registry": {"password", "bearer_token", "ssl_key_password"}}
 
 
-def config_schema():
+def config_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``config``: sections of settings, without those in OWNED and SECRET."""
     document = Settings.model_json_schema()
     definitions = document["$defs"]
@@ -50,17 +51,17 @@ def config_schema():
     return {"type": "object", "additionalProperties": False, "properties": sections}
 
 
-def console_schema():
+def console_schema() -> dict[str, Any]:
     """Return the JSON Schema of ``console.settings``: the section ``console``, without what the chart sets itself."""
     document = Settings.model_json_schema()
-    schema = _inlined(document["properties"]["console"], document["$defs"])
+    schema: dict[str, Any] = _inlined(document["properties"]["console"], document["$defs"])
     for owned in CONSOLE_OWNED:
         del schema["properties"][owned]
     del schema["properties"]["oidc"]["properties"]["client_secret_file"]
     return schema
 
 
-def _inlined(node, definitions):
+def _inlined(node: Any, definitions: dict[str, Any]) -> Any:
     """Return a schema with its references replaced, and without titles and defaults: Helm's values carry those."""
     if isinstance(node, list):
         return [_inlined(item, definitions) for item in node]
@@ -78,7 +79,7 @@ def _inlined(node, definitions):
     return made
 
 
-def main():
+def main() -> None:
     """Rewrite the file."""
     schema = json.loads(SCHEMA.read_text("utf-8"))
     schema["properties"]["config"] = config_schema()

@@ -28,7 +28,7 @@ SCHEMAS = ROOT / "stream_guard" / "records" / "schemas"
 CONTRACTS = ROOT / "docs" / "contracts"
 
 
-def main():
+def main() -> None:
     """Write, and print each file's name."""
     for name in schema_names():
         file = CONTRACTS / name
@@ -53,7 +53,7 @@ def main():
             print((target / name).relative_to(ROOT))
 
 
-def write_avro(folder):
+def write_avro(folder: Path) -> None:
     """Write the Avro schemas."""
     for name in CONTRACTS_IN_AVRO:
         file = folder / name

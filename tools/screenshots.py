@@ -99,7 +99,7 @@ async def _demo(folder: str) -> tuple[asyncio.subprocess.Process, str, str]:
         if _ADDRESS.search(words) is None:
             say(f"  {words}", style="dim")
         if address is not None and "posts are flowing" in words:
-            return demo, *address.groups()
+            return demo, address[1], address[2]
     message = "the demo ended before posts were flowing; its last lines say why"
     raise RuntimeError(message)
 

@@ -11,6 +11,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -37,7 +38,7 @@ SOURCES = (
 )
 
 
-def strict(node):
+def strict(node: Any) -> Any:
     """Return a schema without descriptions, in which an object has no other fields than those named."""
     if isinstance(node, list):
         return [strict(item) for item in node]
@@ -58,9 +59,9 @@ def strict(node):
     return made
 
 
-def envelope(spec, kind, api_version):
+def envelope(spec: dict[str, Any], kind: str, api_version: str) -> dict[str, Any]:
     """Return a resource's schema: what every object has, around its ``spec`` (and, unused by us, its status)."""
-    made = strict(spec)
+    made: dict[str, Any] = strict(spec)
     made["properties"] |= {
         "apiVersion": {"const": api_version},
         "kind": {"const": kind},
@@ -70,7 +71,7 @@ def envelope(spec, kind, api_version):
     return made
 
 
-def main():
+def main() -> None:
     """Fetch each module and write the schemas of its definitions."""
     TARGET.mkdir(parents=True, exist_ok=True)
     for module, folder, names in SOURCES:

@@ -19,6 +19,7 @@ import json
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
@@ -46,7 +47,7 @@ TOLERANCE = 1e-5
 SENTENCES = ROOT / "tools" / "classifier" / "sentences.txt"
 
 
-def load_source():
+def load_source() -> list[Any]:
     """Return the vectorizer and the model. Exits if the package or its files are not the expected ones."""
     distribution = metadata.distribution(SOURCE)
     if distribution.version != SOURCE_VERSION:
@@ -63,7 +64,7 @@ def load_source():
     return loaded
 
 
-def make_tokenizer(vectorizer) -> Tokenizer:
+def make_tokenizer(vectorizer: Any) -> Tokenizer:
     """Return the vectorizer's tokenisation: lower case, words of two and more, unknown ones as one id.
 
     Stop words need no rule: none is in the vocabulary.
@@ -88,7 +89,7 @@ def make_tokenizer(vectorizer) -> Tokenizer:
     return tokenizer
 
 
-def make_model(vectorizer, model) -> onnx.ModelProto:
+def make_model(vectorizer: Any, model: Any) -> onnx.ModelProto:
     """Return a graph from ``input_ids`` (int64, posts x tokens) to ``probabilities`` (float, posts x 2)."""
     words = len(vectorizer.vocabulary_)
     parts = model.calibrated_classifiers_

@@ -256,6 +256,7 @@ async def judge_cases(
 
 
 def _outcome(case: Case, judgement: Judgement) -> Outcome:
+    assert judgement.provenance is not None, "the model answered"
     answer, spent = judgement.answer, judgement.provenance.output_tokens
     if answer is None:
         return Outcome(case, "failed", None, (), "failed", None, spent)

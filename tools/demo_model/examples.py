@@ -104,7 +104,12 @@ class Encoder:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
-        token = tokenizer.token_to_id
+
+        def token(word: str) -> int:
+            found = tokenizer.token_to_id(word)
+            assert found is not None, f"the tokenizer does not know {word}"
+            return found
+
         self._start, self._message, self._end = (
             token(f"<|{name}|>") for name in ("start", "message", "end")
         )
@@ -291,11 +296,11 @@ def make_row(
 ) -> Row:
     """Draw a policy and posts under it."""
     policy = make_policy(random, pool, size)
-    effort = effort or random.choice(EFFORTS)
+    asked = random.choice(EFFORTS) if effort is None else effort
     native = random.random() < mix.native
     pieces = write(policy, random, pool, size, native=native)
     drawn = _draw_posts(random, policy, pool, posts, mix)
-    return _row(encoder, policy, pieces, drawn, effort, native=native)
+    return _row(encoder, policy, pieces, drawn, asked, native=native)
 
 
 def make_pair(
@@ -313,7 +318,7 @@ def make_pair(
     the rules can tell the answers apart.
     """
     policy = make_policy(random, pool, size)
-    effort = effort or random.choice(EFFORTS)
+    asked = random.choice(EFFORTS) if effort is None else effort
     native, style = random.random() < mix.native, random.randrange(1 << 30)
     drawn = _draw_posts(random, policy, pool, posts, mix)
     rules = {post.rule.id: post.rule for post in drawn if post.rule and post.kind in _BROKEN}
@@ -330,7 +335,7 @@ def make_pair(
             each,
             write(each, Random(style), pool, size, native=native),
             judged,
-            effort,
+            asked,
             native=native,
         )
         for each, judged in ((policy, drawn), (edited, after))

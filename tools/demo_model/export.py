@@ -146,7 +146,7 @@ def _weights(network: Network) -> Iterator[tuple[str, Tensor]]:
     yield "model.embed_tokens.weight", network.embedding.weight
     yield "lm_head.weight", network.head.weight
     yield "model.norm.weight", network.norm.weight
-    for number, layer in enumerate(network.layers):
+    for number, layer in enumerate(network.blocks()):
         name = f"model.layers.{number}"
         yield f"{name}.input_layernorm.weight", layer.input_norm.weight
         yield f"{name}.post_attention_layernorm.weight", layer.post_norm.weight

@@ -62,6 +62,12 @@ class _Norm(nn.Module):
         return functional.rms_norm(x, (x.shape[-1],), self.weight, 1e-5)
 
 
+def _tensor(given: object) -> Tensor:
+    """Return a module's answer, whose type torch does not say."""
+    assert isinstance(given, Tensor), type(given)
+    return given
+
+
 def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     a, b = x.chunk(2, -1)
     return torch.cat((a * cos - b * sin, b * cos + a * sin), -1)
@@ -101,7 +107,7 @@ class _Attention(nn.Module):
         out = functional.scaled_dot_product_attention(
             q, torch.cat((k, sink), 2), torch.cat((v, sink), 2), attn_mask=mask
         )
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        return _tensor(self.o_proj(out.transpose(1, 2).flatten(2)))
 
     def attend_shared(
         self,
@@ -129,11 +135,11 @@ class _Attention(nn.Module):
         sink = q.new_zeros(rows, heads, length, 1)
         share = torch.cat((over, among, sink), -1).softmax(-1)
         # Split, not cut out: the gradient of a slice is a tensor of nulls as large as the whole.
-        share_over, share_among, _ = share.split((prefix, length, 1), -1)
+        share_over, share_among, _ = torch.split(share, [prefix, length, 1], -1)
         over = share_over.view(policies, -1, heads, length, prefix).transpose(1, 2)
         out = (over.flatten(2, 3) @ shared_v).view(policies, heads, -1, length, size)
         out = out.transpose(1, 2).flatten(0, 1) + share_among @ v
-        return self.o_proj(out.transpose(1, 2).flatten(2))
+        return _tensor(self.o_proj(out.transpose(1, 2).flatten(2)))
 
 
 class _Experts(nn.Module):
@@ -188,9 +194,13 @@ class Network(nn.Module):
         half = torch.arange(0, shape.head_size, 2).float() / shape.head_size
         self.frequencies = shape.rope_theta**-half
 
+    def blocks(self) -> list[_Layer]:
+        """Return the layers, with their type, which torch's list of modules forgets."""
+        return [layer for layer in self.layers if isinstance(layer, _Layer)]
+
     def logits(self, states: Tensor) -> Tensor:
         """Return logits of the next token for states ``[..., hidden]``."""
-        return self.head(self.norm(states))
+        return _tensor(self.head(self.norm(states)))
 
     def forward(self, batch: Batch) -> tuple[list[Tensor], list[Tensor]]:
         """Return the states after each layer, of prefixes and of posts.
@@ -207,7 +217,7 @@ class Network(nn.Module):
         prefix = self.embedding(batch.prefix)
         posts = self.embedding(batch.posts.flatten(0, 1))
         prefixes, answers = [], []
-        for layer in self.layers:
+        for layer in self.blocks():
             q, k, v = layer.attention.project(layer.input_norm(prefix), *turn_prefix)
             prefix = prefix + layer.attention.attend(q, k, v, mask_prefix)
             own_q, own_k, own_v = layer.attention.project(layer.input_norm(posts), *turn_posts)

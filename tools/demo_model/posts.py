@@ -166,8 +166,8 @@ def make_post(
     ]
     if spoken_of or random.random() < (0.15 if chunks else 0.7):
         # The words around a topic must not reveal whether a rule names it.
-        other = _other(random, policy, pool)
-        chunks += [_framed(random, Piece(other))] if other else []
+        unnamed = _other(random, policy, pool)
+        chunks += [_framed(random, Piece(unnamed))] if unnamed else []
     chunks += [[Piece(text)] for text in _padding(random, policy, pool, hard, alone=not chunks)]
     random.shuffle(chunks)
     # Some posts have several lines.

@@ -200,7 +200,7 @@ def train(folder: Path, plan: Plan, shape: dict[str, Any] | None = None) -> None
     os.environ.setdefault("MASTER_ADDR", "127.0.0.1")
     rendezvous = folder / f"rendezvous-{os.getpid()}"
     rendezvous.unlink(missing_ok=True)
-    torch.multiprocessing.spawn(  # type: ignore[no-untyped-call]
+    torch.multiprocessing.spawn(  # type: ignore[attr-defined,no-untyped-call]
         _worker, (folder, plan, shape or {}, rendezvous), nprocs=plan.processes
     )
     rendezvous.unlink(missing_ok=True)
@@ -324,7 +324,7 @@ class _Run:
         dist.all_reduce(counts)
         if self.rank:
             return
-        decision, rule, whole, total = counts.split(len(KINDS))
+        decision, rule, whole, total = torch.split(counts, len(KINDS))
         shown = ", ".join(
             f"{name} {float(share):.3f}"
             for name, share in zip(KINDS, decision / total.clamp(min=1), strict=True)

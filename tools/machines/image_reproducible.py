@@ -17,7 +17,7 @@ import tarfile
 import tempfile
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from tools.machines import image
 from tools.machines.containers import program, revision
@@ -25,6 +25,7 @@ from tools.machines.steps import Steps, execute, need
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from io import BufferedReader
 
 MAY_DIFFER = (
     "opt/venv/lib/python3.*/site-packages/stream_guard-*.dist-info/uv_cache.json",
@@ -49,7 +50,9 @@ def entries(layer: tarfile.TarFile) -> dict[str, Entry]:
     found = {}
     for member in layer:
         file = layer.extractfile(member) if member.isfile() else None
-        digest = hashlib.file_digest(file, "sha256").hexdigest() if file else ""
+        digest = (
+            hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest() if file else ""
+        )
         owner = (member.uid, member.gid)
         found[member.name] = Entry(
             member.type, member.mode, owner, member.mtime, member.linkname, digest
