@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from stream_guard.judging.contract import Judgement, JudgeRequest
 
-__all__ = ["Deliver", "Pending", "by_caller"]
+__all__ = ["Deliver", "Pending", "by_caller", "hand_out"]
 
 Deliver: TypeAlias = "Callable[[Sequence[Judgement]], None]"
 """What a judge calls with the judgements of a caller's requests."""
@@ -36,3 +36,21 @@ def by_caller(settled: Iterable[tuple[Pending, Judgement]]) -> dict[Deliver, lis
     for pending, judgement in settled:
         groups.setdefault(pending.deliver, []).append(judgement)
     return groups
+
+
+def hand_out(
+    groups: Mapping[Deliver, Sequence[Judgement]], failed: Callable[[Exception], None]
+) -> None:
+    """Call each caller with its judgements; an error of one keeps nothing from the others.
+
+    Judges deliver from callbacks of the event loop, where an error would be logged and its posts would wait for ever.
+
+    Args:
+        groups: from :func:`by_caller`.
+        failed: called with each error; it should end the judge.
+    """
+    for deliver, judgements in groups.items():
+        try:
+            deliver(judgements)
+        except Exception as error:  # noqa: BLE001 - whoever made the callback has no other place to see it
+            failed(error)

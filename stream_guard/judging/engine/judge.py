@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from stream_guard.core.errors import EngineError, PromptError
 from stream_guard.judging.contract import Judgement
-from stream_guard.judging.delivery import Pending, by_caller
+from stream_guard.judging.delivery import Pending, by_caller, hand_out
 from stream_guard.judging.engine.arguments import choose_constraint, warms_steps
 from stream_guard.judging.engine.asking import CONFIDENCE_METHOD, TIER, Asker, Observers
 from stream_guard.judging.engine.client import VllmClient, in_thread
@@ -325,5 +325,4 @@ class VllmJudge:
         still = [one for one in done if self._jobs.get(one[0].request.id) is one[0]]
         for job, _ in still:
             del self._jobs[job.request.id]
-        for deliver, judgements in by_caller(still).items():
-            deliver(judgements)
+        hand_out(by_caller(still), self._fail)

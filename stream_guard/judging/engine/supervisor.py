@@ -23,6 +23,7 @@ from stream_guard.core.errors import (
 )
 from stream_guard.core.inactivity import InactivityTimer
 from stream_guard.judging.contract import Judgement
+from stream_guard.judging.delivery import hand_out
 from stream_guard.judging.engine.endurance import RebuildBudget
 from stream_guard.judging.engine.ledger import Ledger
 from stream_guard.judging.engine.lifetime import Fault, Lifetime
@@ -222,8 +223,7 @@ class SupervisedJudge:
         if by_caller:
             self._inactivity.reset()
             self._budget.judged()
-        for deliver, delivered in by_caller.items():
-            deliver(delivered)
+        hand_out(by_caller, self._fail)
         self._fill()
 
     # Death, hanging, and rebuilding

@@ -10,7 +10,7 @@ import pytest
 
 from stream_guard.core.decoding import GREEDY
 from stream_guard.core.errors import EngineError
-from stream_guard.judging.contract import Answer, JudgeRequest, Provenance
+from stream_guard.judging.contract import Answer, Judgement, JudgeRequest, Provenance
 from stream_guard.judging.engine.prefixes import PrefixCache, PrefixKey
 from stream_guard.judging.families.family import Constraint
 from stream_guard.policies.policy import PolicySet, make_policy
@@ -18,7 +18,7 @@ from stream_guard.records.post import Post
 from tests.unit.judging.engine_doubles import POLICY, Params, Thinker, World, world_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
 
@@ -102,3 +102,17 @@ async def test_the_model_of_the_cache_knows_all_policies_and_forgets_what_posts_
             prefixes.enter(cats, f"{run}")
             await world.judged("safe", run=run)
         assert [prefixes.is_warm(key) for key in (cats, dogs)] == [True, False]
+
+
+async def test_an_error_of_one_caller_ends_the_judge_and_keeps_nothing_from_another(
+    world: World,
+) -> None:
+    error = ValueError("this verdict cannot be built")
+
+    def broken(_judgements: Sequence[Judgement]) -> None:
+        raise error
+
+    world.judge.submit([JudgeRequest("first", Post("first", "1", "", 1), POLICY)], broken)
+    (second,) = await world.judged("1")
+    assert second.answer == Answer("violates")
+    assert await world.judge.wait_failed() is error

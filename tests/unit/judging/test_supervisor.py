@@ -564,3 +564,19 @@ def test_whatever_happens_each_is_delivered_once_and_only_lone_killers_are_blame
     actions: list[tuple[str, int]], killers: set[str], window: int
 ) -> None:
     asyncio.run(play(actions, killers, window))
+
+
+async def test_an_error_of_one_caller_ends_the_judge_and_keeps_nothing_from_another() -> None:
+    world = await started()
+    error = ValueError("this verdict cannot be built")
+
+    def broken(_judgements: Sequence[Judgement]) -> None:
+        raise error
+
+    post = Post(id="first", text="t", sha256="", text_bytes=1)
+    world.judge.submit([JudgeRequest("r-first", post, OLD)], broken)
+    world.submit("second")
+    world.engine.step()
+    assert world.judged() == ["second"]
+    assert await world.judge.wait_failed() is error
+    await world.judge.close()
