@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.soak.checker import STALL_S_MAX, Findings, check, objections
+from tests.soak.checker import Findings, check, objections
 from tests.soak.members import ROOT
 from tests.soak.report import FAULT_COLUMNS, fault_rows
 from tests.soak.schedule import CLOCK, ENGINE_KILL, deck
@@ -107,10 +107,9 @@ async def soaked(options: Options) -> list[tuple[History, Findings]]:
     assert [history.mode for history, _ in results] == list(MODES)
     for history, found in results:
         history.save(options.folder / f"{history.mode}.json.gz")
-        # How long an engine takes to start, and a takeover beside other tests, is the machine's business: here all that
-        # was owed has to come, in any time.
-        stall_s_max = STALL_S_MAX if options.engine == "scripted" else math.inf
-        said = objections(found, history, stall_s_max=stall_s_max, takeover_s_max=math.inf)
+        # How long a start, a takeover or a stall takes beside other tests is the machine's business: here all that was
+        # owed has to come, in any time. `make soak` has the limits.
+        said = objections(found, history, stall_s_max=math.inf, takeover_s_max=math.inf)
         assert said == [], f"{history.mode}; see {options.folder}"
         assert found.inputs - found.poison >= options.posts
         assert found.verdicts >= 2 * options.posts
