@@ -41,7 +41,6 @@ _STAGES: Final = {
     "judging/reasoning_event": "verdict",
     "judging/verdict": "verdict",
     "policies": "route",
-    "policies/calibration": "calibration",
     "records/cloud_event": "parse",
     "records/field_values": "parse",
     "records/json_document": "parse",

@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 
-# A busy machine must not fail a test.
-hypothesis_settings.register_profile(
-    "unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow]
-)
-hypothesis_settings.load_profile("unhurried")
+# A busy machine must not fail a test, nor may luck: the same tests draw the same examples. Who looks for more of them
+# sets HYPOTHESIS_PROFILE=random, or runs `make fuzz`.
+_UNHURRIED = hypothesis_settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+hypothesis_settings.register_profile("random", _UNHURRIED)
+hypothesis_settings.register_profile("repeatable", _UNHURRIED, derandomize=True)
+hypothesis_settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # A shell starts what it puts in the background with SIGINT ignored. Processes that tests start would inherit that, and
 # no test could interrupt them.

@@ -235,9 +235,7 @@ def licences() -> str:
     ]
     # Lines with a marker are for other platforms, or left out on purpose.
     for name in ["torch", *re.findall(r"^([\w.-]+)==[^ ;]+ \\$", lock, re.MULTILINE)]:
-        about: Any = distribution(
-            name
-        ).metadata  # a Message in truth: its protocol leaves `get` out
+        about: Any = distribution(name).metadata  # a Message, whose declared type has no `get`
         text = about.get("License-Expression") or _licence_of(about)
         lines.append(f"| {name} | {text} |")
     return "\n".join(lines) + "\n"

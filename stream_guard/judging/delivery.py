@@ -43,7 +43,8 @@ def hand_out(
 ) -> None:
     """Call each caller with its judgements; an error of one keeps nothing from the others.
 
-    Judges deliver from callbacks of the event loop, where an error would be logged and its posts would wait for ever.
+    Judges deliver from callbacks of the event loop, where an error would be logged alone, and its
+    posts would wait without end.
 
     Args:
         groups: from :func:`by_caller`.
@@ -52,5 +53,5 @@ def hand_out(
     for deliver, judgements in groups.items():
         try:
             deliver(judgements)
-        except Exception as error:  # noqa: BLE001 - whoever made the callback has no other place to see it
+        except Exception as error:  # noqa: BLE001 - the event loop would log it alone
             failed(error)

@@ -77,10 +77,6 @@ def _sampling(sampled: Sampled) -> dict[str, Any]:
     return {**sampled._asdict(), "votes": sampled.votes._asdict()}
 
 
-def _key_text(key: bytes | None) -> str | None:
-    return None if key is None else key.decode("utf-8", "backslashreplace")
-
-
 # Over 60 lines: half of them are one literal in the shape of the schema.
 def build_verdict(
     record: Record,
@@ -111,14 +107,16 @@ def build_verdict(
     dropped = post.context_dropped or provenance.context_dropped
     if dropped and policy.judge == "thread" and route_mode != "shadow":
         reasons.append("context_dropped")
-    confidence, method = calibrate(
-        judgement.confidence,
-        judgement.confidence_method,
-        policy.calibration,
-        policy_sha256=policy.sha256,
-        model=provenance.model,
-        revision=provenance.revision,
-    )
+    confidence, method = judgement.confidence, judgement.confidence_method
+    if policy.calibration is not None:  # a call less for most policies
+        confidence, method = calibrate(
+            confidence,
+            method,
+            policy.calibration,
+            policy_sha256=policy.sha256,
+            model=provenance.model,
+            revision=provenance.revision,
+        )
     event_ms = post.created_at_ms
     if event_ms is None:  # a record without a timestamp has -1
         event_ms = record.timestamp if record.timestamp >= 0 else consumed_ms
@@ -152,7 +150,7 @@ def build_verdict(
             "topic": record.topic,
             "partition": record.partition,
             "offset": record.offset,
-            "key": _key_text(record.key),
+            "key": None if record.key is None else record.key.decode("utf-8", "backslashreplace"),
             "timestamp_ms": record.timestamp,
         },
         "content": content,

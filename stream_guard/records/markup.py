@@ -52,6 +52,12 @@ _WRITTEN: Final = (
     "value",
 )  # fmt: skip
 """Attributes with text for people; ``data-meta`` is the rest of a Markdown code block's first line."""
+_NAMES: Final = defs.safe_attrs | frozenset(
+    ("allowfullscreen", "async", "autofocus", "autoplay", "contenteditable", "controls", "crossorigin", "default",
+     "defer", "download", "draggable", "formnovalidate", "hidden", "inert", "itemscope", "loop", "muted", "nomodule",
+     "novalidate", "open", "playsinline", "required", "reversed", "spellcheck", "style", "translate")
+)  # fmt: skip
+"""Attributes that HTML defines, of those that may stand without a value."""
 _TARGETS: Final = ("action", "background", "cite", "data", "formaction", "href", "poster", "src")
 _DOCTYPE: Final = re.compile(r"<!doctype\s+(?!html\s*>)([^>]+)", re.IGNORECASE)
 _QUOTES_MAX: Final = 16
@@ -270,9 +276,12 @@ class _Reader:
         if tag == "pre" and attributes.get("lang", "").strip():
             # The first word behind a Markdown code block's fence is any word of the author's.
             self._hide(attributes["lang"])
-        for name in _WRITTEN:
-            if attributes.get(name, "").strip():
-                self._hide(attributes[name])
+        for name, value in attributes.items():
+            if value.strip():
+                if name in _WRITTEN:
+                    self._hide(value)
+            elif tag in _KNOWN and name not in _NAMES and not name.startswith(("aria-", "data-")):
+                self._hide(name)  # a word behind a tag that the author did not close
         alternative = attributes.get("alt", "").strip()
         if not alternative:
             return

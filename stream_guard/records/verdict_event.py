@@ -194,7 +194,11 @@ class VerdictEvents:
         if known is None:
             name = f"/stream-guard/{place[0]}/{place[1]}"
             known = self._sources[place] = name, ("ce_source", name.encode())
-        subject = _NOT_IN_STRINGS.sub(_percent_encoded, verdict["content"]["id"])
+        subject = verdict["content"]["id"]
+        if not (subject.isascii() and subject.isprintable() and "%" not in subject):
+            subject = _NOT_IN_STRINGS.sub(
+                _percent_encoded, subject
+            )  # five times as dear as to look
         if self._binary:
             value = encode_verdict(verdict) if avro is None else avro.encode(verdict)
             return value, [

@@ -106,7 +106,7 @@ class App:
         self.health.details["engine_rebuilds"] = state.rebuilds
         self.health.details["engine_fault"] = state.last_fault
         if state.ready:
-            tune_garbage_collector()
+            tune_garbage_collector(self.settings.batching.in_flight_records_max)
         else:
             gc.unfreeze()  # or nothing of the dead engine would ever be freed
         if self._poll_loop is not None:
@@ -172,7 +172,8 @@ class App:
             try:
                 await self._listen()
                 await starting.step(delivery.publisher.start())
-                tune_garbage_collector()  # a million decisions would be walked again and again
+                # A million decisions would be walked again and again.
+                tune_garbage_collector(self.settings.batching.in_flight_records_max)
                 await starting.step(self._decisions.load())
                 await starting.step(source.start(poll_loop))
                 self.health.joined = True
@@ -357,7 +358,7 @@ class App:
         )
 
     def _report_ready(self) -> None:
-        tune_garbage_collector()
+        tune_garbage_collector(self.settings.batching.in_flight_records_max)
         about = dict(self.judge.describe())
         self.health.engine_ready = True
         self.health.details["engine"] = about

@@ -152,6 +152,32 @@ def test_no_word_is_lost_whatever_the_marks(markup: Any, parts: list[str]) -> No
     assert found is None or "word" in f"{found.text}\n{found.aside}"
 
 
+@pytest.mark.parametrize(
+    ("source", "markup"),
+    [
+        ("> <script><a title='' pills", "markdown"),
+        ("- <div><i buy pills", "markdown"),
+        ("<div><a href='x' pills</div>", "html"),
+        ("<p pills", "html"),
+    ],
+)
+def test_a_word_in_a_tag_that_the_author_did_not_close_is_kept(
+    source: str,
+    markup: Any,  # noqa: ANN401
+) -> None:
+    found = resolve(source, markup)
+    assert found is not None
+    assert "pills" in f"{found.text}\n{found.aside}"
+
+
+def test_attributes_of_html_without_a_value_are_no_text() -> None:
+    found = resolve(
+        "<input disabled required data-x aria-busy><video controls muted></video>", "html"
+    )
+    assert found is not None
+    assert found.hidden == ()
+
+
 def test_the_word_behind_a_fence_is_kept() -> None:
     found = resolve("```pills\n```", "markdown")
     assert found is not None

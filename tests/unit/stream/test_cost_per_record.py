@@ -46,7 +46,6 @@ CALLS: Final[dict[str, float]] = {
     "batch": 4.5,
     "judge": 1.7,
     "route": 1.7,
-    "calibration": 1.5,
     "dead_letter_gate": 0.5,
     "dead_letter_limits": 0.4,
 }
