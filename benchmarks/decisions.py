@@ -182,7 +182,8 @@ def measure_pipeline(count: int, posts: int, rounds: int) -> bool:
     settings = Settings(kafka={"topics": ["posts"]})
     reader = DecisionReader(settings)
     table = DecisionTable(settings.decisions.memory_bytes_max, reader.read_later)
-    tune_garbage_collector()  # as the service does before it reads them
+    # As the service does before it reads them.
+    tune_garbage_collector(settings.batching.in_flight_records_max)
     took_s, size_bytes = load(table, reader, count)
     print(
         f"{count:,} decisions read and stored in {took_s:.1f} s, {size_bytes:.0f} bytes each in memory"

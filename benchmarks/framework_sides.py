@@ -141,9 +141,8 @@ class _Arroyo:
             ),
             use_simple_futures=True,
         )
-        factory: Any = (
-            self  # one by its methods: Arroyo's base class is not imported before it is asked for
-        )
+        # A factory by its methods: Arroyo, with its base class, is not imported before it is asked for.
+        factory: Any = self
         self._processor = StreamProcessor(
             consumer, Topic(kafka.topics[0]), factory, ONCE_PER_SECOND, join_timeout=60
         )

@@ -43,8 +43,7 @@ def hand_out(
 ) -> None:
     """Call each caller with its judgements; an error of one keeps nothing from the others.
 
-    Judges deliver from callbacks of the event loop, where an error would be logged alone, and its
-    posts would wait without end.
+    Judges deliver from callbacks of the event loop, which only logs an error: the posts would wait without end.
 
     Args:
         groups: from :func:`by_caller`.
@@ -53,5 +52,5 @@ def hand_out(
     for deliver, judgements in groups.items():
         try:
             deliver(judgements)
-        except Exception as error:  # noqa: BLE001 - the event loop would log it alone
+        except Exception as error:  # noqa: BLE001 - it goes to ``failed``
             failed(error)

@@ -52,12 +52,18 @@ _WRITTEN: Final = (
     "value",
 )  # fmt: skip
 """Attributes with text for people; ``data-meta`` is the rest of a Markdown code block's first line."""
-_NAMES: Final = defs.safe_attrs | frozenset(
-    ("allowfullscreen", "async", "autofocus", "autoplay", "contenteditable", "controls", "crossorigin", "default",
-     "defer", "download", "draggable", "formnovalidate", "hidden", "inert", "itemscope", "loop", "muted", "nomodule",
-     "novalidate", "open", "playsinline", "required", "reversed", "spellcheck", "style", "translate")
+_NAMES: Final = defs.safe_attrs | defs.link_attrs | defs.event_attrs | frozenset(
+    ("allow", "allowfullscreen", "as", "async", "autocapitalize", "autocomplete", "autofocus", "autoplay", "blocking",
+     "content", "contenteditable", "controls", "crossorigin", "data", "decoding", "default", "defer", "dirname",
+     "download", "draggable", "enterkeyhint", "fetchpriority", "form", "formaction", "formenctype", "formmethod",
+     "formnovalidate", "formtarget", "hidden", "high", "http-equiv", "imagesizes", "imagesrcset", "inert", "inputmode",
+     "integrity", "is", "itemid", "itemprop", "itemref", "itemscope", "itemtype", "kind", "list", "loading", "loop",
+     "low", "max", "min", "minlength", "muted", "nomodule", "nonce", "novalidate", "open", "optimum", "pattern", "ping",
+     "placeholder", "playsinline", "popover", "popovertarget", "popovertargetaction", "poster", "preload", "property",
+     "referrerpolicy", "required", "reversed", "sandbox", "sizes", "slot", "spellcheck", "srcdoc", "srclang", "srcset",
+     "step", "style", "translate", "wrap")
 )  # fmt: skip
-"""Attributes that HTML defines, of those that may stand without a value."""
+"""Names of attributes that HTML defines; lxml lacks the newer ones."""
 _TARGETS: Final = ("action", "background", "cite", "data", "formaction", "href", "poster", "src")
 _DOCTYPE: Final = re.compile(r"<!doctype\s+(?!html\s*>)([^>]+)", re.IGNORECASE)
 _QUOTES_MAX: Final = 16

@@ -50,9 +50,9 @@ def entries(layer: tarfile.TarFile) -> dict[str, Entry]:
     found = {}
     for member in layer:
         file = layer.extractfile(member) if member.isfile() else None
-        digest = (
-            hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest() if file else ""
-        )
+        digest = ""
+        if file is not None:
+            digest = hashlib.file_digest(cast("BufferedReader", file), "sha256").hexdigest()
         owner = (member.uid, member.gid)
         found[member.name] = Entry(
             member.type, member.mode, owner, member.mtime, member.linkname, digest

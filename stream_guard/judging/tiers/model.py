@@ -177,12 +177,7 @@ class Safeguard:
             elif entry.degraded:
                 judgement.provenance = with_trail(given, (*entry.steps, step), entry.degraded)
             else:
-                if (
-                    alike is None
-                    or alike[0] is not given
-                    or alike[2] != step
-                    or alike[1] != entry.steps
-                ):
+                if alike is None or alike[:3] != (given, entry.steps, step):
                     whole = with_trail(given, (*entry.steps, step))
                     alike = (given, entry.steps, step, whole)
                 judgement.provenance = alike[3]

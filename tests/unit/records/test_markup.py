@@ -170,10 +170,17 @@ def test_a_word_in_a_tag_that_the_author_did_not_close_is_kept(
     assert "pills" in f"{found.text}\n{found.aside}"
 
 
-def test_attributes_of_html_without_a_value_are_no_text() -> None:
-    found = resolve(
-        "<input disabled required data-x aria-busy><video controls muted></video>", "html"
-    )
+@pytest.mark.parametrize(
+    "source",
+    [
+        "<input disabled required data-x aria-busy><video controls muted></video>",
+        "<iframe sandbox allow='' srcdoc='' loading=''></iframe>",
+        "<img src='' srcset='' sizes='' alt='' onerror=''><meta content='' property=''>",
+        "<form novalidate><input list='' min='' max='' pattern='' placeholder='' value=''></form>",
+    ],
+)
+def test_attributes_of_html_without_a_value_are_no_text(source: str) -> None:
+    found = resolve(source, "html")
     assert found is not None
     assert found.hidden == ()
 
