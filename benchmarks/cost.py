@@ -56,6 +56,7 @@ _STAGES: Final = {
     "stream/lane_in_flight": "pipeline",
     "stream/lanes": "pipeline",
     "stream/offsets": "offsets",
+    "stream/judgement_counts": "pipeline",
     "stream/outgoing": "pipeline",
     "stream/live_records": "pipeline",
     "stream/pipeline": "pipeline",

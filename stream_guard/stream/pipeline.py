@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from stream_guard.core.errors import (
     DeletedPostError,
@@ -25,6 +25,7 @@ from stream_guard.stream.batching import Batcher
 from stream_guard.stream.dead_letter_gate import DeadLetterGate
 from stream_guard.stream.decision_intake import accept_decisions
 from stream_guard.stream.in_flight import EVENT, InFlightRecord
+from stream_guard.stream.judgement_counts import count_made
 from stream_guard.stream.lanes import StreamLanes
 from stream_guard.stream.live_records import LiveRecords
 from stream_guard.stream.outgoing import OutgoingBuilder
@@ -293,7 +294,7 @@ class Pipeline:
         passed = 0
         events = VerdictEvents(now_ms, self._kafka.cloudevents_mode)
         outgoing: list[Outgoing] = []
-        verdicts: list[dict[str, Any]] = []
+        made: list[PostJudgement] = []
         build, has_company = self.build.verdict, self.build.has_company
         for judgement in judgements:
             in_flight = judgement.request.context
@@ -314,13 +315,13 @@ class Pipeline:
                 continue
             passed += 1
             verdict, sending = build(in_flight, judgement, events, now_ns)
-            verdicts.append(verdict)
+            made.append(judgement)  # not the verdict: held for the whole batch, they would crowd the caches
             outgoing.append(sending)
             if has_company:
                 outgoing += self.build.beside(sending, verdict, judgement, now_ns)
         spent_ns = [one.finished_ns - one.started_ns for one in judgements]
         self.metrics.observe_stage("judge", [ns if ns > 0 else 0 for ns in spent_ns])  # noqa: FURB136 - no call for each record
-        self.metrics.count_made(verdicts)
+        count_made(self.metrics, made)
         self.dead_letters.passed("judge", passed, now_s)
         if outgoing:
             self._publisher.publish(outgoing, self._acknowledged)

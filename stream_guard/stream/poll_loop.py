@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 POLL_TIMEOUT_MS: Final = 500
+_NARROW_POLL_MS: Final = 20
+"""How long a poll lasts at most that leaves out a partition: the room that it gets meanwhile does not end the poll."""
 # While full, how often an empty poll tells the group that we are alive; far below max_poll_interval_ms.
 _KEEP_ALIVE_S: Final = 5.0
 _LOOK_S: Final = 0.1
@@ -197,7 +199,8 @@ class PollLoop:
         pipeline.dispatch(ahead_s=self._turn_s)
         self._metrics.in_flight.set(pipeline.admission.records)
         room = pipeline.admission.room() if self._held.is_set() else 0
-        pollable = pipeline.admission.pollable(self._judged()) if room else []
+        judged = self._judged()
+        pollable = pipeline.admission.pollable(judged) if room else []
         if pipeline.lanes.named:
             pollable = pipeline.lanes.pollable(pollable, crowded=pipeline.admission.is_crowded())
         if not pollable:
@@ -208,7 +211,7 @@ class PollLoop:
         records = await self._source.poll(
             pollable,
             records_max=room,
-            timeout_ms=self._timeout_ms(),
+            timeout_ms=self._timeout_ms(narrow=len(pollable) < len(judged)),
             bytes_max=pipeline.admission.room_bytes(),
         )
         polled_s = self._clock.monotonic_s()
@@ -254,11 +257,12 @@ class PollLoop:
             if offsets is not None and position is not None:
                 offsets.pass_to(position)
 
-    def _timeout_ms(self) -> int:
+    def _timeout_ms(self, *, narrow: bool) -> int:
+        longest_ms = _NARROW_POLL_MS if narrow else POLL_TIMEOUT_MS
         due_s = self._pipeline.next_due_s()
         if due_s is None:
-            return POLL_TIMEOUT_MS
-        return max(0, min(POLL_TIMEOUT_MS, round((due_s - self._clock.monotonic_s()) * 1_000)))
+            return longest_ms
+        return max(0, min(longest_ms, round((due_s - self._clock.monotonic_s()) * 1_000)))
 
     async def _wait_for_room(self) -> None:
         """Wait until something is finished, something is due, or it is time for a sign of life."""

@@ -5,7 +5,7 @@ Labels take values from bounded sets only.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
@@ -306,28 +306,6 @@ class Metrics(LaneMetrics):
         """Add skipped records by reason."""
         for reason, count in counts.items():
             self.skipped.labels(reason).inc(count)
-
-    def count_made(self, verdicts: Sequence[Mapping[str, Any]]) -> None:
-        """Count what verdicts of the machine cost, and what is unusual about how they were made."""
-        prompt = cached = output = 0
-        degraded: dict[str, int] = {}
-        for verdict in verdicts:
-            provenance = verdict["provenance"]
-            for what in provenance["degraded"]:
-                degraded[what] = degraded.get(what, 0) + 1
-            if provenance["reasoning_cut"]:
-                self.reasoning_cuts.labels(verdict["policy"]["id"]).inc()
-            if provenance["windows"] > 1:
-                self.windowed_verdicts.labels(verdict["policy"]["id"]).inc()
-            if provenance["output_tokens"]:
-                prompt += provenance["prompt_tokens"]
-                cached += provenance["cached_tokens"]
-                output += provenance["output_tokens"]
-        for what, count in degraded.items():
-            self.degraded.labels(what).inc(count)
-        if output:
-            for kind, tokens in (("prompt", prompt), ("cached", cached), ("output", output)):
-                self.tokens.labels(kind).inc(tokens)
 
     def show_lag(self, behind: Mapping[Partition, int], ages_s: Mapping[Partition, float]) -> None:
         """Show the lag of the partitions that this member owns now, and of no other.
