@@ -41,11 +41,15 @@ class WordJudge(ScriptedJudge):
     Args:
         model: its name.
         place: which word.
+
+    Attributes:
+        output_tokens: of each answer.
     """
 
     def __init__(self, model: str, place: int) -> None:
         super().__init__()
         self.asked: list[str] = []
+        self.output_tokens = 0
         self._model = model
         self._place = place
 
@@ -59,6 +63,7 @@ class WordJudge(ScriptedJudge):
         self.asked.append(request.post.text)
         word = request.post.text.split()[self._place]
         provenance = Provenance("safeguard", self._model, engine_version="1", effort="low")
+        provenance.output_tokens = self.output_tokens
         now_ns = time.time_ns()
         if word == "error":
             return Judgement(request, error=PromptError("too long"), provenance=provenance)

@@ -10,13 +10,13 @@ Where ``routes.yaml`` names no lanes, none of this is called for a record.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from stream_guard.core.errors import PolicyError
 from stream_guard.policies.lanes import Lane, LaneLimits, severity_of
 from stream_guard.policies.route_facts import RouteFacts
 from stream_guard.stream.admission import BYTES_PER_TOKEN
-from stream_guard.stream.lane_in_flight import LaneInFlight, SeveralLanes
+from stream_guard.stream.lane_in_flight import LaneInFlight, LaneOfEpoch, SeveralLanes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Sequence
@@ -28,10 +28,12 @@ if TYPE_CHECKING:
     from stream_guard.policies.policy import Policy, PolicySet
     from stream_guard.settings import BatchingSettings
     from stream_guard.stream.in_flight import InFlightRecord, PostRequest
+    from stream_guard.stream.offsets import PartitionOffsets
     from stream_guard.telemetry.lane_metrics import LaneMetrics
 
 __all__ = ["StreamLanes"]
 
+_ByNames: TypeAlias = "dict[tuple[str | None, str | None], LaneInFlight]"
 _KNOWN_MAX: Final = 8_192
 _KNOWN_CHARACTERS: Final = 256
 """Of a tenant and language that are remembered; longer ones are looked at each time."""
@@ -79,10 +81,11 @@ class StreamLanes:
             if lane.name in self._held:
                 self._held[lane.name].lane = lane
         self._limits = {lane.name: (lane.limits, self._shares_of(lane)) for lane in self._lanes.all}
-        # By topic and the policy's digest: the lane of every such post, or None where it depends on the post.
+        # By topic and the policy's digest: the lane of every such post; or, where it depends on the post's tenant and
+        # language alone, the lanes by these.
         self._fixed: dict[tuple[str, str], LaneInFlight | None] = {}
-        # Where it depends on its tenant and language alone: the lane by these as well.
-        self._known: dict[tuple[str, str, str | None, str | None], LaneInFlight] = {}
+        self._known: dict[tuple[str, str], _ByNames] = {}
+        self._known_count = 0
         self._by_names = self._lanes.reads() <= {"topic", "tenant", "language"}
         self._possible: dict[str, tuple[Lane, ...]] = {}
 
@@ -100,31 +103,57 @@ class StreamLanes:
         """Return whether a lane depends on a field of the post's document."""
         return self._lanes.needs_document()
 
-    def enter(self, in_flight: InFlightRecord, facts: RouteFacts | None) -> None:
-        """Put a record's requests into their lanes, and count it.
+    def enter(
+        self,
+        offsets: PartitionOffsets,
+        entering: Iterable[tuple[InFlightRecord, RouteFacts | None]],
+    ) -> None:
+        """Put the requests of records into their lanes, and count the records.
 
         Args:
-            in_flight: with its requests.
-            facts: of the post; None where no lane needs its document.
+            offsets: of their partition, in the epoch in which they were read.
+            entering: each with its requests, and with the facts of its post, or None where no lane needs its document.
+                One that was given up meanwhile is left out.
         """
-        topic = in_flight.offsets.partition.topic
-        held: LaneInFlight | None = None
-        entered: list[tuple[LaneInFlight, int]] = []
-        for request in in_flight.requests:
-            post, sha256 = request.post, request.policy.sha256
-            held = self._fixed.get((topic, sha256))
-            if held is None:
-                held = self._known.get((topic, sha256, post.tenant, post.language))
-            if held is None:
-                held = self._find(topic, in_flight, request, facts)
-            request.lane = held.lane
-            entered.append((held, post.text_bytes // BYTES_PER_TOKEN))
-        if held is not None and len(entered) == 1:
-            in_flight.lanes = held
-            held.enter(in_flight, in_flight.tokens)
-        elif entered:
-            in_flight.lanes = several = SeveralLanes(entered)
-            several.enter(in_flight)
+        topic = offsets.partition.topic
+        policy: Policy | None = None
+        fixed: LaneInFlight | None = None
+        known: _ByNames = {}
+        epochs: dict[LaneInFlight, LaneOfEpoch] = {}
+        for in_flight, facts in entering:
+            if in_flight.abandoned:
+                continue
+            one: LaneOfEpoch | None = None
+            entered: list[tuple[LaneOfEpoch, int]] = []
+            several = len(in_flight.requests) > 1
+            for request in in_flight.requests:
+                post = request.post
+                if request.policy is not policy:
+                    policy = request.policy
+                    fixed, known = self._lanes_of(topic, policy)
+                held = known.get((post.tenant, post.language)) if fixed is None else fixed
+                if held is None:
+                    held = self._find(topic, in_flight, request, facts, known)
+                request.lane = held.lane
+                one = epochs.get(held)
+                if one is None:
+                    one = epochs[held] = held.of_epoch(offsets)
+                if several:
+                    entered.append((one, post.text_bytes // BYTES_PER_TOKEN))
+            if several:
+                in_flight.lanes = lanes = SeveralLanes(entered)
+                lanes.enter(in_flight.size_bytes)
+            elif one is not None:
+                in_flight.lanes = one
+                one.enter(in_flight.size_bytes, in_flight.tokens)
+
+    def _lanes_of(self, topic: str, policy: Policy) -> tuple[LaneInFlight | None, _ByNames]:
+        """Return the lane of all posts of a topic under a policy, or else the lanes of those seen so far."""
+        key = (topic, policy.sha256)
+        if key not in self._fixed:
+            possible = self._lanes.possible(topic, (severity_of(policy.taxonomy),))
+            self._fixed[key] = self._held_by(possible[0]) if len(possible) == 1 else None
+        return self._fixed[key], self._known.setdefault(key, {})
 
     def _find(
         self,
@@ -132,29 +161,23 @@ class StreamLanes:
         in_flight: InFlightRecord,
         request: PostRequest,
         facts: RouteFacts | None,
+        known: _ByNames,
     ) -> LaneInFlight:
-        """Return the lane of a post where the topic alone does not say it, or has not been asked yet."""
-        post, policy = request.post, request.policy
-        key = (topic, policy.sha256)
-        if key not in self._fixed:
-            fixed = self._find_fixed(key, policy)
-            if fixed is not None:
-                return fixed
+        """Return the lane of a post where the topic alone does not say it, and remember it if its names do."""
+        post = request.post
         if facts is None:
             facts = RouteFacts.of(topic, in_flight.record.headers, None, post)
-        held = self._held_by(self._lanes.of(facts, severity_of(policy.taxonomy)))
+        held = self._held_by(self._lanes.of(facts, severity_of(request.policy.taxonomy)))
         if (
             self._by_names
             and len(post.tenant or "") + len(post.language or "") <= _KNOWN_CHARACTERS
         ):
-            if len(self._known) >= _KNOWN_MAX:
-                self._known.clear()
-            self._known[*key, post.tenant, post.language] = held
-        return held
-
-    def _find_fixed(self, key: tuple[str, str], policy: Policy) -> LaneInFlight | None:
-        possible = self._lanes.possible(key[0], (severity_of(policy.taxonomy),))
-        held = self._fixed[key] = self._held_by(possible[0]) if len(possible) == 1 else None
+            if self._known_count >= _KNOWN_MAX:
+                self._known_count = 0
+                for one in self._known.values():
+                    one.clear()
+            self._known_count += 1
+            known[post.tenant, post.language] = held
         return held
 
     def _held_by(self, lane: Lane) -> LaneInFlight:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from stream_guard.core.kafka_types import Partition, Record
     from stream_guard.judging.contract import Judge
     from stream_guard.policies.policy import PolicySet
+    from stream_guard.policies.route_facts import RouteFacts
     from stream_guard.records.post import PostParser
     from stream_guard.settings import Settings
     from stream_guard.stream.dead_letter_limits import Stage
@@ -135,17 +136,13 @@ class Pipeline:
         gate, topic = self.dead_letters, offsets.partition.topic
         fixed = self.routes.fixed(topic)
         now_s, now_ns = self.clock.monotonic_s(), self.clock.wall_ns()
-        live = self.live.setdefault(offsets.partition, {})
-        parser = self._parser.of_topic(topic)
+        live, parser = self.live.setdefault(offsets.partition, {}), self._parser.of_topic(topic)
         passed, key_bytes_max = 0, parser.max_key_bytes
         skipped: Counter[str] = Counter()
-        begin, parse, offer, enter = (
-            self.tracing.begin,
-            parser.parse,
-            self._batcher.offer,
-            self.admission.enter,
-        )
+        begin, parse = self.tracing.begin, parser.parse
+        offer, enter = self._batcher.offer, self.admission.enter
         next_id, in_lanes = self._ids.__next__, self.lanes.named
+        entering: list[tuple[InFlightRecord, RouteFacts | None]] = []
         receipt = self.tracing.receive(*offsets.partition, len(records), now_ns)
         for record in records:
             in_flight = InFlightRecord(record, offsets, now_ns, begin(record, now_ns, receipt))
@@ -180,7 +177,8 @@ class Pipeline:
                 in_flight.requests.append(request)
                 offer(request, now_s)
             if in_lanes:
-                self.lanes.enter(in_flight, facts)
+                entering.append((in_flight, facts))
+        self.lanes.enter(offsets, entering)
         receipt.end()
         gate.passed("parse", passed, now_s)
         self.metrics.records.labels(topic).inc(len(records))
@@ -315,7 +313,7 @@ class Pipeline:
                 continue
             passed += 1
             verdict, sending = build(in_flight, judgement, events, now_ns)
-            made.append(judgement)  # not the verdict: held for the whole batch, they would crowd the caches
+            made.append(judgement)  # verdicts held for a whole batch would crowd the caches
             outgoing.append(sending)
             if has_company:
                 outgoing += self.build.beside(sending, verdict, judgement, now_ns)

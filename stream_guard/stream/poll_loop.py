@@ -202,7 +202,8 @@ class PollLoop:
         judged = self._judged()
         pollable = pipeline.admission.pollable(judged) if room else []
         if pipeline.lanes.named:
-            pollable = pipeline.lanes.pollable(pollable, crowded=pipeline.admission.is_crowded())
+            crowded = pipeline.admission.is_crowded()
+            pollable = pipeline.lanes.pollable(pollable, crowded=crowded)
         if not pollable:
             await self._wait_for_room()
             # Nothing is asked for, so nothing comes: it only counts as a poll.
@@ -228,9 +229,7 @@ class PollLoop:
             return  # its epoch ended during the poll: it is read again
         first, expected = batch[0].offset, offsets.next_offset
         if offsets.last is None:
-            offsets.begin_at(
-                first
-            )  # the committed position may lie past the end of a log that begins again
+            offsets.begin_at(first)  # a log that begins again may end before the committed position
         elif expected is not None and first < expected:
             # The log begins again, or was cut: records of the old log move no position of the new one.
             _log.warning(

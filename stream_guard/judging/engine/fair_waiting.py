@@ -75,6 +75,7 @@ class FairWaiting(Waiting[PendingT]):
         self._tenants_max = tenants_max
         self._rotate_s = rotate_s
         self._plain = make_queue()
+        self._plain_used = False  # False only while it is empty
         self._live: _Class[PendingT] = _Class()
         self._backfill: _Class[PendingT] = _Class()
         # By request id: where it waits.
@@ -96,6 +97,7 @@ class FairWaiting(Waiting[PendingT]):
         """Queue requests: those of a lane by lane and tenant, all others in the plain queue."""
         plain = []
         where = self._where
+        before: Lane | None = None
         for entry in entries:
             request = entry.request
             lane = request.lane
@@ -103,11 +105,13 @@ class FairWaiting(Waiting[PendingT]):
                 plain.append(entry)
                 continue
             tenant = request.post.tenant
-            group = self._backfill if lane.backfill else self._live
-            flow = group.lanes.flows.get(lane.name)
-            if flow is None:
-                flow = group.lanes.join(lane.name, RoundRobin(QUANTUM_TOKENS), lane.weight)
-            flow.weight = lane.weight  # a reload may have changed it
+            if lane is not before:
+                before = lane
+                group = self._backfill if lane.backfill else self._live
+                flow = group.lanes.flows.get(lane.name) or group.lanes.join(
+                    lane.name, RoundRobin(QUANTUM_TOKENS), lane.weight
+                )
+                flow.weight = lane.weight  # a reload may have changed it
             # A tenant with a queue of its own keeps it, whatever else waits.
             own = flow.queue.flows.get(tenant)
             if own is None:
@@ -120,6 +124,7 @@ class FairWaiting(Waiting[PendingT]):
             group.waiting += 1
         if plain:
             self._plain.add(plain, now_s)
+            self._plain_used = True
 
     def _find_queue(
         self, tenants: _Tenants[PendingT], lane: Lane, tenant: str | None, now_s: float
@@ -149,9 +154,11 @@ class FairWaiting(Waiting[PendingT]):
     def next(self, now_s: float) -> PendingT | None:
         """Take out the request whose turn it is; None if nothing waits."""
         # Both kinds wait only after a reload that named the first lane, or removed the last: then they take turns.
-        if self._plain and (self._plain_before or not self._where):
-            self._plain_before = False
-            return self._plain.next(now_s)
+        if self._plain_used:  # asking a queue for its length would cost every request
+            self._plain_used = len(self._plain) > 0
+            if self._plain_used and (self._plain_before or not self._where):
+                self._plain_before = False
+                return self._plain.next(now_s)
         self._plain_before = True
         group = self._live if self._live.waiting else self._backfill
         if not group.waiting:

@@ -87,37 +87,31 @@ class Tenancy:
             What becomes of each that is past its quota, by request id. With ``delay`` it is kept here, and passed to
             ``release`` later.
         """
-        laned = [entry for entry in entries if entry.request.lane is not None]
-        self._estimate.price([entry.request for entry in laned])
+        self._estimate.price([entry.request for entry in entries])
         past: dict[str, Past] = {}
-        spent: list[tuple[_Key, int]] = []
-        now_s, take = self._clock.monotonic_s(), self._quotas.take
-        for entry in laned:
+        spent: list[tuple[tuple[str, str], int]] = []
+        now_s, take, unshown = self._clock.monotonic_s(), self._quotas.take, self._unshown
+        for entry in entries:
             request = entry.request
             lane = request.lane
-            assert lane is not None, "chosen above"
-            tenant, tokens = request.post.tenant, request.tokens
-            key = lane.name, tenant
-            if tenant is not None and len(tenant) > _KEY_CHARACTERS_MAX:
-                key = _key(request, lane)
-            spent.append((key, tokens))
+            if lane is None:
+                continue
+            name, tenant, tokens = lane.name, request.post.tenant, request.tokens
+            key: _Key = (name, tenant)
+            if tenant is None:
+                spent.append(((name, ""), tokens))
+            else:
+                if len(tenant) > _KEY_CHARACTERS_MAX:
+                    key = _key(request, lane)
+                spent.append((key, tokens))  # type: ignore[arg-type] # it has a tenant
+            unshown[name] = unshown.get(name, 0) + tokens
             quota = lane.quota_of(tenant) if lane.tenants else lane.quota
             if quota is not None:
                 wait_s = take(key, quota, tokens, now_s, self._delay_s_max)
                 if wait_s:
                     past[request.id] = self._past(entry, lane, quota, now_s, wait_s)
-        self._count(spent)
+        self._metrics.tenant_tokens.add(spent)
         return past
-
-    def _count(self, spent: Sequence[tuple[_Key, int]]) -> None:
-        """Count tokens of lanes and tenants for the metrics."""
-        unshown = self._unshown
-        for (name, _), tokens in spent:
-            unshown[name] = unshown.get(name, 0) + tokens
-        if self._metrics.tenant_tokens.shown:
-            self._metrics.tenant_tokens.add(
-                [((name, (tenant or "")), tokens) for (name, tenant), tokens in spent]
-            )
 
     def _past(
         self, entry: TieredRequest, lane: Lane, quota: Quota, now_s: float, wait_s: float
@@ -138,7 +132,9 @@ class Tenancy:
         """Price a further rung of the ladder; what it costs is taken from the quota, and never waits."""
         self._estimate.price((request,))
         key = _key(request, lane)
-        self._count(((key, request.tokens),))
+        name, tenant = key
+        self._unshown[name] = self._unshown.get(name, 0) + request.tokens
+        self._metrics.tenant_tokens.add((((name, tenant or ""), request.tokens),))
         quota = lane.quota_of(request.post.tenant)
         if quota is not None:
             self._quotas.spend(key, quota, request.tokens, self._clock.monotonic_s())

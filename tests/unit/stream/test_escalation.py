@@ -206,6 +206,19 @@ async def test_an_answer_that_is_less_than_the_first_replaces_nothing(text: str,
     assert second.sent(second.settings.kafka.dead_letter_topic) == []
 
 
+async def test_a_deployment_counts_its_own_tokens_also_where_the_first_verdict_stays() -> None:
+    first, second = small(), large()
+    first.judge.output_tokens, second.judge.output_tokens = 5, 70
+    first.post("severe unclear")
+    first.hand_over(second)
+    assert second.verdicts[0]["provenance"]["output_tokens"] == 5, "the verdict so far"
+    for one, tokens in ((first, 5), (second, 70)):
+        counted = one.metrics.registry.get_sample_value(
+            "stream_guard_tokens_total", {"kind": "output"}
+        )
+        assert counted == tokens
+
+
 async def test_what_neither_decides_is_the_larger_models_own() -> None:
     first, second = small(), large()
     first.post("unclear slow")

@@ -173,6 +173,15 @@ def test_what_is_given_up_leaves_its_lane_and_counts_nowhere() -> None:
     assert line.value("records_total", "history") is None
 
 
+def test_what_was_given_up_before_it_entered_counts_nowhere() -> None:
+    line = Line()
+    line.read(OLD, "a")
+    gone = line.judge.waiting[0].context
+    line.pipeline.abandon([OLD])
+    line.pipeline.lanes.enter(line.offsets[OLD], [(gone, None)] * 4)
+    assert line.pollable() == set(EVERYTHING)
+
+
 def test_a_record_under_policies_of_two_lanes_counts_in_both() -> None:
     severe = Lane("severe", severities=("high",))
     both = policies(Lanes([severe]), grave=b"categories:\n  S1: {violates: true, severity: high}\n")
