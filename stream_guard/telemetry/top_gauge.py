@@ -16,14 +16,14 @@ __all__ = ["HALF_LIFE_S", "TopGauge"]
 
 HALF_LIFE_S: Final = 300.0
 """An addition this long ago, in s, counts half."""
-_KEPT_PER_SHOWN: Final = 64
+_KEPT_PER_SHOWN: Final = 8
 
 
 class TopGauge(Collector):
     """Rates of the labels that get the most, per second, averaged over about seven minutes.
 
-    Counts are kept for 64 times as many labels as are shown (Misra and Gries 1982), at most 128 times for a moment. A
-    label is missing, or its rate too low, by at most the rate of all labels divided by the first number.
+    Counts are kept for eight times as many labels as are shown (Misra and Gries 1982). A label is missing, or its
+    rate too low, by at most the rate of all labels divided by that number.
 
     Args:
         name, documentation: as in the exposition format.

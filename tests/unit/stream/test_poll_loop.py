@@ -16,10 +16,11 @@ from stream_guard.policies.routing import Condition, Routing
 from stream_guard.settings import Settings
 from stream_guard.telemetry.metrics import Metrics
 from stream_guard.testing import ManualJudge, MemoryBroker, MemoryPublisher, MemorySource
+from tests.letters_desk import until
 from tests.simulation.assembly import make_poll_loop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from stream_guard.core.kafka_types import Record
 
@@ -51,12 +52,6 @@ class WatchedSource(MemorySource):
     def waits_ms(self, *partitions: Partition) -> list[int]:
         """Return how long the polls for exactly these partitions would wait."""
         return [timeout_ms for asked, timeout_ms in self.polls if asked == {*partitions}]
-
-
-async def until(holds: Callable[[], object]) -> None:
-    async with asyncio.timeout(60):
-        while not holds():  # noqa: ASYNC110 - no event is set for what is watched
-            await asyncio.sleep(0.001)
 
 
 @pytest.mark.parametrize("limit", ["partition", "lane"])

@@ -50,7 +50,7 @@ def test_the_largest_are_found_among_a_million_in_bounded_memory() -> None:
     chance.shuffle(stream)
     for name in stream:
         top.add([(("all", name), 1)])
-    assert len(top) <= 2 * 3 * 64
+    assert len(top) <= 2 * 3 * 8
     assert list(shown(top)) == ["x", "y", "z"]
 
 
