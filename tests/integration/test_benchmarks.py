@@ -40,7 +40,8 @@ def test_a_smoke_run_counts_verdicts_and_judges_no_target(tmp_path: Path) -> Non
 
 
 def test_a_small_backfill_is_compared_with_classify(tmp_path: Path) -> None:
-    words = ("--posts", "300", "--first", "100", "--block-posts", "50", "--engine", "scripted")
+    sizes = ("--posts", "300", "--first", "100", "--block-posts", "50", "--rounds", "1")
+    words = (*sizes, "--engine", "scripted")
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.backfill", *words, "--json", str(tmp_path / "found")],
         cwd=ROOT,
