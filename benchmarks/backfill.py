@@ -3,9 +3,11 @@
     make bench-backfill ARGS="--posts 20000 --model-share 0.1 --actors 2 --rounds 3"
 
 A core-second is a second of processor time, of the command and all processes that it starts, so other load on the
-machine matters little. But two processes at once may need more of it for the same work than one, where they share a
-processor's caches or its core. So a third side is as many ``classify`` at once as there are actors, each on its part of
-the file.
+machine matters little. The kernel's sum lacks what a parent that ignores its children's ends had below it, as Ray's
+raylet does. Samples lack what ends between two of them. Neither counts anything twice, so the larger one is taken.
+
+Two processes at once may need more core-seconds for the same work than one, where they share a processor's caches or
+its core. So a third side is as many ``classify`` at once as there are actors, each on its part of the file.
 
 In each round a side runs twice, one run right after the other: on the whole file and on its first posts. ``whole``
 counts everything, with the start of one engine or of several and of Ray. ``judging`` is the difference of both runs:
@@ -19,6 +21,7 @@ costs the same for a year of history as for a file.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import ctypes
 import json
 import os
@@ -29,6 +32,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
@@ -50,6 +54,7 @@ Rates: TypeAlias = dict[str, float | None]
 """Posts per core-second or ratios of them, by ``whole`` and ``judging``."""
 _PR_SET_CHILD_SUBREAPER = 36
 _ORPHANS_S = 60
+_SAMPLE_S = 0.2
 _RULES = """\
 rules:
   - {id: harmless, outcome: safe, terms: [bicycle repair stand, museum garden, my gran says hi]}
@@ -130,6 +135,33 @@ def _ended_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+class Watch(threading.Thread):
+    """Samples the processor time of all processes below this one, until it is stopped."""
+
+    def __init__(self) -> None:
+        super().__init__(name="watch", daemon=True)
+        self._seen_s: dict[psutil.Process, float] = {}
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Sample until stopped."""
+        while not self._over.wait(_SAMPLE_S):
+            self.sample()
+
+    def sample(self) -> None:
+        """Look at all processes once. One that is gone keeps the last time that it was seen with."""
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                self._seen_s[process] = times.user + times.system
+
+    def stop(self) -> float:
+        """Stop; return the processor time of all that were seen, in s."""
+        self._over.set()
+        self.join()
+        return sum(self._seen_s.values())
+
+
 class Command(NamedTuple):
     """One command, and the file for its output."""
 
@@ -140,6 +172,7 @@ class Command(NamedTuple):
 def measure(commands: Sequence[Command], environment: dict[str, str]) -> tuple[float, float]:
     """Run commands at once; return their processor time, with all processes below them, and how long it took, in s."""
     before_s, began_s = _ended_s(), time.monotonic()
+    (watch := Watch()).start()
     running = []
     for one in commands:
         words = [sys.executable, "-m", "stream_guard", *one.words]
@@ -149,7 +182,8 @@ def measure(commands: Sequence[Command], environment: dict[str, str]) -> tuple[f
         if process.wait():
             raise SystemExit(f"{' '.join(one.words)} ended with {process.returncode}")
     wall_s = time.monotonic() - began_s
-    return _ended_s() - before_s, wall_s
+    ended_s = _ended_s()  # before the watch ends: it sees orphans, too
+    return max(ended_s - before_s, watch.stop()), wall_s
 
 
 def classify(file: Path, folder: Path, environment: dict[str, str], parts: int = 1) -> Run:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
-from benchmarks.backfill import Round, Run, compare, rates
+from benchmarks.backfill import Round, Run, Watch, compare, rates
 
 
 def test_the_rate_without_the_start_is_what_further_posts_cost() -> None:
@@ -26,3 +29,28 @@ def test_one_slow_start_of_three_changes_no_rate() -> None:
     slow_whole = Round(Run(1_000, 100, 60.0, 90.0), Run(100, 10, 12.0, 20.0))
     found = rates([slow_first, usual, slow_whole])
     assert found == {"whole": pytest.approx(1_000 / 30.5), "judging": pytest.approx(900 / 18)}
+
+
+_BUSY = """
+import sys, time
+while time.process_time() < 0.3: pass
+print("used", flush=True)
+sys.stdin.read()
+"""
+_UNCOUNTED = f"""
+import signal, subprocess, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+subprocess.Popen([sys.executable, "-c", {_BUSY!r}]).wait()
+"""
+"""A parent that ignores how its child ends: the kernel forgets what the child used."""
+
+
+def test_a_childs_time_counts_although_its_parent_ignores_how_it_ends() -> None:
+    watch = Watch()
+    watch.start()
+    words = [sys.executable, "-c", _UNCOUNTED]
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"used\n"
+        watch.sample()
+    assert watch.stop() >= 0.3
