@@ -29,6 +29,7 @@ from stream_guard.cli.terminal import (
     write_json,
 )
 from stream_guard.core.errors import SettingsError
+from stream_guard.core.json_pointer import pointer_to
 from stream_guard.kafka.bounds import read_bound
 from stream_guard.settings import load_settings
 
@@ -216,7 +217,7 @@ def _source(
     root, names = find_files(place_of(source, "SOURCE"), source)
     post = settings_of_topic(settings, columns.topic)
     named = {"text": columns.text, "id": columns.post_id}
-    changed = {k: v if v.startswith("/") else f"/{v}" for k, v in named.items() if v is not None}
+    changed = {k: pointer_to(v) for k, v in named.items() if v is not None}
     return FileSource(root, names, post.model_copy(update=changed))
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from stream_guard.core.english import did_you_mean
 from stream_guard.core.errors import PolicyError, RecordError, SettingsError, TooLargeError
+from stream_guard.core.json_pointer import pointer_to
 from stream_guard.policies.lint.examples import find_examples
 from stream_guard.policies.text import read_sections
 from stream_guard.records.post import Post, PostParser
@@ -202,7 +203,7 @@ def _sample(
     lines = [(n, line) for n, line in enumerate(content.splitlines(), 1) if line.strip()]
     if file.suffix == ".jsonl":
         if text_column is not None:
-            place = text_column if text_column.startswith("/") else f"/{text_column}"
+            place = pointer_to(text_column)
             settings = settings.model_copy(update={"text": place})
         parser = PostParser(settings)
         return [_record(file, number, line, parser) for number, line in lines]

@@ -10,12 +10,12 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from jsonpointer import JsonPointer as _Parsed
-from jsonpointer import JsonPointerException
+from jsonpointer import JsonPointerException, escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FirstOf", "JsonPointer", "find"]
+__all__ = ["FirstOf", "JsonPointer", "find", "pointer_to"]
 
 _INDEX_DIGITS_MAX: Final = 9
 
@@ -59,6 +59,11 @@ class JsonPointer:
             else:
                 return None
         return value
+
+
+def pointer_to(name: str) -> str:
+    """Return the pointer to a field of a document, or to a column. A name that begins with a slash is a pointer."""
+    return name if name.startswith("/") else f"/{escape(name)}"
 
 
 class FirstOf:

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-import csv
 import hashlib
-import io
 import itertools
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 import orjson
+import structlog
 
-from stream_guard.core.errors import DecodeError, EncodingError, OperatorError, SettingsError
+from stream_guard.core.errors import OperatorError, SettingsError
+from stream_guard.core.json_pointer import JsonPointer
 from stream_guard.offline.backfill.blocks import Part, Row, Stretch
+from stream_guard.offline.backfill.tables import (
+    Cells,
+    csv_head,
+    csv_lines,
+    csv_rows,
+    file_lines,
+    parquet_rows,
+)
 from stream_guard.offline.session import SourceLine
 from stream_guard.records.post import PostParser
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from stream_guard.core.errors import RecordError
     from stream_guard.offline.backfill.blocks import Block
     from stream_guard.offline.backfill.places import Place
     from stream_guard.records.post import Post
@@ -31,16 +38,21 @@ __all__ = ["FileReader", "FileSource", "find_files"]
 
 KINDS: Final = {".parquet": "parquet", ".jsonl": "jsonl", ".ndjson": "jsonl", ".csv": "csv"}
 """What a file holds, by the end of its name."""
-_CHUNK_BYTES: Final = 8 << 20
-_CELL_CHARACTERS_MAX: Final = 16 << 20
+_COMPRESSED: Final = (
+    ".gz",
+    ".gzip",
+    ".bz2",
+    ".xz",
+    ".zst",
+    ".zstd",
+    ".lz4",
+    ".snappy",
+    ".br",
+    ".zip",
+)
+_SHOWN_MAX: Final = 3
 _BOM: Final = b"\xef\xbb\xbf"
-
-
-class _Cells(NamedTuple):
-    """A row's cells by column, without empty ones, and why they hold no post."""
-
-    named: dict[str, Any]
-    error: RecordError | None = None
+_log = structlog.get_logger(__name__)
 
 
 def find_files(source: Place, given: str) -> tuple[Place, list[str]]:
@@ -55,6 +67,7 @@ def find_files(source: Place, given: str) -> tuple[Place, list[str]]:
     """
     ends = ", ".join(KINDS)
     if source.is_file():
+        _refuse_compressed([source.name], given)
         if _kind(source.name) is None:
             message = (
                 f"{given}: the kind of this file is unknown; name a file that ends in one of {ends}"
@@ -64,14 +77,30 @@ def find_files(source: Place, given: str) -> tuple[Place, list[str]]:
     if not source.is_folder():
         message = f"{given}: there is no such file or folder; name one, or topic:NAME for a topic of Kafka"
         raise SettingsError(message)
-    names = [
+    there = [
         name
         for name in source.files(deep=True)
-        if _kind(name) is not None and not any(p.startswith((".", "_")) for p in name.split("/"))
+        if not any(part.startswith((".", "_")) for part in name.split("/"))
     ]
+    _refuse_compressed(there, given)
+    names = [name for name in there if _kind(name) is not None]
     if not names:
         raise SettingsError(f"{given}: the folder has no file that ends in one of {ends}")
+    if left := [name for name in there if _kind(name) is None]:
+        _log.warning("files_left_out", source=given, files=len(left), first=left[:_SHOWN_MAX])
     return source, names
+
+
+def _refuse_compressed(names: Sequence[str], given: str) -> None:
+    """Refuse compressed files: a block of one could only be read from the file's start on."""
+    found = [name for name in names if name.lower().endswith(_COMPRESSED)]
+    if found:
+        more = f" and {len(found) - 1} more" if len(found) > 1 else ""
+        message = (
+            f"{given}: compressed files are not read: {found[0]}{more}; decompress them, or write their posts to "
+            "Parquet, which is compressed within"
+        )
+        raise SettingsError(message)
 
 
 def _kind(name: str) -> str | None:
@@ -146,9 +175,9 @@ class FileSource:
                 end = min(begin + block_rows, total)
                 yield Stretch(begin, end, begin + 1, end - begin)
         elif kind == "csv":
-            begin, columns = _csv_head(place)
+            begin, columns = csv_head(place)
             self._check_columns(place, columns)
-            ends = (end for end, _ in _csv_lines(place, begin))
+            ends = (end for end, _ in csv_lines(place, begin))
             yield from _text_stretches(ends, begin, block_rows)
         else:
             yield from _text_stretches(_line_ends(place), 0, block_rows)
@@ -166,10 +195,10 @@ class FileSource:
         try:
             kind = _kind(block.name)
             if kind == "parquet":
-                return self._columns(block, _parquet_rows(place, block))
+                return self._columns(block, parquet_rows(place, block))
             if kind == "csv":
-                _, columns = _csv_head(place)
-                return self._columns(block, _csv_rows(place, block, columns))
+                _, columns = csv_head(place)
+                return self._columns(block, csv_rows(place, block, columns))
             return [
                 Row(SourceLine(block.name, number, -1, value=line))
                 for number, line in enumerate(
@@ -186,7 +215,7 @@ class FileSource:
             )
             raise SettingsError(message) from error
 
-    def _columns(self, block: Block, rows: Iterator[_Cells | None]) -> list[Row]:
+    def _columns(self, block: Block, rows: Iterator[Cells | None]) -> list[Row]:
         """Return rows of columns as JSON documents. A row without an id gets its place as one."""
         column = _top_column(self.post.id)
         found = []
@@ -225,9 +254,7 @@ class FileReader:
 
 def _top_column(pointer: str | tuple[str, ...]) -> str | None:
     """Return the column that a setting's pointer names; None where it names no single one."""
-    if isinstance(pointer, str) and pointer.count("/") == 1:
-        return pointer[1:]
-    return None
+    return JsonPointer(pointer).single if isinstance(pointer, str) else None
 
 
 def _plain(value: object) -> str:
@@ -235,79 +262,6 @@ def _plain(value: object) -> str:
     if isinstance(value, bytes):
         return value.decode("utf-8", "backslashreplace")
     return value.isoformat() if isinstance(value, datetime) else str(value)
-
-
-def _parquet_rows(place: Place, block: Block) -> Iterator[_Cells | None]:
-    import pyarrow.parquet as pq
-
-    with place.system.open_input_file(place.path) as file:
-        reader = pq.ParquetFile(file)
-        start, groups = 0, []
-        for group in range(reader.metadata.num_row_groups):
-            rows = reader.metadata.row_group(group).num_rows
-            if start < block.end and start + rows > block.begin:
-                groups.append((group, start))
-            start += rows
-        at = groups[0][1]
-        # In batches: a row group of a large file may not fit into memory.
-        for batch in reader.iter_batches(row_groups=[group for group, _ in groups]):
-            low, high = max(block.begin - at, 0), min(block.end - at, batch.num_rows)
-            at += batch.num_rows
-            if low < high:
-                for cells in batch.slice(low, high - low).to_pylist():
-                    yield _Cells({k: v for k, v in cells.items() if v is not None})
-            if at >= block.end:
-                return
-
-
-def _csv_head(place: Place) -> tuple[int, list[str]]:
-    """Return where the rows of a CSV file begin, in bytes, and the names of its columns."""
-    for end, cells in _csv_lines(place, 0):
-        names = [name.encode("latin-1").decode("utf-8", "replace") for name in cells]
-        return end, [name.removeprefix("\ufeff").strip() for name in names]
-    return 0, []
-
-
-def _csv_lines(place: Place, begin: int) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row's end, in bytes, and its cells as latin-1, which stands for any bytes. Raises ValueError."""
-    at = begin
-
-    def lines() -> Iterator[str]:
-        nonlocal at
-        for line in _lines(place, begin):
-            at += len(line)
-            yield line.decode("latin-1")
-
-    csv.field_size_limit(_CELL_CHARACTERS_MAX)
-    reader = csv.reader(lines())
-    try:
-        for cells in reader:
-            yield at, cells
-    except csv.Error as error:
-        message = f"line {reader.line_num}: {error}; perhaps a quote is not closed"
-        raise ValueError(message) from error
-
-
-def _csv_rows(place: Place, block: Block, columns: Sequence[str]) -> Iterator[_Cells | None]:
-    """Yield a block's rows; None for an empty line."""
-    csv.field_size_limit(_CELL_CHARACTERS_MAX)
-    content = place.read(block.begin, block.end).decode("latin-1")
-    for raw in csv.reader(io.StringIO(content, newline="")):
-        if not raw:
-            yield None
-            continue
-        cells = [cell.encode("latin-1") for cell in raw]
-        named: dict[str, Any] = dict(zip(columns, cells, strict=False))
-        if len(cells) != len(columns):
-            message = f"the row has {len(cells)} cells and the header {len(columns)}"
-            yield _Cells(named, DecodeError(message))
-            continue
-        try:
-            texts = {name: cell.decode() for name, cell in named.items() if cell}
-        except UnicodeDecodeError:
-            yield _Cells(named, EncodingError("a cell is not UTF-8"))
-        else:
-            yield _Cells(texts)
 
 
 def _text_stretches(ends: Iterator[int], begin: int, block_rows: int) -> Iterator[Stretch]:
@@ -321,21 +275,6 @@ def _text_stretches(ends: Iterator[int], begin: int, block_rows: int) -> Iterato
 def _line_ends(place: Place) -> Iterator[int]:
     """Yield where each line ends, in bytes."""
     at = 0
-    for line in _lines(place, 0):
+    for line in file_lines(place, 0):
         at += len(line)
         yield at
-
-
-def _lines(place: Place, begin: int) -> Iterator[bytes]:
-    """Yield the lines of a file from a byte on, with their ends."""
-    with place.system.open_input_file(place.path) as file:
-        size, at, rest = file.size(), begin, b""
-        while at < size:
-            chunk = bytes(file.read_at(min(_CHUNK_BYTES, size - at), at))
-            at += len(chunk)
-            lines = (rest + chunk).split(b"\n")
-            rest = lines.pop()
-            for line in lines:
-                yield line + b"\n"
-        if rest:
-            yield rest

@@ -13,8 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
-from stream_guard.core.errors import OperatorError, SettingsError
+from stream_guard.core.errors import EncodingError, OperatorError, SettingsError
+from stream_guard.core.json_pointer import pointer_to
 from stream_guard.offline.backfill.blocks import Block, cut
 from stream_guard.offline.backfill.files import FileReader, FileSource, find_files
 from stream_guard.offline.backfill.places import place_of
@@ -145,6 +147,11 @@ async def test_a_folder_means_all_its_files_by_their_names_within_it(tmp_path: P
         ("posts.txt", b"x", "the kind of this file is unknown"),
         ("nothing", None, "there is no such file or folder"),
         ("posts.parquet", b"no parquet", "cannot be read"),
+        (
+            "posts.jsonl.gz",
+            b"\x1f\x8b",
+            "compressed files are not read: posts.jsonl.gz; decompress",
+        ),
         ("posts.csv", b'id,text\na,"never closed' + b"x" * (17 << 20), "a quote is not closed"),
         ("empty.jsonl", b"", "holds no row"),
     ],
@@ -177,3 +184,53 @@ async def test_a_file_that_is_added_or_written_again_makes_another_source(tmp_pa
     assert second != first
     (tmp_path / "b.jsonl").write_text('{"id":"bb"}\n')
     assert source_of(tmp_path).identity() != second
+
+
+async def test_a_compressed_file_in_a_folder_is_refused_and_others_left_out_are_named(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.jsonl").write_text('{"id":"a"}\n')
+    (tmp_path / "notes.txt").write_text("no posts\n")
+    with capture_logs() as logs:
+        await rows_of(source_of(tmp_path), 10)
+    assert [(log["files"], log["first"]) for log in logs] == [(1, ["notes.txt"])]
+    for name in ("b.jsonl.gz", "c.PARQUET.ZST"):
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(SettingsError, match=r"not read: b\.jsonl\.gz and 1 more"):
+        source_of(tmp_path)
+
+
+async def test_a_parquet_text_that_is_not_utf8_makes_its_row_alone_a_dead_letter(
+    tmp_path: Path,
+) -> None:
+    texts = pa.array([b"one", b"caf\xe9", b"three"], pa.binary()).view(pa.string())
+    lists = pa.array([["x"], ["y"], ["z"]])
+    pq.write_table(
+        pa.table({"id": ["1", "2", "3"], "text": texts, "tags": lists}), tmp_path / "p.parquet"
+    )
+    rows = await rows_of(source_of(tmp_path / "p.parquet"), 10)
+    assert [type(row.error) for row in rows] == [type(None), EncodingError, type(None)]
+    assert values(rows) == [
+        {"id": "1", "text": "one", "tags": ["x"]},
+        {"id": "2", "text": "caf\\xe9", "tags": ["y"]},
+        {"id": "3", "text": "three", "tags": ["z"]},
+    ]
+
+
+async def test_a_list_with_a_text_that_is_not_utf8_makes_its_row_a_dead_letter(
+    tmp_path: Path,
+) -> None:
+    inner = pa.array([b"fine", b"\xff"], pa.binary()).view(pa.string())
+    lists = pa.ListArray.from_arrays(pa.array([0, 1, 2], pa.int32()), inner)
+    pq.write_table(pa.table({"id": ["1", "2"], "text": lists}), tmp_path / "p.parquet")
+    rows = await rows_of(source_of(tmp_path / "p.parquet"), 10)
+    assert [type(row.error) for row in rows] == [type(None), EncodingError]
+
+
+async def test_a_column_with_a_slash_in_its_name_can_be_named(tmp_path: Path) -> None:
+    (tmp_path / "p.csv").write_text("id,text/plain\n1,hello\n")
+    source = source_of(tmp_path / "p.csv", text=pointer_to("text/plain"))
+    row = (await rows_of(source, 10))[0]
+    assert (await FileReader(source).parse(row)).text == "hello"
+    with pytest.raises(SettingsError, match="has no column 'text/html'"):
+        await blocks_of(source_of(tmp_path / "p.csv", text=pointer_to("text/html")), 10)
