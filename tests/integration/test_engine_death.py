@@ -94,9 +94,10 @@ async def test_idle_it_fails_as_well(random_model: Path) -> None:
     assert engine_processes() == []
 
 
-def test_killed_the_main_process_takes_the_engine_with_it(
+def test_killed_the_main_process_takes_the_engine_with_it_and_nobody_has_a_word_to_say(
     random_model: Path, tmp_path: Path
 ) -> None:
+    """Python's resource tracker names what a killed process has not cleaned up."""
     script = tmp_path / "main.py"
     script.write_text(MAIN, "utf-8")
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -105,11 +106,15 @@ def test_killed_the_main_process_takes_the_engine_with_it(
         env=environment,
         cwd=ROOT,
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as main:
         assert main.stdout is not None
+        assert main.stderr is not None
         core = psutil.Process(int(main.stdout.readline()))
         server = core.parent()
         assert server is not None
         main.kill()
+        said = main.stderr.read()  # until its last holder has ended, which is the tracker
     _, alive = psutil.wait_procs([core, server], timeout=HANG_S)
     assert alive == []
+    assert b"leaked" not in said
