@@ -1,7 +1,7 @@
 """Prepares the fork server, and so the engine, before it imports vLLM. The fork server alone imports it, first.
 
-It gets a session of its own. Ctrl-C in a terminal reaches every process of the terminal's group. It would stop the engine
-while posts are still being drained. Do not import this module in the main process: the import has this effect.
+It gets a session of its own. Ctrl-C in a terminal reaches every process of the terminal's group. It would stop the
+engine while posts are still being drained. Do not import this module in the main process: the import has this effect.
 """
 
 from __future__ import annotations
