@@ -21,6 +21,7 @@ from stream_guard.offline.backfill.tables import (
     csv_lines,
     csv_rows,
     file_lines,
+    folder_cells,
     parquet_rows,
 )
 from stream_guard.offline.session import SourceLine
@@ -218,13 +219,15 @@ class FileSource:
     def _columns(self, block: Block, rows: Iterator[Cells | None]) -> list[Row]:
         """Return rows of columns as JSON documents. A row without an id gets its place as one."""
         column = _top_column(self.post.id)
+        outside = folder_cells(block.name)
         found = []
         for number, row in enumerate(rows, block.first):
             if row is None:
                 continue
-            if row.error is None and column is not None and column not in row.named:
-                row.named[column] = f"{block.name}:{number}"
-            value = orjson.dumps(row.named, default=_plain)
+            cells = outside | row.named
+            if row.error is None and column is not None and column not in cells:
+                cells[column] = f"{block.name}:{number}"
+            value = orjson.dumps(cells, default=_plain)
             found.append(Row(SourceLine(block.name, number, -1, value=value), row.error))
         return found
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import urllib.parse
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from stream_guard.core.errors import DecodeError, EncodingError
@@ -15,10 +16,19 @@ if TYPE_CHECKING:
     from stream_guard.offline.backfill.blocks import Block
     from stream_guard.offline.backfill.places import Place
 
-__all__ = ["Cells", "csv_head", "csv_lines", "csv_rows", "file_lines", "parquet_rows"]
+__all__ = [
+    "Cells",
+    "csv_head",
+    "csv_lines",
+    "csv_rows",
+    "file_lines",
+    "folder_cells",
+    "parquet_rows",
+]
 
 _CHUNK_BYTES: Final = 8 << 20
 _CELL_CHARACTERS_MAX: Final = 16 << 20
+_HIVE_NULL: Final = "__HIVE_DEFAULT_PARTITION__"
 
 
 class _NotText(bytes):
@@ -30,6 +40,16 @@ class Cells(NamedTuple):
 
     named: dict[str, Any]
     error: RecordError | None = None
+
+
+def folder_cells(name: str) -> dict[str, Any]:
+    """Return the columns that the folders of a file stand for, as Hive and Spark write them: ``language=en/part.csv``.
+
+    Such a column is in the folder's name alone, percent-encoded.
+    """
+    pairs = (part.partition("=") for part in name.split("/")[:-1])
+    cells = {key: urllib.parse.unquote(value) for key, sign, value in pairs if key and sign}
+    return {key: value for key, value in cells.items() if value != _HIVE_NULL}
 
 
 def parquet_rows(place: Place, block: Block) -> Iterator[Cells | None]:

@@ -34,6 +34,7 @@ COMES_ALONG = {
     "pydantic-core": "pydantic's own errors",
     "safetensors": "vLLM's own, of vLLM's version",
     "torch": "vLLM runs the model with it, and pins it",
+    "tqdm": "vLLM shows its bars with it",
     "triton": "torch's own, of torch's version",
     "typing-extensions": "pydantic needs it",
 }

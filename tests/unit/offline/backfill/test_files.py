@@ -234,3 +234,17 @@ async def test_a_column_with_a_slash_in_its_name_can_be_named(tmp_path: Path) ->
     assert (await FileReader(source).parse(row)).text == "hello"
     with pytest.raises(SettingsError, match="has no column 'text/html'"):
         await blocks_of(source_of(tmp_path / "p.csv", text=pointer_to("text/html")), 10)
+
+
+async def test_a_column_that_is_in_the_name_of_a_folder_alone_is_one_of_the_row(
+    tmp_path: Path,
+) -> None:
+    (inner := tmp_path / "language=pt-BR/tenant=a%2Fb/day=__HIVE_DEFAULT_PARTITION__").mkdir(
+        parents=True
+    )
+    pq.write_table(pa.table({"id": ["1"], "text": ["oi"], "tenant": ["own"]}), inner / "p.parquet")
+    (inner / "p.csv").write_text("id,text\n2,ola\n")
+    source = source_of(tmp_path)
+    posts = [await FileReader(source).parse(row) for row in await rows_of(source, 10)]
+    found = [(post.id, post.language, post.tenant) for post in posts]
+    assert found == [("2", "pt-BR", "a/b"), ("1", "pt-BR", "own")]
