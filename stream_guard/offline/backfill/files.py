@@ -7,6 +7,7 @@ import hashlib
 import itertools
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -64,7 +65,7 @@ def find_files(source: Place, given: str) -> tuple[Place, list[str]]:
         given: as it was named, for messages.
 
     Raises:
-        SettingsError: there is no such file, or no file that can be read.
+        SettingsError: there is no such file, no file that can be read, or a compressed one with posts.
     """
     ends = ", ".join(KINDS)
     if source.is_file():
@@ -94,7 +95,11 @@ def find_files(source: Place, given: str) -> tuple[Place, list[str]]:
 
 def _refuse_compressed(names: Sequence[str], given: str) -> None:
     """Refuse compressed files: a block of one could only be read from the file's start on."""
-    found = [name for name in names if name.lower().endswith(_COMPRESSED)]
+    found = [
+        name
+        for name in names
+        if (place := PurePosixPath(name.lower())).suffix in _COMPRESSED and _kind(place.stem)
+    ]
     if found:
         more = f" and {len(found) - 1} more" if len(found) > 1 else ""
         message = (

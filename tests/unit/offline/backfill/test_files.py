@@ -191,9 +191,10 @@ async def test_a_compressed_file_in_a_folder_is_refused_and_others_left_out_are_
 ) -> None:
     (tmp_path / "a.jsonl").write_text('{"id":"a"}\n')
     (tmp_path / "notes.txt").write_text("no posts\n")
+    (tmp_path / "pictures.zip").write_bytes(b"x")
     with capture_logs() as logs:
         await rows_of(source_of(tmp_path), 10)
-    assert [(log["files"], log["first"]) for log in logs] == [(1, ["notes.txt"])]
+    assert [(log["files"], log["first"]) for log in logs] == [(2, ["notes.txt", "pictures.zip"])]
     for name in ("b.jsonl.gz", "c.PARQUET.ZST"):
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(SettingsError, match=r"not read: b\.jsonl\.gz and 1 more"):
