@@ -8,6 +8,8 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +31,16 @@ from stream_guard.policies.store import read_policy_files
 from stream_guard.records.decision import encode_decision
 from stream_guard.settings import load_settings
 from tests.decisions import make_decision
-from tests.integration.harness import deploy, post, produce, read, run_command, running
+from tests.integration.harness import (
+    HANG_S,
+    ROOT,
+    deploy,
+    post,
+    produce,
+    read,
+    run_command,
+    running,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -269,3 +280,34 @@ async def produce_one(bootstrap: str, topic: str, key: bytes, value: bytes) -> N
     await producer.start()
     await producer.send_and_wait(topic, value, key=key)
     await producer.stop()
+
+
+_GONE = """
+import io, sys, time
+from contextlib import redirect_stderr, redirect_stdout
+
+import ray
+from ray._private.utils import publish_error_to_driver
+from stream_guard.offline.backfill.cluster import Cluster, open_cluster
+
+out, err = io.StringIO(), io.StringIO()
+with redirect_stdout(out), redirect_stderr(err), open_cluster(Cluster()):
+    client = ray._private.worker.global_worker.gcs_client
+    while "a node is gone" not in out.getvalue() + err.getvalue():
+        publish_error_to_driver("node_died", "a node is gone", client)
+        time.sleep(0.1)
+sys.exit(out.getvalue() or 0)
+"""
+
+
+def test_what_ray_says_of_a_cluster_is_not_among_the_data_on_stdout() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _GONE],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr

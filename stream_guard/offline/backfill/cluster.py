@@ -13,6 +13,7 @@ import gc
 import logging
 import math
 import os
+import sys
 import threading
 import warnings
 from contextlib import AsyncExitStack
@@ -97,6 +98,16 @@ def open_cluster(cluster: Cluster) -> Iterator[None]:
         # An embedding program, or a test, has connected already; it also disconnects.
         yield
         return
+    # Ray prints on stdout what it has to say of a node or an actor that is lost. There our report goes.
+    with contextlib.redirect_stdout(sys.stderr), _connected(cluster):
+        yield
+
+
+@contextlib.contextmanager
+def _connected(cluster: Cluster) -> Iterator[None]:
+    """Connect to Ray, and disconnect at the end."""
+    import ray
+
     options: dict[str, Any] = {}
     if cluster.address is None:
         _check_room(cluster, {"CPU": os.cpu_count() or 1, "GPU": math.inf})
