@@ -94,17 +94,24 @@ def deploy_demo_engine(
     return deploy_engine(bootstrap, new_topic, MODEL, policies, **sizes | extra)
 
 
-def run_command(environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
-    """Run one command of the program to its end, and return what it printed."""
+def run_python(
+    *words: str, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run Python to its end, and return what it printed; without an environment, in ours, which finds this tree."""
     return subprocess.run(
-        [sys.executable, "-m", "stream_guard", *words],
-        env=dict(environment),
+        [sys.executable, *words],
+        env={**os.environ, "PYTHONPATH": str(ROOT)} if environment is None else dict(environment),
         cwd=ROOT,
         capture_output=True,
         text=True,
         timeout=HANG_S,
         check=False,
     )
+
+
+def run_command(environment: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    """Run one command of the program to its end, and return what it printed."""
+    return run_python("-m", "stream_guard", *words, environment=environment)
 
 
 class Running:

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import copy
 import os
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -32,13 +30,12 @@ from stream_guard.records.decision import encode_decision
 from stream_guard.settings import load_settings
 from tests.decisions import make_decision
 from tests.integration.harness import (
-    HANG_S,
-    ROOT,
     deploy,
     post,
     produce,
     read,
     run_command,
+    run_python,
     running,
 )
 
@@ -301,13 +298,5 @@ sys.exit(out.getvalue() or 0)
 
 
 def test_what_ray_says_of_a_cluster_is_not_among_the_data_on_stdout() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _GONE],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
+    done = run_python("-c", _GONE)
     assert done.returncode == 0, done.stderr

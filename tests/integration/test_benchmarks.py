@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import orjson
 
-from tests.integration.harness import HANG_S, ROOT
+from tests.integration.harness import run_python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -17,15 +14,7 @@ if TYPE_CHECKING:
 
 def test_a_smoke_run_counts_verdicts_and_judges_no_target(tmp_path: Path) -> None:
     words = ["-m", "benchmarks", "--quick", "--only", "frameworks", "--output", str(tmp_path)]
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
+    done = run_python(*words)
     assert done.returncode == 0, done.stdout + done.stderr
     (whole,) = tmp_path.glob("all-*/report.json")
     (one,) = tmp_path.glob("frameworks/*/report.json")
@@ -42,15 +31,7 @@ def test_a_smoke_run_counts_verdicts_and_judges_no_target(tmp_path: Path) -> Non
 def test_a_small_backfill_is_compared_with_classify(tmp_path: Path) -> None:
     sizes = ("--posts", "300", "--first", "100", "--block-posts", "50", "--rounds", "1")
     words = (*sizes, "--engine", "scripted")
-    done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.backfill", *words, "--json", str(tmp_path / "found")],
-        cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=HANG_S,
-        check=False,
-    )
+    done = run_python("-m", "benchmarks.backfill", *words, "--json", str(tmp_path / "found"))
     assert done.returncode == 0, done.stdout + done.stderr
     found = orjson.loads((tmp_path / "found").read_bytes())
     assert found["rates"].keys() == {"classify", "at once", "backfill"}
