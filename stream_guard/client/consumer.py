@@ -20,7 +20,7 @@ from stream_guard.client.filters import Wanted
 from stream_guard.client.verdicts import parse_verdict
 from stream_guard.client.window import Window
 from stream_guard.core.errors import named
-from stream_guard.core.stopping import stop_within
+from stream_guard.core.kafka_clients import start_client, stop_client
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
@@ -128,7 +128,7 @@ class VerdictConsumer:
             await self._registry.__aenter__()
         try:
             async with asyncio.timeout(self._start_timeout_s):
-                await self._consumer.start()
+                await start_client(self._consumer)
                 topics = await self._consumer.topics()
         except (KafkaError, OSError, TimeoutError) as error:
             await self._stop()
@@ -273,7 +273,7 @@ class VerdictConsumer:
     async def _stop(self) -> None:
         if self._registry is not None:
             await self._registry.__aexit__()
-        await stop_within(self._consumer.stop(), self._start_timeout_s)
+        await stop_client(self._consumer, self._start_timeout_s)
 
 
 class _Listener(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka ships no types

@@ -23,10 +23,10 @@ from aiokafka.errors import (
 from stamina.instrumentation import set_on_retry_hooks
 
 from stream_guard.core.errors import BrokerError, EvidenceError, PolicyError, SettingsError, named
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.judging.archive.archive import FolderArchive, Kept, Note
 from stream_guard.judging.archive.entry import EntryName
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
-from stream_guard.kafka.closing import close_admin
 from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.kafka.ranges import RangeReader
 from stream_guard.kafka.security import connection_options
@@ -195,13 +195,13 @@ async def ensure_compacted(
     admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
         async with asyncio.timeout(settings.request_timeout_ms / 1_000):
-            await admin.start()
+            await start_client(admin)
             if topic not in await admin.list_topics():
                 await _make(admin, settings, topic, kind)
             found = await topic_configs(admin, topic, ("cleanup.policy",))
             policy = found.get("cleanup.policy")
     finally:
-        await close_admin(admin)
+        await stop_client(admin)
     if policy is None:
         _log.warning("archive_topic_not_checked", topic=topic, setting=kind.setting)
     elif policy.strip() != "compact":

@@ -27,6 +27,7 @@ from aiokafka.errors import (
 from aiokafka.partitioner import murmur2
 
 from stream_guard.core.errors import BrokerError, named
+from stream_guard.core.kafka_clients import start_client
 from stream_guard.kafka.protocol_errors import InvalidRecordError
 from stream_guard.kafka.security import connection_options
 
@@ -84,7 +85,7 @@ async def start_producer(producer: AIOKafkaProducer, settings: KafkaSettings) ->
     """Start a producer within ``kafka.request_timeout_ms``; one that does not start leaves nothing behind."""
     try:
         async with asyncio.timeout(settings.request_timeout_ms / 1_000):
-            await producer.start()
+            await start_client(producer)
     except BaseException:
         await discard_producer(producer, timeout_s=1)
         raise

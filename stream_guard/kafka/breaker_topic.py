@@ -22,10 +22,9 @@ from aiokafka.errors import (
 
 from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerError, SettingsError, named
-from stream_guard.core.stopping import stop_within
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.archive import topic_configs
 from stream_guard.kafka.batches import FATAL, discard_producer, make_producer, start_producer
-from stream_guard.kafka.closing import close_admin
 from stream_guard.kafka.permissions import explain_denial
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
@@ -112,7 +111,7 @@ class KafkaBreakerLog:
             fetch_max_wait_ms=max(settings.fetch_max_wait_ms, 500),
             **connection_options(settings),
         )
-        await consumer.start()
+        await start_client(consumer)
         consumer.assign([self._tp])
         begin = (await consumer.beginning_offsets([self._tp]))[self._tp]
         end = (await consumer.end_offsets([self._tp]))[self._tp]
@@ -209,7 +208,7 @@ class KafkaBreakerLog:
         if producer is not None:
             await discard_producer(producer, timeout_s=self._delivery.stop_timeout_s)
         if consumer is not None:
-            await stop_within(consumer.stop(), self._delivery.stop_timeout_s)
+            await stop_client(consumer, self._delivery.stop_timeout_s)
 
     def _fail(self, error: KafkaError, what: str) -> None:
         assert self._failed is not None, "start() makes it"
@@ -264,10 +263,10 @@ async def _admin(settings: KafkaSettings) -> AsyncIterator[AIOKafkaAdminClient]:
     admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
         async with asyncio.timeout(settings.request_timeout_ms / 1_000):
-            await admin.start()
+            await start_client(admin)
             yield admin
     finally:
-        await close_admin(admin)
+        await stop_client(admin)
 
 
 async def _check(admin: AIOKafkaAdminClient, settings: KafkaSettings) -> None:

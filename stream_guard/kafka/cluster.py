@@ -6,7 +6,6 @@ It changes nothing and joins no group.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
@@ -17,7 +16,7 @@ from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, named
-from stream_guard.kafka.closing import close_admin
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.security import connection_options
 
 if TYPE_CHECKING:
@@ -86,7 +85,7 @@ async def inspect_cluster(settings: KafkaSettings, names: Iterable[str]) -> Clus
 async def _inspect(settings: KafkaSettings, names: list[str]) -> ClusterState:
     admin = AIOKafkaAdminClient(**connection_options(settings))
     try:
-        await admin.start()
+        await start_client(admin)
         begun_s = time.perf_counter()
         brokers = len((await admin.describe_cluster())["brokers"])
         answer_ms = (time.perf_counter() - begun_s) * 1e3
@@ -99,7 +98,7 @@ async def _inspect(settings: KafkaSettings, names: list[str]) -> ClusterState:
         for name, configs in (await _configs(admin, wanted)).items():
             topics[name].configs = configs
     finally:
-        await close_admin(admin)
+        await stop_client(admin)
     await _add_newest(settings, topics)
     return ClusterState(brokers, topics, answer_ms)
 
@@ -141,8 +140,8 @@ async def _add_newest(settings: KafkaSettings, topics: dict[str, TopicState]) ->
     consumer = AIOKafkaConsumer(
         group_id=None, enable_auto_commit=False, **connection_options(settings)
     )
-    await consumer.start()
     try:
+        await start_client(consumer)
         ends = await consumer.end_offsets(parts)
         begins = await consumer.beginning_offsets(parts)
         held = [part for part in parts if ends[part] > begins[part]]
@@ -157,5 +156,4 @@ async def _add_newest(settings: KafkaSettings, topics: dict[str, TopicState]) ->
             newest = max(record.timestamp for record in records)
             topic.newest_ms = max(newest, topic.newest_ms or 0)
     finally:
-        with contextlib.suppress(KafkaError, OSError):
-            await consumer.stop()
+        await stop_client(consumer)

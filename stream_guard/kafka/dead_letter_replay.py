@@ -19,6 +19,7 @@ from aiokafka.errors import KafkaError, ProducerFenced
 
 from stream_guard.core.english import count_of
 from stream_guard.core.errors import BrokerError, named
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.dead_letter_reader import DeadLetterReader, survey
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.topics import require_topics
@@ -127,7 +128,7 @@ class _Replayer:
     async def __aenter__(self) -> Self:
         try:
             async with self._telling():
-                await self._producer.start()
+                await start_client(self._producer)
         except BaseException:
             await self.__aexit__()
             raise
@@ -139,9 +140,7 @@ class _Replayer:
             with contextlib.suppress(Exception):
                 async with asyncio.timeout(_END_S):
                     await self._producer.abort_transaction()
-        with contextlib.suppress(Exception):
-            async with asyncio.timeout(_END_S):
-                await self._producer.stop()
+        await stop_client(self._producer, _END_S)
 
     async def add(self, letter: DeadLetter) -> None:
         """Add one; send a transaction once there are enough."""

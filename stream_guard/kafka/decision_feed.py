@@ -15,7 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, RecordError, TombstoneError, named
-from stream_guard.core.stopping import stop_within
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.judging.human.table import Row, Unread, subject_hash
 from stream_guard.kafka.archive import DECISIONS, ensure_compacted
 from stream_guard.kafka.protocol_errors import may_pass
@@ -116,7 +116,7 @@ class DecisionFeed:
                 fetch_max_wait_ms=kafka.fetch_max_wait_ms,
                 **connection_options(kafka),
             )
-            await self._consumer.start()
+            await start_client(self._consumer)
             await self._take_partitions()
             await self._read_to(await self._consumer.end_offsets(list(self._positions)))
         except (KafkaError, OSError, TimeoutError) as error:
@@ -176,7 +176,7 @@ class DecisionFeed:
     async def close(self) -> None:
         """Close the connection, within ``delivery.stop_timeout_s``."""
         if self._consumer is not None:
-            await stop_within(self._consumer.stop(), self._settings.delivery.stop_timeout_s)
+            await stop_client(self._consumer, self._settings.delivery.stop_timeout_s)
 
     async def _take_partitions(self) -> None:
         """Read all partitions of the topic, new ones from their start."""

@@ -14,7 +14,7 @@ from aiokafka.errors import GroupAuthorizationFailedError, KafkaError, TopicAuth
 
 from stream_guard.core.clock import SystemClock
 from stream_guard.core.errors import BrokerError, named
-from stream_guard.core.stopping import stop_within
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.security import connection_options
 
@@ -146,9 +146,9 @@ class GroupPosition:
                 **connection_options(self._kafka),
             )
             try:
-                await consumer.start()
+                await start_client(consumer)
             except BaseException:
-                await stop_within(consumer.stop(), self._delivery.stop_timeout_s)
+                await stop_client(consumer, self._delivery.stop_timeout_s)
                 raise
             self._consumer = consumer
         cluster = await self._consumer._client.fetch_all_metadata()  # noqa: SLF001 - of a topic that is not created by asking
@@ -172,7 +172,7 @@ class GroupPosition:
         """Close the connection, within ``delivery.stop_timeout_s``."""
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await stop_within(consumer.stop(), self._delivery.stop_timeout_s)
+            await stop_client(consumer, self._delivery.stop_timeout_s)
 
 
 async def read_once(settings: Settings) -> Reading | None:

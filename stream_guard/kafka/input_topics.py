@@ -13,7 +13,7 @@ from aiokafka.errors import KafkaError
 
 from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerAwayError, BrokerError, SettingsError
-from stream_guard.kafka.closing import close_admin
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.connection_failure import unusable
 from stream_guard.kafka.permissions import explain_missing
 from stream_guard.kafka.protocol_errors import may_pass
@@ -39,10 +39,10 @@ async def existing_topics(settings: KafkaSettings, timeout_s: float = 30) -> set
         admin = AIOKafkaAdminClient(**options)
         try:
             async with asyncio.timeout(timeout_s):
-                await admin.start()
+                await start_client(admin)
                 return await _list_topics(admin, settings.retry_backoff_ms / 1_000)
         finally:
-            await close_admin(admin)
+            await stop_client(admin)
     except (KafkaError, OSError, TimeoutError) as error:
         raise await unusable(settings, options, error) from error
 

@@ -18,8 +18,8 @@ from aiokafka.errors import KafkaError
 
 from stream_guard.core.backoff import pause_s
 from stream_guard.core.errors import BrokerError, DoubtError, named
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.core.kafka_types import Partition
-from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.positions import committed_positions
 from stream_guard.kafka.registry.output import open_topic_output
 from stream_guard.kafka.security import connection_options
@@ -104,13 +104,13 @@ class PartWriter:
         tp = TopicPartition(*self._partition)
         try:
             async with asyncio.timeout(self._kafka.request_timeout_ms / 1_000):
-                await consumer.start()
+                await start_client(consumer)
                 found = await committed_positions(consumer, self.group, [tp])
         except (KafkaError, OSError, TimeoutError) as error:
             message = f"the position of the group {self.group!r} cannot be read: {named(error)}"
             raise BrokerError(message) from error
         finally:
-            await stop_within(consumer.stop(), self._settings.delivery.stop_timeout_s)
+            await stop_client(consumer, self._settings.delivery.stop_timeout_s)
         return found.get(tp, 0)
 
     async def write(self, index: int, verdicts: Sequence[Keyed]) -> None:

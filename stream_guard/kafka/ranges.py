@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, EvidenceError, named
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.connection_failure import unusable
 from stream_guard.kafka.record_decoding import use_own_decoder
 from stream_guard.kafka.security import connection_options
@@ -82,7 +83,7 @@ class RangeReader:
         )
         try:
             async with asyncio.timeout(settings.request_timeout_ms / 1_000):
-                await self._consumer.start()
+                await start_client(self._consumer)
         except (KafkaError, OSError, TimeoutError) as error:
             await self.__aexit__()
             raise await unusable(settings, options, error) from error
@@ -94,9 +95,7 @@ class RangeReader:
     async def __aexit__(self, *_: object) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            with contextlib.suppress(KafkaError, OSError, TimeoutError):
-                async with asyncio.timeout(self._settings.request_timeout_ms / 1_000):
-                    await consumer.stop()
+            await stop_client(consumer, self._settings.request_timeout_ms / 1_000)
 
     async def partitions(self, topic: str) -> list[TopicPartition]:
         """Return a topic's partitions."""

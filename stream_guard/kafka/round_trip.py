@@ -6,7 +6,6 @@ It joins no consumer group and commits nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -15,6 +14,7 @@ from aiokafka.errors import KafkaError
 
 from stream_guard.core.errors import BrokerError, LimitError, RecordError, named
 from stream_guard.core.json_pointer import JsonPointer
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.registry.written import open_verdicts
 from stream_guard.kafka.security import connection_options
 from stream_guard.kafka.topics import require_topics
@@ -85,10 +85,10 @@ async def round_trip(
     producer = AIOKafkaProducer(acks="all", enable_idempotence=True, **connection_options(kafka))
     try:
         async with asyncio.timeout(timeout_s):
-            await consumer.start()
+            await start_client(consumer)
             # "latest" is looked up lazily, and must lie before the post.
             await asyncio.gather(*(consumer.position(p) for p in consumer.assignment()))
-            await producer.start()
+            await start_client(producer)
             value, headers = make_post(settings.post.of_topic(topic), post_id, text)
             sent = await producer.send_and_wait(topic, value, key=post_id.encode(), headers=headers)
             async with open_verdicts(settings) as verdicts:
@@ -105,8 +105,7 @@ async def round_trip(
         raise BrokerError(message) from error
     finally:
         for client in (producer, consumer):
-            with contextlib.suppress(KafkaError, OSError):
-                await client.stop()
+            await stop_client(client)
 
 
 async def _verdict_of(

@@ -28,8 +28,8 @@ from aiokafka.errors import (
 )
 
 from stream_guard.core.errors import BrokerError, named
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.core.kafka_types import Partition
-from stream_guard.core.stopping import stop_within
 from stream_guard.kafka.expiry import count_from_zero, find_gone, read_on
 from stream_guard.kafka.input_topics import NO_SIDE_TOPICS, wait_for_topics
 from stream_guard.kafka.permissions import explain_denial
@@ -123,7 +123,7 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
             async with asyncio.timeout(
                 max(settings.rebalance_timeout_ms / 1_000, self._delivery.publish_timeout_s)
             ):
-                await consumer.start()
+                await start_client(consumer)
             if settings.group_instance_id is not None:
                 refuse_twins(consumer, settings.group_id, settings.group_instance_id)
         except (KafkaError, OSError, TimeoutError) as error:
@@ -237,12 +237,9 @@ class KafkaSource(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka s
         """Leave the group, within ``delivery.stop_timeout_s``."""
         if self._consumer is None:
             return
-        error = await stop_within(self._consumer.stop(), self._delivery.stop_timeout_s)
-        if error is None:
-            return
-        _log.warning("consumer_stop_failed", error=type(error).__name__)
-        # It left the group first; the connections may still be open.
-        await stop_within(self._consumer._client.close(), self._delivery.stop_timeout_s)  # noqa: SLF001
+        error = await stop_client(self._consumer, self._delivery.stop_timeout_s)
+        if error is not None:
+            _log.warning("consumer_stop_failed", error=type(error).__name__)
 
     # aiokafka's listener
 

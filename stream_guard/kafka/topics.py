@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from aiokafka.errors import KafkaError
 from stream_guard.core.english import count_of
 from stream_guard.core.errors import BrokerError, SettingsError, named
 from stream_guard.core.json_pointer import JsonPointer
+from stream_guard.core.kafka_clients import start_client, stop_client
 from stream_guard.kafka.input_topics import existing_topics
 from stream_guard.kafka.security import connection_options
 
@@ -59,7 +59,7 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
     )
     count = 0
     try:
-        await producer.start()
+        await start_client(producer)
         pending: set[asyncio.Future[object]] = set()
         for line in lines:
             pending.add(await producer.send(topic, line, key=_key_of(line, pointer)))
@@ -72,8 +72,7 @@ async def produce_lines(settings: KafkaSettings, file: Path, topic: str, key: st
         message = f"sending to {topic!r} failed after {count_of(count, 'record')}: {named(error)}"
         raise BrokerError(message) from error
     finally:
-        with contextlib.suppress(KafkaError, OSError):
-            await producer.stop()
+        await stop_client(producer, settings.request_timeout_ms / 1_000)
     return count
 
 
@@ -121,7 +120,7 @@ async def tail_verdicts(
         **connection_options(settings),
     )
     try:
-        await consumer.start()
+        await start_client(consumer)
         count = 0
         async for record in consumer:
             if record.value is not None:
@@ -133,5 +132,4 @@ async def tail_verdicts(
         message = f"reading {settings.verdict_topic!r} failed: {named(error)}"
         raise BrokerError(message) from error
     finally:
-        with contextlib.suppress(KafkaError, OSError):
-            await consumer.stop()
+        await stop_client(consumer)

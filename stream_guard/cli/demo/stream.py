@@ -14,6 +14,7 @@ from rich.text import Text
 from stream_guard.cli.demo.posts import BROKEN, QUOTED, REPLY, demo_posts
 from stream_guard.cli.views.verdict_line import COLOURS, verdict_line
 from stream_guard.core.errors import EngineError
+from stream_guard.core.kafka_clients import start_client, stop_client
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -69,8 +70,8 @@ async def feed(
     """
     sent = 0
     producer = AIOKafkaProducer(bootstrap_servers=broker.bootstrap_servers, acks="all")
-    await producer.start()
     try:
+        await start_client(producer)
         for number, (topic, _, value) in enumerate(posts):
             await producer.send_and_wait(topic, value, key=orjson.loads(value)["author"].encode())
             sent += 1
@@ -80,7 +81,7 @@ async def feed(
                 sent += 1
             await asyncio.sleep(pause_s)
     finally:
-        await producer.stop()
+        await stop_client(producer)
     return sent
 
 
@@ -110,11 +111,11 @@ class Watcher:
 
     async def start(self) -> None:
         """Connect."""
-        await self._consumer.start()
+        await start_client(self._consumer)
 
     async def stop(self) -> None:
         """Disconnect."""
-        await self._consumer.stop()
+        await stop_client(self._consumer)
 
     async def round(self, consumer: Program, limit_s: float) -> bool:
         """Print what comes until all that is owed is there; return whether it came within ``limit_s``.

@@ -63,7 +63,7 @@ class Sources:
         """Read all sources until cancelled. Raises what is a bug of theirs; a source that is away is none."""
         async with asyncio.TaskGroup() as group:
             for source in self._all():
-                group.create_task(source.run())
+                group.create_task(_run(source))
 
     async def close(self) -> None:
         """Close their connections."""
@@ -82,6 +82,17 @@ class Sources:
         yield self.audit.people
         yield self.audit.breakers
         yield self.audit.versions
+
+
+async def _run(source: Source) -> None:
+    """Run a source; a group of tasks would not notice one that ends by a cancellation that nobody asked for."""
+    task = asyncio.current_task()
+    try:
+        await source.run()
+    except asyncio.CancelledError as error:
+        if task is not None and task.cancelling():
+            raise
+        raise RuntimeError(f"the source {source.state.name!r} was cancelled from within") from error
 
 
 def make_sources(settings: Settings, clock: Clock) -> Sources:

@@ -15,6 +15,7 @@ from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
 
 from stream_guard.core.errors import BrokerError, named
+from stream_guard.core.kafka_clients import start_client, stop_client
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterable, Mapping
@@ -83,14 +84,14 @@ async def _missing(bootstrap_servers: str, brokers: int) -> str:
         bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
     )
     try:
-        await admin.start()
+        await start_client(admin)
         seen = len((await admin.describe_cluster())["brokers"])
         if seen < brokers:
             return f"{seen} of {brokers} brokers are up"
         # Makes the broker create and load the offsets topic, which its first group would wait for.
         await admin.list_consumer_group_offsets(_GROUP)
     finally:
-        await admin.close()
+        await stop_client(admin)
     return ""
 
 
@@ -114,7 +115,7 @@ async def create_topics(
             bootstrap_servers=bootstrap_servers, request_timeout_ms=_REQUEST_TIMEOUT_MS
         )
         try:
-            await admin.start()
+            await start_client(admin)
             await _create(admin, wanted, partitions, dict(configs or {}))
             if _have_leaders(await admin.describe_topics(wanted)):
                 return
@@ -123,7 +124,7 @@ async def create_topics(
                 message = f"topics could not be created: {named(error)}"
                 raise BrokerError(message) from error
         finally:
-            await admin.close()
+            await stop_client(admin)
         await asyncio.sleep(_RETRY_S)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 from stream_guard.console.sources.bench import Bench
 from stream_guard.console.sources.replicas import Replicas
+from stream_guard.console.sources.sources import make_sources
 from stream_guard.console.sources.state import Health
 from stream_guard.core.errors import DatabaseError, EngineError
 from stream_guard.offline.review.queue import ReviewQueue
@@ -36,6 +37,25 @@ async def test_an_address_that_cannot_be_one_is_told_and_ends_nothing(url: str) 
     running.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await running
+
+
+async def test_a_source_that_something_else_cancels_does_not_end_in_silence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def ends(_: Replicas) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(Replicas, "run", ends)
+    sections: dict[str, Any] = {
+        "studio": {"socket": tmp_path / "studio.sock"},
+        "console": {"metrics_urls": [], "feed_verdicts_max": 0},
+    }
+    sources = make_sources(Settings(**sections), ManualClock())
+    with pytest.raises(ExceptionGroup) as caught:
+        async with asyncio.timeout(HANG_S):
+            await sources.run()
+    assert "'replicas' was cancelled from within" in str(caught.value.exceptions[0])
+    await sources.close()
 
 
 async def test_an_engine_starts_only_once_the_one_before_has_ended(

@@ -84,6 +84,9 @@ class Consumer:
     async def stop(self) -> None:
         self.stopped = True
 
+    async def close(self) -> None:
+        """Close connections, which it has none of."""
+
     def assignment(self) -> set[TopicPartition]:
         return self._assigned
 
