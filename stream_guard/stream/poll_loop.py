@@ -291,8 +291,8 @@ class PollLoop:
         self._rewind(partitions, "rebalance")
 
     async def on_revoked(self, partitions: Sequence[Partition]) -> None:
-        """Finish what is in flight until the drain's deadline, commit, and give up the rest."""
-        if self.assigned:
+        """Finish what is in flight until the drain's deadline, commit, give up the rest; or await a stop's drain."""
+        if self.assigned or (self._draining is not None and not self._draining.done()):
             abandoned = await self.drain()
             _log.info("revoked", epoch=self._epoch, partitions=len(partitions), abandoned=abandoned)
         self._metrics.partitions.set(0)
@@ -366,7 +366,7 @@ class PollLoop:
     async def drain(self) -> int:
         """Finish what is in flight until ``delivery.drain_timeout_s``, commit; return the records given up.
 
-        A stop during a rebalance asks a second time. Both then wait for one drain, which has one deadline.
+        A stop during a rebalance asks a second time, or the other way round. Both wait for one drain, by one deadline.
         """
         if self._draining is None or self._draining.done():
             self._draining = asyncio.create_task(self._drain(), name="drain")

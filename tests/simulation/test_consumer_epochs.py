@@ -180,24 +180,29 @@ async def test_a_topic_without_a_route_is_left_alone_until_it_has_one(member: Me
     assert member.poll_loop.topics_without_route() == []
 
 
-async def test_a_stop_during_a_rebalance_waits_for_the_one_drain(member: Member) -> None:
+@pytest.mark.parametrize("first", ["rebalance", "stop"])
+async def test_a_stop_and_a_rebalance_wait_for_one_drain(member: Member, first: str) -> None:
     patient = member.settings.delivery.model_copy(update={"drain_timeout_s": 60})
     member.poll_loop._settings = patient
     member.held = {"a"}
     member.produce("a")
+
+    async def stop() -> None:
+        member.poll_loop.stop()
+        assert await member.poll_loop.drain() == 0
+
+    both = {"rebalance": lambda: member.broker.rebalance("g"), "stop": stop}
     async with asyncio.timeout(HANG_S):
         while not member.judge.waiting:  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(0.001)
-        rebalance = asyncio.create_task(member.broker.rebalance("g"))
+        tasks = [asyncio.create_task(both.pop(first)())]
         while not member.poll_loop._draining:  # noqa: ASYNC110 - nobody could set an event
             await asyncio.sleep(0)
-        member.poll_loop.stop()
-        stop = asyncio.create_task(member.poll_loop.drain())
+        tasks.append(asyncio.create_task(both.popitem()[1]()))
         for _ in range(20):
             await asyncio.sleep(0.001)
-        assert not stop.done(), "what is in flight is not finished"
+        assert not any(task.done() for task in tasks), "what is in flight is not finished"
         member.judge.answer()
-        assert await stop == 0
-        await rebalance
+        await asyncio.gather(*tasks)
     assert member.published() == ["a"]
     assert member.broker.committed("g")[POSTS] == 1
