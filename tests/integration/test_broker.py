@@ -17,6 +17,7 @@ import psutil
 import pytest
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.admin import AIOKafkaAdminClient
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_guard.core.errors import BrokerError
 from stream_guard.testing.broker import Broker, embedded, java, start_broker
@@ -166,6 +167,24 @@ async def test_three_brokers_lose_nothing_when_the_leader_is_killed(three_broker
     await asyncio.to_thread(three_brokers.restart, leader)
     await _produce(servers, "survives", [b"after"])
     assert await _consume(servers, "survives", 3) == [b"before", b"while one is away", b"after"]
+
+
+async def test_a_topic_is_created_once_every_broker_knows_it(three_brokers: Broker) -> None:
+    # With one broker asked, 3 of 100 topics were unknown to another.
+    admin = AIOKafkaAdminClient(bootstrap_servers=three_brokers.bootstrap_servers)
+    await admin.start()
+    try:
+        brokers = [broker["node_id"] for broker in (await admin.describe_cluster())["brokers"]]
+        assert len(brokers) == 3
+        for number in range(60):
+            await asyncio.to_thread(three_brokers.create_topics, f"topic-{number}")
+            request = MetadataRequest([f"topic-{number}"], allow_auto_topic_creation=False)
+            for broker in brokers:
+                answer = await admin._send_request(request, broker)
+                (topic,) = answer.to_object()["topics"]
+                assert topic["error_code"] == 0, f"broker {broker} does not know {topic['topic']}"
+    finally:
+        await admin.close()
 
 
 async def test_a_broker_that_was_stopped_comes_back_with_its_data() -> None:

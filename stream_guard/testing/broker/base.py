@@ -43,7 +43,7 @@ class Broker(ABC):
         configs: Mapping[str, str] | None = None,
         timeout_s: float = 30.0,
     ) -> None:
-        """Create topics, with 3 replicas if there are 3 brokers; return once all have leaders.
+        """Create topics, with 3 replicas if there are 3 brokers; return once every broker names their leaders.
 
         Args:
             names: topics to create; those that exist already stay unchanged.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import KafkaError, for_code
+from aiokafka.protocol.metadata import MetadataRequest
 
 from stream_guard.core.errors import BrokerError, named
 from stream_guard.core.kafka_clients import start_client, stop_client
@@ -102,7 +103,7 @@ async def create_topics(
     partitions: int = 1,
     configs: Mapping[str, str] | None = None,
 ) -> None:
-    """Create topics, with 3 replicas if there are 3 brokers, and wait until each has leaders.
+    """Create topics, with 3 replicas if there are 3 brokers, and wait until every broker names their leaders.
 
     Retries without end while a broker is down; limit it with a timeout.
 
@@ -117,7 +118,7 @@ async def create_topics(
         try:
             await start_client(admin)
             await _create(admin, wanted, partitions, dict(configs or {}))
-            if _have_leaders(await admin.describe_topics(wanted)):
+            if await _known_everywhere(admin, wanted):
                 return
         except (KafkaError, OSError) as error:
             if isinstance(error, KafkaError) and not error.retriable:
@@ -151,6 +152,17 @@ async def _create(
         reason = next((str(detail) for detail in details if detail), "")
         message = f"topic {name!r} was refused: {error.__name__} {reason}".rstrip()
         raise BrokerError(message)
+
+
+async def _known_everywhere(admin: AIOKafkaAdminClient, names: list[str]) -> bool:
+    """Say whether every broker names the leaders: one that follows late says that there is no such topic."""
+    request = MetadataRequest(names, allow_auto_topic_creation=False)
+    for broker in (await admin.describe_cluster())["brokers"]:
+        # aiokafka's own question goes to any broker.
+        answer = await admin._send_request(request, broker["node_id"])  # noqa: SLF001
+        if not _have_leaders(answer.to_object()["topics"]):
+            return False
+    return True
 
 
 def _have_leaders(topics: Iterable[Mapping[str, object]]) -> bool:
