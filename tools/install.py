@@ -114,7 +114,7 @@ def install(python: Path) -> None:
         say("installing the rest")
         execute([*exact, "-r", REQUIREMENTS / "cpu.txt"], env)
     else:
-        say("installing everything: about 2 GB to download the first time")
+        say("installing everything: about 4 GB to download the first time, 8 GB in .venv")
         execute([*exact, "-r", REQUIREMENTS / "cpu.txt", "-r", REQUIREMENTS / "torch.txt"], env)
     say("installing stream-guard itself")
     execute([*uv, "--no-deps", "--no-build-isolation", "--editable", ROOT], env)
@@ -127,7 +127,8 @@ def main() -> None:
         stamp.unlink()
     install(python)
     Path(sys.argv[1]).touch()
-    say("ready: .venv/bin/stream-guard")
+    size_gb = sum(path.lstat().st_size for path in VENV.rglob("*")) / 1e9
+    say(f"ready: .venv/bin/stream-guard ({size_gb:.1f} GB in .venv)")
 
 
 if __name__ == "__main__":
